@@ -1,1 +1,3 @@
 //! Panacea.
+pub mod analyze;
+pub mod api;

@@ -1,0 +1,206 @@
+//! What one look at a component saw: plain data, filled by a platform, read by the analysis.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// A thing that was measured, or the reason why it could not be.
+///
+/// `Unknown` is never zero, never healthy, and never a reason to act.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measured<T> {
+    Known(T),
+    Unknown(Unmeasured),
+}
+
+impl<T> Measured<T> {
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Why something could not be measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmeasured {
+    pub reason: UnknownReason,
+    /// For a person: what was asked, what came back, and where to look. No secrets, at most 512 characters.
+    pub message: String,
+}
+
+impl Unmeasured {
+    pub fn new(reason: UnknownReason, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((cut, _)) = message.char_indices().nth(509) {
+            message.truncate(cut);
+            message.push_str("...");
+        }
+        Self { reason, message }
+    }
+}
+
+/// The closed set of reasons for `Unknown`; used as is in conditions, events and metric labels.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter,
+)]
+pub enum UnknownReason {
+    /// The query worked and returned no sample.
+    NoData,
+    /// The query returned NaN or an infinity.
+    NotANumber,
+    /// The query returned more than one series, and which one counts cannot be guessed.
+    SeveralSeries,
+    /// The answer was not what the API promises (HTML of a proxy, cut JSON, a wrong type).
+    BadAnswer,
+    /// The source refused the query (4xx, or an error in its own words).
+    Refused,
+    /// The source could not be reached, or failed (connection refused, DNS, 5xx).
+    Unreachable,
+    /// No answer within the time limit of one look.
+    Timeout,
+    /// No source is configured (no Prometheus URL in the metric or in the operator).
+    NotConfigured,
+    /// The target object does not exist.
+    TargetNotFound,
+    /// Kubernetes refused to let us look.
+    Forbidden,
+    /// The cluster's own view has not caught up yet (caches filling, `observedGeneration` behind).
+    Unsettled,
+    /// The spec of this part of the policy is not valid.
+    InvalidSpec,
+}
+
+/// One look at one component.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// When the look was finished.
+    pub at: Timestamp,
+    /// The state of the target itself.
+    pub target: Measured<TargetState>,
+    /// Readings by metric name (`error_rate`, `latency_ms`, …), in the units of [`crate::analyze::metric`].
+    pub metrics: BTreeMap<String, Reading>,
+}
+
+/// One metric's value, and whether it speaks of the pods of the newest release alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub value: Measured<f64>,
+    /// True when the query was narrowed to the pods of the current template.
+    pub of_release: bool,
+}
+
+/// What the target is, by kind of platform.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TargetState {
+    Workload(Workload),
+    Http(HttpState),
+}
+
+impl TargetState {
+    pub fn workload(&self) -> Option<&Workload> {
+        match self {
+            Self::Workload(workload) => Some(workload),
+            Self::Http(_) => None,
+        }
+    }
+}
+
+/// A Kubernetes workload (Deployment now; StatefulSet and DaemonSet fit the same facts).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    pub generation: i64,
+    /// Pods wanted; 0 when scaled to zero.
+    pub desired: u32,
+    /// All pods that exist for it, of any template.
+    pub replicas: u32,
+    /// Pods of the newest template.
+    pub updated: u32,
+    pub available: u32,
+    /// A person paused the rollout (`spec.paused`).
+    pub paused: bool,
+    /// The condition Progressing is False with reason ProgressDeadlineExceeded.
+    pub progress_deadline_exceeded: bool,
+    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds.
+    pub progress_deadline_s: u32,
+    /// The template that is being rolled out, or is.
+    pub release: ReleaseId,
+    /// The template's images, for messages: `name=image`, at most three.
+    pub images: Vec<String>,
+    /// Pods with a fault, terminating pods and pods on nodes that are not ready left out; at most [`Workload::MAX_FAULTS`], newest release first.
+    pub faults: Vec<PodFault>,
+    /// How many pods have a fault, whether listed or not.
+    pub faulty_pods: u32,
+    /// How many of the newest release's pods have a fault, whether listed or not.
+    pub faulty_release_pods: u32,
+    /// Pods that no node could take.
+    pub unschedulable: u32,
+    /// Pods on nodes that are not ready: Kubernetes moves these by itself.
+    pub on_lost_nodes: u32,
+    /// A GitOps controller that would undo our writes, in words ("Flux Kustomization shop/storefront").
+    pub gitops_owner: Option<String>,
+}
+
+impl Workload {
+    pub const MAX_FAULTS: usize = 10;
+
+    /// kubectl's `rollout status`: everything is of the newest template and available.
+    pub fn rollout_complete(&self) -> bool {
+        self.updated >= self.desired && self.replicas == self.updated && self.available >= self.updated
+    }
+}
+
+/// Which template a workload runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseId {
+    /// `deployment.kubernetes.io/revision`. Changes when an old template becomes the newest again.
+    pub revision: i64,
+    /// Label `pod-template-hash`: names the pods of this template.
+    pub hash: String,
+    /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing.
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodFault {
+    pub pod: String,
+    pub container: String,
+    pub kind: FaultKind,
+    /// The pod is of the newest template.
+    pub of_release: bool,
+    /// Since when, as far as the API tells.
+    pub since: Timestamp,
+    /// For a person: exit code, restart count, the kubelet's message. At most 200 characters.
+    pub detail: String,
+}
+
+/// What is wrong with a pod.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter,
+)]
+pub enum FaultKind {
+    /// Waiting with CrashLoopBackOff.
+    CrashLoop,
+    /// The same, and the last termination was OOMKilled.
+    OomKilled,
+    /// ErrImagePull, ImagePullBackOff, InvalidImageName, ErrImageNeverPull.
+    ImagePull,
+    /// CreateContainerConfigError, CreateContainerError, RunContainerError.
+    Config,
+    /// Was ready once and has not been for over [`NOT_READY_GRACE_S`].
+    NotReady,
+}
+
+/// How long a pod that was ready may be unready before it counts as a fault, in seconds. Longer than a usual
+/// readiness blip (failureThreshold 3 x periodSeconds 10, the API's defaults, twice over).
+pub const NOT_READY_GRACE_S: i64 = 60;
+
+/// A plain HTTP service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpState {
+    /// Present when the service gave the wrong answer, or none: in words, with status or error.
+    pub failure: Option<String>,
+    /// Time to the whole answer, in milliseconds.
+    pub latency_ms: Option<f64>,
+}

@@ -1,0 +1,49 @@
+//! The API group `panacea.dev`: types, validation rules, defaults and printer columns. No client, no I/O.
+//!
+//! The doc comments here are the text of `kubectl explain`. `panacea crds` renders these types; the files in
+//! `crds/` are generated from them and a test fails when they differ.
+
+mod condition;
+mod duration;
+mod percent;
+mod policy;
+mod policy_status;
+mod remediation;
+mod validate;
+
+pub use condition::{ConditionFact, set_condition};
+pub use duration::Span;
+pub use percent::IntOrPercent;
+pub use policy::*;
+pub use policy_status::*;
+pub use remediation::*;
+pub use validate::{
+    HttpCheck, Invalid, Limits, MetricQuery, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, default_thresholds,
+};
+
+/// The API group.
+pub const GROUP: &str = "panacea.dev";
+/// The served and stored version.
+pub const VERSION: &str = "v1alpha1";
+
+/// Keeps a Remediation until its rows are in the ledger.
+pub const LEDGER_FINALIZER: &str = "panacea.dev/ledger";
+/// Label on a Remediation: the name of its policy.
+pub const POLICY_LABEL: &str = "panacea.dev/policy";
+/// Label on a Remediation: the name of its component.
+pub const COMPONENT_LABEL: &str = "panacea.dev/component";
+/// Annotation on a workload's template that a restart sets; the one `kubectl rollout restart` uses.
+pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Field manager of the policy controller.
+pub const POLICY_MANAGER: &str = "panacea-policy";
+/// Field manager of the remediation controller, and of its actions.
+pub const REMEDIATION_MANAGER: &str = "panacea-remediation";
+/// `reportingController` of events.
+pub const REPORTER: &str = "panacea.dev/operator";
+
+/// The CustomResourceDefinitions, in the order in which they should be applied.
+pub fn crds() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
+    use kube::CustomResourceExt as _;
+    vec![HealingPolicy::crd(), Remediation::crd()]
+}

@@ -1,0 +1,185 @@
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ActionKind, Cause};
+
+/// What Panacea knows and does about a policy. Written only when it differs; nothing in it ticks.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealingPolicyStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Healthy, Healing, ApprovalRequired, LedgerAvailable, Suspended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// For the columns of `kubectl get`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+    /// One entry a component, in the order of the spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<ComponentStatus>,
+}
+
+/// The policy in a few words.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Summary {
+    /// Healthy components of all: `3/4`.
+    pub healthy: String,
+    /// The worst status of any component.
+    pub worst: String,
+    /// What Panacea is doing: `Watching`, `RollbackDeployment api-gateway: Verifying`, `Waiting for approval`, …
+    pub doing: String,
+    /// The highest forecast failure probability: `30% api-gateway`.
+    pub risk: String,
+}
+
+/// One component, as last seen.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ComponentStatus {
+    /// The component's name in the spec.
+    pub name: String,
+    /// Healthy, Degraded, Unhealthy, Critical or Unknown.
+    pub status: HealthStatus,
+    /// 0 (dead) to 100 (fine); absent while Unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<u8>,
+    /// Improving, Stable or Declining.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Trend>,
+    /// Since when it has had this status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// What was seen against which limit; what could not be measured and why.
+    pub message: String,
+    /// The forecast, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<ForecastStatus>,
+    /// Why nothing is done although something is wrong: the guard and its words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<RefusalStatus>,
+    /// The template that runs, and since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseStatus>,
+    /// Templates seen healthy, newest last: what a rollback may go back to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known_good: Vec<KnownGood>,
+    /// The incident that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub episode: Option<Episode>,
+}
+
+/// How a component is.
+#[derive(
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    strum::Display,
+    strum::EnumString,
+    strum::EnumIter,
+    strum::IntoStaticStr,
+)]
+pub enum HealthStatus {
+    Healthy,
+    /// It could not be measured, or not enough of it.
+    #[default]
+    Unknown,
+    /// Above a warning threshold; not a reason to act.
+    Degraded,
+    /// Above a critical threshold, or with a fault that needs healing.
+    Unhealthy,
+    /// It does not serve at all.
+    Critical,
+}
+
+/// Where the score is going.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::EnumString)]
+pub enum Trend {
+    Improving,
+    Stable,
+    Declining,
+}
+
+/// What is foreseen for a component.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ForecastStatus {
+    /// 0 to 1.
+    pub probability: f64,
+    /// critical (> 50%), high (30–50%), medium (10–30%), low.
+    pub level: String,
+    /// `<1h`, `1-6h`, `6-24h` or `>24h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_to_failure: Option<String>,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// low, medium, high, or "insufficient history".
+    pub confidence: String,
+}
+
+/// A guard that held an action back.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalStatus {
+    /// The guard: Mode, Cooldown, Budget, CircuitBreaker, MaxUnhealthy, …
+    pub reason: String,
+    pub message: String,
+    /// When it is looked at again, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+}
+
+/// The template that a workload runs.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    pub revision: i64,
+    /// pod-template-hash.
+    pub hash: String,
+    /// Digest of the template without the restart annotation.
+    pub digest: String,
+    /// When Panacea first saw it as the newest.
+    pub since: Timestamp,
+    /// It has been seen healthy after its rollout was complete.
+    pub seen_healthy: bool,
+    /// The component was not healthy when this template came: unspecific evidence is not held against it.
+    pub came_during_incident: bool,
+}
+
+/// A template that was seen healthy.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownGood {
+    pub revision: i64,
+    pub hash: String,
+    pub digest: String,
+    /// When it was first seen healthy.
+    pub seen_at: Timestamp,
+}
+
+/// An incident of one component: from confirmed bad to healthy again.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Episode {
+    /// Names the incident in the names of its Remediations.
+    pub id: String,
+    pub started_at: Timestamp,
+    pub cause: Cause,
+    /// Actions that were already tried in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<ActionKind>,
+}

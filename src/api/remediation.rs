@@ -1,0 +1,219 @@
+use jiff::Timestamp;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ActionKind, Cause};
+
+/// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
+///
+/// ```text
+///            ┌────────────► AwaitingApproval ──► Rejected | Expired
+///            │                    │ Approved
+/// Pending ───┼─► Blocked ◄────────┤        (a guard refuses; tried again until it expires)
+///            │      │             ▼
+///            └──────┴─────────► Running ──► Failed
+///                                 │ the write is done
+///                                 ▼
+///                             Verifying ──► Succeeded | Ineffective
+/// ```
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "panacea.dev",
+    version = "v1alpha1",
+    kind = "Remediation",
+    plural = "remediations",
+    singular = "remediation",
+    shortname = "rem",
+    category = "panacea",
+    namespaced,
+    status = "RemediationStatus",
+    derive = "PartialEq",
+    doc = "A Remediation is one healing action: the intent before it, the approval, the outcome. Panacea creates them; people approve or reject them through spec.approval.",
+    selectable = ".spec.policy",
+    selectable = ".spec.component",
+    printcolumn(name = "Component", type_ = "string", json_path = ".spec.component"),
+    printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
+    printcolumn(name = "Cause", type_ = "string", json_path = ".spec.cause"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policy", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
+)]
+pub struct RemediationSpec {
+    /// Name of the HealingPolicy in the same namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub policy: String,
+    /// uid of that policy: a policy of the same name made later is another one.
+    #[schemars(length(max = 64))]
+    pub policy_uid: String,
+    /// Name of the component in the policy.
+    #[schemars(length(min = 1, max = 40))]
+    pub component: String,
+    /// What is acted on.
+    pub target: RemediationTarget,
+    /// What is to be done.
+    pub action: ActionKind,
+    /// Why the component is unhealthy, as far as the signals tell.
+    pub cause: Cause,
+    /// The incident that this belongs to.
+    #[schemars(length(max = 64))]
+    pub episode: String,
+    /// Which step of the ladder this is, from 0.
+    #[schemars(range(min = 0, max = 20))]
+    pub rung: u32,
+    /// What was seen, against which limits, and why this remedy.
+    #[schemars(length(max = 2048))]
+    pub why: String,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// Whether a person must approve.
+    pub approval_required: bool,
+    /// The template that runs. The action is dropped when the workload runs another one by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TemplateRef>,
+    /// The template to go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<TemplateRef>,
+    /// A person's decision: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}'
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// The object that is acted on, in the Remediation's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+pub struct RemediationTarget {
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    #[schemars(length(max = 253))]
+    pub name: String,
+}
+
+/// A workload's template.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRef {
+    pub revision: i64,
+    /// pod-template-hash.
+    #[schemars(length(max = 64))]
+    pub hash: String,
+    /// Digest of the template without the restart annotation.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+}
+
+/// A person's decision. Who made it is taken from the API server's managed fields, never from here.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    pub decision: Decision,
+    /// For the record.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+}
+
+/// Yes or no.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+pub enum Decision {
+    Approved,
+    Rejected,
+}
+
+/// How far the action is.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RemediationStatus {
+    pub phase: Phase,
+    /// CamelCase, from a closed set.
+    pub reason: String,
+    /// What was seen, decided, and comes next.
+    pub message: String,
+    /// When a person's approval, or a guard, was first waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Timestamp>,
+    /// Who decided, as the API server recorded it, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<DecidedBy>,
+    /// When the write was begun: stored before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the write was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executed_at: Option<Timestamp>,
+    /// The component has been healthy since, without a break.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthy_since: Option<Timestamp>,
+    /// When the end phase was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// When its rows were in the ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_at: Option<Timestamp>,
+}
+
+/// Who set `spec.approval`, as the API server recorded it.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DecidedBy {
+    /// The field manager that owns the decision, for example `kubectl-patch`.
+    pub manager: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// See the drawing at [`RemediationSpec`].
+#[derive(
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    strum::Display,
+    strum::EnumString,
+    strum::EnumIter,
+    strum::IntoStaticStr,
+)]
+pub enum Phase {
+    #[default]
+    Pending,
+    /// A person has to set spec.approval.
+    AwaitingApproval,
+    /// A guard refuses; looked at again until it expires.
+    Blocked,
+    /// The write is about to be made, or was made by an operator that then died.
+    Running,
+    /// The write is done; is the component healthy now?
+    Verifying,
+    /// Healthy for the stabilization time.
+    Succeeded,
+    /// The write could not be made.
+    Failed,
+    /// The write was made and did not help, or it cannot be told.
+    Ineffective,
+    /// A person said no.
+    Rejected,
+    /// Nobody decided in time, or the reason for it was gone before anything was done.
+    Expired,
+}
+
+impl Phase {
+    /// Nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Ineffective | Self::Rejected | Self::Expired)
+    }
+
+    /// Something may be written outside, or was and is not judged yet.
+    pub fn is_acting(self) -> bool {
+        matches!(self, Self::Running | Self::Verifying)
+    }
+}

@@ -1,0 +1,466 @@
+//! From a spec as written to a policy that the rooms take: parsed once, checked once.
+//!
+//! The API server's rules refuse most mistakes at `kubectl apply`. What they cannot express, and what an object
+//! stored under an older version of them may hold, is found here and named by field, value and fix. A bad
+//! component does not stop the others.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::SignedDuration;
+use url::Url;
+
+use super::{
+    ActionKind, Cause, Component, HealingPolicy, HttpTarget, IntOrPercent, Mode, OnTimeout, RemedyApproval, Span,
+    Target, Threshold,
+};
+
+/// One mistake in a spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// `spec.components[2].target.http.url`
+    pub field: String,
+    /// The component that is left out because of it; none when it concerns the whole policy.
+    pub component: Option<String>,
+    /// What is wrong with which value, and what to write instead.
+    pub message: String,
+}
+
+/// A policy whose every value is usable.
+#[derive(Debug, Clone)]
+pub struct ValidPolicy {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+    pub interval: Duration,
+    pub mode: Mode,
+    pub suspend: bool,
+    /// Those that are valid, in the order of the spec.
+    pub components: Vec<ValidComponent>,
+    /// The mistakes, by component.
+    pub invalid: Vec<Invalid>,
+    pub limits: Limits,
+}
+
+/// The numbers of a policy, parsed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    pub unhealthy_after: u32,
+    pub healthy_after: u32,
+    pub confirm_after: Duration,
+    pub release_watch_every: Duration,
+    pub release_watch_for: SignedDuration,
+    pub prediction: bool,
+    pub prediction_horizon: SignedDuration,
+    pub min_probability: f64,
+    /// Components that may be unhealthy at once, of all that the spec names.
+    pub max_unhealthy: usize,
+    pub max_concurrent: usize,
+    pub budget_actions: usize,
+    pub budget_window: SignedDuration,
+    pub cooldown: SignedDuration,
+    pub breaker_threshold: usize,
+    pub breaker_recovery: SignedDuration,
+    pub approval_timeout: SignedDuration,
+    pub on_timeout: OnTimeout,
+    pub stabilization: SignedDuration,
+    pub verification_timeout: SignedDuration,
+}
+
+/// A component whose every value is usable.
+#[derive(Debug, Clone)]
+pub struct ValidComponent {
+    pub name: String,
+    pub target: ValidTarget,
+    pub metrics: Vec<MetricQuery>,
+    /// By metric name; the defaults filled in.
+    pub thresholds: BTreeMap<String, Threshold>,
+    /// The ladder, the default one filled in.
+    pub remedies: Vec<ValidRemedy>,
+}
+
+#[derive(Debug, Clone)]
+pub enum ValidTarget {
+    Deployment { name: String },
+    Http(Box<HttpCheck>),
+}
+
+impl ValidTarget {
+    /// `Deployment/api`, `https://…`: for messages.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Deployment { name } => format!("Deployment/{name}"),
+            Self::Http(check) => check.url.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpCheck {
+    pub url: Url,
+    pub timeout: Duration,
+    /// Empty: 200 to 399.
+    pub expected_statuses: Vec<u16>,
+    /// JSONPath and the text that its one value must be.
+    pub json: Option<(serde_json_path::JsonPath, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MetricQuery {
+    pub name: String,
+    pub query: String,
+    /// None: the operator's own Prometheus.
+    pub url: Option<Url>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidRemedy {
+    pub action: ActionKind,
+    /// Never empty.
+    pub causes: Vec<Cause>,
+    pub approval_required: bool,
+}
+
+/// The thresholds of the well-known metrics where a policy names none (design: warning / critical).
+pub fn default_thresholds() -> BTreeMap<String, Threshold> {
+    [
+        ("cpu_usage", 70.0, 90.0),
+        ("memory_usage", 75.0, 90.0),
+        ("error_rate", 0.05, 0.10),
+        ("latency_ms", 2000.0, 5000.0),
+    ]
+    .map(|(name, warning, critical)| (name.to_owned(), Threshold { warning, critical }))
+    .into()
+}
+
+impl ValidPolicy {
+    /// Parses the policy. `defaults` are the operator-wide thresholds of the well-known metrics.
+    ///
+    /// # Errors
+    /// When a value that concerns the whole policy is unusable; the list is never empty then.
+    pub fn new(policy: &HealingPolicy, defaults: &BTreeMap<String, Threshold>) -> Result<Self, Vec<Invalid>> {
+        let spec = &policy.spec;
+        let mut check = Checker { at: "spec".into(), component: None, found: Vec::new() };
+        let duration = |check: &mut Checker, field: &str, span: &Span, min_ms: i64, max_ms: i64| {
+            check.duration(field, span, min_ms, max_ms)
+        };
+        let interval = unsigned(duration(&mut check, "interval", &spec.interval, SECOND, HOUR));
+        let safety = &spec.safety;
+        let limits = Limits {
+            unhealthy_after: check.range("detection.unhealthyAfter", spec.detection.unhealthy_after, 1, 20),
+            healthy_after: check.range("detection.healthyAfter", spec.detection.healthy_after, 1, 20),
+            confirm_after: unsigned(duration(
+                &mut check,
+                "detection.confirmAfter",
+                &spec.detection.confirm_after,
+                100,
+                10 * MINUTE,
+            )),
+            release_watch_every: unsigned(duration(
+                &mut check,
+                "releaseWatch.every",
+                &spec.release_watch.every,
+                SECOND,
+                MINUTE,
+            )),
+            release_watch_for: duration(&mut check, "releaseWatch.for", &spec.release_watch.length, 10 * SECOND, HOUR),
+            prediction: spec.prediction.enabled,
+            prediction_horizon: duration(
+                &mut check,
+                "prediction.horizon",
+                &spec.prediction.horizon,
+                10 * MINUTE,
+                24 * HOUR,
+            ),
+            min_probability: spec.prediction.min_probability,
+            max_unhealthy: check.max_unhealthy(&safety.max_unhealthy, spec.components.len()),
+            max_concurrent: check.range("safety.maxConcurrent", safety.max_concurrent, 1, 50) as usize,
+            budget_actions: check.range("safety.budget.actions", safety.budget.actions, 1, 1000) as usize,
+            budget_window: duration(&mut check, "safety.budget.window", &safety.budget.window, MINUTE, 24 * HOUR),
+            cooldown: duration(&mut check, "safety.cooldown", &safety.cooldown, 0, 24 * HOUR),
+            breaker_threshold: check.range(
+                "safety.circuitBreaker.failureThreshold",
+                safety.circuit_breaker.failure_threshold,
+                1,
+                100,
+            ) as usize,
+            breaker_recovery: duration(
+                &mut check,
+                "safety.circuitBreaker.recoveryTimeout",
+                &safety.circuit_breaker.recovery_timeout,
+                SECOND,
+                24 * HOUR,
+            ),
+            approval_timeout: duration(&mut check, "approval.timeout", &spec.approval.timeout, SECOND, 168 * HOUR),
+            on_timeout: spec.approval.on_timeout,
+            stabilization: duration(
+                &mut check,
+                "verification.stabilization",
+                &spec.verification.stabilization,
+                0,
+                HOUR,
+            ),
+            verification_timeout: duration(
+                &mut check,
+                "verification.timeout",
+                &spec.verification.timeout,
+                2 * SECOND,
+                6 * HOUR,
+            ),
+        };
+        if limits.verification_timeout <= limits.stabilization {
+            check.bad(
+                "verification.timeout",
+                format!(
+                    "{} must be longer than verification.stabilization, {}",
+                    spec.verification.timeout, spec.verification.stabilization
+                ),
+            );
+        }
+        if !(0.0..=1.0).contains(&spec.prediction.min_probability) {
+            check.bad(
+                "prediction.minProbability",
+                format!("{} is not a probability; write a number from 0.05 to 1", spec.prediction.min_probability),
+            );
+        }
+        if spec.components.is_empty() {
+            check.bad("components", "is empty; name at least one component".to_owned());
+        }
+        if !check.found.is_empty() {
+            return Err(check.found);
+        }
+
+        let mut components = Vec::with_capacity(spec.components.len());
+        let mut invalid = Vec::new();
+        for (index, component) in spec.components.iter().enumerate() {
+            let mut check = Checker {
+                at: format!("spec.components[{index}]"),
+                component: Some(component.name.clone()),
+                found: Vec::new(),
+            };
+            if spec.components[..index].iter().any(|other| other.name == component.name) {
+                check.bad(
+                    "name",
+                    format!("{:?} is used twice; every component needs a name of its own", component.name),
+                );
+            }
+            let parsed = check.component(component, defaults);
+            match parsed {
+                Some(valid) if check.found.is_empty() => components.push(valid),
+                _ => invalid.extend(check.found),
+            }
+        }
+        Ok(Self {
+            namespace: policy.metadata.namespace.clone().unwrap_or_default(),
+            name: policy.metadata.name.clone().unwrap_or_default(),
+            uid: policy.metadata.uid.clone().unwrap_or_default(),
+            generation: policy.metadata.generation.unwrap_or_default(),
+            interval,
+            mode: spec.mode,
+            suspend: spec.suspend,
+            components,
+            invalid,
+            limits,
+        })
+    }
+
+    pub fn component(&self, name: &str) -> Option<&ValidComponent> {
+        self.components.iter().find(|component| component.name == name)
+    }
+}
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+
+fn unsigned(duration: SignedDuration) -> Duration {
+    Duration::try_from(duration).unwrap_or_default()
+}
+
+struct Checker {
+    at: String,
+    component: Option<String>,
+    found: Vec<Invalid>,
+}
+
+impl Checker {
+    fn bad(&mut self, field: &str, message: String) {
+        let field = format!("{}.{field}", self.at);
+        self.found.push(Invalid { message: format!("{field}: {message}"), field, component: self.component.clone() });
+    }
+
+    fn duration(&mut self, field: &str, span: &Span, min_ms: i64, max_ms: i64) -> SignedDuration {
+        let (min, max) = (SignedDuration::from_millis(min_ms), SignedDuration::from_millis(max_ms));
+        match span.parse() {
+            Ok(length) if length < min || length > max => {
+                self.bad(field, format!("{span} is out of range; it must be from {min:#} to {max:#}"));
+                min
+            }
+            Ok(length) => length,
+            Err(why) => {
+                self.bad(field, why);
+                min
+            }
+        }
+    }
+
+    fn range(&mut self, field: &str, value: u32, min: u32, max: u32) -> u32 {
+        if !(min..=max).contains(&value) {
+            self.bad(field, format!("{value} is out of range; it must be from {min} to {max}"));
+        }
+        value
+    }
+
+    fn max_unhealthy(&mut self, value: &IntOrPercent, total: usize) -> usize {
+        value.of(total).unwrap_or_else(|why| {
+            self.bad("safety.maxUnhealthy", why);
+            0
+        })
+    }
+
+    fn component(&mut self, component: &Component, defaults: &BTreeMap<String, Threshold>) -> Option<ValidComponent> {
+        let mut thresholds = defaults.clone();
+        for (name, threshold) in &component.thresholds {
+            let Threshold { warning, critical } = *threshold;
+            if !warning.is_finite() || !critical.is_finite() || warning >= critical {
+                self.bad(&format!("thresholds.{name}"), format!("warning {warning} must be below critical {critical}"));
+            }
+            thresholds.insert(name.clone(), *threshold);
+        }
+        let mut metrics = Vec::with_capacity(component.metrics.len());
+        for (index, metric) in component.metrics.iter().enumerate() {
+            let field = format!("metrics[{index}]");
+            if component.metrics[..index].iter().any(|other| other.name == metric.name) {
+                self.bad(&format!("{field}.name"), format!("{:?} is measured twice", metric.name));
+            }
+            if !thresholds.contains_key(&metric.name) {
+                self.bad(
+                    &format!("{field}.name"),
+                    format!(
+                        "{:?} is not well-known and has no entry in thresholds; add thresholds.{}",
+                        metric.name, metric.name
+                    ),
+                );
+            }
+            if metric.prometheus.query.trim().is_empty() {
+                self.bad(
+                    &format!("{field}.prometheus.query"),
+                    "is empty; write a PromQL query that yields one sample".to_owned(),
+                );
+            }
+            let url =
+                metric.prometheus.url.as_deref().and_then(|url| self.url(&format!("{field}.prometheus.url"), url));
+            metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
+        }
+        let target = self.target(&component.target)?;
+        let remedies = self.remedies(component, &target);
+        Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, remedies })
+    }
+
+    fn target(&mut self, target: &Target) -> Option<ValidTarget> {
+        match (&target.deployment, &target.http) {
+            (Some(deployment), None) => Some(ValidTarget::Deployment { name: deployment.name.clone() }),
+            (None, Some(http)) => self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
+            (None, None) => {
+                self.bad("target", "names nothing; set exactly one of deployment, http".to_owned());
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.bad("target", "names several things; set exactly one of deployment, http".to_owned());
+                None
+            }
+        }
+    }
+
+    fn http(&mut self, http: &HttpTarget) -> Option<HttpCheck> {
+        let url = self.url("target.http.url", &http.url);
+        let timeout = unsigned(self.duration("target.http.timeout", &http.timeout, 100, 10 * SECOND));
+        let json = http.json.as_ref().and_then(|check| match serde_json_path::JsonPath::parse(&check.path) {
+            Ok(path) => Some((path, check.equals.clone())),
+            Err(why) => {
+                self.bad(
+                    "target.http.json.path",
+                    format!("{:?} is not a JSONPath ({why}); write for example $.status", check.path),
+                );
+                None
+            }
+        });
+        Some(HttpCheck { url: url?, timeout, expected_statuses: http.expected_statuses.clone(), json })
+    }
+
+    fn url(&mut self, field: &str, text: &str) -> Option<Url> {
+        match Url::parse(text) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                self.bad(field, format!("{text:?} must start with http:// or https://"));
+                None
+            }
+            // The value is not repeated: it holds a password.
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                self.bad(
+                    field,
+                    "holds credentials, which everyone who can read the policy would see; take them out".to_owned(),
+                );
+                None
+            }
+            Ok(url) => Some(url),
+            Err(why) => {
+                self.bad(field, format!("{text:?} is not a URL ({why})"));
+                None
+            }
+        }
+    }
+
+    fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
+        const RESTART_CAUSES: [Cause; 3] = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
+        let Some(remedies) = &component.remedies else {
+            return match target {
+                ValidTarget::Deployment { .. } => vec![
+                    ValidRemedy {
+                        action: ActionKind::RollbackDeployment,
+                        causes: vec![Cause::ReleaseRegression],
+                        approval_required: false,
+                    },
+                    ValidRemedy {
+                        action: ActionKind::Restart,
+                        causes: RESTART_CAUSES.into(),
+                        approval_required: false,
+                    },
+                ],
+                ValidTarget::Http(_) => Vec::new(),
+            };
+        };
+        if matches!(target, ValidTarget::Http(_)) && !remedies.is_empty() {
+            self.bad(
+                "remedies",
+                "nothing can be done to an http target; leave remedies out, or name the deployment".to_owned(),
+            );
+        }
+        remedies
+            .iter()
+            .enumerate()
+            .map(|(index, remedy)| {
+                let causes = match (remedy.action, remedy.causes.as_slice()) {
+                    (ActionKind::RollbackDeployment, []) => vec![Cause::ReleaseRegression],
+                    (ActionKind::RollbackDeployment, causes) => {
+                        if let Some(other) = causes.iter().find(|cause| **cause != Cause::ReleaseRegression) {
+                            self.bad(
+                                &format!("remedies[{index}].for"),
+                                format!("RollbackDeployment cannot help against {other}; write [ReleaseRegression]"),
+                            );
+                        }
+                        causes.to_vec()
+                    }
+                    (ActionKind::Restart, []) => {
+                        vec![Cause::ReleaseRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors]
+                    }
+                    (ActionKind::Restart, causes) => causes.to_vec(),
+                };
+                ValidRemedy {
+                    action: remedy.action,
+                    causes,
+                    approval_required: remedy.approval == RemedyApproval::Required,
+                }
+            })
+            .collect()
+    }
+}

@@ -1,1 +1,21 @@
+//! From looks to judgement: score, status, trend, forecast, cause, and whether a component is confirmed bad.
+//!
+//! Architecture invariant: PURE. No I/O, no clock, no random number, no type of kube, sqlx, reqwest or tokio. Time
+//! comes in as an argument. A test reads these sources for forbidden names.
+//!
+//! - [`observation`]: what one look saw
+//! - [`metric`]: the well-known metrics, their units and weights
+//! - [`assess`]: one look → score, status, problems
+//! - [`window`]: the last looks, bounded
+//! - [`trend`] and [`forecast`]: the last looks → where it is going
+//! - [`cause`]: why it is bad, as far as the signals tell
+//! - [`tracker`]: looks in a row → confirmed bad, healthy again, last known good
+
+pub mod assess;
+pub mod cause;
+pub mod forecast;
+pub mod metric;
 pub mod observation;
+pub mod tracker;
+pub mod trend;
+pub mod window;

@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActionKind, Cause};
+use super::Cause;
 
 /// What Panacea knows and does about a policy. Written only when it differs; nothing in it ticks.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
@@ -158,6 +158,9 @@ pub struct ReleaseStatus {
     pub seen_healthy: bool,
     /// The component was not healthy when this template came: unspecific evidence is not held against it.
     pub came_during_incident: bool,
+    /// Digest of the template before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_digest: Option<String>,
 }
 
 /// A template that was seen healthy.
@@ -178,8 +181,6 @@ pub struct Episode {
     /// Names the incident in the names of its Remediations.
     pub id: String,
     pub started_at: Timestamp,
+    /// What it looked like when it was confirmed.
     pub cause: Cause,
-    /// Actions that were already tried in it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tried: Vec<ActionKind>,
 }

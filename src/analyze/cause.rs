@@ -1,0 +1,24 @@
+//! Why a component is bad, as far as its signals tell.
+
+use super::{
+    assess::{Assessment, ProblemKind},
+    metric,
+    observation::FaultKind,
+};
+use crate::api::Cause;
+
+/// The cause by the worst critical problem. `regression` comes from the [`super::tracker`], which knows the releases.
+pub fn cause(assessment: &Assessment, regression: bool) -> Cause {
+    if regression {
+        return Cause::ReleaseRegression;
+    }
+    let rank = |kind: &ProblemKind| match kind {
+        ProblemKind::Fault(FaultKind::OomKilled) => Cause::Exhaustion,
+        ProblemKind::Fault(_) | ProblemKind::ProgressDeadlineExceeded => Cause::Crash,
+        ProblemKind::Metric(name) if name == metric::CPU_USAGE || name == metric::MEMORY_USAGE => Cause::Exhaustion,
+        ProblemKind::Metric(_) | ProblemKind::Http => Cause::Errors,
+        ProblemKind::Unavailable | ProblemKind::Unschedulable => Cause::Unknown,
+    };
+    // Crash before exhaustion before errors: the enum's own order, and the order in which one leads to the other.
+    assessment.critical().map(|problem| rank(&problem.kind)).min().unwrap_or(Cause::Unknown)
+}

@@ -1,0 +1,357 @@
+//! Looks in a row: when a component is confirmed bad, when it is healthy again, which templates were seen healthy,
+//! and when the next look is due. Pure: the controller keeps one [`Tracker`] a component and feeds it.
+//!
+//! What must survive a restart ([`Tracker::persisted`]) is kept in the policy's status; the counters start anew,
+//! which only ever delays an action.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    assess::{Assessment, ProblemKind},
+    cause::cause,
+    observation::{Observation, ReleaseId, Workload},
+};
+use crate::api::{Cause, ComponentStatus, Episode, HealthStatus, KnownGood, Limits, ReleaseStatus};
+
+/// Templates kept as known good. A rollback goes to the newest that is not the bad one, so two would do; more show
+/// a person the way back.
+const MAX_KNOWN_GOOD: usize = 5;
+/// How long unspecific evidence against a release that came during an incident is not counted after its rollout:
+/// what the metrics still say of the pods before it. Two scrapes at the usual 30 s.
+const SETTLE: SignedDuration = SignedDuration::from_secs(60);
+/// How long a release is watched closely after it was first seen healthy: metrics lag behind pods. Two scrapes at
+/// Prometheus' tightest usual interval, 15 s.
+const LATE_EVIDENCE: SignedDuration = SignedDuration::from_secs(30);
+/// A metric that has fallen to this share of what it was is recovering.
+const RECOVERING: f64 = 0.9;
+
+/// What one look changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    Good,
+    Bad,
+    /// Neither: a warning, or old evidence that a newer release must not be blamed for.
+    Neutral,
+    Unknown,
+}
+
+/// One component's memory.
+#[derive(Debug, Clone, Default)]
+pub struct Tracker {
+    release: Option<ReleaseStatus>,
+    known_good: Vec<KnownGood>,
+    episode: Option<Episode>,
+    status: HealthStatus,
+    since: Option<Timestamp>,
+    bad: u32,
+    good: u32,
+    /// Good looks in a row with the rollout complete.
+    settled_good: u32,
+    healthy_since: Option<Timestamp>,
+    /// When the release was seen healthy, in this life of the operator.
+    proven_at: Option<Timestamp>,
+    /// When the rollout was complete, and what the metrics said then.
+    settled: Option<(Timestamp, BTreeMap<String, f64>)>,
+    last_look: Option<Timestamp>,
+    /// When a look was last counted as good or bad.
+    counted_at: Option<Timestamp>,
+    cause: Option<Cause>,
+}
+
+impl Tracker {
+    /// The memory as it stands in the status.
+    pub fn restore(status: &ComponentStatus) -> Self {
+        Self {
+            release: status.release.clone(),
+            known_good: status.known_good.clone(),
+            episode: status.episode.clone(),
+            status: status.status,
+            since: status.since,
+            ..Self::default()
+        }
+    }
+
+    /// What has to survive a restart.
+    pub fn persist(&self, status: &mut ComponentStatus) {
+        status.release.clone_from(&self.release);
+        status.known_good.clone_from(&self.known_good);
+        status.episode.clone_from(&self.episode);
+        status.status = self.status;
+        status.since = self.since;
+    }
+
+    /// Takes one look into account.
+    pub fn look(&mut self, observation: &Observation, assessment: &Assessment, limits: &Limits) -> Evidence {
+        let now = observation.at;
+        let workload = observation.target.known().and_then(|target| target.workload());
+        if let Some(workload) = workload {
+            self.follow_release(&workload.release, now);
+            self.follow_rollout(workload, observation, now);
+        }
+        let evidence = self.weigh(assessment, workload, now);
+        self.count(evidence, now, limits);
+        if self.status != assessment.status || self.since.is_none() {
+            self.status = assessment.status;
+            self.since = Some(now);
+        }
+        self.cause = assessment.is_bad().then(|| cause(assessment, self.is_regression(assessment, limits, now)));
+        if self.bad >= limits.unhealthy_after && self.episode.is_none() {
+            let id = format!("{:x}", now.as_millisecond());
+            let cause = self.cause.unwrap_or(Cause::Unknown);
+            self.episode = Some(Episode { id, started_at: now, cause });
+        }
+        // A template that is being rolled back from is not known good, whatever it looked like at first.
+        if self.is_confirmed_bad(limits) && self.cause == Some(Cause::ReleaseRegression) {
+            let digest = self.release.as_ref().map(|release| release.digest.as_str());
+            self.known_good.retain(|good| Some(good.digest.as_str()) != digest);
+        }
+        if self.good >= limits.healthy_after {
+            self.episode = None;
+        }
+        let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;
+        if let Some(workload) = workload.filter(|workload| proven && workload.desired > 0) {
+            self.remember_good(&workload.release, now);
+        }
+        self.last_look = Some(now);
+        evidence
+    }
+
+    /// Confirmed: enough bad looks in a row, without an unknown between.
+    pub fn is_confirmed_bad(&self, limits: &Limits) -> bool {
+        self.bad >= limits.unhealthy_after && self.episode.is_some()
+    }
+
+    /// When the next look is due, counted from the last one.
+    pub fn next_look(&self, limits: &Limits, interval: Duration) -> Duration {
+        let mut wait = interval;
+        if self.watches_release(limits) {
+            wait = wait.min(limits.release_watch_every);
+        }
+        let unconfirmed = self.bad > 0 && self.bad < limits.unhealthy_after;
+        let recovering = self.episode.is_some() && self.good > 0;
+        if unconfirmed || recovering {
+            wait = wait.min(limits.confirm_after);
+        }
+        wait
+    }
+
+    /// A template change is recent, and its release was not yet seen healthy for long enough.
+    pub fn watches_release(&self, limits: &Limits) -> bool {
+        let (Some(release), Some(now)) = (&self.release, self.last_look) else { return false };
+        let young = now.duration_since(release.since) < limits.release_watch_for;
+        let settled = release.seen_healthy && self.proven_at.is_none_or(|at| now.duration_since(at) >= LATE_EVIDENCE);
+        young && !settled
+    }
+
+    /// The newest template was not yet seen healthy: one faulty pod of it is enough to call it bad.
+    pub fn release_unproven(&self, newest: Option<&ReleaseId>) -> bool {
+        match (&self.release, newest) {
+            (Some(release), Some(newest)) => release.hash != newest.hash || !release.seen_healthy,
+            _ => false,
+        }
+    }
+
+    /// Where a rollback may go: the newest template seen healthy that is not the one that runs.
+    pub fn rollback_target(&self) -> Option<&KnownGood> {
+        let release = self.release.as_ref()?;
+        self.known_good.iter().rev().find(|good| good.digest != release.digest)
+    }
+
+    pub fn release(&self) -> Option<&ReleaseStatus> {
+        self.release.as_ref()
+    }
+
+    pub fn known_good(&self) -> &[KnownGood] {
+        &self.known_good
+    }
+
+    pub fn episode(&self) -> Option<&Episode> {
+        self.episode.as_ref()
+    }
+
+    pub fn status(&self) -> HealthStatus {
+        self.status
+    }
+
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
+    /// Healthy without a break since; none while it is not.
+    pub fn healthy_since(&self) -> Option<Timestamp> {
+        self.healthy_since
+    }
+
+    pub fn last_look(&self) -> Option<Timestamp> {
+        self.last_look
+    }
+
+    fn follow_release(&mut self, newest: &ReleaseId, now: Timestamp) {
+        let Some(old) = &self.release else {
+            self.release = Some(ReleaseStatus {
+                revision: newest.revision,
+                hash: newest.hash.clone(),
+                digest: newest.digest.clone(),
+                since: now,
+                seen_healthy: false,
+                came_during_incident: false,
+                previous_digest: None,
+            });
+            return;
+        };
+        if old.hash == newest.hash {
+            return;
+        }
+        let incident = self.episode.is_some()
+            || self.bad > 0
+            || matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
+        let same_content = old.digest == newest.digest;
+        let back_to_good = self.known_good.iter().any(|good| good.digest == newest.digest);
+        self.release = Some(ReleaseStatus {
+            revision: newest.revision,
+            hash: newest.hash.clone(),
+            digest: newest.digest.clone(),
+            since: now,
+            seen_healthy: false,
+            came_during_incident: incident,
+            previous_digest: if same_content { old.previous_digest.clone() } else { Some(old.digest.clone()) },
+        });
+        self.settled = None;
+        self.settled_good = 0;
+        self.proven_at = None;
+        self.bad = 0;
+        self.good = 0;
+        // A template never seen before is a new story: what was open concerned the one before it. A restart of the
+        // same template, or the way back to a good one, is part of the story.
+        if !same_content && !back_to_good {
+            self.episode = None;
+        }
+    }
+
+    fn follow_rollout(&mut self, workload: &Workload, observation: &Observation, now: Timestamp) {
+        if !workload.rollout_complete() {
+            self.settled = None;
+            self.settled_good = 0;
+        } else if self.settled.is_none() {
+            let values = observation.metrics.iter();
+            let values = values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value)));
+            self.settled = Some((now, values.collect()));
+        }
+    }
+
+    fn weigh(&self, assessment: &Assessment, workload: Option<&Workload>, now: Timestamp) -> Evidence {
+        match assessment.status {
+            HealthStatus::Unknown => Evidence::Unknown,
+            HealthStatus::Healthy => Evidence::Good,
+            HealthStatus::Degraded => Evidence::Neutral,
+            HealthStatus::Unhealthy | HealthStatus::Critical => {
+                if workload.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
+            }
+        }
+    }
+
+    /// A release that came while the component was bad is only blamed for what its own pods show, or for what is
+    /// still there when its rollout has been complete for [`SETTLE`] and is not falling.
+    fn may_blame(&self, assessment: &Assessment, now: Timestamp) -> bool {
+        let Some(release) = &self.release else { return true };
+        if !release.came_during_incident
+            || release.seen_healthy
+            || assessment.critical().any(|problem| problem.of_release)
+        {
+            return true;
+        }
+        let Some((settled_at, then)) = &self.settled else { return false };
+        if now.duration_since(*settled_at) < SETTLE {
+            return false;
+        }
+        assessment.critical().any(|problem| match (&problem.kind, problem.value) {
+            (ProblemKind::Metric(name), Some(value)) => {
+                then.get(name).is_none_or(|before| value >= before * RECOVERING)
+            }
+            _ => true,
+        })
+    }
+
+    fn is_regression(&self, assessment: &Assessment, limits: &Limits, now: Timestamp) -> bool {
+        let (Some(release), Some(target)) = (&self.release, self.rollback_target()) else { return false };
+        // Seen healthy before this rollout of it: it is a known good template, brought back or restarted.
+        let proven_before =
+            self.known_good.iter().any(|good| good.digest == release.digest && good.seen_at < release.since);
+        if proven_before {
+            return false;
+        }
+        let young = now.duration_since(release.since) <= limits.release_watch_for;
+        let specific = assessment.critical().any(|problem| problem.of_release);
+        // The good template was bad itself right before: going back to it would heal nothing.
+        let good_was_bad_too =
+            release.came_during_incident && release.previous_digest.as_deref() == Some(target.digest.as_str());
+        (young || !release.seen_healthy) && (specific || !good_was_bad_too)
+    }
+
+    /// A change wakes a look at any moment; looks that follow each other faster than they are meant to are one
+    /// look, or a burst of events would confirm itself.
+    fn count(&mut self, evidence: Evidence, now: Timestamp, limits: &Limits) {
+        let meant = if self.watches_release(limits) {
+            limits.release_watch_every.min(limits.confirm_after)
+        } else {
+            limits.confirm_after
+        };
+        let counts = self.counted_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= meant.mul_f64(0.9));
+        let step = u32::from(counts);
+        if counts {
+            self.counted_at = Some(now);
+        }
+        match evidence {
+            Evidence::Good => {
+                if self.good == 0 {
+                    self.counted_at = Some(now);
+                }
+                self.good = self.good.saturating_add(if self.good == 0 { 1 } else { step });
+                self.bad = 0;
+                self.healthy_since.get_or_insert(now);
+                if self.settled.is_some() {
+                    self.settled_good = self.settled_good.saturating_add(if self.settled_good == 0 { 1 } else { step });
+                }
+            }
+            Evidence::Bad => {
+                if self.bad == 0 {
+                    self.counted_at = Some(now);
+                }
+                self.bad = self.bad.saturating_add(if self.bad == 0 { 1 } else { step });
+                self.good = 0;
+                self.settled_good = 0;
+                self.healthy_since = None;
+            }
+            Evidence::Neutral | Evidence::Unknown => {
+                self.bad = 0;
+                self.good = 0;
+                self.settled_good = 0;
+                self.healthy_since = None;
+            }
+        }
+    }
+
+    fn remember_good(&mut self, release: &ReleaseId, now: Timestamp) {
+        let Some(current) = self.release.as_mut() else { return };
+        if current.seen_healthy {
+            return;
+        }
+        current.seen_healthy = true;
+        self.proven_at = Some(now);
+        let earlier =
+            self.known_good.iter().position(|good| good.digest == release.digest).map(|at| self.known_good.remove(at));
+        let seen_at = earlier.map_or(now, |good| good.seen_at);
+        let good = KnownGood {
+            revision: release.revision,
+            hash: release.hash.clone(),
+            digest: release.digest.clone(),
+            seen_at,
+        };
+        self.known_good.push(good);
+        if self.known_good.len() > MAX_KNOWN_GOOD {
+            self.known_good.remove(0);
+        }
+    }
+}

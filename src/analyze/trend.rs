@@ -1,0 +1,56 @@
+//! Where the score is going.
+
+use super::window::Window;
+use crate::api::Trend;
+
+/// Looks that are compared: the later half of them against the earlier half.
+const LOOKS: usize = 10;
+/// Fewer points than this say nothing.
+const MIN_LOOKS: usize = 5;
+/// Difference of the means, in points of the score, from which on it is a trend.
+const DIFFERENCE: f64 = 5.0;
+
+/// Later half against earlier half of the last ten scores (facts: the naive rules). None with fewer than five.
+pub fn trend(score: &Window) -> Option<Trend> {
+    let last = score.last(LOOKS);
+    if last.len() < MIN_LOOKS {
+        return None;
+    }
+    let (earlier, later) = last.split_at(last.len() / 2);
+    let difference = mean(later) - mean(earlier);
+    Some(if difference < -DIFFERENCE {
+        Trend::Declining
+    } else if difference > DIFFERENCE {
+        Trend::Improving
+    } else {
+        Trend::Stable
+    })
+}
+
+pub(super) fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn check(scores: &[f64], expected: Option<Trend>) {
+        let mut window = Window::default();
+        for (second, score) in scores.iter().enumerate() {
+            window.push(Timestamp::from_second(second as i64).unwrap(), *score);
+        }
+        assert_eq!(trend(&window), expected, "{scores:?}");
+    }
+
+    #[test]
+    fn follows_the_means_of_the_halves() {
+        check(&[100.0; 4], None);
+        check(&[100.0; 5], Some(Trend::Stable));
+        check(&[100.0, 100.0, 100.0, 60.0, 60.0, 60.0], Some(Trend::Declining));
+        check(&[60.0, 60.0, 100.0, 100.0, 100.0], Some(Trend::Improving));
+        check(&[100.0, 100.0, 95.0, 95.0, 95.0], Some(Trend::Stable));
+    }
+}

@@ -1,0 +1,222 @@
+//! What holds an action back. The guards run in the order of [`Guard`]; the first that refuses is reported.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Situation, history};
+use crate::api::{ActionKind, Mode};
+
+/// Every reason not to act; used as is in conditions, events and metric labels.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter,
+)]
+pub enum Guard {
+    /// No remedy of the ladder fits the cause.
+    NoRemedy,
+    /// There is no template that was seen healthy.
+    NoKnownGood,
+    /// Every remedy that fits was tried in this incident.
+    LadderExhausted,
+    /// `spec.suspend`.
+    Suspended,
+    /// `spec.mode: Observe`.
+    ObserveMode,
+    /// The look that this rests on is too old, or could not see.
+    StaleData,
+    /// Not enough bad looks in a row.
+    NotConfirmed,
+    /// A person paused the workload.
+    Paused,
+    /// A GitOps controller would undo it.
+    GitOpsOwned,
+    /// More components are unhealthy at once than `safety.maxUnhealthy`.
+    MaxUnhealthy,
+    /// `safety.maxConcurrent` actions are running.
+    MaxConcurrent,
+    /// `safety.budget` is used up.
+    Budget,
+    /// The component was acted on less than `safety.cooldown` ago.
+    Cooldown,
+    /// The component's actions keep failing.
+    CircuitBreaker,
+}
+
+/// A guard's no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub guard: Guard,
+    /// What was seen against which limit, what happens next, and how to step in.
+    pub message: String,
+    /// When it will be different, where that is known; else it is looked at again at every look.
+    pub retry_at: Option<Timestamp>,
+    /// A person has to do something: waiting will not help.
+    pub calls_person: bool,
+}
+
+impl Refusal {
+    pub fn until(guard: Guard, message: String, retry_at: Option<Timestamp>) -> Self {
+        Self { guard, message, retry_at, calls_person: false }
+    }
+
+    pub fn person(guard: Guard, message: String) -> Self {
+        Self { guard, message, retry_at: None, calls_person: true }
+    }
+}
+
+/// A look older than this is not acted on. Three times the time limit of a look.
+pub const FRESH: SignedDuration = SignedDuration::from_secs(10);
+
+/// The first guard that says no to this action now.
+pub fn first_refusal(situation: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+    const GUARDS: [fn(&Situation<'_>, ActionKind) -> Option<Refusal>; 11] = [
+        suspended,
+        observe_mode,
+        stale_data,
+        not_confirmed,
+        paused,
+        gitops_owned,
+        max_unhealthy,
+        max_concurrent,
+        budget,
+        cooldown,
+        circuit_breaker,
+    ];
+    GUARDS.iter().find_map(|guard| guard(situation, action))
+}
+
+fn suspended(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+    s.policy.suspend.then(|| {
+        let message =
+            format!("would apply {action} to {}, but spec.suspend is true; set it to false to go on", s.component.name);
+        Refusal::until(Guard::Suspended, message, None)
+    })
+}
+
+fn observe_mode(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+    (s.policy.mode == Mode::Observe).then(|| {
+        let message = format!(
+            "would apply {action} to {}, but spec.mode is Observe; set it to Approve or Auto to let it act",
+            s.component.name
+        );
+        Refusal::person(Guard::ObserveMode, message)
+    })
+}
+
+fn stale_data(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+    let age = s.now.duration_since(s.observation.at);
+    if age > FRESH {
+        let message = format!(
+            "the last look at {} is {} s old, more than {} s; looking again first",
+            s.component.name,
+            age.as_secs(),
+            FRESH.as_secs()
+        );
+        return Some(Refusal::until(Guard::StaleData, message, None));
+    }
+    if !s.assessment.is_bad() {
+        let message =
+            format!("{} is {} by the last look: {}", s.component.name, s.assessment.status, s.assessment.message());
+        return Some(Refusal::until(Guard::StaleData, message, None));
+    }
+    None
+}
+
+fn not_confirmed(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+    (!s.tracker.is_confirmed_bad(&s.policy.limits)).then(|| {
+        let looks = s.policy.limits.unhealthy_after;
+        let message = format!("{} was not seen bad {looks} times in a row; looking again", s.component.name);
+        Refusal::until(Guard::NotConfirmed, message, None)
+    })
+}
+
+fn paused(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+    s.workload().filter(|workload| workload.paused).map(|_| {
+        let target = s.component.target.describe();
+        let message = format!("{target} is paused, so {action} would not take effect; resume it with kubectl rollout resume, or undo it by hand");
+        Refusal::person(Guard::Paused, message)
+    })
+}
+
+fn gitops_owned(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+    // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo.
+    if action != ActionKind::RollbackDeployment {
+        return None;
+    }
+    let owner = s.workload()?.gitops_owner.as_ref()?;
+    let target = s.component.target.describe();
+    let message = format!("{target} belongs to {owner}, which would undo a rollback; revert the change in its source");
+    Some(Refusal::person(Guard::GitOpsOwned, message))
+}
+
+fn max_unhealthy(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+    let limit = s.policy.limits.max_unhealthy;
+    (s.unhealthy_components > limit).then(|| {
+        let message = format!(
+            "{} components are unhealthy at once, more than safety.maxUnhealthy allows ({limit}): this looks like a common cause that {action} of single components will not heal; a person has to look",
+            s.unhealthy_components
+        );
+        Refusal::person(Guard::MaxUnhealthy, message)
+    })
+}
+
+fn max_concurrent(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+    let limit = s.policy.limits.max_concurrent;
+    let acting: Vec<&str> =
+        s.history.iter().filter(|past| past.phase.is_acting()).map(|past| past.component.as_str()).collect();
+    (acting.len() >= limit).then(|| {
+        let message = format!(
+            "{} is being healed and safety.maxConcurrent is {limit}; {} is next when that is done",
+            acting.join(", "),
+            s.component.name
+        );
+        Refusal::until(Guard::MaxConcurrent, message, None)
+    })
+}
+
+fn budget(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+    let limits = &s.policy.limits;
+    let (used, oldest) = history::started_within(s.history, limits.budget_window, s.now);
+    (used >= limits.budget_actions).then(|| {
+        let retry_at = oldest.and_then(|at| at.checked_add(limits.budget_window).ok());
+        let message = format!(
+            "{used} actions were started in the last {:#}, all that safety.budget allows{}; raise safety.budget.actions to act sooner",
+            limits.budget_window,
+            at_words(retry_at)
+        );
+        Refusal { calls_person: true, ..Refusal::until(Guard::Budget, message, retry_at) }
+    })
+}
+
+fn cooldown(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+    let limits = &s.policy.limits;
+    let last = history::last_started(s.history, &s.component.name)?;
+    let retry_at = last.checked_add(limits.cooldown).ok()?;
+    (s.now < retry_at).then(|| {
+        let message = format!(
+            "{} was acted on at {} and safety.cooldown is {:#}{}",
+            s.component.name,
+            last.strftime("%H:%M:%SZ"),
+            limits.cooldown,
+            at_words(Some(retry_at))
+        );
+        Refusal::until(Guard::Cooldown, message, Some(retry_at))
+    })
+}
+
+fn circuit_breaker(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+    let limits = &s.policy.limits;
+    let (failures, last) = history::failures_in_a_row(s.history, &s.component.name);
+    let retry_at = last?.checked_add(limits.breaker_recovery).ok()?;
+    // After recoveryTimeout one action is let through (half-open); its failure opens the breaker anew.
+    (failures >= limits.breaker_threshold && s.now < retry_at).then(|| {
+        let message = format!(
+            "the last {failures} actions on {} did not help, so its circuit breaker is open{}; a person should look",
+            s.component.name,
+            at_words(Some(retry_at))
+        );
+        Refusal { calls_person: true, ..Refusal::until(Guard::CircuitBreaker, message, Some(retry_at)) }
+    })
+}
+
+fn at_words(retry_at: Option<Timestamp>) -> String {
+    retry_at.map(|at| format!("; tried again at {}", at.strftime("%H:%M:%SZ"))).unwrap_or_default()
+}

@@ -1,0 +1,78 @@
+//! Which remedy comes next in an incident.
+
+use super::{
+    Situation,
+    guard::{Guard, Refusal},
+};
+use crate::api::{ActionKind, Cause, Episode, TemplateRef, ValidRemedy};
+
+/// The remedy to try, and for what.
+#[derive(Debug, Clone)]
+pub struct Rung<'a> {
+    pub index: u32,
+    pub remedy: &'a ValidRemedy,
+    pub cause: Cause,
+    /// Where a rollback goes.
+    pub target: Option<TemplateRef>,
+}
+
+/// The first remedy of the ladder that is for this cause and was not tried in this incident.
+///
+/// # Errors
+/// When there is none: a person has to look. The words say why.
+pub fn next_rung<'a>(situation: &Situation<'a>, episode: &Episode) -> Result<Rung<'a>, Refusal> {
+    let component = situation.component;
+    let cause = situation.tracker.cause().unwrap_or(Cause::Unknown);
+    let mut tried: Vec<u32> = situation
+        .history
+        .iter()
+        .filter(|past| past.component == component.name && past.episode == episode.id)
+        .map(|past| past.rung)
+        .collect();
+    tried.sort_unstable();
+    let mut fitting = 0;
+    for (index, remedy) in component.remedies.iter().enumerate() {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        if !remedy.causes.contains(&cause) {
+            continue;
+        }
+        fitting += 1;
+        if tried.contains(&index) {
+            continue;
+        }
+        let target = match remedy.action {
+            ActionKind::Restart => None,
+            ActionKind::RollbackDeployment => match situation.tracker.rollback_target() {
+                None => continue,
+                Some(good) => {
+                    Some(TemplateRef { revision: good.revision, hash: good.hash.clone(), digest: good.digest.clone() })
+                }
+            },
+        };
+        return Ok(Rung { index, remedy, cause, target });
+    }
+    Err(nothing_left(situation, cause, fitting, tried.len()))
+}
+
+fn nothing_left(situation: &Situation<'_>, cause: Cause, fitting: usize, tried: usize) -> Refusal {
+    let component = &situation.component.name;
+    let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
+    if tried > 0 {
+        let message = format!(
+            "{component} is still unhealthy after {tried} of its remedies in this incident, and none is left for {cause}: a person has to look"
+        );
+        return Refusal::person(Guard::LadderExhausted, message);
+    }
+    if situation.tracker.known_good().is_empty() && unproven && situation.workload().is_some() {
+        let message = format!(
+            "{component} was never seen healthy, so there is no last known good template to go back to, and no remedy is declared for {cause}: a person has to look"
+        );
+        return Refusal::person(Guard::NoKnownGood, message);
+    }
+    let message = if fitting == 0 {
+        format!("no remedy of {component} is for {cause}: a person has to look, or declare one in its remedies")
+    } else {
+        format!("no remedy of {component} can be applied for {cause}: a person has to look")
+    };
+    Refusal::person(Guard::NoRemedy, message)
+}

@@ -72,6 +72,21 @@ pub enum UnknownReason {
     InvalidSpec,
 }
 
+impl UnknownReason {
+    /// Waiting will most likely not help: somebody has to change the policy, its target or our rights.
+    pub fn needs_a_person(self) -> bool {
+        match self {
+            Self::SeveralSeries
+            | Self::Refused
+            | Self::NotConfigured
+            | Self::TargetNotFound
+            | Self::Forbidden
+            | Self::InvalidSpec => true,
+            Self::NoData | Self::NotANumber | Self::BadAnswer | Self::Unreachable | Self::Timeout | Self::Unsettled => false,
+        }
+    }
+}
+
 /// One look at one component.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {

@@ -175,6 +175,11 @@ impl Tracker {
         self.status
     }
 
+    /// Since when it has the status it has.
+    pub fn status_changed_at(&self) -> Option<Timestamp> {
+        self.since
+    }
+
     pub fn cause(&self) -> Option<Cause> {
         self.cause
     }

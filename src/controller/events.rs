@@ -1,0 +1,172 @@
+//! One call tells one fact everywhere: event on the object, log line, counter.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client, Resource,
+    runtime::events::{Event, EventType, Recorder, Reporter as KubeReporter},
+};
+
+use super::metrics::ControllerMetrics;
+use crate::api::{HealingPolicy, REPORTER, Remediation};
+
+/// The closed set of event reasons; people switch on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter)]
+pub enum Reason {
+    /// The policy, or one of its components, is not valid.
+    InvalidSpec,
+    /// A component could not be measured.
+    CouldNotMeasure,
+    /// A component is confirmed unhealthy.
+    Unhealthy,
+    /// A component is healthy again.
+    Recovered,
+    /// A new template runs.
+    ReleaseSeen,
+    /// A template was seen healthy: from now on it is the last known good one.
+    KnownGood,
+    /// A forecast reached `prediction.minProbability`.
+    FailureForeseen,
+    /// A guard holds an action back.
+    ActionRefused,
+    /// Nothing more can be done: a person has to look.
+    PersonNeeded,
+    /// A Remediation was created.
+    RemediationCreated,
+    AwaitingApproval,
+    Approved,
+    Rejected,
+    Expired,
+    Blocked,
+    /// The write is about to be made.
+    Acting,
+    /// The write was made; is it healthy now?
+    Verifying,
+    Succeeded,
+    Failed,
+    Ineffective,
+}
+
+impl Reason {
+    /// A warning asks a person to know; an error in the log asks them to act.
+    fn severity(self) -> (EventType, tracing::Level) {
+        match self {
+            Self::PersonNeeded => (EventType::Warning, tracing::Level::ERROR),
+            Self::InvalidSpec
+            | Self::CouldNotMeasure
+            | Self::Unhealthy
+            | Self::FailureForeseen
+            | Self::ActionRefused
+            | Self::AwaitingApproval
+            | Self::Blocked
+            | Self::Expired
+            | Self::Failed
+            | Self::Ineffective => (EventType::Warning, tracing::Level::WARN),
+            Self::Recovered
+            | Self::ReleaseSeen
+            | Self::KnownGood
+            | Self::RemediationCreated
+            | Self::Approved
+            | Self::Rejected
+            | Self::Acting
+            | Self::Verifying
+            | Self::Succeeded => (EventType::Normal, tracing::Level::INFO),
+        }
+    }
+}
+
+/// A fact for people.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    pub reason: Reason,
+    /// The component, or empty when it concerns the whole policy.
+    pub component: String,
+    /// What was seen against which limit → what was decided → what comes next → how to step in. Cut at 1 kB.
+    pub note: String,
+    /// The object that it is about beside the policy or Remediation: makes events of two components two events.
+    pub secondary: Option<ObjectReference>,
+}
+
+/// The longest note that the API takes, in bytes.
+const MAX_NOTE: usize = 1024;
+/// An event that cannot be written must not hold up healing.
+const LIMIT: Duration = Duration::from_secs(2);
+
+pub struct Events {
+    recorder: Recorder,
+    metrics: ControllerMetrics,
+}
+
+impl Events {
+    pub fn new(client: Client, metrics: ControllerMetrics) -> Self {
+        let reporter = KubeReporter { controller: REPORTER.into(), instance: std::env::var("HOSTNAME").ok() };
+        Self { recorder: Recorder::new(client, reporter), metrics }
+    }
+
+    pub async fn about_policy(&self, policy: &HealingPolicy, facts: Vec<Fact>) {
+        let reference = policy.object_ref(&());
+        for fact in facts {
+            self.tell(&reference, fact).await;
+        }
+    }
+
+    pub async fn about_remediation(&self, remediation: &Remediation, reason: Reason, note: &str) {
+        let fact = Fact {
+            reason,
+            component: remediation.spec.component.clone(),
+            note: note.to_owned(),
+            secondary: None,
+        };
+        self.tell(&remediation.object_ref(&()), fact).await;
+    }
+
+    /// Log and counter at once; the event within [`LIMIT`], or it is only logged.
+    pub async fn tell(&self, regarding: &ObjectReference, fact: Fact) {
+        let Fact { reason, component, note, secondary } = fact;
+        let (type_, level) = reason.severity();
+        let kind = regarding.kind.as_deref().unwrap_or_default();
+        let name = regarding.name.as_deref().unwrap_or_default();
+        let namespace = regarding.namespace.as_deref().unwrap_or_default();
+        let reason_text: &'static str = reason.into();
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::$level!(namespace, object = %format_args!("{kind}/{name}"), component, reason = reason_text, "{note}")
+            };
+        }
+        match level {
+            tracing::Level::ERROR => say!(error),
+            tracing::Level::WARN => say!(warn),
+            _ => say!(info),
+        }
+        self.metrics.fact(reason_text);
+        let event = Event { type_, reason: reason_text.into(), note: Some(cut(note)), action: reason_text.into(), secondary };
+        match tokio::time::timeout(LIMIT, self.recorder.publish(&event, regarding)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(namespace, name, reason = reason_text, %error, "the event could not be written"),
+            Err(_) => tracing::info!(namespace, name, reason = reason_text, "the event was not written in time"),
+        }
+    }
+}
+
+/// At most [`MAX_NOTE`] bytes, on a character boundary.
+fn cut(mut note: String) -> String {
+    if note.len() > MAX_NOTE {
+        let end = (0..=MAX_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+        note.truncate(end);
+        note.push_str("...");
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_between_characters() {
+        let note = cut("ü".repeat(1000));
+        assert!(note.len() <= MAX_NOTE && note.ends_with("ü..."), "{} bytes", note.len());
+        assert_eq!(cut("short".into()), "short");
+    }
+}

@@ -1,0 +1,174 @@
+//! What the controllers remember between looks: windows, trackers, the last judgement. All of it can be lost: what
+//! matters is in the status, in the Remediations and in the ledger.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    analyze::{assess::Assessment, forecast::Forecast, observation::Observation, tracker::Tracker, window::History},
+    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidPolicy, ValidTarget},
+    plan::guard::Refusal,
+};
+
+/// One component's memory.
+#[derive(Debug, Default)]
+pub struct ComponentMemory {
+    pub tracker: Tracker,
+    pub history: History,
+    pub last: Option<Look>,
+    pub trend: Option<Trend>,
+    pub forecast: Option<Forecast>,
+    pub refusal: Option<Refusal>,
+    /// Looked at at the next opportunity, whatever is due.
+    pub dirty: bool,
+    /// When the next look is due; none: at once.
+    pub due: Option<Timestamp>,
+    /// When the next row of a check is due in the ledger.
+    pub row_due: Option<Timestamp>,
+    /// The words in the status, kept while only figures in them change: a figure alone is not worth a write.
+    pub shown: Shown,
+}
+
+/// What the status says, and what it was made from.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub signature: String,
+    pub message: String,
+    pub forecast: Option<ForecastStatus>,
+    /// Whether `FailureForeseen` was told for the forecast that stands.
+    pub foreseen: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Look {
+    pub observation: Observation,
+    pub assessment: Assessment,
+}
+
+/// One policy's memory.
+#[derive(Debug, Default)]
+pub struct PolicyMemory {
+    pub uid: String,
+    pub components: BTreeMap<String, ComponentMemory>,
+    /// Restored from status and ledger.
+    pub restored: bool,
+    /// The newest valid spec.
+    pub policy: Option<Arc<ValidPolicy>>,
+    pub last_written: Option<HealingPolicyStatus>,
+    /// When the next row of a cycle is due.
+    pub cycle_due: Option<Timestamp>,
+    /// Facts that were told and are not repeated while they stand: key → words.
+    pub told: BTreeMap<String, String>,
+}
+
+impl PolicyMemory {
+    /// Forgets components that the policy no longer names.
+    pub fn keep_only(&mut self, policy: &ValidPolicy) {
+        self.components.retain(|name, _| policy.component(name).is_some());
+        for component in &policy.components {
+            self.components.entry(component.name.clone()).or_default();
+        }
+    }
+
+    /// How many components are confirmed bad now.
+    pub fn confirmed_bad(&self) -> usize {
+        let Some(policy) = &self.policy else { return 0 };
+        self.components.values().filter(|component| component.tracker.is_confirmed_bad(&policy.limits)).count()
+    }
+}
+
+type Key = (String, String);
+
+/// All policies' memories, and which policies a workload concerns.
+#[derive(Debug, Default)]
+pub struct Memory {
+    policies: Mutex<HashMap<Key, Arc<Mutex<PolicyMemory>>>>,
+    by_deployment: Mutex<HashMap<Key, BTreeSet<String>>>,
+}
+
+/// A poisoned lock holds data that is still whole: every change is made in one go.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    /// The memory of a policy; a new one when it is not known, or was known under another uid.
+    pub fn policy(&self, namespace: &str, name: &str, uid: &str) -> Arc<Mutex<PolicyMemory>> {
+        let mut policies = lock(&self.policies);
+        let memory = policies.entry((namespace.to_owned(), name.to_owned())).or_default();
+        if lock(memory).uid != uid {
+            *memory = Arc::new(Mutex::new(PolicyMemory { uid: uid.to_owned(), ..PolicyMemory::default() }));
+        }
+        memory.clone()
+    }
+
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Mutex<PolicyMemory>>> {
+        lock(&self.policies).get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub fn all(&self) -> Vec<(Key, Arc<Mutex<PolicyMemory>>)> {
+        lock(&self.policies).iter().map(|(key, memory)| (key.clone(), memory.clone())).collect()
+    }
+
+    pub fn forget(&self, namespace: &str, name: &str) {
+        lock(&self.policies).remove(&(namespace.to_owned(), name.to_owned()));
+        self.set_targets(namespace, name, &[]);
+    }
+
+    /// Notes which Deployments a policy is about.
+    pub fn watch_targets_of(&self, policy: &ValidPolicy) {
+        let targets: Vec<&str> = policy
+            .components
+            .iter()
+            .filter_map(|component| match &component.target {
+                ValidTarget::Deployment { name } => Some(name.as_str()),
+                ValidTarget::Http(_) => None,
+            })
+            .collect();
+        self.set_targets(&policy.namespace, &policy.name, &targets);
+    }
+
+    fn set_targets(&self, namespace: &str, policy: &str, targets: &[&str]) {
+        let mut by_deployment = lock(&self.by_deployment);
+        by_deployment.retain(|(at, deployment), policies| {
+            if at == namespace && !targets.contains(&deployment.as_str()) {
+                policies.remove(policy);
+            }
+            !policies.is_empty()
+        });
+        for target in targets {
+            by_deployment.entry((namespace.to_owned(), (*target).to_owned())).or_default().insert(policy.to_owned());
+        }
+    }
+
+    /// Marks the components that a workload's change concerns, and names their policies.
+    pub fn mark_changed(&self, namespace: &str, deployment: &str) -> Vec<String> {
+        let key = (namespace.to_owned(), deployment.to_owned());
+        let names: Vec<String> = lock(&self.by_deployment).get(&key).into_iter().flatten().cloned().collect();
+        for name in &names {
+            let Some(memory) = self.find(namespace, name) else { continue };
+            let mut memory = lock(&memory);
+            let Some(policy) = memory.policy.clone() else { continue };
+            for component in &policy.components {
+                let concerned = matches!(&component.target, ValidTarget::Deployment { name } if name == deployment);
+                if let Some(entry) = memory.components.get_mut(&component.name).filter(|_| concerned) {
+                    entry.dirty = true;
+                }
+            }
+        }
+        names
+    }
+
+    /// Marks everything: some change notices were lost.
+    pub fn mark_all_changed(&self) -> Vec<Key> {
+        let all = self.all();
+        for (_, memory) in &all {
+            lock(memory).components.values_mut().for_each(|component| component.dirty = true);
+        }
+        all.into_iter().map(|(key, _)| key).collect()
+    }
+}

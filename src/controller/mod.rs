@@ -1,0 +1,123 @@
+//! The loop itself: kube-runtime glue around the pure rooms.
+//!
+//! - [`policy`]: observe → analyze → update status → plan → propose → record, one policy at a time
+//! - [`remediation`]: approve → execute → verify → record, one action at a time; the only place that changes
+//!   anything outside
+//! - [`status`], [`rows`]: pure: what to show, what to write down
+//! - [`run`]: starts both controllers and their watches, and ends when one of them does
+//! - [`memory`]: what is remembered between looks; [`events`] and [`metrics`]: how it is told
+
+pub mod events;
+pub mod memory;
+pub mod metrics;
+pub mod policy;
+pub mod remediation;
+pub mod rows;
+pub mod run;
+pub mod status;
+mod verify;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use kube::{Api, Client, runtime::reflector::Store};
+
+use crate::{
+    analyze::forecast::Forecaster,
+    api::{Remediation, Threshold},
+    knowledge::Ledger,
+    plan::history::Past,
+    platforms::Platforms,
+};
+use events::Events;
+use memory::Memory;
+use metrics::ControllerMetrics;
+
+/// No single request to the API server takes longer.
+pub const API_LIMIT: Duration = Duration::from_secs(5);
+
+/// What both controllers stand on.
+pub struct Context {
+    pub client: Client,
+    pub platforms: Platforms,
+    pub ledger: Ledger,
+    pub forecaster: Box<dyn Forecaster>,
+    /// Operator-wide thresholds of the well-known metrics.
+    pub thresholds: BTreeMap<String, Threshold>,
+    pub memory: Memory,
+    pub events: Events,
+    pub metrics: ControllerMetrics,
+    /// One action at a time passes from the guards to `Running`, so that two cannot both see a free place.
+    pub starting: tokio::sync::Mutex<()>,
+}
+
+/// A reconciliation that did not get through. It is tried again; the log and a counter say so.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{what}: {source}")]
+    Api { what: &'static str, source: Box<kube::Error> },
+    #[error("{what}: no answer within {} s", API_LIMIT.as_secs())]
+    Timeout { what: &'static str },
+    #[error("{0}")]
+    Ledger(#[from] crate::knowledge::LedgerError),
+}
+
+impl Error {
+    /// For the metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "Api",
+            Self::Timeout { .. } => "Timeout",
+            Self::Ledger(_) => "Ledger",
+        }
+    }
+
+    /// Somebody else changed the object first, or it is gone: the next look sees the newer one.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_conflict() || status.is_not_found()))
+    }
+}
+
+/// A request with a time limit and a name for its error.
+pub(crate) async fn limited<T>(what: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(API_LIMIT, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(Error::Api { what, source: Box::new(source) }),
+        Err(_) => Err(Error::Timeout { what }),
+    }
+}
+
+/// The Api of a kind in one namespace, or in all.
+pub fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+/// The Remediations of one policy, as the guards need them.
+pub fn history_of(remediations: &[Arc<Remediation>]) -> Vec<Past> {
+    remediations
+        .iter()
+        .map(|remediation| {
+            let status = remediation.status.clone().unwrap_or_default();
+            Past {
+                component: remediation.spec.component.clone(),
+                episode: remediation.spec.episode.clone(),
+                rung: remediation.spec.rung,
+                action: remediation.spec.action,
+                phase: status.phase,
+                started_at: status.started_at,
+                finished_at: status.finished_at,
+            }
+        })
+        .collect()
+}
+
+/// The Remediations of the policy with this uid, from the cache.
+pub fn remediations_of(store: &Store<Remediation>, policy_uid: &str) -> Vec<Arc<Remediation>> {
+    store.state().into_iter().filter(|remediation| remediation.spec.policy_uid == policy_uid).collect()
+}

@@ -1,0 +1,501 @@
+//! The policy controller: one reconciliation is one round of looks at the components that are due.
+//!
+//! Expected flow: observe → analyze → update status → plan → propose → record.
+//! Guarantees: nothing outside is changed but the policy's own status, events, and Remediations (which are intents);
+//! an incident is in the status before a Remediation names it; nothing is written when nothing changed.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    core::DeserializeGuard,
+    runtime::{controller::Action, reflector::Store},
+};
+
+use super::{
+    Context, Error,
+    events::{Fact, Reason},
+    history_of, limited,
+    memory::{Look, PolicyMemory, lock},
+    remediations_of, rows,
+    status::{StatusInput, invalid_status, next_status, phase},
+};
+use crate::{
+    analyze::{assess::assess, forecast::Forecast, observation::Observation, trend::trend},
+    api::{
+        COMPONENT_LABEL, HealingPolicy, HealingPolicyStatus, HealthStatus, Invalid, LEDGER_FINALIZER, POLICY_LABEL,
+        POLICY_MANAGER, Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
+    },
+    plan::{self, Proposal, Situation, Verdict},
+};
+
+/// Looks at one policy's components that run at the same time.
+const CONCURRENT_LOOKS: usize = 16;
+/// While an action is being verified, looks come at least this often.
+const VERIFY_EVERY: Duration = Duration::from_secs(2);
+/// A component that was looked at this little before its time counts as due: saves a second round.
+const SLACK: SignedDuration = SignedDuration::from_millis(20);
+
+/// What the policy controller of one scope needs.
+pub struct PolicyContext {
+    pub shared: Arc<Context>,
+    pub remediations: Store<Remediation>,
+}
+
+/// One round.
+///
+/// # Errors
+/// When the API server cannot be written to; the round is repeated.
+pub async fn reconcile(object: Arc<DeserializeGuard<HealingPolicy>>, context: Arc<PolicyContext>) -> Result<Action, Error> {
+    let ctx = &*context.shared;
+    let metadata = object.meta();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if metadata.deletion_timestamp.is_some() {
+        ctx.memory.forget(&namespace, &name);
+        return Ok(Action::await_change());
+    }
+    let memory = ctx.memory.policy(&namespace, &name, metadata.uid.as_deref().unwrap_or_default());
+    let policy = match &object.0 {
+        Ok(policy) => policy,
+        Err(invalid) => {
+            // Stored under an older version of the CRD, or written by someone who went around it.
+            let mistake = Invalid {
+                field: "spec".into(),
+                component: None,
+                message: format!("the stored object cannot be read: {}; apply it again with the installed CRD", invalid.error),
+            };
+            let bare = HealingPolicy { metadata: metadata.clone(), spec: unreadable_spec(), status: None };
+            return refuse(ctx, &bare, &memory, &[mistake]).await;
+        }
+    };
+    let valid = match ValidPolicy::new(policy, &ctx.thresholds) {
+        Ok(valid) => Arc::new(valid),
+        Err(mistakes) => return refuse(ctx, policy, &memory, &mistakes).await,
+    };
+
+    restore(ctx, policy, &valid, &memory).await;
+    if !valid.suspend {
+        let observed = observe(ctx, &valid, &memory).await;
+        analyze(ctx, &valid, &memory, observed);
+    }
+    // First the status: an incident must be known there before a Remediation names it.
+    update_status(&context, policy, &valid, &memory).await?;
+    let proposals = plan(&context, &valid, &memory);
+    propose(ctx, policy, &valid, &proposals).await?;
+    if lock(&memory).components.values().any(|component| component.refusal.is_some()) || !proposals.is_empty() {
+        update_status(&context, policy, &valid, &memory).await?;
+    }
+    record(ctx, &valid, &memory);
+    Ok(Action::requeue(next_round(&valid, &memory)))
+}
+
+/// A failed round is repeated soon, with jitter so that many policies do not come back as one.
+pub fn on_error(object: Arc<DeserializeGuard<HealingPolicy>>, error: &Error, context: Arc<PolicyContext>) -> Action {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    context.shared.metrics.error(error.reason());
+    if !error.is_outdated() {
+        tracing::warn!(namespace, policy = name, %error, "the round could not be finished; it is repeated");
+    }
+    Action::requeue(retry_delay(&name))
+}
+
+/// One to two seconds, spread by name.
+pub(super) fn retry_delay(name: &str) -> Duration {
+    let spread: u64 = name.bytes().map(u64::from).sum::<u64>() * 37 % 1000;
+    Duration::from_millis(1000 + spread)
+}
+
+async fn refuse(ctx: &Context, policy: &HealingPolicy, memory: &Mutex<PolicyMemory>, mistakes: &[Invalid]) -> Result<Action, Error> {
+    let old = policy.status.clone().unwrap_or_default();
+    let ledger = ctx.ledger.health().borrow().clone();
+    let input = StatusInput { old: &old, generation: policy.metadata.generation, now: Timestamp::now(), ledger: &ledger, open: &[] };
+    let status = invalid_status(&input, mistakes);
+    write_status(ctx, policy, &old, status, memory).await?;
+    let words: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
+    let note = format!("{}; nothing is looked at until the spec is corrected", words.join("; "));
+    tell_once(ctx, policy, memory, "invalid", Reason::InvalidSpec, "", note).await;
+    Ok(Action::await_change())
+}
+
+/// Takes up what an earlier life of the operator left in the status and in the ledger, once; notes a new spec.
+async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>, memory: &Mutex<PolicyMemory>) {
+    let first = {
+        let mut memory = lock(memory);
+        let changed = memory.policy.as_ref().is_none_or(|old| old.generation != valid.generation);
+        if changed {
+            memory.keep_only(valid);
+            ctx.memory.watch_targets_of(valid);
+            memory.components.values_mut().for_each(|component| component.dirty = true);
+            memory.told.retain(|key, _| key != "invalid" && !key.starts_with("spec/"));
+        }
+        memory.policy = Some(valid.clone());
+        let first = !memory.restored;
+        memory.restored = true;
+        if first {
+            for status in policy.status.iter().flat_map(|status| &status.components) {
+                if let Some(entry) = memory.components.get_mut(&status.name) {
+                    entry.tracker = crate::analyze::tracker::Tracker::restore(status);
+                }
+            }
+        }
+        first
+    };
+    for mistake in &valid.invalid {
+        let component = mistake.component.as_deref().unwrap_or_default();
+        let note = format!("{}; the other components are watched", mistake.message);
+        tell_once(ctx, policy, memory, &format!("spec/{}", mistake.field), Reason::InvalidSpec, component, note).await;
+    }
+    if !first {
+        return;
+    }
+    // Without the ledger the windows start empty: forecasts come later, nothing else changes.
+    for component in &valid.components {
+        let read = ctx.ledger.history(&valid.namespace, &valid.name, &component.name, crate::analyze::window::CAPACITY);
+        match tokio::time::timeout(Duration::from_secs(2), read).await {
+            Ok(Ok(points)) => {
+                let mut memory = lock(memory);
+                let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+                for point in points {
+                    entry.history.score.push(point.at, point.score);
+                    for (name, value) in &point.metrics {
+                        entry.history.push_metric(name, point.at, *value);
+                    }
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::info!(namespace = valid.namespace, policy = valid.name, %error, "the history was not read back");
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+}
+
+struct Seen {
+    component: usize,
+    observation: Observation,
+    seconds: f64,
+}
+
+/// Looks at every component that is due or changed, several at a time.
+async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Seen> {
+    let now = Timestamp::now();
+    let due: Vec<(usize, bool)> = {
+        let mut memory = lock(memory);
+        let limits = &valid.limits;
+        valid
+            .components
+            .iter()
+            .enumerate()
+            .filter_map(|(index, component)| {
+                let entry = memory.components.get_mut(&component.name)?;
+                let is_due = entry.due.is_none_or(|due| due.duration_since(now) <= SLACK);
+                let look = std::mem::take(&mut entry.dirty) || is_due;
+                // Before the first look nothing is known of a release; a query narrowed to it would be wrong.
+                look.then(|| (index, entry.tracker.watches_release(limits)))
+            })
+            .collect()
+    };
+    stream::iter(due)
+        .map(|(component, release_watch)| async move {
+            let started = Instant::now();
+            let mut observation = ctx.platforms.observe(&valid.namespace, &valid.components[component], release_watch).await;
+            observation.at = rows::milliseconds(observation.at);
+            Seen { component, observation, seconds: started.elapsed().as_secs_f64() }
+        })
+        .buffer_unordered(CONCURRENT_LOOKS)
+        .collect()
+        .await
+}
+
+/// Judges each look and takes it into the component's memory.
+fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>, seen: Vec<Seen>) {
+    let mut memory = lock(memory);
+    for Seen { component, observation, seconds } in seen {
+        let component = &valid.components[component];
+        let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+        ctx.metrics.look(seconds);
+        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let unproven = entry.tracker.release_unproven(newest);
+        let assessment = assess(&observation, &component.thresholds, unproven);
+        for (_, why) in &assessment.unknowns {
+            ctx.metrics.unknown(why.reason.into());
+        }
+        entry.tracker.look(&observation, &assessment, &valid.limits);
+        entry.history.push(&observation, assessment.score);
+        entry.trend = trend(&entry.history.score);
+        entry.forecast = valid.limits.prediction.then(|| ctx.forecaster.forecast(&entry.history, observation.at));
+        let wait = entry.tracker.next_look(&valid.limits, valid.interval);
+        entry.due = Some(observation.at + wait);
+        entry.last = Some(Look { observation, assessment });
+    }
+}
+
+/// At most one proposal a component; refusals are noted for status, event and metric.
+fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Proposal> {
+    let history = history_of(&remediations_of(&context.remediations, &valid.uid));
+    let now = Timestamp::now();
+    let mut memory = lock(memory);
+    let unhealthy_components = memory.confirmed_bad();
+    let mut proposals = Vec::new();
+    for component in &valid.components {
+        let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+        let Some(look) = entry.last.as_ref() else { continue };
+        let situation = Situation {
+            policy: valid,
+            component,
+            tracker: &entry.tracker,
+            observation: &look.observation,
+            assessment: &look.assessment,
+            unhealthy_components,
+            history: &history,
+            now,
+        };
+        let refusal = match plan::decide(&situation) {
+            Verdict::Nothing => None,
+            Verdict::Refuse(refusal) => Some(refusal),
+            Verdict::Propose(proposal) => {
+                proposals.push(*proposal);
+                None
+            }
+        };
+        if let Some(refusal) = &refusal {
+            context.shared.metrics.refusal(refusal.guard.into());
+        }
+        let acting = history.iter().any(|past| past.component == component.name && past.phase.is_acting());
+        let soon = match &refusal {
+            Some(refusal) => refusal.retry_at,
+            None if acting => Some(now + VERIFY_EVERY),
+            None => None,
+        };
+        if let (Some(soon), Some(due)) = (soon.filter(|soon| *soon > now), entry.due) {
+            entry.due = Some(due.min(soon));
+        }
+        entry.refusal = refusal;
+    }
+    proposals
+}
+
+/// Writes each intent down as a Remediation. One that exists already is the same intent, written before a crash.
+async fn propose(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, proposals: &[Proposal]) -> Result<(), Error> {
+    let api: Api<Remediation> = Api::namespaced(ctx.client.clone(), &valid.namespace);
+    for proposal in proposals {
+        let Some(remediation) = remediation_for(policy, valid, proposal) else { continue };
+        let params = PostParams { field_manager: Some(POLICY_MANAGER.into()), ..PostParams::default() };
+        match limited("create the remediation", api.create(&params, &remediation)).await {
+            Ok(created) => {
+                let note = format!("{}: {}", proposal.action, proposal.why);
+                ctx.events.about_remediation(&created, Reason::RemediationCreated, &note).await;
+            }
+            Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_already_exists()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Proposal) -> Option<Remediation> {
+    let component = valid.component(&proposal.component)?;
+    let ValidTarget::Deployment { name: target } = &component.target else { return None };
+    let name = format!("{}-{}-{}-{}", valid.name, proposal.component, proposal.episode, proposal.rung);
+    let spec = RemediationSpec {
+        policy: valid.name.clone(),
+        policy_uid: valid.uid.clone(),
+        component: proposal.component.clone(),
+        target: RemediationTarget { kind: "Deployment".into(), name: target.clone() },
+        action: proposal.action,
+        cause: proposal.cause,
+        episode: proposal.episode.clone(),
+        rung: proposal.rung,
+        why: proposal.why.clone(),
+        decided_at: rows::milliseconds(Timestamp::now()),
+        approval_required: proposal.approval_required,
+        from: proposal.from.clone(),
+        to: proposal.to.clone(),
+        approval: None,
+    };
+    let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &proposal.component)];
+    let metadata = ObjectMeta {
+        name: Some(name),
+        namespace: Some(valid.namespace.clone()),
+        labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()),
+        owner_references: policy.controller_owner_ref(&()).map(|owner| vec![owner]),
+        finalizers: Some(vec![LEDGER_FINALIZER.to_owned()]),
+        ..ObjectMeta::default()
+    };
+    Some(Remediation { metadata, spec, status: None })
+}
+
+/// Writes the status when it differs, and tells what changed.
+async fn update_status(
+    context: &PolicyContext,
+    policy: &HealingPolicy,
+    valid: &ValidPolicy,
+    memory: &Mutex<PolicyMemory>,
+) -> Result<(), Error> {
+    let ctx = &*context.shared;
+    let all = remediations_of(&context.remediations, &valid.uid);
+    let open: Vec<&Remediation> = all.iter().map(|r| &**r).filter(|r| !phase(r).is_final()).collect();
+    let ledger = ctx.ledger.health().borrow().clone();
+    let (old, status, facts) = {
+        let mut memory = lock(memory);
+        // What we wrote last is newer than the cache that brought `policy`.
+        let old = memory.last_written.clone().or_else(|| policy.status.clone()).unwrap_or_default();
+        let input = StatusInput { old: &old, generation: policy.metadata.generation, now: Timestamp::now(), ledger: &ledger, open: &open };
+        let status = next_status(&input, valid, &mut memory);
+        let facts = changes(&old, &status, valid, &mut memory);
+        (old, status, facts)
+    };
+    write_status(ctx, policy, &old, status, memory).await?;
+    ctx.events.about_policy(policy, facts).await;
+    Ok(())
+}
+
+async fn write_status(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    old: &HealingPolicyStatus,
+    status: HealingPolicyStatus,
+    memory: &Mutex<PolicyMemory>,
+) -> Result<(), Error> {
+    if *old == status {
+        return Ok(());
+    }
+    let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
+    let api: Api<HealingPolicy> = Api::namespaced(ctx.client.clone(), &namespace);
+    let body = serde_json::json!({
+        "apiVersion": HealingPolicy::api_version(&()),
+        "kind": HealingPolicy::kind(&()),
+        // The uid keeps a status from being written to another policy of the same name.
+        "metadata": {"name": name, "uid": policy.metadata.uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(POLICY_MANAGER).force();
+    let written = limited("write the policy's status", api.patch_status(&name, &params, &Patch::Apply(&body))).await;
+    match written {
+        Ok(_) => {
+            ctx.metrics.status_write();
+            lock(memory).last_written = Some(status);
+            Ok(())
+        }
+        // Deleted while we looked.
+        Err(error) if error.is_outdated() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a person should be told, from one status to the next.
+fn changes(old: &HealingPolicyStatus, new: &HealingPolicyStatus, valid: &ValidPolicy, memory: &mut PolicyMemory) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for status in &new.components {
+        let before = old.components.iter().find(|component| component.name == status.name).cloned().unwrap_or_default();
+        let secondary = valid.component(&status.name).and_then(|component| rows::target_reference(&valid.namespace, &component.target));
+        let mut tell = |reason, note: String| {
+            facts.push(Fact { reason, component: status.name.clone(), note, secondary: secondary.clone() });
+        };
+        let (name, message) = (&status.name, &status.message);
+        if let (None, Some(episode)) = (&before.episode, &status.episode) {
+            tell(Reason::Unhealthy, format!("{name} is {} ({}): {message}", status.status, episode.cause));
+        } else if before.episode.is_some() && status.episode.is_none() && status.status == HealthStatus::Healthy {
+            tell(Reason::Recovered, format!("{name} is healthy again: {message}"));
+        }
+        if status.status == HealthStatus::Unknown && before.status != HealthStatus::Unknown {
+            tell(Reason::CouldNotMeasure, format!("{name}: {message}; nothing is done while this lasts"));
+        }
+        let digest = |component: &crate::api::ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
+        if let (Some(release), true) = (&status.release, digest(&before).is_some() && digest(&before) != digest(status)) {
+            tell(Reason::ReleaseSeen, format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash));
+        }
+        if let Some(good) = status.known_good.last().filter(|good| before.known_good.last().is_none_or(|old| old.hash != good.hash)) {
+            tell(Reason::KnownGood, format!("{name}: revision {} ({}) was seen healthy and is the last known good one", good.revision, good.hash));
+        }
+        let Some(entry) = memory.components.get_mut(name) else { continue };
+        let foreseen = status.forecast.as_ref().filter(|forecast| forecast.probability >= valid.limits.min_probability);
+        if let (Some(forecast), false) = (foreseen, entry.shown.foreseen) {
+            let when = forecast.time_to_failure.as_deref().unwrap_or("unknown");
+            tell(
+                Reason::FailureForeseen,
+                format!("{name} may fail within {when} (probability {:.0}%, confidence {}): {}", forecast.probability * 100.0, forecast.confidence, forecast.reasons.join("; ")),
+            );
+        }
+        entry.shown.foreseen = foreseen.is_some();
+        if let Some(refusal) = &entry.refusal {
+            let key = format!("refusal/{name}");
+            let words = format!("{}/{}", refusal.guard, status.episode.as_ref().map(|episode| episode.id.as_str()).unwrap_or_default());
+            if memory.told.get(&key) != Some(&words) {
+                let reason = if refusal.calls_person { Reason::PersonNeeded } else { Reason::ActionRefused };
+                tell(reason, format!("{}: {}", refusal.guard, refusal.message));
+                memory.told.insert(key, words);
+            }
+        }
+    }
+    facts
+}
+
+/// A fact that stands is told once, and again only when its words change.
+async fn tell_once(ctx: &Context, policy: &HealingPolicy, memory: &Mutex<PolicyMemory>, key: &str, reason: Reason, component: &str, note: String) {
+    let new = lock(memory).told.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
+    if new {
+        let fact = Fact { reason, component: component.to_owned(), note, secondary: None };
+        ctx.events.about_policy(policy, vec![fact]).await;
+    }
+}
+
+/// Rows of checks and cycles: one an interval, and one when a status changes.
+fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
+    let mut memory = lock(memory);
+    let now = Timestamp::now();
+    let spacing = valid.interval.max(Duration::from_secs(10));
+    let mut looks = 0;
+    for component in &valid.components {
+        let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+        let Some(look) = entry.last.as_ref() else { continue };
+        let changed = entry.tracker.status_changed_at() == Some(look.observation.at);
+        if !changed && entry.row_due.is_some_and(|due| now < due) {
+            continue;
+        }
+        entry.row_due = Some(now + spacing);
+        looks += 1;
+        let forecast: Option<&Forecast> = entry.forecast.as_ref();
+        for row in rows::check_rows(valid, component, look, entry.trend, forecast) {
+            ctx.ledger.offer(row);
+        }
+    }
+    if looks > 0 && memory.cycle_due.is_none_or(|due| now >= due) {
+        memory.cycle_due = Some(now + spacing);
+        let unhealthy = memory.confirmed_bad();
+        ctx.ledger.offer(rows::cycle_row(valid, looks, unhealthy, now));
+    }
+}
+
+fn next_round(valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Duration {
+    if valid.suspend {
+        return valid.interval;
+    }
+    let now = Timestamp::now();
+    let memory = lock(memory);
+    let due = memory.components.values().filter_map(|component| component.due).min();
+    let wait = due.map_or(valid.interval, |due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
+    wait.clamp(Duration::from_millis(20), valid.interval)
+}
+
+fn unreadable_spec() -> crate::api::HealingPolicySpec {
+    crate::api::HealingPolicySpec {
+        interval: "60s".into(),
+        mode: crate::api::Mode::Observe,
+        suspend: true,
+        components: Vec::new(),
+        detection: Default::default(),
+        release_watch: Default::default(),
+        prediction: Default::default(),
+        safety: Default::default(),
+        approval: Default::default(),
+        verification: Default::default(),
+    }
+}

@@ -1,0 +1,456 @@
+//! The remediation controller: one reconciliation takes one Remediation one step further.
+//!
+//! Expected flow: approve → execute → verify → record (the phases are drawn at [`crate::api::RemediationSpec`]).
+//! Guarantees: `Running`, with the time, is in etcd before the write that it stands for; a write that was made by an
+//! operator that then died is recognized, not repeated; every end phase has its rows in the ledger before the object
+//! can be removed.
+//! Assumptions: one operator at a time; the API server orders writes to one object.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::controller::Action,
+};
+
+use super::{
+    Context, Error,
+    events::Reason,
+    history_of, limited,
+    memory::{ComponentMemory, PolicyMemory, lock},
+    policy::retry_delay,
+    rows,
+    verify::{self, Verification},
+};
+use crate::{
+    analyze::{assess::assess, observation::Observation},
+    api::{
+        ActionKind, DecidedBy, Decision, HealingPolicy, LEDGER_FINALIZER, Mode, OnTimeout, POLICY_LABEL, Phase,
+        REMEDIATION_MANAGER, Remediation, RemediationStatus, ValidPolicy, ValidTarget,
+    },
+    plan::{
+        self, Situation,
+        guard::{Guard, Refusal},
+    },
+    platforms::kubernetes::{ActError, Outcome},
+};
+
+/// How often a held back action is tried again when its guard does not say when.
+const RETRY_BLOCKED: Duration = Duration::from_secs(5);
+/// How often an action that waits for looks (confirmation, verification) is looked at: in memory, so it costs nothing.
+const RETRY_LOOK: Duration = Duration::from_millis(500);
+/// A write that keeps failing for reasons that may pass is given up after this time.
+const EXECUTE_LIMIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// Recorded Remediations kept a policy, beyond those that the guards still need.
+const KEEP_RECORDED: usize = 50;
+
+pub struct RemediationContext {
+    pub shared: Arc<Context>,
+}
+
+/// One step.
+///
+/// # Errors
+/// When the API server or the ledger cannot be written to; the step is repeated.
+pub async fn reconcile(remediation: Arc<Remediation>, context: Arc<RemediationContext>) -> Result<Action, Error> {
+    let step = Step { ctx: &context.shared, remediation: &remediation };
+    let status = remediation.status.clone().unwrap_or_default();
+    if status.phase.is_final() {
+        return step.record(status).await;
+    }
+    if remediation.metadata.deletion_timestamp.is_some() {
+        return step.end_deleted(status).await;
+    }
+    let policy = step.policy().await?;
+    match status.phase {
+        Phase::Running => step.execute(status, policy.as_ref()).await,
+        Phase::Verifying => step.verify(status, policy.as_ref()).await,
+        _ => step.approve(status, policy).await,
+    }
+}
+
+pub fn on_error(remediation: Arc<Remediation>, error: &Error, context: Arc<RemediationContext>) -> Action {
+    context.shared.metrics.error(error.reason());
+    if !error.is_outdated() {
+        let (namespace, name) = (remediation.namespace().unwrap_or_default(), remediation.name_any());
+        tracing::warn!(namespace, remediation = name, component = remediation.spec.component, %error, "the step could not be finished; it is repeated");
+    }
+    Action::requeue(retry_delay(&remediation.name_any()))
+}
+
+struct Step<'a> {
+    ctx: &'a Context,
+    remediation: &'a Remediation,
+}
+
+/// A permission to act: made only by the guards, on a fresh look.
+struct Allowed(());
+
+impl Step<'_> {
+    fn api(&self) -> Api<Remediation> {
+        Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default())
+    }
+
+    /// The policy as it is now, if it is still the same one and usable.
+    async fn policy(&self) -> Result<Option<ValidPolicy>, Error> {
+        let api: Api<HealingPolicy> = Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
+        let found = limited("read the policy", api.get_opt(&self.remediation.spec.policy)).await?;
+        Ok(found
+            .filter(|policy| policy.metadata.uid.as_deref() == Some(self.remediation.spec.policy_uid.as_str()))
+            .filter(|policy| policy.metadata.deletion_timestamp.is_none())
+            .and_then(|policy| ValidPolicy::new(&policy, &self.ctx.thresholds).ok()))
+    }
+
+    /// Pending, AwaitingApproval, Blocked: may it be done, and may it be done now?
+    async fn approve(&self, mut status: RemediationStatus, policy: Option<ValidPolicy>) -> Result<Action, Error> {
+        let spec = &self.remediation.spec;
+        let Some(policy) = policy else {
+            return self.finish(status, Phase::Expired, "PolicyGone", "the policy was deleted or is not valid any more; nothing was done").await;
+        };
+        let now = Timestamp::now();
+        if let Some(approval) = &spec.approval
+            && status.decided_by.is_none()
+        {
+            let decided_by = decided_by(self.remediation);
+            let note = format!("{} by {} ({})", approval.decision, decided_by.manager, approval.reason);
+            status.decided_by = Some(decided_by);
+            if approval.decision == Decision::Rejected {
+                return self.finish(status, Phase::Rejected, "Rejected", &format!("{note}; nothing was done")).await;
+            }
+            self.ctx.events.about_remediation(self.remediation, Reason::Approved, &note).await;
+        }
+        let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
+        let deadline = waiting_since + policy.limits.approval_timeout;
+        if let Some(why) = self.obsolete(&policy) {
+            return self.finish(status, Phase::Expired, why.0, &why.1).await;
+        }
+        let must_ask = (spec.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
+        let timed_out = now >= deadline;
+        if must_ask && !timed_out {
+            if policy.mode == Mode::Observe {
+                return self.hold(status, Phase::Blocked, Guard::ObserveMode.into(), "spec.mode is Observe now; nothing is done", deadline).await;
+            }
+            let message = format!(
+                "{} of {} waits for approval until {}, then {}; decide with: kubectl patch rem {} -n {} --type merge -p '{{\"spec\":{{\"approval\":{{\"decision\":\"Approved\"}}}}}}'",
+                spec.action,
+                spec.component,
+                deadline.strftime("%H:%M:%SZ"),
+                if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
+                self.remediation.name_any(),
+                self.remediation.namespace().unwrap_or_default(),
+            );
+            return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
+        }
+        if must_ask && policy.limits.on_timeout == OnTimeout::Reject {
+            return self.finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done").await;
+        }
+        if timed_out && !must_ask {
+            let message = format!("held back until its time was over: {}; nothing was done", status.message);
+            return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
+        }
+
+        // From the look at the guards until `Running` is stored, no other action may pass.
+        let place = self.ctx.starting.lock().await;
+        match self.allowed(&policy).await? {
+            Ok(allowed) => {
+                let status = self.begin(status, allowed).await?;
+                drop(place);
+                self.execute(status, Some(&policy)).await
+            }
+            Err(refusal) => {
+                drop(place);
+                self.ctx.metrics.refusal(refusal.guard.into());
+                let wait = refusal.retry_at.map_or(deadline, |at| at.min(deadline));
+                match refusal.guard {
+                    // These end by looking again, in a moment: not worth a phase of its own.
+                    Guard::NotConfirmed | Guard::StaleData => {
+                        let reason: &'static str = refusal.guard.into();
+                        self.hold(status, Phase::Pending, reason, &refusal.message, now + jiff::SignedDuration::from_millis(500)).await
+                    }
+                    guard => self.hold(status, Phase::Blocked, guard.into(), &refusal.message, wait).await,
+                }
+            }
+        }
+    }
+
+    /// The reason for it is gone: the component is well again, or another template runs.
+    fn obsolete(&self, policy: &ValidPolicy) -> Option<(&'static str, String)> {
+        let memory = self.ctx.memory.find(&policy.namespace, &policy.name)?;
+        let memory = lock(&memory);
+        let entry = memory.components.get(&self.remediation.spec.component)?;
+        let release = entry.tracker.release()?;
+        entry.tracker.last_look()?;
+        if let Some(from) = &self.remediation.spec.from
+            && release.digest != from.digest
+        {
+            let message = format!("revision {} runs now instead of revision {}; nothing was done to it", release.revision, from.revision);
+            return Some(("Superseded", message));
+        }
+        let healed = entry.tracker.episode().is_none() && entry.tracker.status() == crate::api::HealthStatus::Healthy;
+        healed.then(|| ("Recovered", "it is healthy again without this action; nothing was done".to_owned()))
+    }
+
+    /// Looks afresh, and asks every guard again.
+    async fn allowed(&self, policy: &ValidPolicy) -> Result<Result<Allowed, Refusal>, Error> {
+        let spec = &self.remediation.spec;
+        let refuse = |guard, message: &str| Ok(Err(Refusal::until(guard, message.to_owned(), None)));
+        let Some(component) = policy.component(&spec.component) else {
+            return refuse(Guard::NoRemedy, "the policy does not name this component any more");
+        };
+        if !component.remedies.iter().any(|remedy| remedy.action == spec.action) {
+            return refuse(Guard::NoRemedy, "the policy does not list this action any more");
+        }
+        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", spec.policy));
+        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
+        let others: Vec<Arc<Remediation>> = listed
+            .items
+            .into_iter()
+            .filter(|other| other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid)
+            .map(Arc::new)
+            .collect();
+        let history = history_of(&others);
+        let Some(memory) = self.ctx.memory.find(&policy.namespace, &policy.name) else {
+            return refuse(Guard::NotConfirmed, "the policy has not been looked at yet");
+        };
+        let release_watch = with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits)).unwrap_or(false);
+        let observation: Observation = self.ctx.platforms.observe(&policy.namespace, component, release_watch).await;
+        let memory = lock(&memory);
+        let Some(entry) = memory.components.get(&spec.component) else {
+            return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
+        };
+        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let assessment = assess(&observation, &component.thresholds, entry.tracker.release_unproven(newest));
+        let situation = Situation {
+            policy,
+            component,
+            tracker: &entry.tracker,
+            observation: &observation,
+            assessment: &assessment,
+            unhealthy_components: memory.confirmed_bad(),
+            history: &history,
+            now: Timestamp::now(),
+        };
+        Ok(plan::still_allowed(&situation, spec.action).map(|()| Allowed(())))
+    }
+
+    /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.
+    async fn begin(&self, mut status: RemediationStatus, _: Allowed) -> Result<RemediationStatus, Error> {
+        status.phase = Phase::Running;
+        status.started_at = Some(rows::milliseconds(Timestamp::now()));
+        status.reason = "Acting".into();
+        status.message = format!("{} of {}/{}", self.remediation.spec.action, self.remediation.spec.target.kind, self.remediation.spec.target.name);
+        self.write(&status, true).await?;
+        self.ctx.events.about_remediation(self.remediation, Reason::Acting, &status.message).await;
+        Ok(status)
+    }
+
+    /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
+    async fn execute(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
+        let spec = &self.remediation.spec;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
+        if let Some(ValidTarget::Http(_)) = target {
+            return self.finish(status, Phase::Failed, "TargetChanged", "the component is an http target now; nothing was done").await;
+        }
+        let started_at = status.started_at.unwrap_or(spec.decided_at);
+        let kubernetes = &self.ctx.platforms.kubernetes;
+        let result = match (spec.action, &spec.from, &spec.to) {
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(&namespace, &spec.target.name, from, to).await,
+            (ActionKind::RollbackDeployment, ..) => {
+                return self.finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to").await;
+            }
+            (ActionKind::Restart, from, _) => kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await,
+        };
+        let now = Timestamp::now();
+        match result {
+            Ok(outcome) => {
+                status.phase = Phase::Verifying;
+                status.executed_at = Some(rows::milliseconds(now));
+                status.reason = match outcome {
+                    Outcome::Done { .. } => "Executed",
+                    Outcome::AlreadyDone => "AlreadyDone",
+                }
+                .into();
+                status.message = match (spec.action, &spec.to) {
+                    (ActionKind::RollbackDeployment, Some(to)) => format!("template of revision {} is back; watching whether it helps", to.revision),
+                    _ => "pods are being replaced; watching whether it helps".to_owned(),
+                };
+                self.write(&status, false).await?;
+                self.ctx.events.about_remediation(self.remediation, Reason::Verifying, &status.message).await;
+                Ok(Action::requeue(RETRY_LOOK))
+            }
+            Err(ActError::Superseded { expected, found }) => {
+                let message = format!("a newer release came first ({expected} was judged, {found} runs); it was not touched");
+                self.finish(status, Phase::Expired, "Superseded", &message).await
+            }
+            Err(error) if error.retryable() && now.duration_since(started_at) < EXECUTE_LIMIT => {
+                tracing::warn!(namespace, remediation = self.remediation.name_any(), component = spec.component, %error, "the write was not made yet; trying again");
+                Ok(Action::requeue(retry_delay(&self.remediation.name_any())))
+            }
+            Err(error) => self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,
+        }
+    }
+
+    async fn verify(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
+        let Some(policy) = policy else {
+            return self.finish(status, Phase::Ineffective, "PolicyGone", "the policy was deleted before it could be told whether it helped").await;
+        };
+        let now = Timestamp::now();
+        let memory = self.ctx.memory.find(&policy.namespace, &policy.name);
+        let verdict = memory
+            .and_then(|memory| {
+                with_component(&memory, &self.remediation.spec.component, |entry| {
+                    verify::judge(&self.remediation.spec, &status, entry, &policy.limits, now)
+                })
+            })
+            .unwrap_or_else(|| verify::unseen(&status, &policy.limits, now));
+        match verdict {
+            Verification::Wait { healthy_since } => {
+                if status.healthy_since != healthy_since {
+                    status.healthy_since = healthy_since;
+                    self.write(&status, false).await?;
+                }
+                Ok(Action::requeue(RETRY_LOOK))
+            }
+            Verification::Done { phase, reason, message } => self.finish(status, phase, reason, &message).await,
+        }
+    }
+
+    /// Deleted by a person, or with its policy or namespace, before its end.
+    async fn end_deleted(&self, status: RemediationStatus) -> Result<Action, Error> {
+        let (phase, message) = match status.phase {
+            Phase::Verifying => (Phase::Ineffective, "deleted before it could be told whether it helped"),
+            Phase::Running => (Phase::Failed, "deleted while the write was being made; it may or may not have been made"),
+            _ => (Phase::Expired, "deleted before anything was done"),
+        };
+        self.finish(status, phase, "Deleted", message).await
+    }
+
+    /// Stays in a waiting phase until `until` at most; writes only when the words change.
+    async fn hold(&self, mut status: RemediationStatus, phase: Phase, reason: &'static str, message: &str, until: Timestamp) -> Result<Action, Error> {
+        let changed = status.phase != phase || status.reason != reason;
+        if changed {
+            status.phase = phase;
+            status.reason = reason.to_owned();
+            status.message = message.to_owned();
+        }
+        if self.remediation.status.as_ref() != Some(&status) {
+            self.write(&status, false).await?;
+        }
+        let told = match phase {
+            Phase::AwaitingApproval => Some(Reason::AwaitingApproval),
+            Phase::Blocked => Some(Reason::Blocked),
+            _ => None,
+        };
+        if let Some(told) = told.filter(|_| changed) {
+            self.ctx.events.about_remediation(self.remediation, told, message).await;
+        }
+        let wait = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+        Ok(Action::requeue(wait.clamp(Duration::from_millis(100), RETRY_BLOCKED)))
+    }
+
+    /// Reaches an end phase, then records it.
+    async fn finish(&self, mut status: RemediationStatus, phase: Phase, reason: &str, message: &str) -> Result<Action, Error> {
+        status.phase = phase;
+        status.reason = reason.to_owned();
+        status.message = message.to_owned();
+        status.finished_at = Some(rows::milliseconds(Timestamp::now()));
+        self.write(&status, false).await?;
+        let told = match phase {
+            Phase::Succeeded => Reason::Succeeded,
+            Phase::Failed => Reason::Failed,
+            Phase::Ineffective => Reason::Ineffective,
+            Phase::Rejected => Reason::Rejected,
+            _ => Reason::Expired,
+        };
+        self.ctx.metrics.finished(self.remediation.spec.action.into(), phase.into());
+        self.ctx.events.about_remediation(self.remediation, told, &format!("{reason}: {message}")).await;
+        self.record(status).await
+    }
+
+    /// Puts the rows into the ledger, then lets the object go. Repeated until it worked: ids are derived, so a row
+    /// that was written already is not written twice.
+    async fn record(&self, mut status: RemediationStatus) -> Result<Action, Error> {
+        if status.recorded_at.is_none() {
+            let mut ended = self.remediation.clone();
+            ended.status = Some(status.clone());
+            self.ctx.ledger.record(rows::remediation_rows(&ended)).await?;
+            status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
+            self.write(&status, false).await?;
+        }
+        if self.remediation.finalizers().iter().any(|finalizer| finalizer == LEDGER_FINALIZER) {
+            self.release().await?;
+        }
+        self.remove_oldest().await?;
+        Ok(Action::await_change())
+    }
+
+    async fn release(&self) -> Result<(), Error> {
+        let kept: Vec<&String> = self.remediation.finalizers().iter().filter(|finalizer| *finalizer != LEDGER_FINALIZER).collect();
+        let patch = serde_json::json!({"metadata": {"uid": self.remediation.metadata.uid, "finalizers": kept}});
+        let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.into()), ..PatchParams::default() };
+        match limited("remove the ledger finalizer", self.api().patch(&self.remediation.name_any(), &params, &Patch::Merge(&patch))).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_outdated() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bounds the history of a policy: the guards look back a day at most.
+    async fn remove_oldest(&self) -> Result<(), Error> {
+        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.policy));
+        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
+        let day_ago = Timestamp::now() - jiff::SignedDuration::from_hours(24);
+        let mut recorded: Vec<Remediation> = listed
+            .items
+            .into_iter()
+            .filter(|other| other.status.as_ref().is_some_and(|status| status.recorded_at.is_some()))
+            .collect();
+        recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.decided_at));
+        for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.decided_at < day_ago) {
+            match limited("remove an old remediation", self.api().delete(&old.name_any(), &DeleteParams::default())).await {
+                Ok(_) => {}
+                Err(error) if error.is_outdated() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the status. With `unchanged` only if nobody changed the object since it was read.
+    async fn write(&self, status: &RemediationStatus, unchanged: bool) -> Result<(), Error> {
+        let name = self.remediation.name_any();
+        let mut metadata = serde_json::json!({"name": name, "uid": self.remediation.metadata.uid});
+        if unchanged {
+            metadata["resourceVersion"] = serde_json::json!(self.remediation.metadata.resource_version);
+        }
+        let body = serde_json::json!({
+            "apiVersion": Remediation::api_version(&()),
+            "kind": Remediation::kind(&()),
+            "metadata": metadata,
+            "status": status,
+        });
+        let params = PatchParams::apply(REMEDIATION_MANAGER).force();
+        limited("write the remediation's status", self.api().patch_status(&name, &params, &Patch::Apply(&body))).await?;
+        self.ctx.metrics.status_write();
+        Ok(())
+    }
+}
+
+fn with_component<T>(memory: &std::sync::Mutex<PolicyMemory>, component: &str, read: impl FnOnce(&ComponentMemory) -> T) -> Option<T> {
+    lock(memory).components.get(component).map(read)
+}
+
+/// Who owns the decision, by the API server's own record: never by what the object says of itself.
+fn decided_by(remediation: &Remediation) -> DecidedBy {
+    let entries = remediation.metadata.managed_fields.as_deref().unwrap_or_default();
+    let owner = entries.iter().find(|entry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:approval/f:decision").is_some())
+    });
+    DecidedBy {
+        manager: owner.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "unknown".into()),
+        at: owner.and_then(|entry| entry.time.as_ref()).map(|time| time.0),
+    }
+}

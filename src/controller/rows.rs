@@ -1,0 +1,199 @@
+//! What goes into the ledger: pure. Ids are derived, so a row that is written again is the same row.
+
+use jiff::{Timestamp, Unit};
+use k8s_openapi::api::core::v1::ObjectReference;
+use serde_json::json;
+
+use super::memory::Look;
+use crate::{
+    analyze::{forecast::{Band, Forecast}, observation::Measured},
+    api::{ActionKind, Decision, Phase, Remediation, RemediationStatus, Trend, ValidComponent, ValidPolicy, ValidTarget},
+    knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id},
+};
+
+/// Times in our objects carry milliseconds: enough to order events, short enough to read.
+pub fn milliseconds(at: Timestamp) -> Timestamp {
+    at.round(Unit::Millisecond).unwrap_or(at)
+}
+
+/// The Kubernetes object behind a target, for events.
+pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectReference> {
+    match target {
+        ValidTarget::Deployment { name } => Some(ObjectReference {
+            api_version: Some("apps/v1".into()),
+            kind: Some("Deployment".into()),
+            name: Some(name.clone()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectReference::default()
+        }),
+        ValidTarget::Http(_) => None,
+    }
+}
+
+/// The two rows of one look.
+pub fn check_rows(
+    policy: &ValidPolicy,
+    component: &ValidComponent,
+    look: &Look,
+    trend: Option<Trend>,
+    forecast: Option<&Forecast>,
+) -> [Row; 2] {
+    let at = look.observation.at;
+    let id = look_id(&policy.namespace, &policy.name, &component.name, at);
+    let metrics = look.observation.metrics.iter().filter_map(|(name, reading)| match reading.value {
+        Measured::Known(value) => Some((name.clone(), value)),
+        Measured::Unknown(_) => None,
+    });
+    let problems: Vec<&str> = look.assessment.problems.iter().map(|problem| problem.message.as_str()).collect();
+    let unknowns = look.assessment.unknowns.iter().map(|(name, why)| format!("{name}: {}: {}", why.reason, why.message));
+    let warnings: Vec<String> = problems.iter().map(|text| (*text).to_owned()).chain(unknowns).collect();
+    let measured = forecast.filter(|forecast| forecast.confidence != crate::analyze::forecast::Confidence::InsufficientHistory);
+    let mut output = json!({
+        "status": look.assessment.status.to_string(),
+        "health_score": look.assessment.score,
+        "warnings": warnings,
+    });
+    if let Some(forecast) = measured {
+        output["failure_probability"] = json!(forecast.probability);
+        output["time_to_failure"] = json!(forecast.band.map(|band| band.to_string()));
+        output["reasons"] = json!(forecast.reasons);
+    }
+    let check = BrainRow {
+        id,
+        action: ActionType::ProactiveHealthCheck,
+        input: json!({"target": component.target.describe()}),
+        output,
+        success: look.assessment.score.is_some(),
+        metadata: Metadata {
+            component: Some(component.name.clone()),
+            policy: policy.name.clone(),
+            namespace: policy.namespace.clone(),
+            remediation: None,
+        },
+        executed_at: at,
+    };
+    let health = HealthRow {
+        id,
+        namespace: policy.namespace.clone(),
+        policy: policy.name.clone(),
+        component: component.name.clone(),
+        score: look.assessment.score.map(f64::from),
+        trend: trend.map(|trend| trend.to_string()),
+        predicted_failure_time: measured.and_then(|forecast| forecast.band).and_then(|band| failure_time(band, at)),
+        failure_probability: measured.map(|forecast| forecast.probability),
+        metrics: metrics.collect(),
+        warnings,
+        at,
+    };
+    [check.into(), health.into()]
+}
+
+/// The end of the band: by then it is expected to have failed.
+fn failure_time(band: Band, at: Timestamp) -> Option<Timestamp> {
+    let hours = match band {
+        Band::WithinOneHour => 1,
+        Band::OneToSixHours => 6,
+        Band::SixToTwentyFourHours => 24,
+        Band::Later => return None,
+    };
+    at.checked_add(jiff::SignedDuration::from_hours(hours)).ok()
+}
+
+/// One round of looks at a policy.
+pub fn cycle_row(policy: &ValidPolicy, looks: usize, unhealthy: usize, now: Timestamp) -> Row {
+    BrainRow {
+        id: cycle_id(&policy.namespace, &policy.name, now),
+        action: ActionType::ReconciliationCycle,
+        input: json!({"components": policy.components.len()}),
+        output: json!({"looks": looks, "unhealthy": unhealthy}),
+        success: true,
+        metadata: Metadata {
+            component: None,
+            policy: policy.name.clone(),
+            namespace: policy.namespace.clone(),
+            remediation: None,
+        },
+        executed_at: now,
+    }
+    .into()
+}
+
+/// All rows of a Remediation that has ended: its decision, its action, its rollback.
+pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
+    let spec = &remediation.spec;
+    let status: RemediationStatus = remediation.status.clone().unwrap_or_default();
+    let uid = remediation.metadata.uid.as_deref().unwrap_or_default();
+    let metadata = Metadata {
+        component: Some(spec.component.clone()),
+        policy: spec.policy.clone(),
+        namespace: remediation.metadata.namespace.clone().unwrap_or_default(),
+        remediation: remediation.metadata.name.clone(),
+    };
+    let ended = status.finished_at.unwrap_or(spec.decided_at);
+    let mut rows: Vec<Row> = Vec::new();
+    if let (Some(approval), Some(decided_by)) = (&spec.approval, &status.decided_by) {
+        let (action, success) = match approval.decision {
+            Decision::Approved => (ActionType::RemediationApproval, true),
+            Decision::Rejected => (ActionType::RemediationRejected, false),
+        };
+        rows.push(
+            BrainRow {
+                id: row_id(uid, "decision"),
+                action,
+                input: json!({"action": spec.action.to_string(), "why": spec.why}),
+                output: json!({"decision": approval.decision.to_string(), "reason": approval.reason, "decided_by": decided_by.manager}),
+                success,
+                metadata: metadata.clone(),
+                executed_at: decided_by.at.unwrap_or(ended),
+            }
+            .into(),
+        );
+    }
+    // Nothing was begun: there is a decision at most, no action.
+    let Some(started_at) = status.started_at else { return rows };
+    let success = status.phase == Phase::Succeeded;
+    let action = match (spec.action, success) {
+        (ActionKind::RollbackDeployment, true) => ActionType::AutomaticRollback,
+        (ActionKind::RollbackDeployment, false) => ActionType::RollbackFailed,
+        (ActionKind::Restart, true) => ActionType::ServiceRestart,
+        (ActionKind::Restart, false) => ActionType::ServiceRestartFailed,
+    };
+    let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64());
+    let id = row_id(uid, "action");
+    rows.push(
+        BrainRow {
+            id,
+            action,
+            input: json!({
+                "action": spec.action.to_string(), "cause": spec.cause.to_string(), "why": spec.why,
+                "target": format!("{}/{}", spec.target.kind, spec.target.name), "episode": spec.episode, "rung": spec.rung,
+            }),
+            output: json!({
+                "phase": status.phase.to_string(), "reason": status.reason, "message": status.message,
+                "executed": status.executed_at.is_some(),
+                "decided_to_executed_s": seconds(Some(spec.decided_at), status.executed_at),
+                "executed_to_finished_s": seconds(status.executed_at, status.finished_at),
+            }),
+            success,
+            metadata,
+            executed_at: status.executed_at.unwrap_or(started_at),
+        }
+        .into(),
+    );
+    if spec.action == ActionKind::RollbackDeployment {
+        rows.push(
+            RollbackRow {
+                id,
+                component: spec.component.clone(),
+                rollback_type: "deployment".into(),
+                from_state: json!(spec.from),
+                to_state: json!(spec.to),
+                success,
+                error_message: (!success).then(|| format!("{}: {}", status.reason, status.message)),
+                executed_at: status.executed_at.unwrap_or(started_at),
+            }
+            .into(),
+        );
+    }
+    rows
+}

@@ -1,0 +1,258 @@
+//! The status of a policy from what is known: pure. The controller writes it only when it differs.
+
+use jiff::Timestamp;
+
+use super::memory::{ComponentMemory, PolicyMemory, Shown};
+use crate::{
+    analyze::forecast::Forecast,
+    api::{
+        ComponentStatus, ConditionFact, ForecastStatus, HealingPolicyStatus, HealthStatus, Invalid, Phase,
+        RefusalStatus, Remediation, Summary, ValidPolicy, set_condition,
+    },
+    knowledge::LedgerHealth,
+};
+
+/// Longest message of a condition that lists components.
+const MAX_LISTED: usize = 5;
+
+/// What the status of a policy is made from.
+pub struct StatusInput<'a> {
+    pub old: &'a HealingPolicyStatus,
+    pub generation: Option<i64>,
+    pub now: Timestamp,
+    pub ledger: &'a LedgerHealth,
+    /// Remediations of this policy that are not final.
+    pub open: &'a [&'a Remediation],
+}
+
+/// The status of a policy that cannot be used at all.
+pub fn invalid_status(input: &StatusInput<'_>, invalid: &[Invalid]) -> HealingPolicyStatus {
+    let words: Vec<&str> = invalid.iter().map(|mistake| mistake.message.as_str()).take(MAX_LISTED).collect();
+    let message = words.join("; ");
+    let why = "the policy is not valid, so nothing is looked at";
+    let facts = [
+        ConditionFact::new("Ready", Some(false), "InvalidSpec", message),
+        ConditionFact::new("Healthy", None, "InvalidSpec", why),
+        ConditionFact::new("Healing", Some(false), "InvalidSpec", why),
+        ConditionFact::new("ApprovalRequired", Some(false), "InvalidSpec", why),
+        ledger_fact(input.ledger),
+        ConditionFact::new("Suspended", Some(false), "InvalidSpec", why),
+    ];
+    HealingPolicyStatus {
+        observed_generation: input.generation,
+        conditions: set_condition(&input.old.conditions, &facts, input.generation, input.now),
+        summary: Some(Summary { healthy: "-".into(), worst: "Unknown".into(), doing: "Invalid".into(), risk: "-".into() }),
+        // What was learned is kept: a typing error must not cost the last known good template.
+        components: input.old.components.clone(),
+    }
+}
+
+/// The status of a valid policy. Updates what each component shows on the way.
+pub fn next_status(input: &StatusInput<'_>, policy: &ValidPolicy, memory: &mut PolicyMemory) -> HealingPolicyStatus {
+    let components: Vec<ComponentStatus> = policy
+        .components
+        .iter()
+        .map(|component| match memory.components.get_mut(&component.name) {
+            Some(entry) => component_status(&component.name, entry, policy),
+            None => ComponentStatus { name: component.name.clone(), ..ComponentStatus::default() },
+        })
+        .collect();
+    let facts = [
+        ready_fact(policy, memory),
+        healthy_fact(policy, &components),
+        healing_fact(input.open, &components),
+        approval_fact(input.open),
+        ledger_fact(input.ledger),
+        suspended_fact(policy),
+    ];
+    HealingPolicyStatus {
+        observed_generation: input.generation,
+        conditions: set_condition(&input.old.conditions, &facts, input.generation, input.now),
+        summary: Some(summary(policy, &components, input.open)),
+        components,
+    }
+}
+
+fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolicy) -> ComponentStatus {
+    let mut status = ComponentStatus { name: name.to_owned(), ..ComponentStatus::default() };
+    entry.tracker.persist(&mut status);
+    let Some(look) = &entry.last else {
+        status.message = if policy.suspend { "suspended" } else { "not looked at yet" }.to_owned();
+        status.status = HealthStatus::Unknown;
+        return status;
+    };
+    status.score = look.assessment.score;
+    status.trend = entry.trend;
+    let kinds: Vec<String> = look.assessment.problems.iter().map(|p| format!("{:?}{:?}", p.kind, p.severity)).collect();
+    let unknowns: Vec<String> = look.assessment.unknowns.iter().map(|(name, why)| format!("{name}{}", why.reason)).collect();
+    let signature = format!("{}|{}|{}", look.assessment.status, kinds.join(","), unknowns.join(","));
+    if signature != entry.shown.signature {
+        entry.shown.signature = signature;
+        entry.shown.message = look.assessment.message();
+    }
+    status.message.clone_from(&entry.shown.message);
+    show_forecast(&mut entry.shown, entry.forecast.as_ref());
+    status.forecast.clone_from(&entry.shown.forecast);
+    status.refusal = entry.refusal.as_ref().map(|refusal| RefusalStatus {
+        reason: refusal.guard.to_string(),
+        message: refusal.message.clone(),
+        retry_at: refusal.retry_at,
+    });
+    status
+}
+
+/// A forecast is shown anew when its probability, band or confidence changes, not when a figure in its reasons does.
+fn show_forecast(shown: &mut Shown, forecast: Option<&Forecast>) {
+    let next = forecast.map(|forecast| ForecastStatus {
+        probability: (forecast.probability * 100.0).round() / 100.0,
+        level: forecast.level().to_string(),
+        time_to_failure: forecast.band.map(|band| band.to_string()),
+        reasons: forecast.reasons.clone(),
+        confidence: forecast.confidence.to_string(),
+    });
+    let same = match (&shown.forecast, &next) {
+        (Some(old), Some(new)) => {
+            old.probability == new.probability
+                && old.time_to_failure == new.time_to_failure
+                && old.confidence == new.confidence
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    if !same {
+        shown.forecast = next;
+    }
+}
+
+fn ready_fact(policy: &ValidPolicy, memory: &PolicyMemory) -> ConditionFact {
+    if !policy.invalid.is_empty() {
+        let words: Vec<&str> = policy.invalid.iter().map(|mistake| mistake.message.as_str()).take(MAX_LISTED).collect();
+        let message = format!("{}; the other components are watched", words.join("; "));
+        return ConditionFact::new("Ready", Some(false), "InvalidSpec", message);
+    }
+    let mut blind = Vec::new();
+    for (name, entry) in &memory.components {
+        let Some(look) = &entry.last else { continue };
+        let lasting = look.assessment.unknowns.iter().find(|(_, why)| why.reason.needs_a_person());
+        if let Some((what, why)) = lasting {
+            blind.push((why.reason, format!("{name}: {what}: {}", why.message)));
+        }
+    }
+    if let Some((reason, _)) = blind.first() {
+        let words: Vec<String> = blind.iter().map(|(_, words)| words.clone()).take(MAX_LISTED).collect();
+        return ConditionFact::new("Ready", Some(false), reason.to_string(), words.join("; "));
+    }
+    let count = policy.components.len();
+    ConditionFact::new("Ready", Some(true), "Valid", format!("{count} components are watched"))
+}
+
+fn healthy_fact(policy: &ValidPolicy, components: &[ComponentStatus]) -> ConditionFact {
+    if policy.suspend {
+        return ConditionFact::new("Healthy", None, "Suspended", "suspended: nothing is looked at");
+    }
+    let list = |wanted: &dyn Fn(HealthStatus) -> bool| -> Vec<String> {
+        let found = components.iter().filter(|component| wanted(component.status));
+        found.map(|c| format!("{} is {}: {}", c.name, c.status, c.message)).take(MAX_LISTED).collect()
+    };
+    let bad = list(&|status| matches!(status, HealthStatus::Unhealthy | HealthStatus::Critical));
+    if !bad.is_empty() {
+        return ConditionFact::new("Healthy", Some(false), "Unhealthy", bad.join("; "));
+    }
+    let unknown = list(&|status| status == HealthStatus::Unknown);
+    if !unknown.is_empty() {
+        return ConditionFact::new("Healthy", None, "CouldNotMeasure", unknown.join("; "));
+    }
+    let degraded = list(&|status| status == HealthStatus::Degraded);
+    if !degraded.is_empty() {
+        return ConditionFact::new("Healthy", Some(false), "Degraded", degraded.join("; "));
+    }
+    ConditionFact::new("Healthy", Some(true), "AllHealthy", format!("all {} components are healthy", components.len()))
+}
+
+fn healing_fact(open: &[&Remediation], components: &[ComponentStatus]) -> ConditionFact {
+    let acting: Vec<String> = open
+        .iter()
+        .filter(|remediation| phase(remediation) != Phase::AwaitingApproval)
+        .map(|remediation| in_words(remediation))
+        .take(MAX_LISTED)
+        .collect();
+    if !acting.is_empty() {
+        return ConditionFact::new("Healing", Some(true), "RemediationOpen", acting.join("; "));
+    }
+    let refused = components.iter().find_map(|component| component.refusal.as_ref());
+    match refused {
+        Some(refusal) => ConditionFact::new("Healing", Some(false), refusal.reason.clone(), refusal.message.clone()),
+        None => ConditionFact::new("Healing", Some(false), "NothingToDo", "no action is open"),
+    }
+}
+
+fn approval_fact(open: &[&Remediation]) -> ConditionFact {
+    let waiting: Vec<String> = open
+        .iter()
+        .filter(|remediation| phase(remediation) == Phase::AwaitingApproval)
+        .map(|remediation| {
+            let name = remediation.metadata.name.as_deref().unwrap_or_default();
+            format!("{} of {} waits as remediation {name}", remediation.spec.action, remediation.spec.component)
+        })
+        .take(MAX_LISTED)
+        .collect();
+    if waiting.is_empty() {
+        return ConditionFact::new("ApprovalRequired", Some(false), "NothingWaits", "no action waits for approval");
+    }
+    let how = r#"decide with: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}' (or Rejected)"#;
+    ConditionFact::new("ApprovalRequired", Some(true), "AwaitingApproval", format!("{}; {how}", waiting.join("; ")))
+}
+
+fn ledger_fact(health: &LedgerHealth) -> ConditionFact {
+    match health {
+        LedgerHealth::Unknown => ConditionFact::new("LedgerAvailable", None, "NotTriedYet", "the ledger is being opened"),
+        LedgerHealth::Available => ConditionFact::new("LedgerAvailable", Some(true), "Available", "rows are being written"),
+        LedgerHealth::Unavailable { reason, message } => {
+            let message = format!("{message}; healing goes on, rows of remediations are kept and written later");
+            ConditionFact::new("LedgerAvailable", Some(false), reason.to_string(), message)
+        }
+    }
+}
+
+fn suspended_fact(policy: &ValidPolicy) -> ConditionFact {
+    if policy.suspend {
+        let how = "spec.suspend is true: nothing is looked at and nothing new is done; set it to false to go on";
+        ConditionFact::new("Suspended", Some(true), "SuspendedBySpec", how)
+    } else {
+        ConditionFact::new("Suspended", Some(false), "Active", "the policy is active")
+    }
+}
+
+fn summary(policy: &ValidPolicy, components: &[ComponentStatus], open: &[&Remediation]) -> Summary {
+    let healthy = components.iter().filter(|component| component.status == HealthStatus::Healthy).count();
+    let worst = components.iter().map(|component| component.status).max().unwrap_or_default();
+    let risk = components
+        .iter()
+        .filter_map(|component| component.forecast.as_ref().map(|forecast| (forecast.probability, &component.name)))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(probability, _)| *probability > 0.0)
+        .map_or_else(|| "-".to_owned(), |(probability, name)| format!("{:.0}% {name}", probability * 100.0));
+    let doing = if policy.suspend {
+        "Suspended".to_owned()
+    } else if let Some(first) = open.first() {
+        let more = if open.len() > 1 { format!(" (+{})", open.len() - 1) } else { String::new() };
+        format!("{} {}: {}{more}", first.spec.action, first.spec.component, phase(first))
+    } else if let Some(component) = components.iter().find(|component| component.refusal.is_some()) {
+        let reason = component.refusal.as_ref().map(|refusal| refusal.reason.as_str()).unwrap_or_default();
+        format!("Held back {}: {reason}", component.name)
+    } else {
+        "Watching".to_owned()
+    };
+    let all = components.len() + policy.invalid.iter().filter_map(|mistake| mistake.component.as_deref()).collect::<std::collections::BTreeSet<_>>().len();
+    Summary { healthy: format!("{healthy}/{all}"), worst: worst.to_string(), doing, risk }
+}
+
+fn in_words(remediation: &Remediation) -> String {
+    let name = remediation.metadata.name.as_deref().unwrap_or_default();
+    let phase = phase(remediation);
+    format!("{} of {} is {phase} (remediation {name})", remediation.spec.action, remediation.spec.component)
+}
+
+pub fn phase(remediation: &Remediation) -> Phase {
+    remediation.status.as_ref().map(|status| status.phase).unwrap_or_default()
+}

@@ -1,0 +1,78 @@
+//! Did it help? Pure: from the looks since the write.
+
+use jiff::Timestamp;
+
+use super::memory::ComponentMemory;
+use crate::api::{ActionKind, Limits, Phase, RemediationSpec, RemediationStatus};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verification {
+    /// Not decided yet.
+    Wait { healthy_since: Option<Timestamp> },
+    Done { phase: Phase, reason: &'static str, message: String },
+}
+
+/// Nobody has looked since the write: wait, within the time for it.
+pub fn unseen(status: &RemediationStatus, limits: &Limits, now: Timestamp) -> Verification {
+    let executed_at = status.executed_at.unwrap_or(now);
+    // An operator that was away gets the stabilization time on top, to look at all.
+    if now.duration_since(executed_at) < limits.verification_timeout + limits.stabilization {
+        return Verification::Wait { healthy_since: None };
+    }
+    let message = format!("it could not be looked at within {:#} after the action", limits.verification_timeout);
+    Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message }
+}
+
+/// Rollout complete with the template that was meant, then healthy without a break for the stabilization time.
+pub fn judge(spec: &RemediationSpec, status: &RemediationStatus, entry: &ComponentMemory, limits: &Limits, now: Timestamp) -> Verification {
+    let executed_at = status.executed_at.unwrap_or(now);
+    let Some(look) = entry.last.as_ref().filter(|look| look.observation.at > executed_at) else {
+        return unseen(status, limits, now);
+    };
+    let meant = match spec.action {
+        ActionKind::RollbackDeployment => spec.to.as_ref(),
+        ActionKind::Restart => spec.from.as_ref(),
+    };
+    let workload = look.observation.target.known().and_then(|target| target.workload());
+    if let (Some(workload), Some(meant)) = (workload, meant)
+        && workload.release.digest != meant.digest
+    {
+        // The caches may still show the template from before the write.
+        let before = spec.from.as_ref().is_some_and(|from| from.digest == workload.release.digest);
+        if !before {
+            let message = format!(
+                "revision {} was released before it could be told whether this action helped; it was not touched",
+                workload.release.revision
+            );
+            return Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message };
+        }
+    }
+    let complete = workload.is_none_or(|workload| {
+        workload.rollout_complete() && meant.is_none_or(|meant| meant.digest == workload.release.digest)
+    });
+    let healthy_since = entry.tracker.healthy_since().filter(|_| complete).map(|since| since.max(executed_at));
+    if let Some(since) = healthy_since
+        && look.observation.at.duration_since(since) >= limits.stabilization
+    {
+        let message = format!(
+            "healthy for {:#} after the action ({} s after the decision): {}",
+            limits.stabilization,
+            now.duration_since(spec.decided_at).as_secs(),
+            look.assessment.message()
+        );
+        return Verification::Done { phase: Phase::Succeeded, reason: "Healthy", message };
+    }
+    let waited = now.duration_since(executed_at);
+    // What is healthy now gets the chance to stay so.
+    let limit = if healthy_since.is_some() { limits.verification_timeout + limits.stabilization } else { limits.verification_timeout };
+    if waited >= limit {
+        let message = format!(
+            "not healthy for {:#} within {:#} after the action: {}",
+            limits.stabilization,
+            limits.verification_timeout,
+            look.assessment.message()
+        );
+        return Verification::Done { phase: Phase::Ineffective, reason: "StillUnhealthy", message };
+    }
+    Verification::Wait { healthy_since: healthy_since.map(super::rows::milliseconds) }
+}

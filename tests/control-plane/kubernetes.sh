@@ -102,7 +102,7 @@ start_controllers() {
     cat "$stage"
   done >"$keys/kwok.yaml"
   spawn "$dir" kwok kwok --kubeconfig="$keys/kwok.kubeconfig" --config="$keys/kwok.yaml" \
-    --manage-nodes-with-label-selector=type=kwok --node-lease-duration-seconds=8 --cidr=10.128.0.0/9
+    --manage-nodes-with-label-selector=type=kwok --node-lease-duration-seconds=8 --cidr=10.128.0.0/9 --node-ip=127.0.0.1
 }
 
 node_manifest() {

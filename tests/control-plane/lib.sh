@@ -22,12 +22,13 @@ start_time() {
 }
 
 # spawn DIR NAME COMMAND...: starts it detached, with output to DIR/logs/NAME.log and the pid and start time as
-# the two lines of DIR/pids/NAME. PANACEA_OWNED_BY lets `down` find also what the command starts itself.
+# the two lines of DIR/pids/NAME. PANACEA_OWNED_BY lets `down` find also what the command starts itself; inside
+# `with` it names that cluster, so that a server which a test started for itself does not outlive it either.
 spawn() {
   local dir=$1 name=$2; shift 2
   mkdir -p "$dir/logs" "$dir/pids"
   # No descriptor but the standard three is left to it: a lock or a pipe that it held would outlive us.
-  PANACEA_OWNED_BY=$dir setsid "$@" </dev/null >>"$dir/logs/$name.log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+  PANACEA_OWNED_BY=${PANACEA_OWNED_BY:-$dir} setsid "$@" </dev/null >>"$dir/logs/$name.log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
   local pid=$!
   disown "$pid"
   printf '%s\n%s\n' "$pid" "$(start_time "$pid")" >"$dir/pids/$name.new"

@@ -121,12 +121,18 @@ YAML
 
 admin() { kubectl --kubeconfig "$dir/admin.kubeconfig" "$@"; }
 
+# In one piece because it is tried again: the default service account may be a moment younger than its name.
+ready_pod() {
+  admin -n default run ready-check --image=example/ready-check:v1 --restart=Never --dry-run=client -o yaml |
+    admin apply -f -
+}
+
 # The cluster is up when a pod gets through all of it: service account, scheduler, node, ready.
 ready_cluster() {
   local name
   for name in node-1 node-2 node-3 node-4 node-5; do node_manifest "$name"; printf -- '---\n'; done | admin apply -f - >/dev/null
   wait_for 60 "$dir" "*" admin -n default get serviceaccount default
-  admin -n default run ready-check --image=example/ready-check:v1 --restart=Never >/dev/null
+  wait_for 30 "$dir" "*" ready_pod
   wait_for 60 "$dir" "*" admin -n default wait --for=condition=Ready --timeout=5s pod/ready-check
   wait_for 60 "$dir" "*" admin wait --for=condition=Ready --timeout=5s node --all
   admin -n default delete pod ready-check --wait=false >/dev/null

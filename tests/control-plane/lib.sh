@@ -31,8 +31,8 @@ spawn() {
   PANACEA_OWNED_BY=${PANACEA_OWNED_BY:-$dir} setsid "$@" </dev/null >>"$dir/logs/$name.log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
   local pid=$!
   disown "$pid"
-  printf '%s\n%s\n' "$pid" "$(start_time "$pid")" >"$dir/pids/$name.new"
-  mv "$dir/pids/$name.new" "$dir/pids/$name"
+  printf '%s\n%s\n' "$pid" "$(start_time "$pid")" >"$dir/pids/.$name.new"
+  mv "$dir/pids/.$name.new" "$dir/pids/$name"
 }
 
 # pid_of DIR NAME: the pid when that process still runs, else fails.

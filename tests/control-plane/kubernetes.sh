@@ -52,6 +52,7 @@ start_apiserver() {
 --etcd-servers=$etcd_url
 --secure-port=$port
 --bind-address=127.0.0.1
+--advertise-address=127.0.0.1
 --cert-dir=$keys/tls
 --service-account-issuer=https://kubernetes.default.svc
 --service-account-key-file=$keys/service-accounts.key

@@ -1,0 +1,78 @@
+# `make help` lists what can be done. Everything runs from a fresh clone; what is missing is built, saying so.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+control-plane := tests/control-plane
+cluster := $(CURDIR)/target/cluster
+target := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+crds := crds/panacea.dev.yaml
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: cargo
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is needed: install Rust 1.94 or newer, see https://rustup.rs" >&2; exit 1; }
+
+.PHONY: build
+build: cargo ## Build the operator (target/debug/panacea)
+	cargo build --locked --bin panacea
+
+.PHONY: test
+test: build ## Run all tests, on a real Kubernetes API server, PostgreSQL and Prometheus
+	@# Compiled first, so that no servers run meanwhile.
+	cargo test --locked --lib --bins --tests --examples --no-run
+	$(control-plane)/with --install cargo test --locked --lib --bins --tests --examples
+
+.PHONY: fmt
+fmt: cargo ## Format the sources
+	cargo fmt
+
+.PHONY: lint
+lint: cargo ## Check format, clippy (warnings are errors) and shell syntax
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	for file in .ci/run $(control-plane)/*; do if [[ $$file == *.sh ]] || { [[ -f $$file ]] && head -n1 "$$file" | grep -q bash; }; then bash -n "$$file"; fi; done
+
+.PHONY: crds
+crds: cargo ## Generate crds/ and the chart's copy from src/api
+	mkdir -p crds charts/panacea/crds
+	cargo run --quiet --locked --bin panacea -- crds >$(crds).new
+	mv $(crds).new $(crds)
+	cp $(crds) charts/panacea/crds/
+
+.PHONY: demo
+demo: build ## Watch bad releases being seen, rolled back and verified
+	cargo build --locked --example demo
+	$(control-plane)/with --operator $(target)/debug/examples/demo
+
+.PHONY: cluster
+cluster: cargo ## Start a cluster with the operator and leave it running (target/cluster)
+	@if [[ -f $(cluster)/env && -f $(cluster)/pids/supervisor ]] && kill -0 $$(head -n1 $(cluster)/pids/supervisor) 2>/dev/null; then \
+	  echo "already running; make cluster-down ends it"; \
+	else \
+	  cargo build --locked --bin panacea; \
+	  $(control-plane)/up $(cluster); \
+	  $(control-plane)/operator start $(cluster) || { $(control-plane)/down $(cluster); exit 1; }; \
+	fi
+	@echo ". target/cluster/env"
+
+.PHONY: cluster-down
+cluster-down: ## End what `make cluster` started
+	@$(control-plane)/down $(cluster)
+
+.PHONY: bench
+bench: cargo ## Measure the evaluation of components
+	cargo bench --locked
+
+.PHONY: bench-mttr
+bench-mttr: cargo ## Measure the time from a bad release to its repair
+	cargo build --release --locked --bin panacea --example bench-mttr
+	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench-mttr
+
+.PHONY: clean
+clean: cluster-down ## End the cluster and remove what was built here
+	rm -rf target

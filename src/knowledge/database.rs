@@ -1,0 +1,238 @@
+//! What both databases have in common: four lines to each, the schema seen before the first use, one retry when a
+//! kept connection had died.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use sqlx::Connection;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+
+use super::LedgerConfig;
+use super::error::{LedgerError, LedgerReason};
+use super::line::{Lease, Line};
+use super::postgres::Postgres;
+use super::queries::Query;
+use super::row::Row;
+use super::sqlite::Sqlite;
+
+/// A look that is read back: time, score, the column `metrics`.
+pub(super) type Look = (Timestamp, f64, Value);
+
+/// A kind of database. The methods get an open connection and are bounded in time by their callers.
+pub(super) trait Backend {
+    type Connection: Connection;
+
+    fn options(&self) -> &<Self::Connection as Connection>::Options;
+
+    /// Sorts an error, and keeps secrets out of its text.
+    fn sort(&self, error: &sqlx::Error) -> LedgerError;
+
+    /// Makes ready what a connection needs, and names what a new connection would lead to: a connection that was made
+    /// when the name was another one leads to something that is gone.
+    async fn ready_place(&self) -> Result<u64, LedgerError>;
+
+    /// Looks whether it can be written to, makes missing tables, judges the others.
+    async fn check(&self, connection: &mut Self::Connection) -> Result<(), LedgerError>;
+
+    /// All rows in one transaction; a row whose id is there already is left as it is. Returns how many were new.
+    async fn insert(&self, connection: &mut Self::Connection, rows: &[Row]) -> Result<u64, LedgerError>;
+
+    /// The newest looks that gave a score, newest first.
+    async fn history(
+        &self,
+        connection: &mut Self::Connection,
+        component_key: &str,
+        limit: i64,
+    ) -> Result<Vec<Look>, LedgerError>;
+
+    async fn fetch<T: Fetched>(&self, connection: &mut Self::Connection, query: Query) -> Result<Vec<T>, LedgerError>;
+}
+
+/// A row of an answer that can be read from both.
+pub(super) trait Fetched:
+    for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin
+{
+}
+
+impl<T> Fetched for T where T: for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin {}
+
+/// Who uses a connection. Each has a line of its own, so that a batch never delays a healing row or a probe.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum User {
+    Batches,
+    Records,
+    Reads,
+    Probes,
+}
+
+pub(super) struct Lines<B: Backend> {
+    backend: B,
+    batches: Line<B::Connection>,
+    records: Line<B::Connection>,
+    reads: Line<B::Connection>,
+    probes: Line<B::Connection>,
+    /// The schema was seen to be good, and nothing has contradicted it since.
+    schema_seen: AtomicBool,
+    /// Where the last use led to.
+    place: AtomicU64,
+}
+
+impl<B: Backend> Lines<B> {
+    pub(super) fn new(backend: B) -> Self {
+        Self {
+            backend,
+            batches: Line::new(),
+            records: Line::new(),
+            reads: Line::new(),
+            probes: Line::new(),
+            schema_seen: AtomicBool::new(false),
+            place: AtomicU64::new(0),
+        }
+    }
+
+    fn line(&self, user: User) -> &Line<B::Connection> {
+        match user {
+            User::Batches => &self.batches,
+            User::Records => &self.records,
+            User::Reads => &self.reads,
+            User::Probes => &self.probes,
+        }
+    }
+
+    /// An open connection to a place whose schema is good.
+    async fn lease(&self, user: User) -> Result<Lease<'_, B::Connection>, LedgerError> {
+        let line = self.line(user);
+        let place = self.backend.ready_place().await?;
+        if self.place.swap(place, Ordering::Relaxed) != place {
+            self.schema_seen.store(false, Ordering::Relaxed);
+        }
+        loop {
+            let mut lease =
+                line.lease(self.backend.options(), place).await.map_err(|error| self.backend.sort(&error))?;
+            if self.schema_seen.load(Ordering::Relaxed) && !matches!(user, User::Probes) {
+                return Ok(lease);
+            }
+            match self.backend.check(&mut lease.connection).await {
+                Ok(()) => {
+                    self.schema_seen.store(true, Ordering::Relaxed);
+                    return Ok(lease);
+                }
+                // A kept connection that died; the next one is new, so this ends.
+                Err(error) if lease.reused && error.reason() == LedgerReason::Unreachable => {}
+                Err(error) => {
+                    self.schema_seen.store(false, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Keeps the connection if it is good. `None`: it had died before its use, try another one.
+    fn settle<T>(
+        &self,
+        lease: Lease<'_, B::Connection>,
+        done: Result<T, LedgerError>,
+    ) -> Option<Result<T, LedgerError>> {
+        match &done {
+            // After a refused row the transaction was rolled back and the connection is as good as before.
+            Ok(_) => lease.keep(),
+            Err(error) if error.reason() == LedgerReason::RowRefused => lease.keep(),
+            Err(error) if error.reason() == LedgerReason::Unreachable && lease.reused => return None,
+            Err(error) if error.is_schema() => self.schema_seen.store(false, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        Some(done)
+    }
+
+    async fn check(&self) -> Result<(), LedgerError> {
+        self.lease(User::Probes).await?.keep();
+        Ok(())
+    }
+
+    async fn insert(&self, user: User, rows: &[Row]) -> Result<u64, LedgerError> {
+        loop {
+            let mut lease = self.lease(user).await?;
+            let done = self.backend.insert(&mut lease.connection, rows).await;
+            if let Some(done) = self.settle(lease, done) {
+                return done;
+            }
+        }
+    }
+
+    async fn history(&self, component_key: &str, limit: i64) -> Result<Vec<Look>, LedgerError> {
+        loop {
+            let mut lease = self.lease(User::Reads).await?;
+            let done = self.backend.history(&mut lease.connection, component_key, limit).await;
+            if let Some(done) = self.settle(lease, done) {
+                return done;
+            }
+        }
+    }
+
+    async fn fetch<T: Fetched>(&self, query: Query) -> Result<Vec<T>, LedgerError> {
+        loop {
+            let mut lease = self.lease(User::Reads).await?;
+            let done = self.backend.fetch(&mut lease.connection, query).await;
+            if let Some(done) = self.settle(lease, done) {
+                return done;
+            }
+        }
+    }
+}
+
+/// The database that was configured.
+pub(super) enum Database {
+    Postgres(Lines<Postgres>),
+    Sqlite(Lines<Sqlite>),
+    /// The configuration can never work; this is what every use answers.
+    Unusable(LedgerError),
+}
+
+impl Database {
+    pub(super) fn new(config: LedgerConfig) -> Self {
+        match config {
+            LedgerConfig::Postgres(url) => match Postgres::new(&url) {
+                Ok(backend) => Self::Postgres(Lines::new(backend)),
+                Err(error) => Self::Unusable(error),
+            },
+            LedgerConfig::Sqlite(path) => Self::Sqlite(Lines::new(Sqlite::new(path))),
+        }
+    }
+
+    /// Whether rows could be written now; makes missing tables.
+    pub(super) async fn check(&self) -> Result<(), LedgerError> {
+        match self {
+            Self::Postgres(lines) => lines.check().await,
+            Self::Sqlite(lines) => lines.check().await,
+            Self::Unusable(error) => Err(error.clone()),
+        }
+    }
+
+    /// All rows or none. Returns how many were new.
+    pub(super) async fn insert(&self, user: User, rows: &[Row]) -> Result<u64, LedgerError> {
+        match self {
+            Self::Postgres(lines) => lines.insert(user, rows).await,
+            Self::Sqlite(lines) => lines.insert(user, rows).await,
+            Self::Unusable(error) => Err(error.clone()),
+        }
+    }
+
+    /// The newest looks that gave a score, newest first.
+    pub(super) async fn history(&self, component_key: &str, limit: i64) -> Result<Vec<Look>, LedgerError> {
+        match self {
+            Self::Postgres(lines) => lines.history(component_key, limit).await,
+            Self::Sqlite(lines) => lines.history(component_key, limit).await,
+            Self::Unusable(error) => Err(error.clone()),
+        }
+    }
+
+    pub(super) async fn fetch<T: Fetched>(&self, query: Query) -> Result<Vec<T>, LedgerError> {
+        match self {
+            Self::Postgres(lines) => lines.fetch(query).await,
+            Self::Sqlite(lines) => lines.fetch(query).await,
+            Self::Unusable(error) => Err(error.clone()),
+        }
+    }
+}

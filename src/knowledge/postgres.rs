@@ -1,0 +1,344 @@
+//! PostgreSQL: one INSERT a table and batch, by arrays.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection as _, Executor as _};
+use url::Url;
+
+use super::database::{Backend, Fetched, Look};
+use super::error::{LedgerError, LedgerReason};
+use super::queries::Query;
+use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, microseconds};
+use super::schema::{self, Dialect, FoundColumn, FoundTable};
+
+/// Held while tables are made: CREATE TABLE IF NOT EXISTS of two sessions at once can fail on the catalog's own unique
+/// index. The number is "panacea\0" in ASCII, so that it is nobody else's by accident.
+const CREATE_LOCK: i64 = 0x7061_6e61_6365_6100;
+
+/// What sqlx understands after the `?` of a URL. It logs the others with their values, which may be a misspelt
+/// password, so they are taken out before.
+const URL_OPTIONS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "options",
+];
+
+/// The tables' columns; `to_regclass` resolves the name as an INSERT would, by search_path.
+const LOOK_COLUMNS: &str = "
+    SELECT t.name AS table_name, a.attname::text AS column_name, format_type(a.atttypid, NULL) AS column_type,
+           a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS demanding
+    FROM unnest($1::text[]) AS t(name)
+    JOIN pg_attribute a ON a.attrelid = to_regclass(t.name) AND a.attnum > 0 AND NOT a.attisdropped";
+
+const LOOK_TABLES: &str = "
+    SELECT t.name AS table_name,
+           EXISTS (
+               SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = to_regclass(t.name) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+                     AND i.indnkeyatts = 1 AND a.attname = 'id'
+           ) AS id_is_unique,
+           has_any_column_privilege(to_regclass(t.name)::oid, 'INSERT') AS may_insert,
+           has_any_column_privilege(to_regclass(t.name)::oid, 'SELECT') AS may_select
+    FROM unnest($1::text[]) AS t(name)
+    WHERE to_regclass(t.name) IS NOT NULL";
+
+const INSERT_BRAIN: &str = "
+    INSERT INTO unified_brain
+        (id, agent_name, action_type, input_data, output_data, success, metadata, executed_at)
+    SELECT * FROM unnest
+        ($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bool[], $7::jsonb[], $8::timestamptz[])
+    ON CONFLICT (id) DO NOTHING";
+
+const INSERT_HEALTH: &str = "
+    INSERT INTO ai_proactive_health
+        (id, component, health_score, trend, predicted_failure_time, failure_probability, metrics, warnings,
+         created_at, updated_at)
+    SELECT id, component, score, trend, failure_time, probability, metrics, warnings, at, at FROM unnest
+        ($1::uuid[], $2::text[], $3::float8[], $4::text[], $5::timestamptz[], $6::float8[], $7::jsonb[], $8::jsonb[],
+         $9::timestamptz[])
+        AS new (id, component, score, trend, failure_time, probability, metrics, warnings, at)
+    ON CONFLICT (id) DO NOTHING";
+
+const INSERT_ROLLBACK: &str = "
+    INSERT INTO ai_rollback_history
+        (id, component, rollback_type, from_state, to_state, success, error_message, executed_at)
+    SELECT * FROM unnest
+        ($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bool[], $7::text[], $8::timestamptz[])
+    ON CONFLICT (id) DO NOTHING";
+
+const HISTORY: &str = "
+    SELECT created_at, health_score::float8, metrics FROM ai_proactive_health
+    WHERE metrics ->> 'panacea.dev/component' = $1 AND health_score IS NOT NULL
+    ORDER BY created_at DESC LIMIT $2";
+
+pub(super) struct Postgres {
+    options: PgConnectOptions,
+    /// Host, port, database and user: what a person needs to find it, and no password.
+    place: String,
+    /// The password as it may occur in a text.
+    secrets: Vec<SecretString>,
+}
+
+impl Postgres {
+    /// # Errors
+    /// `InvalidConfiguration`, in words that quote nothing of the URL.
+    pub(super) fn new(url: &SecretString) -> Result<Self, LedgerError> {
+        let invalid =
+            |what: &str| LedgerError::new(LedgerReason::InvalidConfiguration, format!("the database URL {what}"));
+        let mut url = Url::parse(url.expose_secret()).map_err(|_| {
+            invalid("cannot be parsed; needed is postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password percent-encoded")
+        })?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err(invalid("does not begin with postgres://"));
+        }
+        // `postgres://user:12/34@host/db`: a password that was not encoded ends up in the path, and from there in texts.
+        if url.fragment().is_some() || url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'))
+        {
+            return Err(invalid("has an @ or # after its host; percent-encode the special characters of the password"));
+        }
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let known = |key: &str| URL_OPTIONS.contains(&key) || key.starts_with("options[");
+        let mut secrets: Vec<String> = Vec::new();
+        secrets.extend(pairs.iter().filter(|(key, _)| key == "password").map(|(_, value)| value.clone()));
+        if let Some(encoded) = url.password() {
+            secrets.push(encoded.to_owned());
+            // Decodes %XX as forms do, with their two other special characters kept.
+            let form = encoded.replace('+', "%2B").replace('&', "%26");
+            secrets.extend(url::form_urlencoded::parse(form.as_bytes()).map(|(decoded, _)| decoded.into_owned()));
+        }
+        if pairs.iter().any(|(key, _)| !known(key)) {
+            tracing::warn!("ledger: the database URL has options that are not known and not used");
+            url.query_pairs_mut().clear().extend_pairs(pairs.iter().filter(|(key, _)| known(key)));
+        }
+        let options = <PgConnectOptions as sqlx::ConnectOptions>::from_url(&url)
+            .map_err(|_| invalid("has an option with a value that is not valid (sslmode, port, hostaddr, …)"))?
+            .application_name("panacea");
+        let place = format!(
+            "PostgreSQL {}:{}/{} as {}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or(options.get_username()),
+            options.get_username(),
+        );
+        // Shorter ones would blank out every second word, and are no secret.
+        secrets.retain(|secret| secret.len() >= 4);
+        Ok(Self { options, place, secrets: secrets.into_iter().map(SecretString::from).collect() })
+    }
+
+    async fn look(&self, connection: &mut PgConnection) -> Result<(Vec<FoundColumn>, Vec<FoundTable>), sqlx::Error> {
+        let names: Vec<String> = schema::TABLES.map(str::to_owned).into();
+        let columns = sqlx::query_as(LOOK_COLUMNS).bind(&names).fetch_all(&mut *connection).await?;
+        let tables = sqlx::query_as(LOOK_TABLES).bind(&names).fetch_all(&mut *connection).await?;
+        Ok((columns, tables))
+    }
+
+    async fn create(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CREATE_LOCK).execute(&mut *transaction).await?;
+        // Another starter may have been here while we waited.
+        let (columns, _) = self.look(&mut transaction).await?;
+        for table in schema::missing(&columns) {
+            for statement in schema::statements(Dialect::Postgres, table) {
+                transaction.execute(*statement).await?;
+            }
+            tracing::info!(table, "ledger: table made in {}", self.place);
+        }
+        transaction.commit().await
+    }
+}
+
+impl Backend for Postgres {
+    type Connection = PgConnection;
+
+    fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    fn sort(&self, error: &sqlx::Error) -> LedgerError {
+        let sorted = LedgerError::from_sqlx(error, &self.place);
+        let mut message = sorted.message().to_owned();
+        for secret in &self.secrets {
+            message = message.replace(secret.expose_secret(), "***");
+        }
+        LedgerError::new(sorted.reason(), message)
+    }
+
+    async fn ready_place(&self) -> Result<u64, LedgerError> {
+        Ok(0)
+    }
+
+    async fn check(&self, connection: &mut PgConnection) -> Result<(), LedgerError> {
+        let read_only: String = sqlx::query_scalar("SELECT current_setting('transaction_read_only')")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| self.sort(&error))?;
+        if read_only == "on" {
+            let message = format!("{}: the server or session is read-only (a standby?)", self.place);
+            return Err(LedgerError::new(LedgerReason::ReadOnly, message));
+        }
+        let (mut columns, mut tables) = self.look(connection).await.map_err(|error| self.sort(&error))?;
+        if !schema::missing(&columns).is_empty() {
+            self.create(connection).await.map_err(|error| self.sort(&error))?;
+            (columns, tables) = self.look(connection).await.map_err(|error| self.sort(&error))?;
+        }
+        schema::judge(Dialect::Postgres, &columns, &tables)
+    }
+
+    async fn insert(&self, connection: &mut PgConnection, rows: &[Row]) -> Result<u64, LedgerError> {
+        insert(connection, rows).await.map_err(|error| self.sort(&error))
+    }
+
+    async fn history(
+        &self,
+        connection: &mut PgConnection,
+        component_key: &str,
+        limit: i64,
+    ) -> Result<Vec<Look>, LedgerError> {
+        let looks: Vec<(jiff_sqlx::Timestamp, f64, Value)> = sqlx::query_as(HISTORY)
+            .bind(component_key)
+            .bind(limit)
+            .fetch_all(connection)
+            .await
+            .map_err(|error| self.sort(&error))?;
+        Ok(looks.into_iter().map(|(at, score, metrics)| (at.to_jiff(), score, metrics)).collect())
+    }
+
+    async fn fetch<T: Fetched>(&self, connection: &mut PgConnection, query: Query) -> Result<Vec<T>, LedgerError> {
+        sqlx::query_as(query.postgres).fetch_all(connection).await.map_err(|error| self.sort(&error))
+    }
+}
+
+async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<u64, sqlx::Error> {
+    let (mut brain, mut health, mut rollbacks) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            Row::Brain(row) => brain.push(row),
+            Row::Health(row) => health.push(row),
+            Row::Rollback(row) => rollbacks.push(row),
+        }
+    }
+    let mut transaction = connection.begin().await?;
+    let mut new = 0;
+    if !brain.is_empty() {
+        new += insert_brain(&mut transaction, &brain).await?;
+    }
+    if !health.is_empty() {
+        new += insert_health(&mut transaction, &health).await?;
+    }
+    if !rollbacks.is_empty() {
+        new += insert_rollbacks(&mut transaction, &rollbacks).await?;
+    }
+    transaction.commit().await?;
+    Ok(new)
+}
+
+async fn insert_brain(connection: &mut PgConnection, rows: &[&BrainRow]) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(INSERT_BRAIN)
+        .bind(each(rows, |row| row.id))
+        .bind(each(rows, |row| row.action.agent().as_str()))
+        .bind(each(rows, |row| row.action.as_str()))
+        .bind(each(rows, |row| clean_json(&row.input)))
+        .bind(each(rows, |row| clean_json(&row.output)))
+        .bind(each(rows, |row| row.success))
+        .bind(each(rows, |row| clean_json(&row.metadata.json())))
+        .bind(each(rows, |row| moment(row.executed_at)))
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+async fn insert_health(connection: &mut PgConnection, rows: &[&HealthRow]) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(INSERT_HEALTH)
+        .bind(each(rows, |row| row.id))
+        .bind(each(rows, |row| clean_text(&row.component)))
+        .bind(each(rows, |row| finite(row.score)))
+        .bind(each(rows, |row| row.trend.as_deref().map(clean_text)))
+        .bind(each(rows, |row| row.predicted_failure_time.map(moment)))
+        .bind(each(rows, |row| finite(row.failure_probability)))
+        .bind(each(rows, |row| row.metrics_json()))
+        .bind(each(rows, |row| row.warnings_json()))
+        .bind(each(rows, |row| moment(row.at)))
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+async fn insert_rollbacks(connection: &mut PgConnection, rows: &[&RollbackRow]) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query(INSERT_ROLLBACK)
+        .bind(each(rows, |row| row.id))
+        .bind(each(rows, |row| clean_text(&row.component)))
+        .bind(each(rows, |row| clean_text(&row.rollback_type)))
+        .bind(each(rows, |row| clean_json(&row.from_state)))
+        .bind(each(rows, |row| clean_json(&row.to_state)))
+        .bind(each(rows, |row| row.success))
+        .bind(each(rows, |row| row.error_message.as_deref().map(clean_text)))
+        .bind(each(rows, |row| moment(row.executed_at)))
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// One column of all rows.
+fn each<R, T>(rows: &[&R], column: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(|row| column(row)).collect()
+}
+
+fn moment(at: Timestamp) -> jiff_sqlx::Timestamp {
+    microseconds(at).to_sqlx()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> LedgerError {
+        match Postgres::new(&SecretString::from(url)) {
+            Ok(backend) => panic!("taken as {}", backend.place),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn urls_that_can_never_work_are_refused_without_being_quoted() {
+        for url in [
+            "not a url hunter22",
+            "mysql://u:hunter22@h/db",
+            "postgres://u:12/hunter22@host/db",
+            "postgres://u:12#hunter22@host/db",
+            "postgres://u:12?hunter22@host/db",
+            "postgres://u:hunter22@h/db?sslmode=hunter22",
+        ] {
+            let error = refused(url);
+            assert_eq!(error.reason(), LedgerReason::InvalidConfiguration, "{url}");
+            assert!(!format!("{error} {error:?}").contains("hunter22"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_place_and_the_texts_hold_no_password() {
+        let backend =
+            Postgres::new(&SecretString::from("postgres://u:p%40ss+word@h:5433/db?channel_binding=require")).unwrap();
+        assert_eq!(backend.place, "PostgreSQL h:5433/db as u");
+        for secret in ["p@ss+word", "p%40ss+word"] {
+            let error = backend.sort(&sqlx::Error::Protocol(format!("tried {secret} in vain")));
+            assert!(error.message().contains("tried *** in vain"), "{error}");
+        }
+    }
+}

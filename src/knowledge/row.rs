@@ -1,0 +1,400 @@
+//! The rows of the three tables, and their ids.
+//!
+//! Ids are derived (UUID version 5), never random: the same step of the same Remediation, or the same look at the
+//! same component, gives the same id, so a row that is written twice is in the table once.
+
+use std::collections::BTreeMap;
+
+use jiff::{Timestamp, Unit};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The namespace of our UUIDs. Never change it: ids of rows that are already written depend on it.
+const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6d7b_8d4f_2a39_5c0e_9f41_70a6_e3b8_15c2);
+
+/// Key in the column `ai_proactive_health.metrics` that tells which component a row is of, as
+/// `namespace/policy/component`: the column `component` alone is not unique. Neither a metric name nor a Kubernetes
+/// name can hold a `/`, so it cannot be mistaken for a metric and its value cannot be ambiguous.
+pub const COMPONENT_KEY: &str = "panacea.dev/component";
+
+/// The id of the row of one step of one Remediation. `remediation_uid` is the object's `metadata.uid`; `step` names
+/// the row within it (`approval`, `action`, …).
+pub fn row_id(remediation_uid: &str, step: &str) -> Uuid {
+    id(&["remediation", remediation_uid, step])
+}
+
+/// The id of the rows of one look at one component, in microseconds of `at`. A look has one row in `unified_brain`
+/// and one in `ai_proactive_health`; both have this id.
+pub fn look_id(namespace: &str, policy: &str, component: &str, at: Timestamp) -> Uuid {
+    id(&["look", namespace, policy, component, &at.as_microsecond().to_string()])
+}
+
+/// The id of the row of one reconciliation cycle of one policy.
+pub fn cycle_id(namespace: &str, policy: &str, at: Timestamp) -> Uuid {
+    id(&["cycle", namespace, policy, &at.as_microsecond().to_string()])
+}
+
+fn id(parts: &[&str]) -> Uuid {
+    // Joined by NUL, which no Kubernetes name holds: ("a", "bc") and ("ab", "c") are two things.
+    Uuid::new_v5(&ID_NAMESPACE, parts.join("\0").as_bytes())
+}
+
+/// What a row of `unified_brain` is about.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::EnumIter,
+    strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum ActionType {
+    /// One look at one component.
+    ProactiveHealthCheck,
+    /// A restart that verification saw help.
+    ServiceRestart,
+    /// A restart that could not be made, or did not help.
+    ServiceRestartFailed,
+    /// A rollback that verification saw help.
+    AutomaticRollback,
+    /// A rollback that could not be made, or did not help.
+    RollbackFailed,
+    DbConnectionRecovered,
+    DbRecoveryFailed,
+    MemoryLeakCleanup,
+    /// One evaluation of one policy.
+    ReconciliationCycle,
+    /// A person approved.
+    RemediationApproval,
+    /// A person rejected.
+    RemediationRejected,
+}
+
+impl ActionType {
+    /// The exact text in the column `action_type`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Who writes rows of this type. Derived, so that it cannot be wrong.
+    pub fn agent(self) -> Agent {
+        match self {
+            Self::ReconciliationCycle => Agent::SelfHealingReconciler,
+            Self::RemediationApproval | Self::RemediationRejected => Agent::EnhancedSelfHealing,
+            Self::ProactiveHealthCheck
+            | Self::ServiceRestart
+            | Self::ServiceRestartFailed
+            | Self::AutomaticRollback
+            | Self::RollbackFailed
+            | Self::DbConnectionRecovered
+            | Self::DbRecoveryFailed
+            | Self::MemoryLeakCleanup => Agent::SelfHealingSystem,
+        }
+    }
+
+    /// Something was done, or tried, to a component.
+    pub fn is_intervention(self) -> bool {
+        self.agent() == Agent::SelfHealingSystem && self != Self::ProactiveHealthCheck
+    }
+}
+
+/// The column `agent_name`. `LIKE '%self_healing%'` finds all three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Agent {
+    /// Checks and actions.
+    SelfHealingSystem,
+    /// Approvals and rejections.
+    EnhancedSelfHealing,
+    /// Cycles.
+    SelfHealingReconciler,
+}
+
+impl Agent {
+    /// The exact text in the column `agent_name`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// The column `unified_brain.metadata`. All four keys are always there; what does not apply is `null`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// `None` for a cycle, which is about a whole policy.
+    pub component: Option<String>,
+    pub policy: String,
+    pub namespace: String,
+    /// Name of the Remediation, for its rows.
+    pub remediation: Option<String>,
+}
+
+impl Metadata {
+    /// Of a look at a component.
+    pub fn component(namespace: impl Into<String>, policy: impl Into<String>, component: impl Into<String>) -> Self {
+        Self { component: Some(component.into()), ..Self::policy(namespace, policy) }
+    }
+
+    /// Of a cycle over a whole policy.
+    pub fn policy(namespace: impl Into<String>, policy: impl Into<String>) -> Self {
+        Self { component: None, policy: policy.into(), namespace: namespace.into(), remediation: None }
+    }
+
+    /// The same, as part of this Remediation.
+    pub fn of_remediation(mut self, name: impl Into<String>) -> Self {
+        self.remediation = Some(name.into());
+        self
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::json!({
+            "component": self.component,
+            "policy": self.policy,
+            "namespace": self.namespace,
+            "remediation": self.remediation,
+        })
+    }
+}
+
+/// A row of `unified_brain`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrainRow {
+    /// From [`row_id`], [`look_id`] or [`cycle_id`].
+    pub id: Uuid,
+    pub action: ActionType,
+    pub input: Value,
+    /// Of a check: `failure_probability` (0 to 1, left out when there is no forecast) and `status` (`Healthy`,
+    /// `Degraded`, `Unhealthy`, `Critical`, `Unknown`), which the accuracy query reads.
+    pub output: Value,
+    /// Of a check: it could be measured. Of an intervention: verification saw it help.
+    pub success: bool,
+    pub metadata: Metadata,
+    /// Kept in microseconds.
+    pub executed_at: Timestamp,
+}
+
+/// A row of `ai_proactive_health`: what one look at one component found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthRow {
+    /// From [`look_id`].
+    pub id: Uuid,
+    pub namespace: String,
+    pub policy: String,
+    pub component: String,
+    /// 0 to 100; `None`, and NULL in the table, when it could not be measured. Not finite is `None`.
+    pub score: Option<f64>,
+    /// `Improving`, `Stable` or `Declining`; `None` when there is too little history.
+    pub trend: Option<String>,
+    pub predicted_failure_time: Option<Timestamp>,
+    /// 0 to 1; `None` when there is no forecast.
+    pub failure_probability: Option<f64>,
+    /// By metric name, in the metric's own unit. What could not be measured is left out; not finite is left out too.
+    pub metrics: BTreeMap<String, f64>,
+    pub warnings: Vec<String>,
+    /// Of the look; both `created_at` and `updated_at`. Kept in microseconds.
+    pub at: Timestamp,
+}
+
+/// A row of `ai_rollback_history`. Give it the id of the action's row in `unified_brain`, so that the two join.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RollbackRow {
+    /// From [`row_id`].
+    pub id: Uuid,
+    pub component: String,
+    /// For example `deployment`.
+    pub rollback_type: String,
+    pub from_state: Value,
+    pub to_state: Value,
+    pub success: bool,
+    pub error_message: Option<String>,
+    /// Kept in microseconds.
+    pub executed_at: Timestamp,
+}
+
+/// A row of one of the three tables.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Row {
+    Brain(BrainRow),
+    Health(HealthRow),
+    Rollback(RollbackRow),
+}
+
+impl Row {
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::Brain(row) => row.id,
+            Self::Health(row) => row.id,
+            Self::Rollback(row) => row.id,
+        }
+    }
+
+    pub fn table(&self) -> &'static str {
+        match self {
+            Self::Brain(_) => "unified_brain",
+            Self::Health(_) => "ai_proactive_health",
+            Self::Rollback(_) => "ai_rollback_history",
+        }
+    }
+
+    /// About how much memory it takes, in bytes: exact enough to bound batches and the backlog.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Brain(row) => json_weight(&row.input) + json_weight(&row.output) + 128,
+                Self::Health(row) => {
+                    row.metrics.keys().map(|name| name.len() + 48).sum::<usize>()
+                        + row.warnings.iter().map(|text| text.len() + 24).sum::<usize>()
+                        + 128
+                }
+                Self::Rollback(row) => {
+                    json_weight(&row.from_state)
+                        + json_weight(&row.to_state)
+                        + row.error_message.as_ref().map_or(0, String::len)
+                        + 64
+                }
+            }
+    }
+}
+
+impl From<BrainRow> for Row {
+    fn from(row: BrainRow) -> Self {
+        Self::Brain(row)
+    }
+}
+
+impl From<HealthRow> for Row {
+    fn from(row: HealthRow) -> Self {
+        Self::Health(row)
+    }
+}
+
+impl From<RollbackRow> for Row {
+    fn from(row: RollbackRow) -> Self {
+        Self::Rollback(row)
+    }
+}
+
+impl HealthRow {
+    /// The column `metrics`: the readings, and whose they are.
+    pub(super) fn metrics_json(&self) -> Value {
+        let mut map: serde_json::Map<String, Value> = self
+            .metrics
+            .iter()
+            .filter(|(_, value)| value.is_finite())
+            .map(|(name, value)| (clean_text(name), Value::from(*value)))
+            .collect();
+        map.insert(COMPONENT_KEY.to_owned(), component_key(&self.namespace, &self.policy, &self.component).into());
+        Value::Object(map)
+    }
+
+    pub(super) fn warnings_json(&self) -> Value {
+        self.warnings.iter().map(|warning| clean_text(warning)).collect()
+    }
+}
+
+pub(super) fn component_key(namespace: &str, policy: &str, component: &str) -> String {
+    format!("{namespace}/{policy}/{component}")
+}
+
+/// Neither database can hold NUL in a text (Postgres refuses `\u0000` in jsonb, SQLite's JSON functions stop there),
+/// and a container's message may well hold one. A healing row must not be refused for that.
+pub(super) fn clean_text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+pub(super) fn clean_json(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(clean_text(text)),
+        Value::Array(items) => Value::Array(items.iter().map(clean_json).collect()),
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(key, item)| (clean_text(key), clean_json(item))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+pub(super) fn finite(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite())
+}
+
+/// Postgres keeps microseconds; cut here so that both databases and the ids agree.
+pub(super) fn microseconds(at: Timestamp) -> Timestamp {
+    at.round(jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor)).unwrap_or(at)
+}
+
+fn json_weight(value: &Value) -> usize {
+    // 32 is what one `Value` takes; a map's node about as much again.
+    32 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(json_weight).sum(),
+        Value::Object(map) => map.iter().map(|(key, item)| key.len() + 48 + json_weight(item)).sum(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use strum::IntoEnumIterator as _;
+
+    use super::*;
+
+    #[test]
+    fn the_eleven_action_types_and_their_agents() {
+        let all: Vec<_> = ActionType::iter().map(|action| (action.as_str(), action.agent().as_str())).collect();
+        assert_eq!(
+            all,
+            [
+                ("proactive_health_check", "self_healing_system"),
+                ("service_restart", "self_healing_system"),
+                ("service_restart_failed", "self_healing_system"),
+                ("automatic_rollback", "self_healing_system"),
+                ("rollback_failed", "self_healing_system"),
+                ("db_connection_recovered", "self_healing_system"),
+                ("db_recovery_failed", "self_healing_system"),
+                ("memory_leak_cleanup", "self_healing_system"),
+                ("reconciliation_cycle", "self_healing_reconciler"),
+                ("remediation_approval", "enhanced_self_healing"),
+                ("remediation_rejected", "enhanced_self_healing"),
+            ]
+        );
+        assert!(Agent::iter().all(|agent| agent.as_str().contains("self_healing")));
+    }
+
+    #[test]
+    fn ids_are_stable_and_tell_things_apart() {
+        let at: Timestamp = "2026-11-22T10:00:00.000001Z".parse().unwrap();
+        // Pinned: rows written by an older version must keep their ids.
+        assert_eq!(row_id("u1", "action").to_string(), row_id("u1", "action").to_string());
+        let ids = [
+            row_id("u1", "action"),
+            row_id("u1", "approval"),
+            row_id("u2", "action"),
+            look_id("shop", "web", "api", at),
+            look_id("shop", "we", "bapi", at),
+            look_id("shop", "web", "api", at + jiff::SignedDuration::from_micros(1)),
+            cycle_id("shop", "web", at),
+        ];
+        let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        // Nanoseconds are not kept by the databases, so they do not make another look.
+        assert_eq!(
+            look_id("shop", "web", "api", at),
+            look_id("shop", "web", "api", at + jiff::SignedDuration::from_nanos(999))
+        );
+    }
+
+    #[test]
+    fn nul_is_replaced_everywhere_in_json() {
+        assert_eq!(
+            clean_json(&json!({"a\0": ["b\0", {"c": "\0"}], "n": 1})),
+            json!({"a\u{fffd}": ["b\u{fffd}", {"c": "\u{fffd}"}], "n": 1})
+        );
+    }
+}

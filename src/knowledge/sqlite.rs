@@ -1,0 +1,241 @@
+//! SQLite: the embedded default, one file, any number of operators on one machine.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection as _, Executor as _};
+
+use super::database::{Backend, Fetched, Look};
+use super::error::{LedgerError, LedgerReason};
+use super::queries::Query;
+use super::row::{Row, clean_json, clean_text, finite, microseconds};
+use super::schema::{self, Dialect, FoundColumn, FoundTable};
+
+/// How long a statement waits for another writer. Below the limits of `record` and of a probe, so that they can say
+/// "busy" instead of "timed out".
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// `?1` is a JSON array of table names.
+const LOOK_COLUMNS: &str = r#"
+    SELECT t.value AS table_name, c.name AS column_name, c.type AS column_type,
+           c."notnull" AND c.dflt_value IS NULL AS demanding
+    FROM json_each(?1) AS t JOIN pragma_table_info(t.value) AS c"#;
+
+const LOOK_TABLES: &str = r#"
+    SELECT t.value AS table_name,
+           (SELECT group_concat(name) FROM pragma_table_info(t.value) WHERE pk > 0) IS 'id'
+           OR EXISTS (
+               SELECT 1 FROM pragma_index_list(t.value) AS i
+               WHERE i."unique" AND NOT i.partial
+                     AND (SELECT group_concat(name) FROM pragma_index_info(i.name)) IS 'id'
+           ) AS id_is_unique,
+           TRUE AS may_insert, TRUE AS may_select
+    FROM json_each(?1) AS t"#;
+
+const INSERT_BRAIN: &str = "
+    INSERT INTO unified_brain
+        (id, agent_name, action_type, input_data, output_data, success, metadata, executed_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT (id) DO NOTHING";
+
+const INSERT_HEALTH: &str = "
+    INSERT INTO ai_proactive_health
+        (id, component, health_score, trend, predicted_failure_time, failure_probability, metrics, warnings,
+         created_at, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
+    ON CONFLICT (id) DO NOTHING";
+
+const INSERT_ROLLBACK: &str = "
+    INSERT INTO ai_rollback_history
+        (id, component, rollback_type, from_state, to_state, success, error_message, executed_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT (id) DO NOTHING";
+
+const HISTORY: &str = "
+    SELECT created_at, health_score, metrics FROM ai_proactive_health
+    WHERE metrics ->> 'panacea.dev/component' = ?1 AND health_score IS NOT NULL
+    ORDER BY created_at DESC LIMIT ?2";
+
+pub(super) struct Sqlite {
+    path: PathBuf,
+    options: SqliteConnectOptions,
+    place: String,
+}
+
+impl Sqlite {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            // Readers never wait for the writer, and the writer never for them.
+            .journal_mode(SqliteJournalMode::Wal)
+            // WAL with NORMAL may lose the last commits with the power; `record` promises otherwise.
+            .synchronous(SqliteSynchronous::Full);
+        let place = format!("SQLite file {}", path.display());
+        Self { path, options, place }
+    }
+
+    async fn look(connection: &mut SqliteConnection) -> Result<(Vec<FoundColumn>, Vec<FoundTable>), sqlx::Error> {
+        let names = serde_json::json!(schema::TABLES).to_string();
+        let columns = sqlx::query_as(LOOK_COLUMNS).bind(&names).fetch_all(&mut *connection).await?;
+        let tables = sqlx::query_as(LOOK_TABLES).bind(&names).fetch_all(&mut *connection).await?;
+        Ok((columns, tables))
+    }
+
+    async fn create(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        // Another starter may have been here while we waited.
+        let (columns, _) = Self::look(&mut transaction).await?;
+        for table in schema::missing(&columns) {
+            for statement in schema::statements(Dialect::Sqlite, table) {
+                transaction.execute(*statement).await?;
+            }
+            tracing::info!(table, "ledger: table made in {}", self.place);
+        }
+        transaction.commit().await
+    }
+}
+
+impl Backend for Sqlite {
+    type Connection = SqliteConnection;
+
+    fn options(&self) -> &SqliteConnectOptions {
+        &self.options
+    }
+
+    fn sort(&self, error: &sqlx::Error) -> LedgerError {
+        LedgerError::from_sqlx(error, &self.place)
+    }
+
+    /// The file's inode: a connection to a file that was removed or replaced goes on writing into nowhere. It cannot be
+    /// given to another file while such a connection holds it.
+    async fn ready_place(&self) -> Result<u64, LedgerError> {
+        if let Ok(file) = tokio::fs::metadata(&self.path).await {
+            return Ok(file.ino());
+        }
+        if let Some(folder) = self.path.parent() {
+            tokio::fs::create_dir_all(folder).await.map_err(|error| {
+                let reason = match error.kind() {
+                    ErrorKind::PermissionDenied => LedgerReason::Forbidden,
+                    ErrorKind::ReadOnlyFilesystem => LedgerReason::ReadOnly,
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => LedgerReason::Full,
+                    _ => LedgerReason::Unreachable,
+                };
+                LedgerError::new(reason, format!("{}: its folder cannot be made: {error}", self.place))
+            })?;
+        }
+        Ok(0)
+    }
+
+    async fn check(&self, connection: &mut SqliteConnection) -> Result<(), LedgerError> {
+        let (mut columns, mut tables) = Self::look(connection).await.map_err(|error| self.sort(&error))?;
+        if !schema::missing(&columns).is_empty() {
+            self.create(connection).await.map_err(|error| self.sort(&error))?;
+            (columns, tables) = Self::look(connection).await.map_err(|error| self.sort(&error))?;
+        }
+        schema::judge(Dialect::Sqlite, &columns, &tables)
+    }
+
+    async fn insert(&self, connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, LedgerError> {
+        insert(connection, rows).await.map_err(|error| self.sort(&error))
+    }
+
+    async fn history(
+        &self,
+        connection: &mut SqliteConnection,
+        component_key: &str,
+        limit: i64,
+    ) -> Result<Vec<Look>, LedgerError> {
+        let looks: Vec<(String, f64, String)> = sqlx::query_as(HISTORY)
+            .bind(component_key)
+            .bind(limit)
+            .fetch_all(connection)
+            .await
+            .map_err(|error| self.sort(&error))?;
+        let read = |(at, score, metrics): (String, f64, String)| {
+            let at: Timestamp = at.parse().map_err(|_| self.unreadable("created_at"))?;
+            let metrics = serde_json::from_str(&metrics).map_err(|_| self.unreadable("metrics"))?;
+            Ok((at, score, metrics))
+        };
+        looks.into_iter().map(read).collect()
+    }
+
+    async fn fetch<T: Fetched>(&self, connection: &mut SqliteConnection, query: Query) -> Result<Vec<T>, LedgerError> {
+        sqlx::query_as(query.sqlite).fetch_all(connection).await.map_err(|error| self.sort(&error))
+    }
+}
+
+impl Sqlite {
+    fn unreadable(&self, column: &str) -> LedgerError {
+        let message = format!("{}: a row of ai_proactive_health has an unreadable {column}", self.place);
+        LedgerError::new(LedgerReason::Failed, message)
+    }
+}
+
+async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, sqlx::Error> {
+    // IMMEDIATE takes the write lock at once: a transaction that begins as a reader cannot wait for it later.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut new = 0;
+    for row in rows {
+        let query = match row {
+            Row::Brain(row) => sqlx::query(INSERT_BRAIN)
+                .bind(row.id.to_string())
+                .bind(row.action.agent().as_str())
+                .bind(row.action.as_str())
+                .bind(clean_json(&row.input).to_string())
+                .bind(clean_json(&row.output).to_string())
+                .bind(row.success)
+                .bind(clean_json(&row.metadata.json()).to_string())
+                .bind(moment(row.executed_at)),
+            Row::Health(row) => sqlx::query(INSERT_HEALTH)
+                .bind(row.id.to_string())
+                .bind(clean_text(&row.component))
+                .bind(finite(row.score))
+                .bind(row.trend.as_deref().map(clean_text))
+                .bind(row.predicted_failure_time.map(moment))
+                .bind(finite(row.failure_probability))
+                .bind(row.metrics_json().to_string())
+                .bind(row.warnings_json().to_string())
+                .bind(moment(row.at)),
+            Row::Rollback(row) => sqlx::query(INSERT_ROLLBACK)
+                .bind(row.id.to_string())
+                .bind(clean_text(&row.component))
+                .bind(clean_text(&row.rollback_type))
+                .bind(clean_json(&row.from_state).to_string())
+                .bind(clean_json(&row.to_state).to_string())
+                .bind(row.success)
+                .bind(row.error_message.as_deref().map(clean_text))
+                .bind(moment(row.executed_at)),
+        };
+        new += query.execute(&mut *transaction).await?.rows_affected();
+    }
+    transaction.commit().await?;
+    Ok(new)
+}
+
+/// RFC 3339 in UTC with always six digits, so that texts sort as times do; `datetime()` and `strftime()` read it.
+fn moment(at: Timestamp) -> String {
+    microseconds(at).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_sort_as_text() {
+        let texts: Vec<String> = ["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.000001999Z", "2026-11-22T10:00:00.5Z"]
+            .map(|at| moment(at.parse().unwrap()))
+            .into();
+        assert_eq!(
+            texts,
+            ["2026-11-22T10:00:00.000000Z", "2026-11-22T10:00:00.000001Z", "2026-11-22T10:00:00.500000Z"]
+        );
+        assert!(texts.is_sorted());
+    }
+}

@@ -1,3 +1,4 @@
 //! Panacea.
 pub mod analyze;
 pub mod api;
+pub mod platforms;

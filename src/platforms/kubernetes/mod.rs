@@ -5,9 +5,19 @@
 
 mod act;
 mod act_error;
+mod facts;
+mod faults;
+mod gitops;
 mod index;
+mod store;
+mod template;
 pub mod watch;
+mod workload;
 
 pub use act::{Kubernetes, Outcome};
 pub use act_error::ActError;
-pub use index::{Changed, ClusterIndex};
+pub use facts::REVISION;
+pub use index::{Changed, ClusterIndex, STALE_AFTER_S};
+pub use store::Kind;
+pub use template::{TEMPLATE_HASH, digest};
+pub use workload::PodsPattern;

@@ -55,3 +55,40 @@ impl ActError {
         matches!(self, Self::Conflict { .. } | Self::Unreachable(_) | Self::Timeout { .. })
     }
 }
+
+/// A request, for messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    verb: &'static str,
+    resource: &'static str,
+}
+
+pub(super) const GET_DEPLOYMENT: Call = Call { verb: "get", resource: "deployments" };
+pub(super) const LIST_SETS: Call = Call { verb: "list", resource: "replicasets" };
+pub(super) const PATCH_DEPLOYMENT: Call = Call { verb: "patch", resource: "deployments" };
+
+impl Call {
+    pub(super) fn timeout(self, limit: std::time::Duration) -> ActError {
+        ActError::Timeout { verb: self.verb, resource: self.resource, seconds: limit.as_secs() }
+    }
+
+    /// What an answer of the API server means for us.
+    pub(super) fn failed(self, error: &kube::Error) -> ActError {
+        let Self { verb, resource } = self;
+        let kube::Error::Api(status) = error else {
+            return ActError::Unreachable(error.to_string());
+        };
+        let message = status.message.clone();
+        match status.code {
+            // An admission webhook says no with 403 as well, and no change of RBAC would help.
+            403 if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
+                ActError::Rejected(message)
+            }
+            401 | 403 => ActError::Forbidden { verb, resource, message },
+            404 => ActError::NotFound(message),
+            409 => ActError::Conflict { tries: 1 },
+            429 | 500..=599 => ActError::Unreachable(format!("HTTP {}: {message}", status.code)),
+            _ => ActError::Rejected(format!("HTTP {}: {message}", status.code)),
+        }
+    }
+}

@@ -214,7 +214,13 @@ impl ClusterIndex {
         let mut inner = self.write();
         let watch = inner.watches.entry((kind, scope.to_owned())).or_default();
         let since = watch.failing.as_ref().map_or(now, |failing| failing.since);
+        let first = watch.failing.is_none();
         watch.failing = Some(Failing { since, forbidden, message });
+        if first && forbidden && kind == Kind::Nodes {
+            // Nothing waits for nodes any more.
+            let touched = inner.store.all(scope);
+            self.tell(&inner, touched);
+        }
     }
 
     fn update(&self, change: impl FnOnce(&mut Store) -> Touched) {

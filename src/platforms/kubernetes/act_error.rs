@@ -1,0 +1,94 @@
+/// Why a rollback or a restart was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActError {
+    /// `spec.paused`: a person stopped the rollout, and a write would do nothing or surprise them.
+    #[error("{0} is paused; resume it with kubectl rollout resume")]
+    Paused(String),
+    /// A GitOps controller would undo the write.
+    #[error("{0} owns the template and would undo a rollback; revert the release in its source")]
+    GitOpsOwned(String),
+    /// The ReplicaSet to go back to was removed (`revisionHistoryLimit`) or holds another template now.
+    #[error("the template to go back to is gone: {0}")]
+    TargetGone(String),
+    /// The Deployment does not exist, or is being deleted.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The Deployment runs another template than the one that was judged: a release was made meanwhile.
+    #[error("the template changed meanwhile: judged {expected}, found {found}; nothing was written")]
+    Superseded { expected: String, found: String },
+    #[error("not allowed to {verb} {resource}: {message}")]
+    Forbidden { verb: &'static str, resource: &'static str, message: String },
+    /// Somebody else's writes won every try.
+    #[error("{tries} tries lost against other writers")]
+    Conflict { tries: u32 },
+    /// Connection, DNS, TLS, 429 or 5xx.
+    #[error("the API server could not be reached or failed: {0}")]
+    Unreachable(String),
+    /// The time limit passed. Whether the last write was made is not known: asking again tells.
+    #[error("no answer within {seconds} s while trying to {verb} {resource}")]
+    Timeout { verb: &'static str, resource: &'static str, seconds: u64 },
+    /// Admission or validation said no; the same write would be refused again.
+    #[error("the API server refused the write: {0}")]
+    Rejected(String),
+}
+
+impl ActError {
+    /// CamelCase, from a closed set: for conditions, events and metric labels.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Paused(_) => "Paused",
+            Self::GitOpsOwned(_) => "GitOpsOwned",
+            Self::TargetGone(_) => "TargetGone",
+            Self::NotFound(_) => "NotFound",
+            Self::Superseded { .. } => "Superseded",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::Conflict { .. } => "Conflict",
+            Self::Unreachable(_) => "Unreachable",
+            Self::Timeout { .. } => "Timeout",
+            Self::Rejected(_) => "Rejected",
+        }
+    }
+
+    /// The same call may succeed later with nobody changing anything. Both actions are safe to repeat: they find out
+    /// by themselves that they were done already.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::Unreachable(_) | Self::Timeout { .. })
+    }
+}
+
+/// A request, for messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    verb: &'static str,
+    resource: &'static str,
+}
+
+pub(super) const GET_DEPLOYMENT: Call = Call { verb: "get", resource: "deployments" };
+pub(super) const LIST_SETS: Call = Call { verb: "list", resource: "replicasets" };
+pub(super) const PATCH_DEPLOYMENT: Call = Call { verb: "patch", resource: "deployments" };
+
+impl Call {
+    pub(super) fn timeout(self, limit: std::time::Duration) -> ActError {
+        ActError::Timeout { verb: self.verb, resource: self.resource, seconds: limit.as_secs() }
+    }
+
+    /// What an answer of the API server means for us.
+    pub(super) fn failed(self, error: &kube::Error) -> ActError {
+        let Self { verb, resource } = self;
+        let kube::Error::Api(status) = error else {
+            return ActError::Unreachable(error.to_string());
+        };
+        let message = status.message.clone();
+        match status.code {
+            // An admission webhook says no with 403 as well, and no change of RBAC would help.
+            403 if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
+                ActError::Rejected(message)
+            }
+            401 | 403 => ActError::Forbidden { verb, resource, message },
+            404 => ActError::NotFound(message),
+            409 => ActError::Conflict { tries: 1 },
+            429 | 500..=599 => ActError::Unreachable(format!("HTTP {}: {message}", status.code)),
+            _ => ActError::Rejected(format!("HTTP {}: {message}", status.code)),
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What the watches know, in a form that answers at once.
+//!
+//! Plain synchronous methods behind one lock: apply an object and look. Nothing here waits, and a look at a Deployment
+//! of ten pods takes a few microseconds.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{Node, Pod},
+};
+use kube::ResourceExt as _;
+use tokio::sync::broadcast;
+
+use super::{
+    facts::{DeploymentFacts, PodFacts, ReplicaSetFacts, node_ready},
+    store::{Kind, Store, Touched},
+    workload::{Current, PodsPattern},
+};
+use crate::analyze::observation::{Measured, UnknownReason, Unmeasured, Workload};
+
+/// How long a watch may be failing, in seconds, before what it last said is no measurement any more. Longer than a
+/// rolling restart of a control plane's API server, which takes a few seconds.
+pub const STALE_AFTER_S: i64 = 30;
+/// Changes that wait for a slow receiver; it is told when some were dropped. Twice the Deployments of a big cluster.
+const CHANGES: usize = 4096;
+
+/// A Deployment about which something that matters to its health changed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Changed {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+/// What the watches know. Shared by the tasks that feed it and everybody who looks.
+pub struct ClusterIndex {
+    inner: RwLock<Inner>,
+    changes: broadcast::Sender<Changed>,
+}
+
+#[derive(Default)]
+struct Inner {
+    store: Store,
+    /// The namespaces that are watched; empty: all. None until the watches were started.
+    namespaces: Option<Vec<String>>,
+    /// By kind and scope (a namespace; empty: all).
+    watches: HashMap<(Kind, String), Watch>,
+}
+
+/// How one watch is doing.
+#[derive(Default)]
+struct Watch {
+    /// Its first listing is complete.
+    synced: bool,
+    /// The listing that is under way.
+    listing: u32,
+    failing: Option<Failing>,
+}
+
+struct Failing {
+    since: Timestamp,
+    /// The API server said 403: it will not get better by itself.
+    forbidden: bool,
+    message: String,
+}
+
+impl Default for ClusterIndex {
+    fn default() -> Self {
+        Self { inner: RwLock::default(), changes: broadcast::channel(CHANGES).0 }
+    }
+}
+
+impl ClusterIndex {
+    /// A receiver of what changes from now on. Nothing is told before the first listings are complete; then every
+    /// Deployment is, once. A receiver that lags (`RecvError::Lagged`) should look at everything.
+    ///
+    /// What only time brings about (a pod that has been unready for too long) is not told: the policy's interval is
+    /// there for that.
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.changes.subscribe()
+    }
+
+    /// The state of a Deployment, or why it is not known: TargetNotFound, Unsettled (caches are filling, or the
+    /// deployment controller has not caught up), Forbidden, Unreachable (a watch has been failing for over
+    /// [`STALE_AFTER_S`]), NotConfigured (the namespace is not watched).
+    pub fn workload(&self, namespace: &str, name: &str) -> Measured<Workload> {
+        self.workload_at(namespace, name, Timestamp::now())
+    }
+
+    /// The same with the time given.
+    pub fn workload_at(&self, namespace: &str, name: &str, now: Timestamp) -> Measured<Workload> {
+        let inner = self.read();
+        let current = inner.usable(namespace, now).and_then(|()| Current::find(&inner.store, namespace, name));
+        match current {
+            Ok(current) => Measured::Known(current.workload(|node| inner.node_lost(node), now)),
+            Err(why) => Measured::Unknown(why),
+        }
+    }
+
+    /// A regular expression of the Deployment's pods: `NAME-HASH-.*` for every ReplicaSet that has pods, so that it
+    /// stays short with 1,000 pods. With `of_release` only the newest template's, where names tell these apart.
+    ///
+    /// # Errors
+    /// As for [`Self::workload`], and NoData when there is no such pod.
+    pub fn pods_pattern(&self, namespace: &str, name: &str, of_release: bool) -> Result<PodsPattern, Unmeasured> {
+        let inner = self.read();
+        inner.usable(namespace, Timestamp::now())?;
+        Current::find(&inner.store, namespace, name)?.pods_pattern(of_release)
+    }
+
+    /// Every watch has completed its first listing, or was refused: there is something to say about every workload.
+    pub fn ready(&self) -> bool {
+        let inner = self.read();
+        inner.namespaces.is_some()
+            && inner
+                .watches
+                .values()
+                .all(|watch| watch.synced || watch.failing.as_ref().is_some_and(|failing| failing.forbidden))
+    }
+
+    pub fn apply_deployment(&self, deployment: &Deployment) {
+        let facts = DeploymentFacts::new(deployment);
+        self.update(|store| store.put_deployment(&namespace(deployment), &deployment.name_any(), Some(facts)));
+    }
+
+    pub fn delete_deployment(&self, deployment: &Deployment) {
+        self.update(|store| store.put_deployment(&namespace(deployment), &deployment.name_any(), None));
+    }
+
+    pub fn apply_replica_set(&self, set: &ReplicaSet) {
+        let facts = ReplicaSetFacts::new(set);
+        self.update(|store| store.put_set(&namespace(set), &set.name_any(), facts));
+    }
+
+    pub fn delete_replica_set(&self, set: &ReplicaSet) {
+        self.update(|store| store.put_set(&namespace(set), &set.name_any(), None));
+    }
+
+    pub fn apply_pod(&self, pod: &Pod) {
+        self.apply_pod_at(pod, Timestamp::now());
+    }
+
+    /// The same with the time given, which counts as the first sight of a trouble.
+    pub fn apply_pod_at(&self, pod: &Pod, now: Timestamp) {
+        let (namespace, name) = (namespace(pod), pod.name_any());
+        self.update(|store| {
+            let facts = PodFacts::new(pod, store.pod(&namespace, &name), now);
+            store.put_pod(&namespace, &name, facts)
+        });
+    }
+
+    pub fn delete_pod(&self, pod: &Pod) {
+        self.update(|store| store.put_pod(&namespace(pod), &pod.name_any(), None));
+    }
+
+    pub fn apply_node(&self, node: &Node) {
+        self.update(|store| store.put_node(&node.name_any(), Some(node_ready(node))));
+    }
+
+    pub fn delete_node(&self, node: &Node) {
+        self.update(|store| store.put_node(&node.name_any(), None));
+    }
+
+    /// The watches are about to start; empty: all namespaces. Until then every look is Unsettled.
+    pub fn watching(&self, namespaces: &[String]) {
+        let mut inner = self.write();
+        for scope in scopes(namespaces) {
+            for kind in [Kind::Deployments, Kind::ReplicaSets, Kind::Pods] {
+                inner.watches.entry((kind, scope.clone())).or_default();
+            }
+        }
+        inner.watches.entry((Kind::Nodes, String::new())).or_default();
+        inner.namespaces = Some(namespaces.to_vec());
+    }
+
+    /// A full listing of what a watch sees begins: until [`Self::listed`], objects are applied as ever.
+    pub fn listing(&self, kind: Kind, scope: &str) {
+        let mut inner = self.write();
+        let epoch = inner.store.begin();
+        inner.watches.entry((kind, scope.to_owned())).or_default().listing = epoch;
+    }
+
+    /// The listing is complete: what it did not contain is gone.
+    pub fn listed(&self, kind: Kind, scope: &str) {
+        let mut inner = self.write();
+        let watch = inner.watches.entry((kind, scope.to_owned())).or_default();
+        let (since, first) = (watch.listing, !watch.synced);
+        watch.synced = true;
+        let mut touched = inner.store.sweep(kind, scope, since);
+        if first {
+            touched.append(&mut inner.store.all(scope));
+        }
+        self.tell(&inner, touched);
+        drop(inner);
+        self.watch_works(kind, scope);
+    }
+
+    /// The API server answers this watch.
+    pub fn watch_works(&self, kind: Kind, scope: &str) {
+        let mut inner = self.write();
+        let recovered = inner.watches.get_mut(&(kind, scope.to_owned())).and_then(|watch| watch.failing.take());
+        if recovered.is_some() {
+            let touched = inner.store.all(scope);
+            self.tell(&inner, touched);
+        }
+    }
+
+    /// This watch does not get through. `forbidden`: the API server said 403.
+    pub fn watch_fails(&self, kind: Kind, scope: &str, forbidden: bool, message: String, now: Timestamp) {
+        let mut inner = self.write();
+        let watch = inner.watches.entry((kind, scope.to_owned())).or_default();
+        let since = watch.failing.as_ref().map_or(now, |failing| failing.since);
+        let first = watch.failing.is_none();
+        watch.failing = Some(Failing { since, forbidden, message });
+        if first && forbidden && kind == Kind::Nodes {
+            // Nothing waits for nodes any more.
+            let touched = inner.store.all(scope);
+            self.tell(&inner, touched);
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Store) -> Touched) {
+        let mut inner = self.write();
+        let touched = change(&mut inner.store);
+        self.tell(&inner, touched);
+    }
+
+    /// Sends while the lock is held, so that changes arrive in their order; sending never waits.
+    fn tell(&self, inner: &Inner, touched: Touched) {
+        for (namespace, name) in touched {
+            if inner.synced(&namespace) {
+                // Nobody listening is fine.
+                let _ = self.changes.send(Changed { namespace, name });
+            }
+        }
+    }
+
+    // Facts are plain data, replaced whole: a panic elsewhere cannot leave them half written.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The watches that a workload of this namespace stands on, nodes apart.
+    fn watches(&self, namespace: &str) -> impl Iterator<Item = (Kind, Option<&Watch>)> {
+        let scope = match &self.namespaces {
+            Some(namespaces) if !namespaces.is_empty() => namespace.to_owned(),
+            _ => String::new(),
+        };
+        [Kind::Deployments, Kind::ReplicaSets, Kind::Pods]
+            .into_iter()
+            .map(move |kind| (kind, self.watches.get(&(kind, scope.clone()))))
+    }
+
+    fn nodes(&self) -> Option<&Watch> {
+        self.watches.get(&(Kind::Nodes, String::new()))
+    }
+
+    fn synced(&self, namespace: &str) -> bool {
+        self.watches(namespace).all(|(_, watch)| watch.is_some_and(|watch| watch.synced))
+    }
+
+    /// Whether what is stored about a namespace may be taken as the truth.
+    fn usable(&self, namespace: &str, now: Timestamp) -> Result<(), Unmeasured> {
+        let filling = |kind: Kind| {
+            Unmeasured::new(UnknownReason::Unsettled, format!("the first listing of {kind} is not complete yet"))
+        };
+        match &self.namespaces {
+            None => return Err(Unmeasured::new(UnknownReason::Unsettled, "the watches were not started yet")),
+            Some(watched) if !watched.is_empty() && !watched.iter().any(|watched| watched == namespace) => {
+                return Err(Unmeasured::new(
+                    UnknownReason::NotConfigured,
+                    format!("the operator does not watch namespace {namespace}; it watches {}", watched.join(", ")),
+                ));
+            }
+            Some(_) => {}
+        }
+        for (kind, watch) in self.watches(namespace) {
+            let Some(watch) = watch else { return Err(filling(kind)) };
+            match &watch.failing {
+                Some(failing) if failing.forbidden => {
+                    return Err(Unmeasured::new(
+                        UnknownReason::Forbidden,
+                        format!("not allowed to watch {kind}: {}", failing.message),
+                    ));
+                }
+                Some(failing) if now.duration_since(failing.since) > SignedDuration::from_secs(STALE_AFTER_S) => {
+                    return Err(Unmeasured::new(
+                        UnknownReason::Unreachable,
+                        format!("the watch of {kind} has been failing since {:.0}: {}", failing.since, failing.message),
+                    ));
+                }
+                _ if !watch.synced => return Err(filling(kind)),
+                _ => {}
+            }
+        }
+        // Without the right to see nodes all count as ready; but while they are only late, a pod on a lost node would
+        // look like a fault.
+        match self.nodes() {
+            Some(nodes) if !nodes.synced && !nodes.failing.as_ref().is_some_and(|failing| failing.forbidden) => {
+                Err(filling(Kind::Nodes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Not ready, or gone; never so when nodes cannot be seen.
+    fn node_lost(&self, name: &str) -> bool {
+        let visible = self
+            .nodes()
+            .is_some_and(|nodes| nodes.synced && !nodes.failing.as_ref().is_some_and(|failing| failing.forbidden));
+        visible && !self.store.nodes.get(name).is_some_and(|node| node.facts)
+    }
+}
+
+/// What one watch of each kind covers.
+pub(super) fn scopes(namespaces: &[String]) -> Vec<String> {
+    if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() }
+}
+
+fn namespace(object: &impl kube::Resource) -> String {
+    object.meta().namespace.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! Kubernetes: what the watches know ([`ClusterIndex`]), the tasks that feed it ([`watch`]), and the two things that
+//! are done to a Deployment ([`Kubernetes::rollback`], [`Kubernetes::restart`]).
+//!
+//! Looking uses the index and costs the API server nothing; acting never trusts it and reads live.
+
+mod act;
+mod act_error;
+mod facts;
+mod faults;
+mod gitops;
+mod index;
+mod store;
+mod template;
+pub mod watch;
+mod workload;
+
+pub use act::{Kubernetes, Outcome};
+pub use act_error::ActError;
+pub use facts::REVISION;
+pub use index::{Changed, ClusterIndex, STALE_AFTER_S};
+pub use store::Kind;
+pub use template::{TEMPLATE_HASH, digest};
+pub use workload::PodsPattern;

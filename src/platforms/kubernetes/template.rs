@@ -1,0 +1,107 @@
+//! When two pod templates are the same thing.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::api::RESTARTED_AT;
+
+/// Label that the deployment controller adds to a ReplicaSet's template and pods.
+pub const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Fixed for ever: digests are kept in the ledger and in Remediations across versions of the operator.
+const NAMESPACE: Uuid = Uuid::from_u128(0x7d0f_6a0e_52c4_4a53_9b1c_1e3c_86aa_60d5);
+
+/// The same for a Deployment's template and for its ReplicaSet's, and unchanged by `kubectl rollout restart`.
+///
+/// UUID version 5 (SHA-1) of the JSON with sorted keys, without the annotation `kubectl.kubernetes.io/restartedAt` and
+/// the label `pod-template-hash`. Not for security.
+pub fn digest(template: &PodTemplateSpec) -> Uuid {
+    let mut template = template.clone();
+    if let Some(metadata) = &mut template.metadata {
+        let drop = |map: &mut Option<std::collections::BTreeMap<String, String>>, key: &str| {
+            if let Some(entries) = map {
+                entries.remove(key);
+                if entries.is_empty() {
+                    *map = None;
+                }
+            }
+        };
+        drop(&mut metadata.annotations, RESTARTED_AT);
+        drop(&mut metadata.labels, TEMPLATE_HASH);
+        // Decoded from `null` by some clients' writes; never meaningful in a template.
+        metadata.creation_timestamp = None;
+    }
+    let mut text = String::with_capacity(2048);
+    // These types always have a JSON form; were it otherwise, two templates would count as equal only if both failed.
+    canonical(&serde_json::to_value(&template).unwrap_or_default(), &mut text);
+    Uuid::new_v5(&NAMESPACE, text.as_bytes())
+}
+
+/// Keys sorted, whatever features of serde_json some dependency switches on.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            out.push('{');
+            for (key, value) in entries {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                canonical(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(a: Value, b: Value, equal: bool) {
+        let parse = |value: Value| -> PodTemplateSpec { serde_json::from_value(value).unwrap() };
+        assert_eq!(digest(&parse(a.clone())) == digest(&parse(b.clone())), equal, "{a}\n{b}");
+    }
+
+    #[test]
+    fn restarts_and_the_hash_label_do_not_count() {
+        let plain =
+            json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+        let mut of_replica_set = plain.clone();
+        of_replica_set["metadata"]["labels"][TEMPLATE_HASH] = "abc".into();
+        of_replica_set["metadata"]["creationTimestamp"] = Value::Null;
+        check(plain.clone(), of_replica_set, true);
+        let mut restarted = plain.clone();
+        restarted["metadata"]["annotations"] = json!({RESTARTED_AT: "2026-01-01T00:00:00Z"});
+        check(plain.clone(), restarted, true);
+        let mut annotated = plain.clone();
+        annotated["metadata"]["annotations"] = json!({"checksum/config": "1"});
+        check(plain.clone(), annotated, false);
+        let mut image = plain.clone();
+        image["spec"]["containers"][0]["image"] = "i:2".into();
+        check(plain, image, false);
+    }
+
+    #[test]
+    fn a_digest_never_changes_between_versions() {
+        let template: PodTemplateSpec = serde_json::from_value(json!({
+            "metadata": {"labels": {"app": "a", "b": "c"}},
+            "spec": {"containers": [{"name": "c", "image": "i:1"}]},
+        }))
+        .unwrap();
+        insta::assert_snapshot!(digest(&template).to_string(), @"");
+    }
+}

@@ -1,0 +1,208 @@
+//! The watches that feed the index.
+//!
+//! Flow of each: list in pages → watch from there, reconnecting every [`WATCH_S`] → after an error, back off and go on
+//! from the last version; list anew only when the API server no longer has that version (410).
+//!
+//! kube's own `watcher` is not used, for two reasons. It says nothing when it has got through again after an error, so
+//! "failing for 30 s" could not be told from "quiet since it recovered". And its requests have no time limit: one that
+//! hangs on a dead connection would leave stale facts looking fresh.
+//!
+//! Guarantees: an object deleted while nobody watched is removed at the end of the next listing; a connection that died
+//! silently is noticed within [`WATCH_S`] + [`SILENCE_MARGIN`] + [`START_LIMIT`].
+
+use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures::{StreamExt as _, future::join_all};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{Node, Pod},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{ClusterIndex, index::scopes, store::Kind};
+
+/// Objects in one page of a listing; client-go's default.
+const PAGE: u32 = 500;
+/// For one page. Pages of 500 pods are about 5 MB.
+const LIST_LIMIT: Duration = Duration::from_secs(15);
+/// For the API server to begin its answer to a watch.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// The API server ends a watch after this many seconds and we begin the next one from where it ended. Short, because
+/// only then is it known that the connection was alive; four watches of it cost one small request every 6 s.
+const WATCH_S: u32 = 25;
+/// How much later than that the end may arrive.
+const SILENCE_MARGIN: Duration = Duration::from_secs(3);
+/// The longest wait between tries, before jitter: after an outage of the API server everything is seen again soon.
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
+/// The first wait, before jitter.
+const MIN_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Feeds the index until `shutdown`. `namespaces` empty: all of them. Nodes are watched in any case; being refused
+/// those alone costs only the distinction of pods on lost nodes.
+pub async fn run(client: Client, namespaces: Vec<String>, index: Arc<ClusterIndex>, shutdown: CancellationToken) {
+    index.watching(&namespaces);
+    let index = &*index;
+    let workloads = scopes(&namespaces).into_iter().map(|scope| {
+        let client = client.clone();
+        async move {
+            tokio::join!(
+                keep::<Deployment>(scoped(&client, &scope), &scope, index),
+                keep::<ReplicaSet>(scoped(&client, &scope), &scope, index),
+                keep::<Pod>(scoped(&client, &scope), &scope, index),
+            )
+        }
+    });
+    let nodes = keep::<Node>(Api::all(client.clone()), "", index);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        _ = futures::future::join(join_all(workloads), nodes) => {}
+    }
+}
+
+/// A kind that the index takes.
+trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {
+    const KIND: Kind;
+    fn apply(&self, index: &ClusterIndex);
+    fn delete(&self, index: &ClusterIndex);
+}
+
+macro_rules! watched {
+    ($type:ty, $kind:ident, $apply:ident, $delete:ident) => {
+        impl Watched for $type {
+            const KIND: Kind = Kind::$kind;
+            fn apply(&self, index: &ClusterIndex) {
+                index.$apply(self);
+            }
+            fn delete(&self, index: &ClusterIndex) {
+                index.$delete(self);
+            }
+        }
+    };
+}
+watched!(Deployment, Deployments, apply_deployment, delete_deployment);
+watched!(ReplicaSet, ReplicaSets, apply_replica_set, delete_replica_set);
+watched!(Pod, Pods, apply_pod, delete_pod);
+watched!(Node, Nodes, apply_node, delete_node);
+
+fn scoped<K>(client: &Client, scope: &str) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    if scope.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), scope) }
+}
+
+/// Why a listing or a watch ended early.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the listing has no resourceVersion")]
+    NoVersion,
+}
+
+impl Broken {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
+/// Never ends.
+async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
+    let waits = || {
+        ExponentialBuilder::default()
+            .with_min_delay(MIN_BACKOFF)
+            .with_max_delay(MAX_BACKOFF)
+            .without_max_times()
+            .with_jitter()
+            .build()
+    };
+    let mut backoff = waits();
+    let mut version = None;
+    loop {
+        let Err(broken) = follow(&api, scope, index, &mut version, || backoff = waits()).await else { continue };
+        if broken.code() == Some(410) {
+            // Not a failure: the API server keeps versions for about five minutes.
+            tracing::debug!(kind = %K::KIND, scope, "the last seen version has expired; listing anew");
+            version = None;
+            continue_after(&mut backoff).await;
+            continue;
+        }
+        let forbidden = broken.code() == Some(403);
+        tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch does not get through; trying again");
+        index.watch_fails(K::KIND, scope, forbidden, broken.to_string(), Timestamp::now());
+        continue_after(&mut backoff).await;
+    }
+}
+
+async fn continue_after(backoff: &mut impl Iterator<Item = Duration>) {
+    // The iterator has no end; were that to change, the longest wait is right.
+    sleep(backoff.next().unwrap_or(MAX_BACKOFF).min(MAX_BACKOFF + Duration::from_secs(1))).await;
+}
+
+/// Lists where `version` is none, then follows one watch to its end.
+async fn follow<K: Watched>(
+    api: &Api<K>,
+    scope: &str,
+    index: &ClusterIndex,
+    version: &mut Option<String>,
+    mut works: impl FnMut(),
+) -> Result<(), Broken> {
+    let from = match version {
+        Some(version) => version.clone(),
+        None => version.insert(list(api, scope, index).await?).clone(),
+    };
+    let params = WatchParams::default().timeout(WATCH_S);
+    let stream = timeout(START_LIMIT, api.watch(&params, &from)).await.map_err(|_| Broken::Silent(START_LIMIT))??;
+    index.watch_works(K::KIND, scope);
+    works();
+    let mut stream = pin!(stream);
+    let silence = Duration::from_secs(u64::from(WATCH_S)) + SILENCE_MARGIN;
+    loop {
+        let event = timeout(silence, stream.next()).await.map_err(|_| Broken::Silent(silence))?;
+        match event.transpose()? {
+            None => return Ok(()),
+            Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                object.apply(index);
+                *version = object.resource_version();
+            }
+            Some(WatchEvent::Deleted(object)) => {
+                object.delete(index);
+                *version = object.resource_version();
+            }
+            Some(WatchEvent::Bookmark(mark)) => *version = Some(mark.metadata.resource_version),
+            Some(WatchEvent::Error(status)) => return Err(kube::Error::Api(status.boxed()).into()),
+        }
+    }
+}
+
+/// Applies all that exists, removes what does not any more, and returns the version to watch from.
+async fn list<K: Watched>(api: &Api<K>, scope: &str, index: &ClusterIndex) -> Result<String, Broken> {
+    index.listing(K::KIND, scope);
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = timeout(LIST_LIMIT, api.list(&params)).await.map_err(|_| Broken::Silent(LIST_LIMIT))??;
+        for object in &page.items {
+            object.apply(index);
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => {
+                index.listed(K::KIND, scope);
+                return page.metadata.resource_version.ok_or(Broken::NoVersion);
+            }
+        }
+    }
+}

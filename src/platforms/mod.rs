@@ -1,0 +1,100 @@
+//! One room a platform, each offering `observe` and `act`. They return data and outcomes; only `plan` decides.
+//!
+//! [`Platforms::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
+//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`].
+
+mod fetch;
+pub mod http;
+pub mod kubernetes;
+mod placeholders;
+pub mod prometheus;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::Client;
+use url::Url;
+
+use crate::{
+    analyze::observation::{Measured, Observation, Reading, TargetState},
+    api::{MetricQuery, ValidComponent, ValidTarget},
+};
+use http::Http;
+use kubernetes::{ClusterIndex, Kubernetes};
+use prometheus::Prometheus;
+
+/// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
+pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
+/// The metric that an http target offers by itself, in milliseconds.
+const LATENCY: &str = "latency_ms";
+
+/// Everything that can be looked at and acted on. One for the whole operator.
+pub struct Platforms {
+    /// The actions on workloads.
+    pub kubernetes: Kubernetes,
+    index: Arc<ClusterIndex>,
+    prometheus: Prometheus,
+    http: Http,
+}
+
+impl Platforms {
+    /// `prometheus_url` is asked by metrics that name none of their own. The process needs a rustls crypto provider
+    /// (`rustls::crypto::aws_lc_rs::default_provider().install_default()`) before.
+    pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
+        Self {
+            kubernetes: Kubernetes::new(client),
+            index,
+            prometheus: Prometheus::new(prometheus_url),
+            http: Http::default(),
+        }
+    }
+
+    /// One look at a component: its target and all its metrics, at the same time.
+    ///
+    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most). With `release_watch`, `$(pods)` in
+    /// a query means the pods of the newest template alone, and such readings say so (`of_release`).
+    pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
+        let metrics = join_all(component.metrics.iter().map(|metric| async move {
+            (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
+        }));
+        let (target, metrics) = tokio::join!(self.target(namespace, &component.target), metrics);
+        let mut metrics: std::collections::BTreeMap<_, _> = metrics.into_iter().collect();
+        if let Measured::Known(TargetState::Http(state)) = &target
+            && let Some(latency_ms) = state.latency_ms
+        {
+            let own = || Reading { value: Measured::Known(latency_ms), of_release: false };
+            metrics.entry(LATENCY.to_owned()).or_insert_with(own);
+        }
+        Observation { at: Timestamp::now(), target, metrics }
+    }
+
+    async fn target(&self, namespace: &str, target: &ValidTarget) -> Measured<TargetState> {
+        match target {
+            ValidTarget::Deployment { name } => match self.index.workload(namespace, name) {
+                Measured::Known(workload) => Measured::Known(TargetState::Workload(workload)),
+                Measured::Unknown(why) => Measured::Unknown(why),
+            },
+            ValidTarget::Http(check) => match self.http.look(check).await {
+                Measured::Known(state) => Measured::Known(TargetState::Http(state)),
+                Measured::Unknown(why) => Measured::Unknown(why),
+            },
+        }
+    }
+
+    async fn read(
+        &self,
+        namespace: &str,
+        component: &ValidComponent,
+        metric: &MetricQuery,
+        release_watch: bool,
+    ) -> Reading {
+        match placeholders::expand(&metric.query, namespace, component, &self.index, release_watch) {
+            Ok(expanded) => Reading {
+                value: self.prometheus.query(&expanded.query, metric.url.as_ref(), METRIC_LIMIT).await,
+                of_release: expanded.of_release,
+            },
+            Err(why) => Reading { value: Measured::Unknown(why), of_release: false },
+        }
+    }
+}

@@ -82,7 +82,9 @@ impl UnknownReason {
             | Self::TargetNotFound
             | Self::Forbidden
             | Self::InvalidSpec => true,
-            Self::NoData | Self::NotANumber | Self::BadAnswer | Self::Unreachable | Self::Timeout | Self::Unsettled => false,
+            Self::NoData | Self::NotANumber | Self::BadAnswer | Self::Unreachable | Self::Timeout | Self::Unsettled => {
+                false
+            }
         }
     }
 }

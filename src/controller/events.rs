@@ -112,12 +112,8 @@ impl Events {
     }
 
     pub async fn about_remediation(&self, remediation: &Remediation, reason: Reason, note: &str) {
-        let fact = Fact {
-            reason,
-            component: remediation.spec.component.clone(),
-            note: note.to_owned(),
-            secondary: None,
-        };
+        let fact =
+            Fact { reason, component: remediation.spec.component.clone(), note: note.to_owned(), secondary: None };
         self.tell(&remediation.object_ref(&()), fact).await;
     }
 
@@ -140,10 +136,13 @@ impl Events {
             _ => say!(info),
         }
         self.metrics.fact(reason_text);
-        let event = Event { type_, reason: reason_text.into(), note: Some(cut(note)), action: reason_text.into(), secondary };
+        let event =
+            Event { type_, reason: reason_text.into(), note: Some(cut(note)), action: reason_text.into(), secondary };
         match tokio::time::timeout(LIMIT, self.recorder.publish(&event, regarding)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!(namespace, name, reason = reason_text, %error, "the event could not be written"),
+            Ok(Err(error)) => {
+                tracing::info!(namespace, name, reason = reason_text, %error, "the event could not be written")
+            }
             Err(_) => tracing::info!(namespace, name, reason = reason_text, "the event was not written in time"),
         }
     }

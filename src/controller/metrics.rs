@@ -55,13 +55,25 @@ impl ControllerMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let inner = &self.0;
         registry.register("facts", "Facts told to people as events and log lines, by reason", inner.facts.clone());
-        registry.register("refusals", "Decisions in which a guard held an action back, by guard", inner.refusals.clone());
+        registry.register(
+            "refusals",
+            "Decisions in which a guard held an action back, by guard",
+            inner.refusals.clone(),
+        );
         registry.register("unmeasured", "Readings that could not be taken, by reason", inner.unknowns.clone());
-        registry.register("remediations_finished", "Remediations that ended, by action and phase", inner.remediations.clone());
+        registry.register(
+            "remediations_finished",
+            "Remediations that ended, by action and phase",
+            inner.remediations.clone(),
+        );
         registry.register("looks", "Looks at components", inner.looks.clone());
         registry.register("look_duration_seconds", "How long a look at one component took", inner.look_seconds.clone());
         registry.register("status_writes", "Writes of a policy's or Remediation's status", inner.status_writes.clone());
-        registry.register("reconcile_errors", "Reconciliations that ended in an error, by reason", inner.errors.clone());
+        registry.register(
+            "reconcile_errors",
+            "Reconciliations that ended in an error, by reason",
+            inner.errors.clone(),
+        );
     }
 
     pub fn fact(&self, reason: &'static str) {

@@ -52,7 +52,10 @@ pub struct PolicyContext {
 ///
 /// # Errors
 /// When the API server cannot be written to; the round is repeated.
-pub async fn reconcile(object: Arc<DeserializeGuard<HealingPolicy>>, context: Arc<PolicyContext>) -> Result<Action, Error> {
+pub async fn reconcile(
+    object: Arc<DeserializeGuard<HealingPolicy>>,
+    context: Arc<PolicyContext>,
+) -> Result<Action, Error> {
     let ctx = &*context.shared;
     let metadata = object.meta();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -68,7 +71,10 @@ pub async fn reconcile(object: Arc<DeserializeGuard<HealingPolicy>>, context: Ar
             let mistake = Invalid {
                 field: "spec".into(),
                 component: None,
-                message: format!("the stored object cannot be read: {}; apply it again with the installed CRD", invalid.error),
+                message: format!(
+                    "the stored object cannot be read: {}; apply it again with the installed CRD",
+                    invalid.error
+                ),
             };
             let bare = HealingPolicy { metadata: metadata.clone(), spec: unreadable_spec(), status: None };
             return refuse(ctx, &bare, &memory, &[mistake]).await;
@@ -111,10 +117,21 @@ pub(super) fn retry_delay(name: &str) -> Duration {
     Duration::from_millis(1000 + spread)
 }
 
-async fn refuse(ctx: &Context, policy: &HealingPolicy, memory: &Mutex<PolicyMemory>, mistakes: &[Invalid]) -> Result<Action, Error> {
+async fn refuse(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    memory: &Mutex<PolicyMemory>,
+    mistakes: &[Invalid],
+) -> Result<Action, Error> {
     let old = policy.status.clone().unwrap_or_default();
     let ledger = ctx.ledger.health().borrow().clone();
-    let input = StatusInput { old: &old, generation: policy.metadata.generation, now: Timestamp::now(), ledger: &ledger, open: &[] };
+    let input = StatusInput {
+        old: &old,
+        generation: policy.metadata.generation,
+        now: Timestamp::now(),
+        ledger: &ledger,
+        open: &[],
+    };
     let status = invalid_status(&input, mistakes);
     write_status(ctx, policy, &old, status, memory).await?;
     let words: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
@@ -205,7 +222,8 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
     stream::iter(due)
         .map(|(component, release_watch)| async move {
             let started = Instant::now();
-            let mut observation = ctx.platforms.observe(&valid.namespace, &valid.components[component], release_watch).await;
+            let mut observation =
+                ctx.platforms.observe(&valid.namespace, &valid.components[component], release_watch).await;
             observation.at = rows::milliseconds(observation.at);
             Seen { component, observation, seconds: started.elapsed().as_secs_f64() }
         })
@@ -283,7 +301,12 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
 }
 
 /// Writes each intent down as a Remediation. One that exists already is the same intent, written before a crash.
-async fn propose(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, proposals: &[Proposal]) -> Result<(), Error> {
+async fn propose(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    valid: &ValidPolicy,
+    proposals: &[Proposal],
+) -> Result<(), Error> {
     let api: Api<Remediation> = Api::namespaced(ctx.client.clone(), &valid.namespace);
     for proposal in proposals {
         let Some(remediation) = remediation_for(policy, valid, proposal) else { continue };
@@ -293,7 +316,8 @@ async fn propose(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, pro
                 let note = format!("{}: {}", proposal.action, proposal.why);
                 ctx.events.about_remediation(&created, Reason::RemediationCreated, &note).await;
             }
-            Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_already_exists()) => {}
+            Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_already_exists()) =>
+                {}
             Err(error) => return Err(error),
         }
     }
@@ -347,7 +371,13 @@ async fn update_status(
         let mut memory = lock(memory);
         // What we wrote last is newer than the cache that brought `policy`.
         let old = memory.last_written.clone().or_else(|| policy.status.clone()).unwrap_or_default();
-        let input = StatusInput { old: &old, generation: policy.metadata.generation, now: Timestamp::now(), ledger: &ledger, open: &open };
+        let input = StatusInput {
+            old: &old,
+            generation: policy.metadata.generation,
+            now: Timestamp::now(),
+            ledger: &ledger,
+            open: &open,
+        };
         let status = next_status(&input, valid, &mut memory);
         let facts = changes(&old, &status, valid, &mut memory);
         (old, status, facts)
@@ -391,11 +421,18 @@ async fn write_status(
 }
 
 /// What a person should be told, from one status to the next.
-fn changes(old: &HealingPolicyStatus, new: &HealingPolicyStatus, valid: &ValidPolicy, memory: &mut PolicyMemory) -> Vec<Fact> {
+fn changes(
+    old: &HealingPolicyStatus,
+    new: &HealingPolicyStatus,
+    valid: &ValidPolicy,
+    memory: &mut PolicyMemory,
+) -> Vec<Fact> {
     let mut facts = Vec::new();
     for status in &new.components {
         let before = old.components.iter().find(|component| component.name == status.name).cloned().unwrap_or_default();
-        let secondary = valid.component(&status.name).and_then(|component| rows::target_reference(&valid.namespace, &component.target));
+        let secondary = valid
+            .component(&status.name)
+            .and_then(|component| rows::target_reference(&valid.namespace, &component.target));
         let mut tell = |reason, note: String| {
             facts.push(Fact { reason, component: status.name.clone(), note, secondary: secondary.clone() });
         };
@@ -408,12 +445,25 @@ fn changes(old: &HealingPolicyStatus, new: &HealingPolicyStatus, valid: &ValidPo
         if status.status == HealthStatus::Unknown && before.status != HealthStatus::Unknown {
             tell(Reason::CouldNotMeasure, format!("{name}: {message}; nothing is done while this lasts"));
         }
-        let digest = |component: &crate::api::ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
-        if let (Some(release), true) = (&status.release, digest(&before).is_some() && digest(&before) != digest(status)) {
-            tell(Reason::ReleaseSeen, format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash));
+        let digest =
+            |component: &crate::api::ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
+        if let (Some(release), true) = (&status.release, digest(&before).is_some() && digest(&before) != digest(status))
+        {
+            tell(
+                Reason::ReleaseSeen,
+                format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash),
+            );
         }
-        if let Some(good) = status.known_good.last().filter(|good| before.known_good.last().is_none_or(|old| old.hash != good.hash)) {
-            tell(Reason::KnownGood, format!("{name}: revision {} ({}) was seen healthy and is the last known good one", good.revision, good.hash));
+        if let Some(good) =
+            status.known_good.last().filter(|good| before.known_good.last().is_none_or(|old| old.hash != good.hash))
+        {
+            tell(
+                Reason::KnownGood,
+                format!(
+                    "{name}: revision {} ({}) was seen healthy and is the last known good one",
+                    good.revision, good.hash
+                ),
+            );
         }
         let Some(entry) = memory.components.get_mut(name) else { continue };
         let foreseen = status.forecast.as_ref().filter(|forecast| forecast.probability >= valid.limits.min_probability);
@@ -421,13 +471,22 @@ fn changes(old: &HealingPolicyStatus, new: &HealingPolicyStatus, valid: &ValidPo
             let when = forecast.time_to_failure.as_deref().unwrap_or("unknown");
             tell(
                 Reason::FailureForeseen,
-                format!("{name} may fail within {when} (probability {:.0}%, confidence {}): {}", forecast.probability * 100.0, forecast.confidence, forecast.reasons.join("; ")),
+                format!(
+                    "{name} may fail within {when} (probability {:.0}%, confidence {}): {}",
+                    forecast.probability * 100.0,
+                    forecast.confidence,
+                    forecast.reasons.join("; ")
+                ),
             );
         }
         entry.shown.foreseen = foreseen.is_some();
         if let Some(refusal) = &entry.refusal {
             let key = format!("refusal/{name}");
-            let words = format!("{}/{}", refusal.guard, status.episode.as_ref().map(|episode| episode.id.as_str()).unwrap_or_default());
+            let words = format!(
+                "{}/{}",
+                refusal.guard,
+                status.episode.as_ref().map(|episode| episode.id.as_str()).unwrap_or_default()
+            );
             if memory.told.get(&key) != Some(&words) {
                 let reason = if refusal.calls_person { Reason::PersonNeeded } else { Reason::ActionRefused };
                 tell(reason, format!("{}: {}", refusal.guard, refusal.message));
@@ -439,7 +498,15 @@ fn changes(old: &HealingPolicyStatus, new: &HealingPolicyStatus, valid: &ValidPo
 }
 
 /// A fact that stands is told once, and again only when its words change.
-async fn tell_once(ctx: &Context, policy: &HealingPolicy, memory: &Mutex<PolicyMemory>, key: &str, reason: Reason, component: &str, note: String) {
+async fn tell_once(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    memory: &Mutex<PolicyMemory>,
+    key: &str,
+    reason: Reason,
+    component: &str,
+    note: String,
+) {
     let new = lock(memory).told.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
     if new {
         let fact = Fact { reason, component: component.to_owned(), note, secondary: None };

@@ -95,7 +95,8 @@ impl Step<'_> {
 
     /// The policy as it is now, if it is still the same one and usable.
     async fn policy(&self) -> Result<Option<ValidPolicy>, Error> {
-        let api: Api<HealingPolicy> = Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
+        let api: Api<HealingPolicy> =
+            Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
         let found = limited("read the policy", api.get_opt(&self.remediation.spec.policy)).await?;
         Ok(found
             .filter(|policy| policy.metadata.uid.as_deref() == Some(self.remediation.spec.policy_uid.as_str()))
@@ -107,7 +108,14 @@ impl Step<'_> {
     async fn approve(&self, mut status: RemediationStatus, policy: Option<ValidPolicy>) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
         let Some(policy) = policy else {
-            return self.finish(status, Phase::Expired, "PolicyGone", "the policy was deleted or is not valid any more; nothing was done").await;
+            return self
+                .finish(
+                    status,
+                    Phase::Expired,
+                    "PolicyGone",
+                    "the policy was deleted or is not valid any more; nothing was done",
+                )
+                .await;
         };
         let now = Timestamp::now();
         if let Some(approval) = &spec.approval
@@ -130,7 +138,15 @@ impl Step<'_> {
         let timed_out = now >= deadline;
         if must_ask && !timed_out {
             if policy.mode == Mode::Observe {
-                return self.hold(status, Phase::Blocked, Guard::ObserveMode.into(), "spec.mode is Observe now; nothing is done", deadline).await;
+                return self
+                    .hold(
+                        status,
+                        Phase::Blocked,
+                        Guard::ObserveMode.into(),
+                        "spec.mode is Observe now; nothing is done",
+                        deadline,
+                    )
+                    .await;
             }
             let message = format!(
                 "{} of {} waits for approval until {}, then {}; decide with: kubectl patch rem {} -n {} --type merge -p '{{\"spec\":{{\"approval\":{{\"decision\":\"Approved\"}}}}}}'",
@@ -144,7 +160,9 @@ impl Step<'_> {
             return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
         }
         if must_ask && policy.limits.on_timeout == OnTimeout::Reject {
-            return self.finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done").await;
+            return self
+                .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
+                .await;
         }
         if timed_out && !must_ask {
             let message = format!("held back until its time was over: {}; nothing was done", status.message);
@@ -167,7 +185,14 @@ impl Step<'_> {
                     // These end by looking again, in a moment: not worth a phase of its own.
                     Guard::NotConfirmed | Guard::StaleData => {
                         let reason: &'static str = refusal.guard.into();
-                        self.hold(status, Phase::Pending, reason, &refusal.message, now + jiff::SignedDuration::from_millis(500)).await
+                        self.hold(
+                            status,
+                            Phase::Pending,
+                            reason,
+                            &refusal.message,
+                            now + jiff::SignedDuration::from_millis(500),
+                        )
+                        .await
                     }
                     guard => self.hold(status, Phase::Blocked, guard.into(), &refusal.message, wait).await,
                 }
@@ -185,7 +210,10 @@ impl Step<'_> {
         if let Some(from) = &self.remediation.spec.from
             && release.digest != from.digest
         {
-            let message = format!("revision {} runs now instead of revision {}; nothing was done to it", release.revision, from.revision);
+            let message = format!(
+                "revision {} runs now instead of revision {}; nothing was done to it",
+                release.revision, from.revision
+            );
             return Some(("Superseded", message));
         }
         let healed = entry.tracker.episode().is_none() && entry.tracker.status() == crate::api::HealthStatus::Healthy;
@@ -207,14 +235,18 @@ impl Step<'_> {
         let others: Vec<Arc<Remediation>> = listed
             .items
             .into_iter()
-            .filter(|other| other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid)
+            .filter(|other| {
+                other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid
+            })
             .map(Arc::new)
             .collect();
         let history = history_of(&others);
         let Some(memory) = self.ctx.memory.find(&policy.namespace, &policy.name) else {
             return refuse(Guard::NotConfirmed, "the policy has not been looked at yet");
         };
-        let release_watch = with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits)).unwrap_or(false);
+        let release_watch =
+            with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits))
+                .unwrap_or(false);
         let observation: Observation = self.ctx.platforms.observe(&policy.namespace, component, release_watch).await;
         let memory = lock(&memory);
         let Some(entry) = memory.components.get(&spec.component) else {
@@ -240,7 +272,10 @@ impl Step<'_> {
         status.phase = Phase::Running;
         status.started_at = Some(rows::milliseconds(Timestamp::now()));
         status.reason = "Acting".into();
-        status.message = format!("{} of {}/{}", self.remediation.spec.action, self.remediation.spec.target.kind, self.remediation.spec.target.name);
+        status.message = format!(
+            "{} of {}/{}",
+            self.remediation.spec.action, self.remediation.spec.target.kind, self.remediation.spec.target.name
+        );
         self.write(&status, true).await?;
         self.ctx.events.about_remediation(self.remediation, Reason::Acting, &status.message).await;
         Ok(status)
@@ -252,16 +287,24 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
         if let Some(ValidTarget::Http(_)) = target {
-            return self.finish(status, Phase::Failed, "TargetChanged", "the component is an http target now; nothing was done").await;
+            return self
+                .finish(status, Phase::Failed, "TargetChanged", "the component is an http target now; nothing was done")
+                .await;
         }
         let started_at = status.started_at.unwrap_or(spec.decided_at);
         let kubernetes = &self.ctx.platforms.kubernetes;
         let result = match (spec.action, &spec.from, &spec.to) {
-            (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(&namespace, &spec.target.name, from, to).await,
-            (ActionKind::RollbackDeployment, ..) => {
-                return self.finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to").await;
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
+                kubernetes.rollback(&namespace, &spec.target.name, from, to).await
             }
-            (ActionKind::Restart, from, _) => kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await,
+            (ActionKind::RollbackDeployment, ..) => {
+                return self
+                    .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
+                    .await;
+            }
+            (ActionKind::Restart, from, _) => {
+                kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await
+            }
         };
         let now = Timestamp::now();
         match result {
@@ -274,7 +317,9 @@ impl Step<'_> {
                 }
                 .into();
                 status.message = match (spec.action, &spec.to) {
-                    (ActionKind::RollbackDeployment, Some(to)) => format!("template of revision {} is back; watching whether it helps", to.revision),
+                    (ActionKind::RollbackDeployment, Some(to)) => {
+                        format!("template of revision {} is back; watching whether it helps", to.revision)
+                    }
                     _ => "pods are being replaced; watching whether it helps".to_owned(),
                 };
                 self.write(&status, false).await?;
@@ -282,7 +327,8 @@ impl Step<'_> {
                 Ok(Action::requeue(RETRY_LOOK))
             }
             Err(ActError::Superseded { expected, found }) => {
-                let message = format!("a newer release came first ({expected} was judged, {found} runs); it was not touched");
+                let message =
+                    format!("a newer release came first ({expected} was judged, {found} runs); it was not touched");
                 self.finish(status, Phase::Expired, "Superseded", &message).await
             }
             Err(error) if error.retryable() && now.duration_since(started_at) < EXECUTE_LIMIT => {
@@ -295,7 +341,14 @@ impl Step<'_> {
 
     async fn verify(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
         let Some(policy) = policy else {
-            return self.finish(status, Phase::Ineffective, "PolicyGone", "the policy was deleted before it could be told whether it helped").await;
+            return self
+                .finish(
+                    status,
+                    Phase::Ineffective,
+                    "PolicyGone",
+                    "the policy was deleted before it could be told whether it helped",
+                )
+                .await;
         };
         let now = Timestamp::now();
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name);
@@ -322,14 +375,23 @@ impl Step<'_> {
     async fn end_deleted(&self, status: RemediationStatus) -> Result<Action, Error> {
         let (phase, message) = match status.phase {
             Phase::Verifying => (Phase::Ineffective, "deleted before it could be told whether it helped"),
-            Phase::Running => (Phase::Failed, "deleted while the write was being made; it may or may not have been made"),
+            Phase::Running => {
+                (Phase::Failed, "deleted while the write was being made; it may or may not have been made")
+            }
             _ => (Phase::Expired, "deleted before anything was done"),
         };
         self.finish(status, phase, "Deleted", message).await
     }
 
     /// Stays in a waiting phase until `until` at most; writes only when the words change.
-    async fn hold(&self, mut status: RemediationStatus, phase: Phase, reason: &'static str, message: &str, until: Timestamp) -> Result<Action, Error> {
+    async fn hold(
+        &self,
+        mut status: RemediationStatus,
+        phase: Phase,
+        reason: &'static str,
+        message: &str,
+        until: Timestamp,
+    ) -> Result<Action, Error> {
         let changed = status.phase != phase || status.reason != reason;
         if changed {
             status.phase = phase;
@@ -352,7 +414,13 @@ impl Step<'_> {
     }
 
     /// Reaches an end phase, then records it.
-    async fn finish(&self, mut status: RemediationStatus, phase: Phase, reason: &str, message: &str) -> Result<Action, Error> {
+    async fn finish(
+        &self,
+        mut status: RemediationStatus,
+        phase: Phase,
+        reason: &str,
+        message: &str,
+    ) -> Result<Action, Error> {
         status.phase = phase;
         status.reason = reason.to_owned();
         status.message = message.to_owned();
@@ -388,10 +456,16 @@ impl Step<'_> {
     }
 
     async fn release(&self) -> Result<(), Error> {
-        let kept: Vec<&String> = self.remediation.finalizers().iter().filter(|finalizer| *finalizer != LEDGER_FINALIZER).collect();
+        let kept: Vec<&String> =
+            self.remediation.finalizers().iter().filter(|finalizer| *finalizer != LEDGER_FINALIZER).collect();
         let patch = serde_json::json!({"metadata": {"uid": self.remediation.metadata.uid, "finalizers": kept}});
         let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.into()), ..PatchParams::default() };
-        match limited("remove the ledger finalizer", self.api().patch(&self.remediation.name_any(), &params, &Patch::Merge(&patch))).await {
+        match limited(
+            "remove the ledger finalizer",
+            self.api().patch(&self.remediation.name_any(), &params, &Patch::Merge(&patch)),
+        )
+        .await
+        {
             Ok(_) => Ok(()),
             Err(error) if error.is_outdated() => Ok(()),
             Err(error) => Err(error),
@@ -410,7 +484,9 @@ impl Step<'_> {
             .collect();
         recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.decided_at));
         for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.decided_at < day_ago) {
-            match limited("remove an old remediation", self.api().delete(&old.name_any(), &DeleteParams::default())).await {
+            match limited("remove an old remediation", self.api().delete(&old.name_any(), &DeleteParams::default()))
+                .await
+            {
                 Ok(_) => {}
                 Err(error) if error.is_outdated() => {}
                 Err(error) => return Err(error),
@@ -433,13 +509,18 @@ impl Step<'_> {
             "status": status,
         });
         let params = PatchParams::apply(REMEDIATION_MANAGER).force();
-        limited("write the remediation's status", self.api().patch_status(&name, &params, &Patch::Apply(&body))).await?;
+        limited("write the remediation's status", self.api().patch_status(&name, &params, &Patch::Apply(&body)))
+            .await?;
         self.ctx.metrics.status_write();
         Ok(())
     }
 }
 
-fn with_component<T>(memory: &std::sync::Mutex<PolicyMemory>, component: &str, read: impl FnOnce(&ComponentMemory) -> T) -> Option<T> {
+fn with_component<T>(
+    memory: &std::sync::Mutex<PolicyMemory>,
+    component: &str,
+    read: impl FnOnce(&ComponentMemory) -> T,
+) -> Option<T> {
     lock(memory).components.get(component).map(read)
 }
 

@@ -6,8 +6,13 @@ use serde_json::json;
 
 use super::memory::Look;
 use crate::{
-    analyze::{forecast::{Band, Forecast}, observation::Measured},
-    api::{ActionKind, Decision, Phase, Remediation, RemediationStatus, Trend, ValidComponent, ValidPolicy, ValidTarget},
+    analyze::{
+        forecast::{Band, Forecast},
+        observation::Measured,
+    },
+    api::{
+        ActionKind, Decision, Phase, Remediation, RemediationStatus, Trend, ValidComponent, ValidPolicy, ValidTarget,
+    },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id},
 };
 
@@ -45,9 +50,11 @@ pub fn check_rows(
         Measured::Unknown(_) => None,
     });
     let problems: Vec<&str> = look.assessment.problems.iter().map(|problem| problem.message.as_str()).collect();
-    let unknowns = look.assessment.unknowns.iter().map(|(name, why)| format!("{name}: {}: {}", why.reason, why.message));
+    let unknowns =
+        look.assessment.unknowns.iter().map(|(name, why)| format!("{name}: {}: {}", why.reason, why.message));
     let warnings: Vec<String> = problems.iter().map(|text| (*text).to_owned()).chain(unknowns).collect();
-    let measured = forecast.filter(|forecast| forecast.confidence != crate::analyze::forecast::Confidence::InsufficientHistory);
+    let measured =
+        forecast.filter(|forecast| forecast.confidence != crate::analyze::forecast::Confidence::InsufficientHistory);
     let mut output = json!({
         "status": look.assessment.status.to_string(),
         "health_score": look.assessment.score,
@@ -158,7 +165,9 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (ActionKind::Restart, true) => ActionType::ServiceRestart,
         (ActionKind::Restart, false) => ActionType::ServiceRestartFailed,
     };
-    let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64());
+    let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| {
+        from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64())
+    };
     let id = row_id(uid, "action");
     rows.push(
         BrainRow {

@@ -6,12 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use kube::{
     core::DeserializeGuard,
-    runtime::{
-        Controller,
-        controller::Config,
-        reflector::ObjectRef,
-        watcher,
-    },
+    runtime::{Controller, controller::Config, reflector::ObjectRef, watcher},
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, WatchStream, errors::BroadcastStreamRecvError};
@@ -39,11 +34,24 @@ type Guarded = DeserializeGuard<HealingPolicy>;
 ///
 /// # Errors
 /// When a watch or a controller ended although nobody asked.
-pub async fn run(context: Arc<Context>, index: Arc<ClusterIndex>, namespaces: &[String], shutdown: CancellationToken) -> Result<(), EndedUnasked> {
-    let scopes: Vec<Option<&str>> =
-        if namespaces.is_empty() { vec![None] } else { namespaces.iter().map(|namespace| Some(namespace.as_str())).collect() };
+pub async fn run(
+    context: Arc<Context>,
+    index: Arc<ClusterIndex>,
+    namespaces: &[String],
+    shutdown: CancellationToken,
+) -> Result<(), EndedUnasked> {
+    let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
+        vec![None]
+    } else {
+        namespaces.iter().map(|namespace| Some(namespace.as_str())).collect()
+    };
     let mut tasks: Vec<BoxFuture<'_, &'static str>> = Vec::new();
-    let watch = crate::platforms::kubernetes::watch::run(context.client.clone(), namespaces.to_vec(), index.clone(), shutdown.clone());
+    let watch = crate::platforms::kubernetes::watch::run(
+        context.client.clone(),
+        namespaces.to_vec(),
+        index.clone(),
+        shutdown.clone(),
+    );
     tasks.push(watch.map(|()| "the watches").boxed());
     for scope in scopes {
         let (policies, remediations) = controllers(&context, &index, scope, &shutdown);
@@ -71,9 +79,10 @@ fn controllers(
     shutdown: &CancellationToken,
 ) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
     let config = || Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
-    let remediations = Controller::new(scoped::<Remediation>(context.client.clone(), scope), watcher::Config::default())
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
+    let remediations =
+        Controller::new(scoped::<Remediation>(context.client.clone(), scope), watcher::Config::default())
+            .with_config(Config::default().concurrency(CONCURRENCY))
+            .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let policy_context = Arc::new(PolicyContext { shared: context.clone(), remediations: remediations.store() });
     let remediation_context = Arc::new(RemediationContext { shared: context.clone() });
 
@@ -91,16 +100,21 @@ fn controllers(
             log_queue_error("policy", &error);
         }
     });
-    let remediations = remediations.run(remediation::reconcile, remediation::on_error, remediation_context).for_each(|result| async move {
-        if let Err(error) = result {
-            log_queue_error("remediation", &error);
-        }
-    });
+    let remediations = remediations.run(remediation::reconcile, remediation::on_error, remediation_context).for_each(
+        |result| async move {
+            if let Err(error) = result {
+                log_queue_error("remediation", &error);
+            }
+        },
+    );
     (policies.boxed(), remediations.boxed())
 }
 
 /// Errors of a reconciliation are logged where they happen; what is left concerns the queue and the watches.
-fn log_queue_error<R: std::error::Error, Q: std::error::Error>(controller: &str, error: &kube::runtime::controller::Error<R, Q>) {
+fn log_queue_error<R: std::error::Error, Q: std::error::Error>(
+    controller: &str,
+    error: &kube::runtime::controller::Error<R, Q>,
+) {
     use kube::runtime::controller::Error;
     match error {
         // The object is gone, or its reconciliation failed and said so.
@@ -110,14 +124,18 @@ fn log_queue_error<R: std::error::Error, Q: std::error::Error>(controller: &str,
 }
 
 /// Which policies to look at when a workload changes. Lost notices make everything due.
-fn workload_changes(context: Arc<Context>, index: &ClusterIndex, scope: Option<&str>) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+fn workload_changes(
+    context: Arc<Context>,
+    index: &ClusterIndex,
+    scope: Option<&str>,
+) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
     let changes: broadcast::Receiver<_> = index.changes();
     let scope = scope.map(str::to_owned);
     BroadcastStream::new(changes).flat_map(move |change| {
         let keys: Vec<(String, String)> = match change {
             Ok(changed) => {
-                let names = context.memory.mark_changed(&changed.namespace, &changed.deployment);
-                names.into_iter().map(|name| (changed.namespace.clone(), name)).collect()
+                let names = context.memory.mark_changed(&changed.namespace, &changed.name);
+                names.into_iter().map(|name| (changed.namespace.to_string(), name)).collect()
             }
             Err(BroadcastStreamRecvError::Lagged(_)) => context.memory.mark_all_changed(),
         };
@@ -126,7 +144,10 @@ fn workload_changes(context: Arc<Context>, index: &ClusterIndex, scope: Option<&
 }
 
 /// The condition `LedgerAvailable` of every policy follows the ledger.
-fn ledger_changes(context: Arc<Context>, scope: Option<&str>) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+fn ledger_changes(
+    context: Arc<Context>,
+    scope: Option<&str>,
+) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
     let scope = scope.map(str::to_owned);
     WatchStream::from_changes(context.ledger.health()).flat_map(move |_| {
         let keys = context.memory.all().into_iter().map(|(key, _)| key).collect();
@@ -140,4 +161,3 @@ fn in_scope(keys: Vec<(String, String)>, scope: Option<&str>) -> Vec<ObjectRef<G
         .map(|(namespace, name)| ObjectRef::new(&name).within(&namespace))
         .collect()
 }
-

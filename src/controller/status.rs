@@ -41,7 +41,12 @@ pub fn invalid_status(input: &StatusInput<'_>, invalid: &[Invalid]) -> HealingPo
     HealingPolicyStatus {
         observed_generation: input.generation,
         conditions: set_condition(&input.old.conditions, &facts, input.generation, input.now),
-        summary: Some(Summary { healthy: "-".into(), worst: "Unknown".into(), doing: "Invalid".into(), risk: "-".into() }),
+        summary: Some(Summary {
+            healthy: "-".into(),
+            worst: "Unknown".into(),
+            doing: "Invalid".into(),
+            risk: "-".into(),
+        }),
         // What was learned is kept: a typing error must not cost the last known good template.
         components: input.old.components.clone(),
     }
@@ -84,7 +89,8 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     status.score = look.assessment.score;
     status.trend = entry.trend;
     let kinds: Vec<String> = look.assessment.problems.iter().map(|p| format!("{:?}{:?}", p.kind, p.severity)).collect();
-    let unknowns: Vec<String> = look.assessment.unknowns.iter().map(|(name, why)| format!("{name}{}", why.reason)).collect();
+    let unknowns: Vec<String> =
+        look.assessment.unknowns.iter().map(|(name, why)| format!("{name}{}", why.reason)).collect();
     let signature = format!("{}|{}|{}", look.assessment.status, kinds.join(","), unknowns.join(","));
     if signature != entry.shown.signature {
         entry.shown.signature = signature;
@@ -101,15 +107,21 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     status
 }
 
+impl From<&Forecast> for ForecastStatus {
+    fn from(forecast: &Forecast) -> Self {
+        Self {
+            probability: (forecast.probability * 100.0).round() / 100.0,
+            level: forecast.level().to_string(),
+            time_to_failure: forecast.band.map(|band| band.to_string()),
+            reasons: forecast.reasons.clone(),
+            confidence: forecast.confidence.to_string(),
+        }
+    }
+}
+
 /// A forecast is shown anew when its probability, band or confidence changes, not when a figure in its reasons does.
 fn show_forecast(shown: &mut Shown, forecast: Option<&Forecast>) {
-    let next = forecast.map(|forecast| ForecastStatus {
-        probability: (forecast.probability * 100.0).round() / 100.0,
-        level: forecast.level().to_string(),
-        time_to_failure: forecast.band.map(|band| band.to_string()),
-        reasons: forecast.reasons.clone(),
-        confidence: forecast.confidence.to_string(),
-    });
+    let next = forecast.map(ForecastStatus::from);
     let same = match (&shown.forecast, &next) {
         (Some(old), Some(new)) => {
             old.probability == new.probability
@@ -205,8 +217,12 @@ fn approval_fact(open: &[&Remediation]) -> ConditionFact {
 
 fn ledger_fact(health: &LedgerHealth) -> ConditionFact {
     match health {
-        LedgerHealth::Unknown => ConditionFact::new("LedgerAvailable", None, "NotTriedYet", "the ledger is being opened"),
-        LedgerHealth::Available => ConditionFact::new("LedgerAvailable", Some(true), "Available", "rows are being written"),
+        LedgerHealth::Unknown => {
+            ConditionFact::new("LedgerAvailable", None, "NotTriedYet", "the ledger is being opened")
+        }
+        LedgerHealth::Available => {
+            ConditionFact::new("LedgerAvailable", Some(true), "Available", "rows are being written")
+        }
         LedgerHealth::Unavailable { reason, message } => {
             let message = format!("{message}; healing goes on, rows of remediations are kept and written later");
             ConditionFact::new("LedgerAvailable", Some(false), reason.to_string(), message)
@@ -243,7 +259,13 @@ fn summary(policy: &ValidPolicy, components: &[ComponentStatus], open: &[&Remedi
     } else {
         "Watching".to_owned()
     };
-    let all = components.len() + policy.invalid.iter().filter_map(|mistake| mistake.component.as_deref()).collect::<std::collections::BTreeSet<_>>().len();
+    let all = components.len()
+        + policy
+            .invalid
+            .iter()
+            .filter_map(|mistake| mistake.component.as_deref())
+            .collect::<std::collections::BTreeSet<_>>()
+            .len();
     Summary { healthy: format!("{healthy}/{all}"), worst: worst.to_string(), doing, risk }
 }
 

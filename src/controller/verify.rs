@@ -8,8 +8,14 @@ use crate::api::{ActionKind, Limits, Phase, RemediationSpec, RemediationStatus};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
     /// Not decided yet.
-    Wait { healthy_since: Option<Timestamp> },
-    Done { phase: Phase, reason: &'static str, message: String },
+    Wait {
+        healthy_since: Option<Timestamp>,
+    },
+    Done {
+        phase: Phase,
+        reason: &'static str,
+        message: String,
+    },
 }
 
 /// Nobody has looked since the write: wait, within the time for it.
@@ -24,7 +30,13 @@ pub fn unseen(status: &RemediationStatus, limits: &Limits, now: Timestamp) -> Ve
 }
 
 /// Rollout complete with the template that was meant, then healthy without a break for the stabilization time.
-pub fn judge(spec: &RemediationSpec, status: &RemediationStatus, entry: &ComponentMemory, limits: &Limits, now: Timestamp) -> Verification {
+pub fn judge(
+    spec: &RemediationSpec,
+    status: &RemediationStatus,
+    entry: &ComponentMemory,
+    limits: &Limits,
+    now: Timestamp,
+) -> Verification {
     let executed_at = status.executed_at.unwrap_or(now);
     let Some(look) = entry.last.as_ref().filter(|look| look.observation.at > executed_at) else {
         return unseen(status, limits, now);
@@ -64,7 +76,11 @@ pub fn judge(spec: &RemediationSpec, status: &RemediationStatus, entry: &Compone
     }
     let waited = now.duration_since(executed_at);
     // What is healthy now gets the chance to stay so.
-    let limit = if healthy_since.is_some() { limits.verification_timeout + limits.stabilization } else { limits.verification_timeout };
+    let limit = if healthy_since.is_some() {
+        limits.verification_timeout + limits.stabilization
+    } else {
+        limits.verification_timeout
+    };
     if waited >= limit {
         let message = format!(
             "not healthy for {:#} within {:#} after the action: {}",

@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -56,9 +58,10 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Ready when the first listing of the cluster is done. The ledger is not asked: it must not keep us from healing.
 async fn readyz(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    match server.index.not_ready() {
-        None => (StatusCode::OK, "ok".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    if server.index.ready() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the first listing of the cluster is not done yet")
     }
 }
 
@@ -74,8 +77,12 @@ async fn metrics(State(server): State<Arc<Server>>) -> impl IntoResponse {
 /// Gauges made from the live memory at each scrape: what is gone leaves no series behind.
 fn live(server: &Server) -> String {
     let mut text = String::new();
-    let mut status = String::from("# HELP panacea_component_status Status of a component: 1 for the one it has.\n# TYPE panacea_component_status gauge\n");
-    let mut score = String::from("# HELP panacea_component_score Health score of a component, 0 to 100.\n# TYPE panacea_component_score gauge\n");
+    let mut status = String::from(
+        "# HELP panacea_component_status Status of a component: 1 for the one it has.\n# TYPE panacea_component_status gauge\n",
+    );
+    let mut score = String::from(
+        "# HELP panacea_component_score Health score of a component, 0 to 100.\n# TYPE panacea_component_score gauge\n",
+    );
     let mut probability = String::from(
         "# HELP panacea_component_failure_probability_ratio Forecast failure probability of a component, 0 to 1.\n# TYPE panacea_component_failure_probability_ratio gauge\n",
     );
@@ -89,7 +96,11 @@ fn live(server: &Server) -> String {
                 let _ = writeln!(score, "panacea_component_score{{{labels}}} {value}");
             }
             if let Some(forecast) = &entry.forecast {
-                let _ = writeln!(probability, "panacea_component_failure_probability_ratio{{{labels}}} {}", forecast.probability);
+                let _ = writeln!(
+                    probability,
+                    "panacea_component_failure_probability_ratio{{{labels}}} {}",
+                    forecast.probability
+                );
             }
         }
     }

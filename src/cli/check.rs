@@ -1,0 +1,253 @@
+//! `panacea check`: one look at a policy's components in the current cluster. Acts on nothing, writes nothing.
+
+use std::{collections::BTreeMap, io::Read as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use comfy_table::{ContentArrangement, Table, presets};
+use futures::future::join_all;
+use kube::{Api, Client, ResourceExt as _};
+use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::config::{MeasureArgs, connect};
+use crate::{
+    analyze::{
+        assess::assess,
+        forecast::{Forecaster as _, NaiveForecaster},
+        observation::{Observation, UnknownReason},
+        tracker::Tracker,
+        trend::trend,
+        window::History,
+    },
+    api::{ComponentStatus, ForecastStatus, HealingPolicy, HealthStatus, Mode, Threshold, ValidComponent, ValidPolicy},
+    plan::{self, Situation, Verdict},
+    platforms::{Platforms, kubernetes::ClusterIndex, kubernetes::watch},
+};
+
+/// How long the first listing of the cluster may take.
+const LIST_LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The HealingPolicy to check; - reads standard input. Several documents are checked in turn
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: PathBuf,
+    /// Namespace of a policy that names none
+    #[arg(short = 'n', long)]
+    namespace: Option<String>,
+    /// How to print
+    #[arg(short = 'o', long, default_value = "table")]
+    output: Output,
+    #[command(flatten)]
+    measure: MeasureArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// What was found of one component.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finding {
+    namespace: String,
+    policy: String,
+    component: String,
+    target: String,
+    status: HealthStatus,
+    score: Option<u8>,
+    trend: Option<crate::api::Trend>,
+    warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<ForecastStatus>,
+    /// What the operator would do if it saw this `detection.unhealthyAfter` times in a row.
+    would_do: String,
+}
+
+pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let thresholds = args.measure.thresholds()?;
+    let prometheus_url = args.measure.prometheus_url()?;
+    let policies = read(&args.file)?;
+    let client = connect().await?;
+    let mut findings = Vec::new();
+    for mut policy in policies {
+        let namespace = policy
+            .namespace()
+            .or_else(|| args.namespace.clone())
+            .unwrap_or_else(|| client.default_namespace().to_owned());
+        policy.metadata.namespace = Some(namespace.clone());
+        findings.extend(look(&client, &policy, prometheus_url.clone(), &thresholds).await?);
+    }
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
+        Output::Table => println!("{}", table(&findings)),
+    }
+    let worst = |wanted: &dyn Fn(HealthStatus) -> bool| findings.iter().any(|finding| wanted(finding.status));
+    Ok(
+        if worst(&|status| matches!(status, HealthStatus::Unhealthy | HealthStatus::Critical | HealthStatus::Degraded))
+        {
+            ExitCode::from(1)
+        } else if worst(&|status| status == HealthStatus::Unknown) {
+            ExitCode::from(2)
+        } else {
+            ExitCode::SUCCESS
+        },
+    )
+}
+
+fn read(file: &PathBuf) -> anyhow::Result<Vec<HealingPolicy>> {
+    let shown = file.display();
+    let mut text = String::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+    } else {
+        text = std::fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
+    }
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("{shown} is not YAML"))?;
+    let mut policies = Vec::new();
+    for document in documents {
+        if document.get("kind").and_then(Value::as_str) == Some("HealingPolicy") {
+            let policy = serde_json::from_value(document)
+                .with_context(|| format!("{shown} holds a HealingPolicy that cannot be read"))?;
+            policies.push(policy);
+        }
+    }
+    if policies.is_empty() {
+        bail!("{shown} holds no HealingPolicy");
+    }
+    Ok(policies)
+}
+
+async fn look(
+    client: &Client,
+    policy: &HealingPolicy,
+    prometheus_url: Option<url::Url>,
+    thresholds: &BTreeMap<String, Threshold>,
+) -> anyhow::Result<Vec<Finding>> {
+    let namespace = policy.namespace().unwrap_or_default();
+    let valid = ValidPolicy::new(policy, thresholds).map_err(|mistakes| {
+        let words: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
+        anyhow::anyhow!("{}", words.join("\n"))
+    })?;
+    if let Some(mistake) = valid.invalid.first() {
+        bail!("{}", mistake.message);
+    }
+    // What the operator has learned, when the policy is installed; without it there is no last known good template.
+    let installed: Api<HealingPolicy> = Api::namespaced(client.clone(), &namespace);
+    let learned =
+        installed.get_opt(&valid.name).await.ok().flatten().and_then(|policy| policy.status).unwrap_or_default();
+
+    let index = Arc::new(ClusterIndex::default());
+    let shutdown = CancellationToken::new();
+    let watching = tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), shutdown.clone()));
+    let platforms = Platforms::new(client.clone(), index, prometheus_url);
+    let deadline = tokio::time::Instant::now() + LIST_LIMIT;
+    let looks = valid.components.iter().map(|component| first_look(&platforms, &namespace, component, deadline));
+    let observations: Vec<Observation> = join_all(looks).await;
+    shutdown.cancel();
+    watching.await.context("the watches failed")?;
+
+    let known: BTreeMap<&str, &ComponentStatus> =
+        learned.components.iter().map(|status| (status.name.as_str(), status)).collect();
+    let looks = valid.components.iter().zip(&observations);
+    Ok(looks
+        .map(|(component, observation)| {
+            finding(&valid, component, observation, known.get(component.name.as_str()).copied())
+        })
+        .collect())
+}
+
+/// The caches fill while we ask: what is not settled yet is asked again.
+async fn first_look(
+    platforms: &Platforms,
+    namespace: &str,
+    component: &ValidComponent,
+    deadline: tokio::time::Instant,
+) -> Observation {
+    loop {
+        let observation = platforms.observe(namespace, component, false).await;
+        let unsettled = matches!(&observation.target, crate::analyze::observation::Measured::Unknown(why) if why.reason == UnknownReason::Unsettled);
+        if !unsettled || tokio::time::Instant::now() >= deadline {
+            return observation;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn finding(
+    policy: &ValidPolicy,
+    component: &ValidComponent,
+    observation: &Observation,
+    learned: Option<&ComponentStatus>,
+) -> Finding {
+    let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
+    let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+    let assessment = assess(observation, &component.thresholds, tracker.release_unproven(newest));
+    // One look stands for as many as the policy asks for: what would be done if this lasted?
+    let mut limits = policy.limits.clone();
+    limits.unhealthy_after = 1;
+    tracker.look(observation, &assessment, &limits);
+    let mut history = History::default();
+    history.push(observation, assessment.score);
+    let forecast = limits.prediction.then(|| NaiveForecaster.forecast(&history, observation.at));
+    let policy = ValidPolicy { limits, ..policy.clone() };
+    let situation = Situation {
+        policy: &policy,
+        component,
+        tracker: &tracker,
+        observation,
+        assessment: &assessment,
+        unhealthy_components: usize::from(assessment.is_bad()),
+        history: &[],
+        now: observation.at,
+    };
+    let would_do = match plan::decide(&situation) {
+        Verdict::Nothing => "nothing".to_owned(),
+        Verdict::Refuse(refusal) => format!("nothing ({}: {})", refusal.guard, refusal.message),
+        Verdict::Propose(proposal) => {
+            let ask = if proposal.approval_required || policy.mode == Mode::Approve { " after approval" } else { "" };
+            format!("{}{ask}: {}", proposal.action, proposal.why)
+        }
+    };
+    let problems = assessment.problems.iter().map(|problem| problem.message.clone());
+    let unknowns = assessment.unknowns.iter().map(|(name, why)| format!("{name}: {}: {}", why.reason, why.message));
+    Finding {
+        namespace: policy.namespace.clone(),
+        policy: policy.name.clone(),
+        component: component.name.clone(),
+        target: component.target.describe(),
+        status: assessment.status,
+        score: assessment.score,
+        trend: trend(&history.score),
+        warnings: problems.chain(unknowns).collect(),
+        forecast: forecast.as_ref().map(ForecastStatus::from),
+        would_do,
+    }
+}
+
+fn table(findings: &[Finding]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["COMPONENT", "TARGET", "STATUS", "SCORE", "TREND", "FORECAST", "WARNINGS", "WOULD DO"]);
+    for finding in findings {
+        let forecast = finding.forecast.as_ref().map_or_else(
+            || "-".to_owned(),
+            |forecast| format!("{:.0}% ({})", forecast.probability * 100.0, forecast.confidence),
+        );
+        table.add_row([
+            format!("{}/{}", finding.policy, finding.component),
+            finding.target.clone(),
+            finding.status.to_string(),
+            finding.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
+            finding.trend.map_or_else(|| "-".to_owned(), |trend| trend.to_string()),
+            forecast,
+            if finding.warnings.is_empty() { "-".to_owned() } else { finding.warnings.join("\n") },
+            finding.would_do.clone(),
+        ]);
+    }
+    table
+}

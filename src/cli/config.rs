@@ -1,0 +1,139 @@
+//! Options that several subcommands share, and what they become.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use kube::{Client, config::Config};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::{
+    api::{Threshold, default_thresholds},
+    knowledge::LedgerConfig,
+};
+
+/// What is measured when a policy does not say otherwise.
+#[derive(Debug, Args)]
+pub(super) struct MeasureArgs {
+    /// The Prometheus that is asked when a metric names no url of its own
+    #[arg(long, env = "PROMETHEUS_URL", value_name = "URL")]
+    prometheus_url: Option<String>,
+    /// Critical value of cpu_usage, in percent, for all policies that set none
+    #[arg(long = "heal-cpu-threshold", env = "HEAL_CPU_THRESH", value_name = "PERCENT")]
+    cpu: Option<f64>,
+    /// Critical value of memory_usage, in percent
+    #[arg(long = "heal-memory-threshold", env = "HEAL_MEMORY_THRESH", value_name = "PERCENT")]
+    memory: Option<f64>,
+    /// Critical value of error_rate, from 0 to 1
+    #[arg(long = "heal-error-threshold", env = "HEAL_ERROR_THRESH", value_name = "RATIO")]
+    error: Option<f64>,
+    /// Critical value of latency_ms, in milliseconds
+    #[arg(long = "heal-latency-threshold", env = "HEAL_LATENCY_THRESH", value_name = "MS")]
+    latency: Option<f64>,
+}
+
+impl MeasureArgs {
+    pub(super) fn prometheus_url(&self) -> anyhow::Result<Option<Url>> {
+        let Some(text) = self.prometheus_url.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let url = Url::parse(text).with_context(|| format!("--prometheus-url {text:?} is not a URL"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            bail!("--prometheus-url {text:?} must start with http:// or https://");
+        }
+        Ok(Some(url))
+    }
+
+    /// The defaults with the operator-wide critical values put in. A warning that would not be below its critical
+    /// value is lowered in proportion.
+    pub(super) fn thresholds(&self) -> anyhow::Result<BTreeMap<String, Threshold>> {
+        let mut thresholds = default_thresholds();
+        let overrides = [
+            ("cpu_usage", "HEAL_CPU_THRESH", self.cpu, 100.0),
+            ("memory_usage", "HEAL_MEMORY_THRESH", self.memory, 100.0),
+            ("error_rate", "HEAL_ERROR_THRESH", self.error, 1.0),
+            ("latency_ms", "HEAL_LATENCY_THRESH", self.latency, f64::MAX),
+        ];
+        for (metric, variable, value, max) in overrides {
+            let (Some(critical), Some(threshold)) = (value, thresholds.get_mut(metric)) else { continue };
+            if !critical.is_finite() || critical <= 0.0 || critical > max {
+                bail!("{variable} is {critical}; it must be above 0 and at most {max}");
+            }
+            let ratio = threshold.warning / threshold.critical;
+            threshold.critical = critical;
+            if threshold.warning >= critical {
+                threshold.warning = critical * ratio;
+            }
+        }
+        Ok(thresholds)
+    }
+}
+
+/// Where the ledger is.
+#[derive(Args)]
+pub(super) struct LedgerArgs {
+    /// Postgres of the ledger, postgres://USER:PASSWORD@HOST:PORT/DATABASE. Left out: DB_HOST and its like; without
+    /// these SQLite in the data directory
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<SecretString>,
+    /// Host of the ledger's Postgres, when there is no URL
+    #[arg(long, env = "DB_HOST", value_name = "HOST")]
+    db_host: Option<String>,
+    /// Its port
+    #[arg(long, env = "DB_PORT", default_value_t = 5432, value_name = "PORT")]
+    db_port: u16,
+    /// Its database
+    #[arg(long, env = "DB_NAME", default_value = "panacea", value_name = "NAME")]
+    db_name: String,
+    /// Its user
+    #[arg(long, env = "DB_USER", default_value = "panacea", value_name = "USER")]
+    db_user: String,
+    /// Its password; better set as DB_PASSWORD, which other users of the machine cannot see
+    #[arg(long, env = "DB_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    db_password: Option<SecretString>,
+    /// Where the operator keeps files: the SQLite ledger
+    #[arg(long, env = "PANACEA_DATA_DIR", default_value = "/var/lib/panacea", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+impl std::fmt::Debug for LedgerArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LedgerArgs").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl LedgerArgs {
+    pub(super) fn config(&self) -> anyhow::Result<LedgerConfig> {
+        if let Some(url) = self.database_url.as_ref().filter(|url| !url.expose_secret().is_empty()) {
+            return Ok(LedgerConfig::Postgres(url.clone()));
+        }
+        let Some(host) = self.db_host.as_deref().filter(|host| !host.is_empty()) else {
+            return Ok(LedgerConfig::Sqlite(self.data_dir.join("ledger.sqlite")));
+        };
+        let mut url = Url::parse("postgres://localhost").context("the Postgres URL could not be built")?;
+        url.set_host(Some(host)).with_context(|| format!("DB_HOST {host:?} is not a host name"))?;
+        let password = self.db_password.as_ref().map(|password| password.expose_secret());
+        let set = url
+            .set_port(Some(self.db_port))
+            .and_then(|()| url.set_username(&self.db_user))
+            .and_then(|()| url.set_password(password));
+        if set.is_err() {
+            bail!("DB_HOST {host:?} cannot carry a port, user and password");
+        }
+        url.set_path(&self.db_name);
+        Ok(LedgerConfig::Postgres(SecretString::from(url.to_string())))
+    }
+}
+
+/// The cluster that KUBECONFIG, ~/.kube/config or the pod's ServiceAccount names.
+///
+/// # Errors
+/// When none is named, or its configuration cannot be used.
+pub(super) async fn connect() -> anyhow::Result<Client> {
+    let mut config =
+        Config::infer().await.context("no cluster: set KUBECONFIG, or run in a pod with a ServiceAccount")?;
+    // kube retries 429 and 5xx by itself up to 15 times, which can hold a reconciliation for minutes; we bound and
+    // repeat by ourselves.
+    config.default_retry = false;
+    config.connect_timeout = Some(std::time::Duration::from_secs(3));
+    Client::try_from(config).context("the cluster's configuration cannot be used")
+}

@@ -1,0 +1,37 @@
+use clap::{Args, ValueEnum};
+use tracing_subscriber::{EnvFilter, fmt};
+
+#[derive(Debug, Args)]
+pub(super) struct LogArgs {
+    /// Which log lines to write: a level, or filters such as `info,panacea=debug`
+    #[arg(long = "log", env = "PANACEA_LOG", default_value = "info", value_name = "FILTER")]
+    filter: String,
+    /// How log lines look
+    #[arg(long = "log-format", env = "PANACEA_LOG_FORMAT", default_value = "json")]
+    format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+/// Starts logging to standard error.
+///
+/// # Errors
+/// When the filter cannot be parsed.
+pub(super) fn start(args: &LogArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.filter).map_err(|why| {
+        anyhow::anyhow!(
+            "--log {:?} is not a log filter ({why}); write for example info or info,panacea=debug",
+            args.filter
+        )
+    })?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Text => builder.with_ansi(false).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Arguments → validated configuration; one file a subcommand. Past this border nothing is read from the
+//! environment again.
+
+mod check;
+mod config;
+mod crds;
+mod logging;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use crds::render_crds;
+
+/// Sees failures coming, heals them, verifies that it helped, and writes down every step.
+#[derive(Debug, Parser)]
+#[command(name = "panacea", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator
+    Run(Box<run::RunArgs>),
+    /// Look once at a policy's components in the current cluster and say what would be done; acts on nothing.
+    /// Exit code 0: all healthy, 1: not, 2: could not look
+    Check(Box<check::CheckArgs>),
+    /// Print the CustomResourceDefinitions as YAML
+    Crds,
+    /// Print a shell completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// With what a person can do about it.
+    pub async fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(args) => run::run(*args).await,
+            Command::Check(args) => check::check(*args).await,
+            Command::Crds => crds::print(),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "panacea", &mut std::io::stdout());
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}

@@ -1,1 +1,7 @@
+//! The operator on a real Kubernetes API, with the ServiceAccount and arguments of the chart. Each test owns a
+//! namespace, a database and an operator process; `tests/control-plane/with` (called by `make test`) starts the rest.
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod healing;

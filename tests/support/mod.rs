@@ -1,0 +1,12 @@
+//! What the tests on real parts share: the cluster that `tests/control-plane/with` started, a namespace and an
+//! operator of the test's own, traffic that Prometheus scrapes, and waiting for conditions.
+//!
+//! Nothing here sleeps for luck: [`wait::until`] polls a condition with a deadline and says what it waited for.
+
+#![allow(dead_code)] // Several programs share this room, and each uses a part of it.
+
+pub mod cluster;
+pub mod objects;
+pub mod operator;
+pub mod traffic;
+pub mod wait;

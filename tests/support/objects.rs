@@ -1,0 +1,217 @@
+//! Kubernetes objects as tests write and read them.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use panacea::api::{ComponentStatus, HealingPolicy, HealthStatus, Phase, Remediation};
+use serde_json::{Value, json};
+
+use super::{cluster::Test, wait};
+
+/// A Deployment that simulated nodes run; pods misbehave by the suffix of the image tag.
+pub fn deployment(name: &str, image: &str, replicas: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "app", "image": image}]},
+            },
+        },
+    })
+}
+
+/// A policy over Deployments of the same names as the components, quick enough for a test; `patch` is merged over it.
+pub fn policy(name: &str, components: &[&str], patch: &Value) -> Value {
+    let components: Vec<Value> =
+        components.iter().map(|name| json!({"name": name, "target": {"deployment": {"name": name}}})).collect();
+    let mut policy = json!({
+        "apiVersion": "panacea.dev/v1alpha1", "kind": "HealingPolicy", "metadata": {"name": name},
+        "spec": {
+            "interval": "5s",
+            "components": components,
+            "safety": {"cooldown": "1s", "budget": {"actions": 100}},
+            "verification": {"stabilization": "3s", "timeout": "60s"},
+        },
+    });
+    merge(&mut policy, patch);
+    policy
+}
+
+/// JSON merge patch (RFC 7396).
+pub fn merge(target: &mut Value, patch: &Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (key, value) in patch {
+                if value.is_null() {
+                    target.remove(key);
+                } else {
+                    merge(target.entry(key).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (target, patch) => *target = patch.clone(),
+    }
+}
+
+impl Test {
+    pub async fn deploy(&self, name: &str, image: &str, replicas: u32) {
+        let object = serde_json::from_value(deployment(name, image, replicas)).unwrap();
+        self.api::<Deployment>().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    pub async fn apply_policy(&self, policy: &Value) -> HealingPolicy {
+        let policy: HealingPolicy = serde_json::from_value(policy.clone()).unwrap();
+        self.api().create(&PostParams::default(), &policy).await.unwrap()
+    }
+
+    pub async fn patch_policy(&self, name: &str, patch: Value) {
+        self.api::<HealingPolicy>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub async fn patch_deployment(&self, name: &str, patch: Value) -> Deployment {
+        self.api::<Deployment>().patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap()
+    }
+
+    /// A release, as `kubectl set image` makes it.
+    pub async fn release(&self, name: &str, image: &str) -> Deployment {
+        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}}});
+        self.patch_deployment(name, patch).await
+    }
+
+    pub async fn deployment(&self, name: &str) -> Deployment {
+        self.api::<Deployment>().get(name).await.unwrap()
+    }
+
+    pub async fn image(&self, name: &str) -> String {
+        image_of(&self.deployment(name).await)
+    }
+
+    pub async fn generation(&self, name: &str) -> i64 {
+        self.deployment(name).await.metadata.generation.unwrap()
+    }
+
+    pub async fn policy_status(&self, name: &str) -> panacea::api::HealingPolicyStatus {
+        self.api::<HealingPolicy>().get(name).await.unwrap().status.unwrap_or_default()
+    }
+
+    pub async fn component(&self, policy: &str, component: &str) -> Option<ComponentStatus> {
+        self.policy_status(policy).await.components.into_iter().find(|status| status.name == component)
+    }
+
+    /// All Remediations, oldest first.
+    pub async fn remediations(&self) -> Vec<Remediation> {
+        let mut all = self.api::<Remediation>().list(&ListParams::default()).await.unwrap().items;
+        all.sort_by_key(|remediation| remediation.spec.decided_at);
+        all
+    }
+
+    /// Waits until every replica is updated and available.
+    pub async fn wait_rolled_out(&self, name: &str) {
+        wait::until(&format!("{name} to be rolled out"), Duration::from_secs(60), async || {
+            let deployment = self.deployment(name).await;
+            let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            let status = deployment.status.clone().unwrap_or_default();
+            let done = status.observed_generation >= deployment.metadata.generation
+                && status.updated_replicas.unwrap_or(0) == wanted
+                && status.replicas.unwrap_or(0) == wanted
+                && status.available_replicas.unwrap_or(0) == wanted;
+            if done { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until the policy says this of the component.
+    pub async fn wait_status(&self, policy: &str, component: &str, wanted: HealthStatus) -> ComponentStatus {
+        self.wait_component(policy, component, &format!("to be {wanted}"), |status| status.status == wanted).await
+    }
+
+    /// Waits until the template that runs is the last known good one.
+    pub async fn wait_known_good(&self, policy: &str, component: &str) -> ComponentStatus {
+        let what = "to be seen healthy and pinned as known good";
+        self.wait_component(policy, component, what, |status| {
+            status.release.as_ref().is_some_and(|release| release.seen_healthy)
+                && status.known_good.last().map(|good| &good.digest)
+                    == status.release.as_ref().map(|release| &release.digest)
+        })
+        .await
+    }
+
+    pub async fn wait_component(
+        &self,
+        policy: &str,
+        component: &str,
+        what: &str,
+        wanted: impl Fn(&ComponentStatus) -> bool,
+    ) -> ComponentStatus {
+        wait::until(&format!("{component} of {policy} {what}"), Duration::from_secs(60), async || {
+            match self.component(policy, component).await {
+                Some(status) if wanted(&status) => Ok(status),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the policy's condition has this status (`True`, `False`, `Unknown`) and returns (reason, message).
+    pub async fn wait_condition(&self, policy: &str, kind: &str, status: &str, limit: Duration) -> (String, String) {
+        wait::until(&format!("condition {kind}={status} of {policy}"), limit, async || {
+            let conditions = self.policy_status(policy).await.conditions;
+            let found = conditions.iter().find(|condition| condition.type_ == kind);
+            match found {
+                Some(condition) if condition.status == status => {
+                    Ok((condition.reason.clone(), condition.message.clone()))
+                }
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until exactly one Remediation is in this phase and returns it.
+    pub async fn wait_remediation(&self, phase: Phase) -> Remediation {
+        self.wait_remediation_within(phase, Duration::from_secs(90)).await
+    }
+
+    pub async fn wait_remediation_within(&self, phase: Phase, limit: Duration) -> Remediation {
+        wait::until(&format!("a remediation in phase {phase}"), limit, async || {
+            let all = self.remediations().await;
+            let seen: Vec<String> = all
+                .iter()
+                .map(|remediation| {
+                    format!(
+                        "{} {:?}",
+                        remediation.name_any(),
+                        remediation.status.as_ref().map(|s| (s.phase, &s.reason))
+                    )
+                })
+                .collect();
+            let found = all
+                .into_iter()
+                .find(|remediation| remediation.status.as_ref().is_some_and(|status| status.phase == phase));
+            found.ok_or_else(|| format!("{seen:?}"))
+        })
+        .await
+    }
+
+    /// Waits until the Remediation's rows are in the ledger.
+    pub async fn wait_recorded(&self, name: &str, limit: Duration) -> Remediation {
+        wait::until(&format!("remediation {name} to be recorded"), limit, async || {
+            let remediation = self.api::<Remediation>().get(name).await.map_err(|why| why.to_string())?;
+            let recorded = remediation.status.as_ref().is_some_and(|status| status.recorded_at.is_some());
+            if recorded { Ok(remediation) } else { Err(format!("{:?}", remediation.status)) }
+        })
+        .await
+    }
+}
+
+pub fn image_of(deployment: &Deployment) -> String {
+    let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()).unwrap();
+    template.containers[0].image.clone().unwrap_or_default()
+}

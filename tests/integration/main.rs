@@ -1,1 +1,4 @@
+//! What needs no cluster: one binary, one module a subject.
 
+mod http;
+mod prometheus;

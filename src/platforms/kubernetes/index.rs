@@ -333,3 +333,5 @@ fn namespace(object: &impl kube::Resource) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;

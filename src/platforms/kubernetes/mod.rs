@@ -6,7 +6,11 @@
 mod act;
 mod act_error;
 mod facts;
+#[cfg(test)]
+mod fake_server;
 mod faults;
+#[cfg(test)]
+mod fixtures;
 mod gitops;
 mod index;
 mod store;

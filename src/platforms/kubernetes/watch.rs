@@ -206,3 +206,6 @@ async fn list<K: Watched>(api: &Api<K>, scope: &str, index: &ClusterIndex) -> Re
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Objects as a real API server shows them, cut to what matters, for tests.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{Node, Pod},
+};
+use serde_json::{Value, json};
+
+use super::{ClusterIndex, Kind};
+
+pub const NS: &str = "shop";
+pub const NAME: &str = "api";
+
+/// The time of every look in the tests.
+pub fn now() -> Timestamp {
+    "2026-01-01T12:00:00Z".parse().unwrap()
+}
+
+pub fn ago(seconds: i64) -> String {
+    now().checked_sub(SignedDuration::from_secs(seconds)).unwrap().to_string()
+}
+
+/// Sets each `pointer` to a value, making objects on the way.
+pub fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+    let mut at = &mut object;
+    for key in pointer.trim_start_matches('/').split('/') {
+        let key = key.replace("~1", "/");
+        at = match key.parse::<usize>() {
+            Ok(index) if at.is_array() => &mut at[index],
+            _ => &mut at[key],
+        };
+    }
+    *at = value;
+    object
+}
+
+pub fn template(tag: &str) -> Value {
+    json!({"metadata": {"labels": {"app": NAME}}, "spec": {"containers": [{"name": "main", "image": format!("api:{tag}")}]}})
+}
+
+/// Settled, with `pods` pods that are all available.
+pub fn deployment(revision: i64, tag: &str, pods: i32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": NAME, "namespace": NS, "uid": "d-1", "generation": revision, "resourceVersion": "100",
+            "annotations": {"deployment.kubernetes.io/revision": revision.to_string()},
+        },
+        "spec": {
+            "replicas": pods, "progressDeadlineSeconds": 600,
+            "selector": {"matchLabels": {"app": NAME}}, "template": template(tag),
+        },
+        "status": {
+            "observedGeneration": revision, "replicas": pods, "updatedReplicas": pods, "availableReplicas": pods,
+            "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
+        },
+    })
+}
+
+/// The ReplicaSet `api-HASH` of that revision.
+pub fn replica_set(revision: i64, tag: &str, hash: &str) -> Value {
+    let template = with(template(tag), "/metadata/labels/pod-template-hash", hash.into());
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {
+            "name": format!("{NAME}-{hash}"), "namespace": NS, "uid": format!("rs-{hash}"), "resourceVersion": "90",
+            "labels": {"app": NAME, "pod-template-hash": hash},
+            "annotations": {"deployment.kubernetes.io/revision": revision.to_string()},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME, "uid": "d-1", "controller": true}],
+        },
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": NAME, "pod-template-hash": hash}}, "template": template},
+    })
+}
+
+/// Running on node `n1` and ready for half an hour.
+pub fn pod(hash: &str, id: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("{NAME}-{hash}-{id}"), "namespace": NS, "uid": format!("pod-{id}"), "resourceVersion": "95",
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{NAME}-{hash}"), "uid": format!("rs-{hash}"), "controller": true}],
+        },
+        "spec": {"nodeName": "n1", "containers": []},
+        "status": {
+            "phase": "Running", "startTime": ago(1805),
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "True", "lastTransitionTime": ago(1800)},
+            ],
+            "containerStatuses": [container("main", true, 0, json!({"running": {"startedAt": ago(1803)}}), json!({}))],
+        },
+    })
+}
+
+pub fn container(name: &str, ready: bool, restarts: i32, state: Value, last: Value) -> Value {
+    json!({"name": name, "ready": ready, "restartCount": restarts, "state": state, "lastState": last, "image": "", "imageID": ""})
+}
+
+/// A pod that is not ready, and whose container is in that state.
+pub fn broken_pod(hash: &str, id: &str, restarts: i32, state: Value, last: Value) -> Value {
+    let pod = with(pod(hash, id), "/status/containerStatuses/0", container("main", false, restarts, state, last));
+    let pod = with(pod, "/status/conditions/1/status", "False".into());
+    // Never was ready: the kubelet wrote the condition with the first status.
+    with(pod, "/status/conditions/1/lastTransitionTime", ago(1805).into())
+}
+
+pub fn waiting(reason: &str) -> Value {
+    json!({"waiting": {"reason": reason, "message": "back-off 10s restarting failed container"}})
+}
+
+pub fn ended(code: i32, reason: &str, seconds_ago: i64) -> Value {
+    json!({"terminated": {"exitCode": code, "reason": reason, "finishedAt": ago(seconds_ago)}})
+}
+
+pub fn node(name: &str, ready: bool) -> Value {
+    json!({"metadata": {"name": name}, "status": {"conditions": [
+        {"type": "Ready", "status": if ready { "True" } else { "Unknown" }, "lastHeartbeatTime": ago(1)},
+    ]}})
+}
+
+/// An index whose first listings were empty and complete, with node `n1`.
+pub fn synced() -> ClusterIndex {
+    let index = ClusterIndex::default();
+    index.watching(&[]);
+    for kind in [Kind::Deployments, Kind::ReplicaSets, Kind::Pods, Kind::Nodes] {
+        index.listing(kind, "");
+        index.listed(kind, "");
+    }
+    see(&index, node("n1", true));
+    index
+}
+
+/// Three ready pods of revision 1, image `v1`, hash `aaa`.
+pub fn healthy() -> ClusterIndex {
+    let index = synced();
+    see(&index, deployment(1, "v1", 3));
+    see(&index, replica_set(1, "v1", "aaa"));
+    for id in ["1", "2", "3"] {
+        see(&index, pod("aaa", id));
+    }
+    index
+}
+
+/// A second release on top of [`healthy`]: revision 2, image `v2`, hash `bbb`, with one of its pods given.
+pub fn releasing(new_pod: Value) -> ClusterIndex {
+    let index = healthy();
+    let rolling = with(deployment(2, "v2", 3), "/status/updatedReplicas", 1.into());
+    see(&index, with(rolling, "/status/replicas", 4.into()));
+    see(&index, replica_set(2, "v2", "bbb"));
+    see(&index, new_pod);
+    index
+}
+
+/// Applies an object of whichever kind it is.
+pub fn see(index: &ClusterIndex, object: Value) {
+    match object["kind"].as_str() {
+        Some("Deployment") => index.apply_deployment(&parse::<Deployment>(object)),
+        Some("ReplicaSet") => index.apply_replica_set(&parse::<ReplicaSet>(object)),
+        _ if object["spec"].is_null() => index.apply_node(&parse::<Node>(object)),
+        _ => index.apply_pod_at(&parse::<Pod>(object), now()),
+    }
+}
+
+pub fn parse<T: serde::de::DeserializeOwned>(object: Value) -> T {
+    serde_json::from_value(object).unwrap()
+}

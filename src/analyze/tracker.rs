@@ -52,7 +52,7 @@ pub struct Tracker {
     healthy_since: Option<Timestamp>,
     /// When the release was seen healthy, in this life of the operator.
     proven_at: Option<Timestamp>,
-    /// When the rollout was complete, and what the metrics said then.
+    /// When the rollout was complete, or this was last compared, and what the metrics said then.
     settled: Option<(Timestamp, BTreeMap<String, f64>)>,
     last_look: Option<Timestamp>,
     /// When a look was last counted as good or bad.
@@ -91,6 +91,9 @@ impl Tracker {
             self.follow_rollout(workload, observation, now);
         }
         let evidence = self.weigh(assessment, workload, now);
+        if evidence == Evidence::Neutral && assessment.is_bad() {
+            self.settle_again(observation);
+        }
         self.count(evidence, now, limits);
         if self.status != assessment.status || self.since.is_none() {
             self.status = assessment.status;
@@ -235,9 +238,15 @@ impl Tracker {
             self.settled = None;
             self.settled_good = 0;
         } else if self.settled.is_none() {
-            let values = observation.metrics.iter();
-            let values = values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value)));
-            self.settled = Some((now, values.collect()));
+            self.settled = Some((now, known_values(observation)));
+        }
+    }
+
+    /// What fell during one [`SETTLE`] has to fall on during the next: a release that is better than the one before
+    /// it, and still bad, is not excused for ever.
+    fn settle_again(&mut self, observation: &Observation) {
+        if self.settled.as_ref().is_some_and(|(at, _)| observation.at.duration_since(*at) >= SETTLE) {
+            self.settled = Some((observation.at, known_values(observation)));
         }
     }
 
@@ -354,4 +363,9 @@ impl Tracker {
             self.known_good.remove(0);
         }
     }
+}
+
+fn known_values(observation: &Observation) -> BTreeMap<String, f64> {
+    let values = observation.metrics.iter();
+    values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value))).collect()
 }

@@ -219,7 +219,12 @@ impl Tracker {
             since: now,
             seen_healthy: false,
             came_during_incident: incident,
-            previous_digest: if same_content { old.previous_digest.clone() } else { Some(old.digest.clone()) },
+            // A restart during an incident that began with this very template says nothing against the one before it.
+            previous_digest: if same_content {
+                old.previous_digest.clone().filter(|_| old.came_during_incident)
+            } else {
+                Some(old.digest.clone())
+            },
         });
         self.settled = None;
         self.settled_good = 0;

@@ -110,7 +110,8 @@ impl Tracker {
             let digest = self.release.as_ref().map(|release| release.digest.as_str());
             self.known_good.retain(|good| Some(good.digest.as_str()) != digest);
         }
-        if self.good >= limits.healthy_after {
+        // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.
+        if self.good >= limits.healthy_after && (workload.is_none() || self.settled.is_some()) {
             self.episode = None;
         }
         let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;

@@ -152,7 +152,10 @@ impl Tracker {
     /// The newest template was not yet seen healthy: one faulty pod of it is enough to call it bad.
     pub fn release_unproven(&self, newest: Option<&ReleaseId>) -> bool {
         match (&self.release, newest) {
-            (Some(release), Some(newest)) => release.hash != newest.hash || !release.seen_healthy,
+            (Some(release), Some(newest)) => {
+                let known_good = self.known_good.iter().any(|good| good.digest == newest.digest);
+                !known_good && (release.hash != newest.hash || !release.seen_healthy)
+            }
             _ => false,
         }
     }

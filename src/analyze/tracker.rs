@@ -264,6 +264,8 @@ impl Tracker {
             HealthStatus::Unknown => Evidence::Unknown,
             HealthStatus::Healthy => Evidence::Good,
             HealthStatus::Degraded => Evidence::Neutral,
+            // Bad metrics of a workload that cannot be looked at (forbidden, not settled): whose they are is unknown.
+            _ if workload.is_none() && self.release.is_some() => Evidence::Unknown,
             HealthStatus::Unhealthy | HealthStatus::Critical => {
                 if workload.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
             }

@@ -3,7 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Situation, history};
-use crate::api::{ActionKind, Mode};
+use crate::{
+    analyze::observation::Measured,
+    api::{ActionKind, Mode, ValidTarget},
+};
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
 #[derive(
@@ -109,6 +112,15 @@ fn stale_data(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
             s.component.name,
             age.as_secs(),
             FRESH.as_secs()
+        );
+        return Some(Refusal::until(Guard::StaleData, message, None));
+    }
+    if let (ValidTarget::Deployment { .. }, Measured::Unknown(why)) = (&s.component.target, &s.observation.target) {
+        let message = format!(
+            "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
+            s.component.target.describe(),
+            why.reason,
+            why.message
         );
         return Some(Refusal::until(Guard::StaleData, message, None));
     }

@@ -380,3 +380,6 @@ fn known_values(observation: &Observation) -> BTreeMap<String, f64> {
     let values = observation.metrics.iter();
     values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value))).collect()
 }
+
+#[cfg(test)]
+mod tests;

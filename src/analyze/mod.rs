@@ -16,6 +16,8 @@ pub mod cause;
 pub mod forecast;
 pub mod metric;
 pub mod observation;
+#[cfg(test)]
+pub(crate) mod scenario;
 pub mod tracker;
 pub mod trend;
 pub mod window;

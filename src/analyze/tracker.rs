@@ -52,7 +52,7 @@ pub struct Tracker {
     healthy_since: Option<Timestamp>,
     /// When the release was seen healthy, in this life of the operator.
     proven_at: Option<Timestamp>,
-    /// When the rollout was complete, and what the metrics said then.
+    /// When the rollout was complete, or this was last compared, and what the metrics said then.
     settled: Option<(Timestamp, BTreeMap<String, f64>)>,
     last_look: Option<Timestamp>,
     /// When a look was last counted as good or bad.
@@ -91,6 +91,9 @@ impl Tracker {
             self.follow_rollout(workload, observation, now);
         }
         let evidence = self.weigh(assessment, workload, now);
+        if evidence == Evidence::Neutral && assessment.is_bad() {
+            self.settle_again(observation);
+        }
         self.count(evidence, now, limits);
         if self.status != assessment.status || self.since.is_none() {
             self.status = assessment.status;
@@ -107,7 +110,8 @@ impl Tracker {
             let digest = self.release.as_ref().map(|release| release.digest.as_str());
             self.known_good.retain(|good| Some(good.digest.as_str()) != digest);
         }
-        if self.good >= limits.healthy_after {
+        // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.
+        if self.good >= limits.healthy_after && (workload.is_none() || self.settled.is_some()) {
             self.episode = None;
         }
         let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;
@@ -148,7 +152,10 @@ impl Tracker {
     /// The newest template was not yet seen healthy: one faulty pod of it is enough to call it bad.
     pub fn release_unproven(&self, newest: Option<&ReleaseId>) -> bool {
         match (&self.release, newest) {
-            (Some(release), Some(newest)) => release.hash != newest.hash || !release.seen_healthy,
+            (Some(release), Some(newest)) => {
+                let known_good = self.known_good.iter().any(|good| good.digest == newest.digest);
+                !known_good && (release.hash != newest.hash || !release.seen_healthy)
+            }
             _ => false,
         }
     }
@@ -221,7 +228,12 @@ impl Tracker {
             since: now,
             seen_healthy: false,
             came_during_incident: incident,
-            previous_digest: if same_content { old.previous_digest.clone() } else { Some(old.digest.clone()) },
+            // A restart during an incident that began with this very template says nothing against the one before it.
+            previous_digest: if same_content {
+                old.previous_digest.clone().filter(|_| old.came_during_incident)
+            } else {
+                Some(old.digest.clone())
+            },
         });
         self.settled = None;
         self.settled_good = 0;
@@ -240,9 +252,15 @@ impl Tracker {
             self.settled = None;
             self.settled_good = 0;
         } else if self.settled.is_none() {
-            let values = observation.metrics.iter();
-            let values = values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value)));
-            self.settled = Some((now, values.collect()));
+            self.settled = Some((now, known_values(observation)));
+        }
+    }
+
+    /// What fell during one [`SETTLE`] has to fall on during the next: a release that is better than the one before
+    /// it, and still bad, is not excused for ever.
+    fn settle_again(&mut self, observation: &Observation) {
+        if self.settled.as_ref().is_some_and(|(at, _)| observation.at.duration_since(*at) >= SETTLE) {
+            self.settled = Some((observation.at, known_values(observation)));
         }
     }
 
@@ -251,6 +269,8 @@ impl Tracker {
             HealthStatus::Unknown => Evidence::Unknown,
             HealthStatus::Healthy => Evidence::Good,
             HealthStatus::Degraded => Evidence::Neutral,
+            // Bad metrics of a workload that cannot be looked at (forbidden, not settled): whose they are is unknown.
+            _ if workload.is_none() && self.release.is_some() => Evidence::Unknown,
             HealthStatus::Unhealthy | HealthStatus::Critical => {
                 if workload.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
             }
@@ -360,3 +380,11 @@ impl Tracker {
         }
     }
 }
+
+fn known_values(observation: &Observation) -> BTreeMap<String, f64> {
+    let values = observation.metrics.iter();
+    values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,10 @@ pub use validate::{
     HttpCheck, Invalid, Limits, MetricQuery, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, default_thresholds,
 };
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+
 /// The API group.
 pub const GROUP: &str = "panacea.dev";
 /// The served and stored version.
@@ -43,7 +47,28 @@ pub const REMEDIATION_MANAGER: &str = "panacea-remediation";
 pub const REPORTER: &str = "panacea.dev/operator";
 
 /// The CustomResourceDefinitions, in the order in which they should be applied.
-pub fn crds() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
+pub fn crds() -> Vec<CustomResourceDefinition> {
     use kube::CustomResourceExt as _;
-    vec![HealingPolicy::crd(), Remediation::crd()]
+    let mut crds = vec![HealingPolicy::crd(), Remediation::crd()];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            without_foreign_formats(schema);
+        }
+    }
+    crds
+}
+
+/// OpenAPI has no unsigned formats: the API server would answer every `kubectl apply` of the CRD with a warning for
+/// each. `minimum: 0` stands beside them and says the same.
+fn without_foreign_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_ref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(without_foreign_formats);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        without_foreign_formats(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        without_foreign_formats(values);
+    }
 }

@@ -98,6 +98,7 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.metrics) && self.metrics.exists(m, m.name == k)))", "thresholds names a metric that this component does not measure; check the spelling"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
+    validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
     validation = ("!has(self.remedies) || size(self.remedies) == 0 || has(self.target.deployment)", "remedies need a target that can be acted on: deployment")
 )]
 pub struct Component {
@@ -156,6 +157,7 @@ pub struct HttpTarget {
     /// http:// or https:// URL without credentials.
     #[schemars(length(min = 8, max = 2048))]
     #[x_kube(validation = ("self.startsWith('http://') || self.startsWith('https://')", "url must start with http:// or https://"))]
+    #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them"))]
     pub url: String,
 
     /// Time limit for the whole answer, from 100ms to 10s. Default 3s.
@@ -204,11 +206,13 @@ pub struct PrometheusQuery {
     /// regular expression of the component's pods, narrowed to those of the newest template while a release is
     /// watched, so that a bad release is told apart from the old pods beside it.
     #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = (r"self.matches('\\S')", "query must not be blank"))]
     pub query: String,
     /// The Prometheus to ask. Left out: the operator's own (--prometheus-url).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 8, max = 2048))]
+    #[schemars(length(min = 8, max = 512))]
     #[x_kube(validation = ("self.startsWith('http://') || self.startsWith('https://')", "url must start with http:// or https://"))]
+    #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them"))]
     pub url: Option<String>,
 }
 
@@ -223,7 +227,8 @@ pub struct Threshold {
 }
 
 /// One rung of the ladder.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 pub struct Remedy {
     /// RollbackDeployment: back to the pinned last known good template. Restart: a rolling restart.
     pub action: ActionKind,

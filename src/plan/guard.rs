@@ -3,7 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Situation, history};
-use crate::api::{ActionKind, Mode};
+use crate::{
+    analyze::observation::Measured,
+    api::{ActionKind, Mode, ValidTarget},
+};
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
 #[derive(
@@ -112,6 +115,15 @@ fn stale_data(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
         );
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
+    if let (ValidTarget::Deployment { .. }, Measured::Unknown(why)) = (&s.component.target, &s.observation.target) {
+        let message = format!(
+            "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
+            s.component.target.describe(),
+            why.reason,
+            why.message
+        );
+        return Some(Refusal::until(Guard::StaleData, message, None));
+    }
     if !s.assessment.is_bad() {
         let message =
             format!("{} is {} by the last look: {}", s.component.name, s.assessment.status, s.assessment.message());
@@ -174,9 +186,12 @@ fn max_concurrent(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
 
 fn budget(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
     let limits = &s.policy.limits;
-    let (used, oldest) = history::started_within(s.history, limits.budget_window, s.now);
+    let started = history::started_within(s.history, limits.budget_window, s.now);
+    let used = started.len();
     (used >= limits.budget_actions).then(|| {
-        let retry_at = oldest.and_then(|at| at.checked_add(limits.budget_window).ok());
+        // When so many have left the window that one more fits; all but one may have to, when the budget was lowered.
+        let leaves = started.get(used - limits.budget_actions);
+        let retry_at = leaves.and_then(|at| at.checked_add(limits.budget_window).ok());
         let message = format!(
             "{used} actions were started in the last {:#}, all that safety.budget allows{}; raise safety.budget.actions to act sooner",
             limits.budget_window,

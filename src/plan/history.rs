@@ -23,12 +23,13 @@ impl Past {
     }
 }
 
-/// Actions begun within `window` before `now`, and when the oldest of them was.
-pub fn started_within(history: &[Past], window: SignedDuration, now: Timestamp) -> (usize, Option<Timestamp>) {
+/// When the actions within `window` before `now` were begun, the oldest first.
+pub fn started_within(history: &[Past], window: SignedDuration, now: Timestamp) -> Vec<Timestamp> {
     let since = now.saturating_sub(window).unwrap_or(Timestamp::MIN);
-    let started: Vec<Timestamp> =
+    let mut started: Vec<Timestamp> =
         history.iter().filter(|past| past.started_after(since)).filter_map(|past| past.started_at).collect();
-    (started.len(), started.into_iter().min())
+    started.sort_unstable();
+    started
 }
 
 /// When the newest action on the component was begun.

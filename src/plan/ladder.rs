@@ -30,6 +30,14 @@ pub fn next_rung<'a>(situation: &Situation<'a>, episode: &Episode) -> Result<Run
         .map(|past| past.rung)
         .collect();
     tried.sort_unstable();
+    let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
+    if unproven && situation.tracker.known_good().is_empty() {
+        let message = format!(
+            "{} was never seen healthy since this policy watches it, so there is no last known good template to go back to, and a restart is no remedy for what never worked: a person has to look",
+            component.name
+        );
+        return Err(Refusal::person(Guard::NoKnownGood, message));
+    }
     let mut fitting = 0;
     for (index, remedy) in component.remedies.iter().enumerate() {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -56,18 +64,11 @@ pub fn next_rung<'a>(situation: &Situation<'a>, episode: &Episode) -> Result<Run
 
 fn nothing_left(situation: &Situation<'_>, cause: Cause, fitting: usize, tried: usize) -> Refusal {
     let component = &situation.component.name;
-    let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
     if tried > 0 {
         let message = format!(
             "{component} is still unhealthy after {tried} of its remedies in this incident, and none is left for {cause}: a person has to look"
         );
         return Refusal::person(Guard::LadderExhausted, message);
-    }
-    if situation.tracker.known_good().is_empty() && unproven && situation.workload().is_some() {
-        let message = format!(
-            "{component} was never seen healthy, so there is no last known good template to go back to, and no remedy is declared for {cause}: a person has to look"
-        );
-        return Refusal::person(Guard::NoKnownGood, message);
     }
     let message = if fitting == 0 {
         format!("no remedy of {component} is for {cause}: a person has to look, or declare one in its remedies")

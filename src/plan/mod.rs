@@ -130,3 +130,8 @@ fn why(situation: &Situation<'_>, rung: &ladder::Rung<'_>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

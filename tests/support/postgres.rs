@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -77,7 +77,7 @@ impl PostgresServer {
     /// Starts it on the same port and data, and waits until it takes connections.
     pub fn start_again(&self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).expect("the log");
-        let mut running = self.server.lock().unwrap();
+        let mut running = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(running.is_none(), "it runs already");
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut child: Option<Child> = None;
@@ -98,11 +98,11 @@ impl PostgresServer {
                         .expect("run postgres"),
                 );
             }
-            let ready = command(&self.programs, "pg_isready")
-                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
-                .status()
-                .expect("run pg_isready");
-            if ready.success() {
+            // The server's own word: its pid in the first line, its state in the last. Unlike `pg_isready`, which may be
+            // installed elsewhere, it is always there.
+            let state = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+            let is_ours = state.lines().next() == child.as_ref().map(|child| child.id().to_string()).as_deref();
+            if is_ours && state.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
                 break;
             }
             let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
@@ -114,7 +114,7 @@ impl PostgresServer {
 
     /// SIGKILL to the server and all its processes: as if the machine had lost power.
     pub fn kill(&self) {
-        let mut running = self.server.lock().unwrap();
+        let mut running = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut server) = running.take() else { return };
         let children = children_of(server.id());
         server.kill().expect("kill postgres");
@@ -135,7 +135,7 @@ impl PostgresServer {
     }
 
     fn signal(&self, signal: &str) {
-        let running = self.server.lock().unwrap();
+        let running = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         let server = running.as_ref().expect("it runs").id();
         for process in [vec![server], children_of(server)].concat() {
             let _ = Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();

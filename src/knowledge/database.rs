@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::LedgerConfig;
 use super::error::{LedgerError, LedgerReason};
-use super::line::{Lease, Line};
+use super::line::{Lease, Line, NOTHING_YET};
 use super::postgres::Postgres;
 use super::queries::Query;
 use super::row::Row;
@@ -30,7 +30,7 @@ pub(super) trait Backend {
     fn sort(&self, error: &sqlx::Error) -> LedgerError;
 
     /// Makes ready what a connection needs, and names what a new connection would lead to: a connection that was made
-    /// when the name was another one leads to something that is gone.
+    /// when the name was another one leads to something that is gone. [`NOTHING_YET`]: connecting makes it.
     async fn ready_place(&self) -> Result<u64, LedgerError>;
 
     /// Looks whether it can be written to, makes missing tables, judges the others.
@@ -88,7 +88,7 @@ impl<B: Backend> Lines<B> {
             reads: Line::new(),
             probes: Line::new(),
             schema_seen: AtomicBool::new(false),
-            place: AtomicU64::new(0),
+            place: AtomicU64::new(NOTHING_YET),
         }
     }
 
@@ -105,7 +105,7 @@ impl<B: Backend> Lines<B> {
     async fn lease(&self, user: User) -> Result<Lease<'_, B::Connection>, LedgerError> {
         let line = self.line(user);
         let place = self.backend.ready_place().await?;
-        if self.place.swap(place, Ordering::Relaxed) != place {
+        if self.place.swap(place, Ordering::Relaxed) != place || place == NOTHING_YET {
             self.schema_seen.store(false, Ordering::Relaxed);
         }
         loop {

@@ -7,6 +7,9 @@
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
+/// The place that is made by connecting: a connection that was made then is not known to lead to what is there later.
+pub(super) const NOTHING_YET: u64 = 0;
+
 pub(super) struct Line<C: Connection> {
     kept: Mutex<Option<(u64, C)>>,
 }
@@ -30,7 +33,9 @@ impl<C: Connection> Line<C> {
     pub(super) async fn lease(&self, options: &C::Options, place: u64) -> Result<Lease<'_, C>, sqlx::Error> {
         let mut slot = self.kept.lock().await;
         match slot.take() {
-            Some((led_to, connection)) if led_to == place => Ok(Lease { slot, place, connection, reused: true }),
+            Some((led_to, connection)) if led_to == place && place != NOTHING_YET => {
+                Ok(Lease { slot, place, connection, reused: true })
+            }
             _ => {
                 let connection = options.connect().await?;
                 Ok(Lease { slot, place, connection, reused: false })

@@ -11,6 +11,7 @@ use sqlx::{Connection as _, Executor as _};
 
 use super::database::{Backend, Fetched, Look};
 use super::error::{LedgerError, LedgerReason};
+use super::line::NOTHING_YET;
 use super::queries::Query;
 use super::row::{Row, clean_json, clean_text, finite, microseconds};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
@@ -129,7 +130,7 @@ impl Backend for Sqlite {
                 LedgerError::new(reason, format!("{}: its folder cannot be made: {error}", self.place))
             })?;
         }
-        Ok(0)
+        Ok(NOTHING_YET)
     }
 
     async fn check(&self, connection: &mut SqliteConnection) -> Result<(), LedgerError> {

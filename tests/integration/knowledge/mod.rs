@@ -1,0 +1,6 @@
+//! The ledger on real databases: every scenario runs on SQLite and on PostgreSQL, where it makes sense.
+
+mod faults;
+mod place;
+mod queries;
+mod rows;

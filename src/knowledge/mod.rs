@@ -47,6 +47,7 @@ pub use row::{
     ActionType, Agent, BrainRow, COMPONENT_KEY, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id,
 };
 pub use stats::LedgerStats;
+pub use writer::FLUSH_LIMIT;
 
 /// Rows that wait for the writer to look up from what it does. A look is two rows and all of 1,000 components may be
 /// looked at in the same second, so 2,000 at once, and as many again in reserve.
@@ -93,7 +94,7 @@ impl Ledger {
     /// Starts the writer and the probe. Never fails and waits for nothing: whether the database can be used is told by
     /// [`Ledger::health`].
     ///
-    /// The task ends after `shutdown`, when what was offered is written or [`writer::FLUSH_LIMIT`] is over. `record`
+    /// The task ends after `shutdown`, when what was offered is written or [`FLUSH_LIMIT`] is over. `record`
     /// works until the handle is gone.
     pub fn start(config: LedgerConfig, shutdown: CancellationToken) -> (Self, JoinHandle<()>) {
         let (queue, rows) = mpsc::channel(QUEUE_ROWS);

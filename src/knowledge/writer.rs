@@ -271,7 +271,7 @@ async fn write(shared: &Shared, batch: Vec<Row>) -> Option<Left> {
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
         match within(BATCH_LIMIT, "writing a batch", shared.database.insert(User::Batches, &part)).await {
-            Ok(new) => shared.stats.written(new),
+            Ok(new) => shared.wrote(new),
             Err(error) if error.reason() == LedgerReason::RowRefused => {
                 shared.stats.failed();
                 if let [row] = part.as_slice() {

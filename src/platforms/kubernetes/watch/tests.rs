@@ -39,7 +39,7 @@ async fn follow_script(index: &ClusterIndex, mut script: Vec<Exchange>) {
     let (client, task, ended) = server_with_end(script);
     tokio::select! {
         () = keep::<Deployment>(Api::all(client), "", index) => {}
-        ended = tokio::time::timeout(Duration::from_secs(20), ended) => match ended {
+        ended = timeout(Duration::from_secs(20), ended) => match ended {
             Ok(Ok(())) => {}
             // The server found something wrong with a request: its panic says what.
             _ => drop(task.await.unwrap()),

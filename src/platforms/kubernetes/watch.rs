@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClusterIndex, index::scopes, store::Kind};
+use super::{ClusterIndex, act_error::words, index::scopes, store::Kind};
 
 /// Objects in one page of a listing; client-go's default.
 const PAGE: u32 = 500;
@@ -111,7 +111,7 @@ where
 /// Why a listing or a watch ended early.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Kube(#[from] kube::Error),
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     ResourceExt as _,
-    ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
 };
 use panacea::api::{Phase, Remediation};

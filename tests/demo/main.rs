@@ -119,7 +119,8 @@ async fn narrate(test: &Test, released: Timestamp) {
     let mut events = events.boxed();
     loop {
         let Ok(Some(event)) = events.try_next().await else { continue };
-        let at = event.event_time.as_ref().map(|time| time.0).unwrap_or(released);
+        let repeated = event.series.as_ref().map(|series| series.last_observed_time.0);
+        let at = repeated.or(event.event_time.as_ref().map(|time| time.0)).unwrap_or(released);
         let note = event.note.clone().unwrap_or_default();
         let key = format!("{}{}", event.name_any(), event.series.as_ref().map_or(0, |series| series.count));
         if at < released || event.reporting_controller.as_deref() != Some(panacea::api::REPORTER) || !told.insert(key) {

@@ -4,6 +4,9 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+mod crd_drift;
+mod house;
 mod http;
 mod knowledge;
+mod policies;
 mod prometheus;

@@ -1,5 +1,7 @@
 //! What is an alarm and what is not, told as stories: the world changes, looks follow as the tracker asks for them.
 
+use std::time::Duration;
+
 use super::*;
 use crate::analyze::{
     observation::FaultKind,
@@ -273,6 +275,24 @@ fn a_burst_of_looks_is_one_look() {
         story.after(2.0);
         assert!(story.confirmed().is_some());
     }
+}
+
+#[test]
+fn a_new_sample_of_a_bad_release_is_a_second_look() {
+    let mut story = Story::settled();
+    story.release("v2").until(3605.0);
+    story.error_rate(0.12).look();
+    assert!(story.next_look() < Duration::from_secs(1), "the next scrape is waited for closely");
+    story.after(0.3);
+    assert_eq!(story.confirmed(), None, "the same sample again");
+    story.error_rate(0.24).after(0.3);
+    assert!(story.confirmed().is_some());
+
+    // Without a release the time between looks stands for the scrapes between them.
+    let mut story = Story::settled();
+    story.error_rate(0.12).look();
+    story.error_rate(0.24).after(0.3);
+    assert_eq!(story.confirmed(), None);
 }
 
 #[test]

@@ -10,3 +10,4 @@ mod http;
 mod knowledge;
 mod policies;
 mod prometheus;
+mod readme;

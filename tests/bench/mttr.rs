@@ -1,14 +1,18 @@
-//! `make bench-mttr`: seconds from the patch of a bad template until it is taken back, and until all ready pods are
+//! Seconds from the patch of a bad template until it is taken back, and until all ready pods are
 //! good and Prometheus says below 1%; requests failed meanwhile at 100 a second. Beside it the floor: a person who
 //! runs `kubectl rollout undo` the moment all pods are bad. Prints Markdown rows for docs/benchmarks.md.
 //!
 //! `RUNS` sets the runs of each row (default 10).
 
-#[path = "../support/mod.rs"]
-mod support;
+use std::time::Duration;
 
-use std::{process::ExitCode, time::Duration};
-
+use crate::support::{
+    cluster::{Test, env, run},
+    objects::{image_of, policy},
+    operator::{Operator, Options},
+    traffic::{ERROR_RATIO, Traffic, image, is_ready, query},
+    wait,
+};
 use futures::TryStreamExt as _;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
@@ -16,13 +20,6 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
-use support::{
-    cluster::{Test, env, run},
-    objects::{image_of, policy},
-    operator::{Operator, Options},
-    traffic::{ERROR_RATIO, Traffic, image, is_ready, query},
-    wait,
-};
 use tokio::{process::Command, time::Instant};
 
 const GOOD: &str = "shop/api:v1";
@@ -36,8 +33,7 @@ struct Figures {
     failed: f64,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+pub async fn measure() {
     let runs: usize = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(10);
     let mut rows = Vec::new();
     run("mttr", async |test| {
@@ -81,7 +77,6 @@ async fn main() -> ExitCode {
     );
     println!("|---|---|---|---|---|");
     rows.iter().for_each(|row| println!("{row}"));
-    ExitCode::SUCCESS
 }
 
 /// The good version runs, and has been seen so.

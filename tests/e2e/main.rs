@@ -5,5 +5,7 @@
 mod support;
 
 mod approval;
+mod check;
+mod guards;
 mod healing;
 mod kept;

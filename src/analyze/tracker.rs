@@ -196,6 +196,11 @@ impl Tracker {
         self.healthy_since
     }
 
+    /// The rollout has been complete since; none while it is not, or for a target that has none.
+    pub fn settled_since(&self) -> Option<Timestamp> {
+        self.settled.as_ref().map(|(since, _)| *since)
+    }
+
     pub fn last_look(&self) -> Option<Timestamp> {
         self.last_look
     }
@@ -271,6 +276,12 @@ impl Tracker {
             HealthStatus::Degraded => Evidence::Neutral,
             // Bad metrics of a workload that cannot be looked at (forbidden, not settled): whose they are is unknown.
             _ if workload.is_none() && self.release.is_some() => Evidence::Unknown,
+            // Kubernetes moves the pods of a lost node by itself; bad metrics meanwhile say nothing about the workload.
+            _ if workload.is_some_and(|workload| workload.on_lost_nodes > 0)
+                && assessment.critical().all(|problem| problem.value.is_some()) =>
+            {
+                Evidence::Neutral
+            }
             HealthStatus::Unhealthy | HealthStatus::Critical => {
                 if workload.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
             }
@@ -308,8 +319,9 @@ impl Tracker {
             return false;
         }
         let young = now.duration_since(release.since) <= limits.release_watch_for;
-        let specific = assessment.critical().any(|problem| problem.of_release);
-        // The good template was bad itself right before: going back to it would heal nothing.
+        let specific = assessment.critical().any(|problem| problem.of_release && problem.value.is_none());
+        // The good template was bad itself right before: going back to it would heal nothing. Only what its pods
+        // themselves show (a crash, not a metric) is the new template's own.
         let good_was_bad_too =
             release.came_during_incident && release.previous_digest.as_deref() == Some(target.digest.as_str());
         (young || !release.seen_healthy) && (specific || !good_was_bad_too)

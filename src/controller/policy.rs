@@ -148,7 +148,10 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
         if changed {
             memory.keep_only(valid);
             ctx.memory.watch_targets_of(valid);
-            memory.components.values_mut().for_each(|component| component.dirty = true);
+            for component in memory.components.values_mut() {
+                component.dirty = true;
+                component.refusal = None;
+            }
             memory.told.retain(|key, _| key != "invalid" && !key.starts_with("spec/"));
         }
         memory.policy = Some(valid.clone());
@@ -276,16 +279,21 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             now,
         };
         let refusal = match plan::decide(&situation) {
-            Verdict::Nothing => None,
-            Verdict::Refuse(refusal) => Some(refusal),
+            // Between two crashes a bad component may look well: what held its action back stands until the incident
+            // is over, or something is done about it.
+            Verdict::Nothing => {
+                let open = history.iter().any(|past| past.component == component.name && !past.phase.is_final());
+                entry.refusal.take().filter(|_| entry.tracker.episode().is_some() && !open)
+            }
+            Verdict::Refuse(refusal) => {
+                context.shared.metrics.refusal(refusal.guard.into());
+                Some(refusal)
+            }
             Verdict::Propose(proposal) => {
                 proposals.push(*proposal);
                 None
             }
         };
-        if let Some(refusal) = &refusal {
-            context.shared.metrics.refusal(refusal.guard.into());
-        }
         let acting = history.iter().any(|past| past.component == component.name && past.phase.is_acting());
         let soon = match &refusal {
             Some(refusal) => refusal.retry_at,

@@ -4,4 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod approval;
+mod check;
+mod guards;
 mod healing;
+mod kept;

@@ -5,8 +5,10 @@
 
 #![allow(dead_code)] // Several programs share this room, and each uses a part of it.
 
+pub mod audit;
 pub mod cluster;
 pub mod objects;
 pub mod operator;
+pub mod shell;
 pub mod traffic;
 pub mod wait;

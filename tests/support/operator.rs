@@ -153,6 +153,13 @@ impl Operator {
         reqwest::get(format!("http://127.0.0.1:{}/metrics", self.port)).await.unwrap().text().await.unwrap()
     }
 
+    /// How many looks it has made at components so far.
+    pub async fn looks(&self) -> u64 {
+        let metrics = self.metrics().await;
+        let line = metrics.lines().find(|line| line.starts_with("panacea_looks_total"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no looks in {metrics}"))
+    }
+
     /// The ledger's rows for Remediations: (action_type, success, remediation), in order.
     pub async fn action_rows(&self) -> Vec<(String, bool, String)> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();

@@ -5,7 +5,9 @@
 
 #![allow(dead_code)] // Several programs share this room, and each uses a part of it.
 
+pub mod audit;
 pub mod cluster;
+pub mod kubectl;
 pub mod objects;
 pub mod operator;
 pub mod traffic;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Event};
 use kube::{
     ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -69,6 +69,24 @@ impl Test {
     pub async fn apply_policy(&self, policy: &Value) -> HealingPolicy {
         let policy: HealingPolicy = serde_json::from_value(policy.clone()).unwrap();
         self.api().create(&PostParams::default(), &policy).await.unwrap()
+    }
+
+    /// Texts of the events with this reason about this object; most tests ask for one of their policy.
+    pub async fn events(&self, reason: &str, about: &str) -> Vec<String> {
+        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let wanted =
+            |event: &Event| event.reason.as_deref() == Some(reason) && event.involved_object.name.as_deref() == Some(about);
+        events.into_iter().filter(wanted).filter_map(|event| event.message).collect()
+    }
+
+    /// Waits for an event with this reason and this text about this object.
+    pub async fn wait_event(&self, reason: &str, about: &str, text: &str) {
+        let what = format!("an event {reason} about {about} with {text:?}");
+        wait::until(&what, Duration::from_secs(30), async || {
+            let events = self.events(reason, about).await;
+            if events.iter().any(|message| message.contains(text)) { Ok(()) } else { Err(format!("{events:?}")) }
+        })
+        .await;
     }
 
     pub async fn patch_policy(&self, name: &str, patch: Value) {

@@ -153,6 +153,14 @@ impl Operator {
         reqwest::get(format!("http://127.0.0.1:{}/metrics", self.port)).await.unwrap().text().await.unwrap()
     }
 
+    /// A counter of /metrics, over all its labels; 0 when it was never counted.
+    pub async fn counter(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let ours = samples.filter(|(series, _)| series.split('{').next() == Some(name));
+        ours.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
     /// The ledger's rows for Remediations: (action_type, success, remediation), in order.
     pub async fn action_rows(&self) -> Vec<(String, bool, String)> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();

@@ -6,4 +6,6 @@ mod support;
 
 mod gitops;
 mod healing;
+mod quiet;
 mod writes;
+mod wrong_policies;

@@ -8,7 +8,9 @@
 pub mod audit;
 pub mod cluster;
 pub mod kubectl;
+pub mod node;
 pub mod objects;
 pub mod operator;
+pub mod prometheus;
 pub mod traffic;
 pub mod wait;

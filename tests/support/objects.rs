@@ -74,8 +74,9 @@ impl Test {
     /// Texts of the events with this reason about this object; most tests ask for one of their policy.
     pub async fn events(&self, reason: &str, about: &str) -> Vec<String> {
         let events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
-        let wanted =
-            |event: &Event| event.reason.as_deref() == Some(reason) && event.involved_object.name.as_deref() == Some(about);
+        let wanted = |event: &Event| {
+            event.reason.as_deref() == Some(reason) && event.involved_object.name.as_deref() == Some(about)
+        };
         events.into_iter().filter(wanted).filter_map(|event| event.message).collect()
     }
 

@@ -90,6 +90,13 @@ impl Test {
         .await;
     }
 
+    /// Makes the policy be this one, whatever was there.
+    pub async fn replace_policy(&self, policy: &Value) {
+        let name = policy["metadata"]["name"].as_str().unwrap();
+        let params = PatchParams::apply("test").force();
+        self.api::<HealingPolicy>().patch(name, &params, &Patch::Apply(policy)).await.unwrap();
+    }
+
     pub async fn patch_policy(&self, name: &str, patch: Value) {
         self.api::<HealingPolicy>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }

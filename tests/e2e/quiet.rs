@@ -233,7 +233,7 @@ async fn one_bad_scrape_is_not_acted_on() {
         let mut operator = Operator::start(test, Options::default()).await;
         // Looks are far enough apart that the value is good again at the next one.
         let detection = json!({"confirmAfter": "6s"});
-        let spec = json!({"interval": "10s", "detection": detection, "releaseWatch": {"every": "6s"}});
+        let spec = json!({"interval": "10s", "detection": detection, "releaseWatch": {"every": "24s"}});
         let mut wanted = policy("shop", &["api"], &json!({"spec": spec}));
         let query = traffic.gauge_query("answer_time");
         wanted["spec"]["components"][0]["metrics"] = json!([{"name": "latency_ms", "prometheus": {"query": query}}]);

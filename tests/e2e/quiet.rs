@@ -10,10 +10,11 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, EvictParams, ListParams},
 };
-use panacea::api::HealthStatus;
+use panacea::api::{HealthStatus, Phase};
 use serde_json::json;
 
 use crate::support::{
+    audit::operator_writes,
     cluster::{Test, run},
     node::OwnNode,
     objects::policy,
@@ -77,6 +78,22 @@ async fn wait_person_called(test: &Test, reason: &str, text: &str) {
     })
     .await;
     test.wait_event("PersonNeeded", "shop", text).await;
+}
+
+/// The proof of the others: what is done is seen where they look for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_does_to_a_workload_is_in_the_audit_log() {
+    run("seen", async |test| {
+        let _operator = watched(test, 2).await;
+        test.only_told().unwrap();
+        test.release("api", "shop/api:v2-crash").await;
+        test.wait_remediation(Phase::Succeeded).await;
+        test.only_told().unwrap_err();
+        let writes = operator_writes(&test.namespace);
+        let written = |resource: &str| writes.iter().any(|write| write.resource == resource);
+        assert!(written("remediations") && written("deployments"), "{writes:?}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,7 @@ async fn observe_mode_never_writes_to_a_workload_and_says_what_it_would_do() {
         test.release("api", "shop/app:v2-crash").await;
         let refusal = test.wait_refusal("shop", "api", Guard::ObserveMode).await;
         assert!(refusal.message.contains("would apply RollbackDeployment to api"), "{}", refusal.message);
-        test.wait_event("PersonNeeded", "would apply RollbackDeployment to api").await;
+        test.wait_event("PersonNeeded", "shop", "would apply RollbackDeployment to api").await;
         let looks = operator.looks().await;
         wait::throughout("nothing is done", Duration::from_secs(10), async || {
             let (generation, remediations) = (test.generation("api").await, test.remediations().await);
@@ -124,7 +124,7 @@ async fn a_used_up_budget_stops_and_says_until_when() {
         let (reason, message) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "Budget");
         assert!(message.contains("raise safety.budget.actions"), "{message}");
-        test.wait_event("PersonNeeded", "all that safety.budget allows").await;
+        test.wait_event("PersonNeeded", "shop", "all that safety.budget allows").await;
         assert_eq!(test.image("api").await, "shop/app:v3-crash");
         assert_eq!(test.remediations().await.len(), 1);
 
@@ -150,7 +150,7 @@ async fn a_component_that_was_just_acted_on_cools_down_first() {
         let (reason, message) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "Cooldown");
         assert!(message.contains("tried again at"), "{message}");
-        test.wait_event("ActionRefused", "safety.cooldown is 40s").await;
+        test.wait_event("ActionRefused", "shop", "safety.cooldown is 40s").await;
 
         let all = wait_count(test, 2, Phase::Succeeded, Duration::from_secs(120)).await;
         let second = status_of(&all[1]).started_at.unwrap();
@@ -198,7 +198,7 @@ async fn the_breaker_opens_when_actions_do_not_help_and_lets_one_through_later()
         let refusal = test.wait_refusal("shop", "api", Guard::CircuitBreaker).await;
         let half_open = status.finished_at.unwrap() + SignedDuration::from_secs(30);
         assert_eq!(refusal.retry_at, Some(half_open), "{}", refusal.message);
-        test.wait_event("PersonNeeded", "circuit breaker is open").await;
+        test.wait_event("PersonNeeded", "shop", "circuit breaker is open").await;
         let (reason, _) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "CircuitBreaker");
         assert_eq!(test.remediations().await.len(), 1);
@@ -230,7 +230,7 @@ async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
         let (reason, message) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "LadderExhausted");
         assert!(message.contains("a person has to look"), "{message}");
-        test.wait_event("PersonNeeded", "LadderExhausted").await;
+        test.wait_event("PersonNeeded", "shop", "LadderExhausted").await;
         for remediation in &all {
             test.wait_recorded(&remediation.name_any(), SOON).await;
         }
@@ -262,7 +262,7 @@ async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_pe
             let refusal = test.wait_refusal("shop", name, Guard::MaxUnhealthy).await;
             assert!(refusal.message.contains("safety.maxUnhealthy allows (1)"), "{}", refusal.message);
         }
-        test.wait_event("PersonNeeded", "a person has to look").await;
+        test.wait_event("PersonNeeded", "shop", "a person has to look").await;
         let (reason, _) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "MaxUnhealthy");
         let looks = operator.looks().await;

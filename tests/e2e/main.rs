@@ -6,6 +6,10 @@ mod support;
 
 mod approval;
 mod check;
+mod gitops;
 mod guards;
 mod healing;
 mod kept;
+mod quiet;
+mod writes;
+mod wrong_policies;

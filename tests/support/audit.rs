@@ -1,15 +1,22 @@
-//! The API server's audit log: every writing request, by whom, to what.
+//! The API server's audit log: every writing request, by whom, to what; and proof that the operator did nothing while
+//! it looked on.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cluster::{Test, env};
+use super::{
+    cluster::{Test, env},
+    operator::Operator,
+    wait,
+};
 
 /// The operator, as the API server knows it.
 pub const OPERATOR: &str = "system:serviceaccount:panacea-system:panacea";
 
 /// A writing request that the API server answered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub at: Timestamp,
     pub verb: String,
@@ -20,47 +27,92 @@ pub struct Write {
     pub code: u64,
 }
 
+/// All writing requests to objects of this namespace, oldest first, refused ones included; `""` names those that
+/// concern no namespace.
+///
+/// # Panics
+/// When the log holds nothing at all: then it proves nothing.
+pub fn writes_in(namespace: &str) -> Vec<Write> {
+    let log = std::fs::read_to_string(env("AUDIT_LOG")).unwrap();
+    assert!(!log.is_empty(), "the audit log is empty");
+    // Parsing every line of a long run is slow: the cheap test comes first.
+    let ours = format!(r#""namespace":"{namespace}""#);
+    let lines = log.lines().filter(|line| namespace.is_empty() || line.contains(&ours));
+    let parsed = lines.filter_map(parse).filter(|(at, _)| at == namespace);
+    let mut writes: Vec<Write> = parsed.map(|(_, write)| write).collect();
+    writes.sort_by_key(|write| write.at);
+    writes
+}
+
+/// Those of the operator's ServiceAccount.
+pub fn operator_writes(namespace: &str) -> Vec<Write> {
+    let mut writes = writes_in(namespace);
+    writes.retain(|write| write.user == OPERATOR);
+    writes
+}
+
 impl Test {
     /// All writing requests to objects of the test's namespace, oldest first.
     pub fn writes(&self) -> Vec<Write> {
-        let log = std::fs::read_to_string(env("AUDIT_LOG")).unwrap();
-        let ours = format!(r#""namespace":"{}""#, self.namespace);
-        let mut writes: Vec<Write> = log.lines().filter(|line| line.contains(&ours)).filter_map(parse).collect();
-        writes.sort_by_key(|write| write.at);
-        writes
+        writes_in(&self.namespace)
     }
 
     /// What the operator wrote, or tried to write, beside its own objects and events: to a workload, that is.
     pub fn operator_writes_to_workloads(&self) -> Vec<Write> {
-        let own = |write: &Write| {
-            let kind = write.resource.split('/').next().unwrap_or_default();
-            matches!(kind, "healingpolicies" | "remediations" | "events" | "leases")
-        };
-        let mut writes = self.writes();
+        let mut writes = operator_writes(&self.namespace);
         // Without its own writes in the log, that there are no others would prove nothing.
-        assert!(
-            writes.iter().any(|write| write.user == OPERATOR && own(write)),
-            "the operator is not in the audit log"
-        );
-        writes.retain(|write| write.user == OPERATOR && !own(write));
+        assert!(writes.iter().any(Write::is_to_its_own), "the operator is not in the audit log");
+        writes.retain(|write| !write.is_to_its_own());
         writes
+    }
+
+    /// The operator has written nothing in this namespace but events and its policies' status: no Remediation was
+    /// ever created, no workload touched.
+    pub fn only_told(&self) -> Result<(), String> {
+        let told = |write: &Write| matches!(write.resource.as_str(), "events" | "healingpolicies/status");
+        match operator_writes(&self.namespace).into_iter().find(|write| !told(write)) {
+            Some(write) => Err(format!("{write:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Watches for `time` that nothing is done, and that the operator looked on meanwhile.
+    pub async fn nothing_is_done(&self, operator: &mut Operator, time: Duration) {
+        let before = operator.looks().await;
+        wait::throughout("that nothing is done", time, async || self.only_told()).await;
+        wait::until("the operator to look on", Duration::from_secs(30), async || {
+            let looks = operator.looks().await - before;
+            if looks >= 2 { Ok(()) } else { Err(format!("{looks} looks")) }
+        })
+        .await;
+        assert!(operator.is_running(), "the operator ended");
+        self.only_told().unwrap();
+        assert!(self.remediations().await.is_empty(), "{:?}", self.remediations().await);
     }
 }
 
-/// None for a line that is still being written.
-fn parse(line: &str) -> Option<Write> {
+impl Write {
+    fn is_to_its_own(&self) -> bool {
+        let kind = self.resource.split('/').next().unwrap_or_default();
+        matches!(kind, "healingpolicies" | "remediations" | "events" | "leases")
+    }
+}
+
+/// The namespace and the request; none for a line that is still being written.
+fn parse(line: &str) -> Option<(String, Write)> {
     let event: Value = serde_json::from_str(line).ok()?;
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let resource = match text("/objectRef/subresource") {
         sub if sub.is_empty() => text("/objectRef/resource"),
         sub => format!("{}/{sub}", text("/objectRef/resource")),
     };
-    Some(Write {
+    let write = Write {
         at: text("/requestReceivedTimestamp").parse().ok()?,
         verb: text("/verb"),
         user: text("/user/username"),
         resource,
         name: text("/objectRef/name"),
         code: event.pointer("/responseStatus/code").and_then(Value::as_u64)?,
-    })
+    };
+    Some((text("/objectRef/namespace"), write))
 }

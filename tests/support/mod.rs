@@ -7,8 +7,10 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod node;
 pub mod objects;
 pub mod operator;
+pub mod prometheus;
 pub mod shell;
 pub mod traffic;
 pub mod wait;

@@ -74,6 +74,25 @@ impl Test {
         self.api().create(&PostParams::default(), &policy).await.unwrap()
     }
 
+    /// Texts of the events with this reason about this object; most tests ask for one of their policy.
+    pub async fn events(&self, reason: &str, about: &str) -> Vec<String> {
+        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let wanted = |event: &Event| {
+            event.reason.as_deref() == Some(reason) && event.involved_object.name.as_deref() == Some(about)
+        };
+        events.into_iter().filter(wanted).filter_map(|event| event.message).collect()
+    }
+
+    /// Waits for an event with this reason and this text about this object.
+    pub async fn wait_event(&self, reason: &str, about: &str, text: &str) {
+        let what = format!("an event {reason} about {about} with {text:?}");
+        wait::until(&what, Duration::from_secs(30), async || {
+            let events = self.events(reason, about).await;
+            if events.iter().any(|message| message.contains(text)) { Ok(()) } else { Err(format!("{events:?}")) }
+        })
+        .await;
+    }
+
     /// Makes the policy be this one, whatever was there.
     pub async fn replace_policy(&self, policy: &Value) {
         let name = policy["metadata"]["name"].as_str().unwrap();
@@ -228,25 +247,6 @@ impl Test {
             })
             .await;
         held.refusal.unwrap()
-    }
-
-    /// The notes of all events with this reason.
-    pub async fn events(&self, reason: &str) -> Vec<String> {
-        let all = self.api::<Event>().list(&ListParams::default()).await.unwrap();
-        all.items
-            .into_iter()
-            .filter(|event| event.reason.as_deref() == Some(reason))
-            .filter_map(|event| event.message)
-            .collect()
-    }
-
-    /// Waits until an event with this reason says this.
-    pub async fn wait_event(&self, reason: &str, words: &str) -> String {
-        wait::until(&format!("an event {reason} that says {words:?}"), Duration::from_secs(60), async || {
-            let notes = self.events(reason).await;
-            notes.iter().find(|note| note.contains(words)).cloned().ok_or_else(|| format!("{notes:?}"))
-        })
-        .await
     }
 
     /// Waits until the Remediation's rows are in the ledger.

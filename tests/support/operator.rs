@@ -155,9 +155,15 @@ impl Operator {
 
     /// How many looks it has made at components so far.
     pub async fn looks(&self) -> u64 {
-        let metrics = self.metrics().await;
-        let line = metrics.lines().find(|line| line.starts_with("panacea_looks_total"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no looks in {metrics}"))
+        self.counter("panacea_looks_total").await as u64
+    }
+
+    /// A counter of /metrics, over all its labels; 0 when it was never counted.
+    pub async fn counter(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let ours = samples.filter(|(series, _)| series.split('{').next() == Some(name));
+        ours.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
     }
 
     /// The ledger's rows for Remediations: (action_type, success, remediation), in order.

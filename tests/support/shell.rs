@@ -33,6 +33,13 @@ impl Test {
     pub async fn kubectl(&self, arguments: &[&str]) -> Ended {
         output(Command::new("kubectl").arg("--namespace").arg(&self.namespace).args(arguments)).await
     }
+
+    /// The same, and it has to succeed; what it prints.
+    pub async fn kubectl_succeeds(&self, arguments: &[&str]) -> String {
+        let ended = self.kubectl(arguments).await;
+        assert!(ended.success(), "kubectl {}: {}", arguments.join(" "), ended.stderr);
+        ended.stdout
+    }
 }
 
 /// A command line, typed by the administrator.

@@ -24,6 +24,9 @@ const SETTLE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a release is watched closely after it was first seen healthy: metrics lag behind pods. Two scrapes at
 /// Prometheus' tightest usual interval, 15 s.
 const LATE_EVIDENCE: SignedDuration = SignedDuration::from_secs(30);
+/// A component in an incident that was seen bad this short ago is still unhealthy, whatever the last look says: a
+/// container in a crash loop runs for moments.
+const STILL_BAD: SignedDuration = SignedDuration::from_secs(60);
 /// A metric that has fallen to this share of what it was is recovering.
 const RECOVERING: f64 = 0.9;
 
@@ -55,6 +58,7 @@ pub struct Tracker {
     /// When the rollout was complete, or this was last compared, and what the metrics said then.
     settled: Option<(Timestamp, BTreeMap<String, f64>)>,
     last_look: Option<Timestamp>,
+    last_bad: Option<Timestamp>,
     /// When a look was last counted as good or bad.
     counted_at: Option<Timestamp>,
     cause: Option<Cause>,
@@ -125,6 +129,17 @@ impl Tracker {
     /// Confirmed: enough bad looks in a row, without an unknown between.
     pub fn is_confirmed_bad(&self, limits: &Limits) -> bool {
         self.bad >= limits.unhealthy_after && self.episode.is_some()
+    }
+
+    /// Bad at `now`: confirmed, or in an incident and seen bad only just now.
+    pub fn is_unhealthy(&self, limits: &Limits, now: Timestamp) -> bool {
+        let seen_bad = self.last_bad.is_some_and(|at| now.duration_since(at) < STILL_BAD);
+        self.is_confirmed_bad(limits) || (self.episode.is_some() && seen_bad)
+    }
+
+    /// The last look was bad, and it takes more of them to be sure.
+    pub fn is_suspect(&self, limits: &Limits) -> bool {
+        self.bad > 0 && self.bad < limits.unhealthy_after
     }
 
     /// When the next look is due, counted from the last one.
@@ -360,6 +375,7 @@ impl Tracker {
                 self.good = 0;
                 self.settled_good = 0;
                 self.healthy_since = None;
+                self.last_bad = Some(now);
             }
             Evidence::Neutral | Evidence::Unknown => {
                 self.bad = 0;

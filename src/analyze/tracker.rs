@@ -26,6 +26,9 @@ const SETTLE: SignedDuration = SignedDuration::from_secs(60);
 const LATE_EVIDENCE: SignedDuration = SignedDuration::from_secs(30);
 /// A first bad metric of a release is asked again this many times a `releaseWatch.every`, to see its next scrape soon.
 const CONFIRM_STEPS: u32 = 4;
+/// A component in an incident that was seen bad this short ago is still unhealthy, whatever the last look says: a
+/// container in a crash loop runs for moments.
+const STILL_BAD: SignedDuration = SignedDuration::from_secs(60);
 /// A metric that has fallen to this share of what it was is recovering.
 const RECOVERING: f64 = 0.9;
 
@@ -59,6 +62,7 @@ pub struct Tracker {
     last_look: Option<Timestamp>,
     /// What the metrics above their critical thresholds were at the last look.
     bad_values: BTreeMap<String, f64>,
+    last_bad: Option<Timestamp>,
     /// When a look was last counted as good or bad.
     counted_at: Option<Timestamp>,
     cause: Option<Cause>,
@@ -133,6 +137,17 @@ impl Tracker {
     /// Confirmed: enough bad looks in a row, without an unknown between.
     pub fn is_confirmed_bad(&self, limits: &Limits) -> bool {
         self.bad >= limits.unhealthy_after && self.episode.is_some()
+    }
+
+    /// Bad at `now`: confirmed, or in an incident and seen bad only just now.
+    pub fn is_unhealthy(&self, limits: &Limits, now: Timestamp) -> bool {
+        let seen_bad = self.last_bad.is_some_and(|at| now.duration_since(at) < STILL_BAD);
+        self.is_confirmed_bad(limits) || (self.episode.is_some() && seen_bad)
+    }
+
+    /// The last look was bad, and it takes more of them to be sure.
+    pub fn is_suspect(&self, limits: &Limits) -> bool {
+        self.bad > 0 && self.bad < limits.unhealthy_after
     }
 
     /// When the next look is due, counted from the last one.
@@ -370,6 +385,7 @@ impl Tracker {
                 self.good = 0;
                 self.settled_good = 0;
                 self.healthy_since = None;
+                self.last_bad = Some(now);
             }
             Evidence::Neutral | Evidence::Unknown => {
                 self.bad = 0;

@@ -208,6 +208,7 @@ fn finding(
         observation,
         assessment: &assessment,
         unhealthy_components: usize::from(assessment.is_bad()),
+        suspected_components: 0,
         history: &[],
         now: observation.at,
     };

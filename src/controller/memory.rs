@@ -76,10 +76,12 @@ impl PolicyMemory {
         }
     }
 
-    /// How many components are confirmed bad now.
-    pub fn confirmed_bad(&self) -> usize {
-        let Some(policy) = &self.policy else { return 0 };
-        self.components.values().filter(|component| component.tracker.is_confirmed_bad(&policy.limits)).count()
+    /// How many components are unhealthy now, and how many further ones may be.
+    pub fn unhealthy(&self, now: Timestamp) -> (usize, usize) {
+        let Some(limits) = self.policy.as_ref().map(|policy| &policy.limits) else { return (0, 0) };
+        let trackers = self.components.values().map(|component| &component.tracker);
+        let (unhealthy, others): (Vec<_>, Vec<_>) = trackers.partition(|tracker| tracker.is_unhealthy(limits, now));
+        (unhealthy.len(), others.into_iter().filter(|tracker| tracker.is_suspect(limits)).count())
     }
 }
 

@@ -263,7 +263,7 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
     let history = history_of(&remediations_of(&context.remediations, &valid.uid));
     let now = Timestamp::now();
     let mut memory = lock(memory);
-    let unhealthy_components = memory.confirmed_bad();
+    let (unhealthy_components, suspected_components) = memory.unhealthy(now);
     let mut proposals = Vec::new();
     for component in &valid.components {
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
@@ -275,6 +275,7 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             observation: &look.observation,
             assessment: &look.assessment,
             unhealthy_components,
+            suspected_components,
             history: &history,
             now,
         };
@@ -467,8 +468,7 @@ fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
     }
     if looks > 0 && memory.cycle_due.is_none_or(|due| now >= due) {
         memory.cycle_due = Some(now + spacing);
-        let unhealthy = memory.confirmed_bad();
-        ctx.ledger.offer(rows::cycle_row(valid, looks, unhealthy, now));
+        ctx.ledger.offer(rows::cycle_row(valid, looks, memory.unhealthy(now).0, now));
     }
 }
 

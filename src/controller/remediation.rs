@@ -256,15 +256,18 @@ impl Step<'_> {
         };
         let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
         let assessment = assess(&observation, &component.thresholds, entry.tracker.release_unproven(newest));
+        let now = Timestamp::now();
+        let (unhealthy_components, suspected_components) = memory.unhealthy(now);
         let situation = Situation {
             policy,
             component,
             tracker: &entry.tracker,
             observation: &observation,
             assessment: &assessment,
-            unhealthy_components: memory.confirmed_bad(),
+            unhealthy_components,
+            suspected_components,
             history: &history,
-            now: Timestamp::now(),
+            now,
         };
         Ok(plan::still_allowed(&situation, spec.action).map(|()| Allowed(())))
     }

@@ -161,12 +161,20 @@ fn gitops_owned(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
 
 fn max_unhealthy(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
     let limit = s.policy.limits.max_unhealthy;
-    (s.unhealthy_components > limit).then(|| {
+    if s.unhealthy_components > limit {
         let message = format!(
             "{} components are unhealthy at once, more than safety.maxUnhealthy allows ({limit}): this looks like a common cause that {action} of single components will not heal; a person has to look",
             s.unhealthy_components
         );
-        Refusal::person(Guard::MaxUnhealthy, message)
+        return Some(Refusal::person(Guard::MaxUnhealthy, message));
+    }
+    // What breaks them all shows in one of them first.
+    (s.unhealthy_components + s.suspected_components > limit).then(|| {
+        let message = format!(
+            "{} more of the components look bad since just now, together more than safety.maxUnhealthy allows ({limit}); looking again before {action} of {}",
+            s.suspected_components, s.component.name
+        );
+        Refusal::until(Guard::NotConfirmed, message, None)
     })
 }
 

@@ -31,8 +31,10 @@ pub struct Situation<'a> {
     pub tracker: &'a Tracker,
     pub observation: &'a Observation,
     pub assessment: &'a Assessment,
-    /// Components of this policy that are confirmed bad now, this one included.
+    /// Components of this policy that are unhealthy now, this one included.
     pub unhealthy_components: usize,
+    /// Further ones whose last look was bad, and which are not confirmed to be unhealthy yet.
+    pub suspected_components: usize,
     /// All Remediations of this policy, in any order.
     pub history: &'a [Past],
     pub now: Timestamp,

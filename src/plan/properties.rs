@@ -166,6 +166,7 @@ impl World {
             observation,
             assessment,
             unhealthy_components: self.unhealthy(limits),
+            suspected_components: 0,
             history: &self.history,
             now: at(self.now),
         }

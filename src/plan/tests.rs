@@ -32,7 +32,17 @@ fn situation<'a>(story: &'a Story, unhealthy_components: usize, history: &'a [Pa
     let (observation, assessment) = story.last.as_ref().unwrap();
     let (policy, tracker) = (&story.policy, &story.tracker);
     let component = &policy.components[0];
-    Situation { policy, component, tracker, observation, assessment, unhealthy_components, history, now: at(story.now) }
+    Situation {
+        policy,
+        component,
+        tracker,
+        observation,
+        assessment,
+        unhealthy_components,
+        suspected_components: 0,
+        history,
+        now: at(story.now),
+    }
 }
 
 fn check(story: &Story, history: &[Past]) -> Verdict {
@@ -336,6 +346,31 @@ fn max_unhealthy_is_a_share_of_all_components_rounded_up() {
             assert_eq!(matches!(verdict, Verdict::Propose(_)), unhealthy <= allowed, "{limit} of {total}: {unhealthy}");
         }
     }
+}
+
+#[test]
+fn when_others_begin_to_look_bad_too_they_are_looked_at_first() {
+    let components: Vec<Value> =
+        (0..3).map(|n| json!({"name": format!("c{n}"), "target": {"deployment": {"name": "api"}}})).collect();
+    let story = crash_release(json!({"components": components, "safety": {"maxUnhealthy": 2}}));
+    let verdict = |suspected_components| decide(&Situation { suspected_components, ..situation(&story, 1, &[]) });
+    assert!(matches!(verdict(1), Verdict::Propose(_)), "two are allowed");
+    let Verdict::Refuse(refusal) = verdict(2) else { panic!("not refused") };
+    assert_eq!((refusal.guard, refusal.calls_person), (Guard::NotConfirmed, false));
+    assert!(
+        refusal.message.contains("safety.maxUnhealthy") && refusal.message.contains("looking again"),
+        "{refusal:?}"
+    );
+}
+
+#[test]
+fn a_component_in_a_crash_loop_is_unhealthy_also_while_its_container_runs_for_a_moment() {
+    let mut story = crash_release(json!({}));
+    let limits = story.policy.limits.clone();
+    story.no_faults().after(1.0);
+    assert!(!story.tracker.is_confirmed_bad(&limits), "nothing is done in such a moment");
+    assert!(story.tracker.is_unhealthy(&limits, at(story.now)), "and it still counts");
+    assert!(!story.tracker.is_unhealthy(&limits, at(story.now + 60.0)), "but not for ever");
 }
 
 #[test]

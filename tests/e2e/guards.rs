@@ -253,7 +253,9 @@ async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
 async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_person_is_called() {
     run("max-unhealthy", async |test| {
         let names = ["api", "cart", "search"];
-        let safety = json!({"spec": {"safety": {"maxUnhealthy": 1, "maxConcurrent": 3}}});
+        // At once, in simulated pods, is within two seconds.
+        let safety = json!({"maxUnhealthy": 1, "maxConcurrent": 3});
+        let safety = json!({"spec": {"safety": safety, "detection": {"unhealthyAfter": 3}}});
         let operator = good(test, &names, &safety).await;
         for name in names {
             test.release(name, "shop/app:v2-crash").await;
@@ -266,7 +268,8 @@ async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_pe
         let (reason, _) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "MaxUnhealthy");
         let looks = operator.looks().await;
-        wait::throughout("nothing is done", Duration::from_secs(8), async || {
+        // Long enough for their containers to run for moments between crashes.
+        wait::throughout("nothing is done", Duration::from_secs(15), async || {
             let all = test.remediations().await;
             if all.iter().all(|one| status_of(one).started_at.is_none()) { Ok(()) } else { Err(format!("{all:?}")) }
         })

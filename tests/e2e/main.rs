@@ -1,5 +1,6 @@
 //! The operator on a real Kubernetes API, with the ServiceAccount and arguments of the chart. Each test owns a
 //! namespace, a database and an operator process; `tests/control-plane/with` (called by `make test`) starts the rest.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -153,6 +153,29 @@ impl Operator {
         reqwest::get(format!("http://127.0.0.1:{}/metrics", self.port)).await.unwrap().text().await.unwrap()
     }
 
+    /// The sum of a counter over all its labels.
+    pub async fn counter(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let values = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until it has looked this often since now: proof that it is awake.
+    pub async fn wait_looks(&self, more: f64) {
+        const LOOKS: &str = "panacea_looks_total";
+        let before = self.counter(LOOKS).await;
+        wait::until(&format!("{more} more looks"), Duration::from_secs(60), async || {
+            let now = self.counter(LOOKS).await;
+            if now >= before + more { Ok(()) } else { Err(format!("{} more", now - before)) }
+        })
+        .await;
+    }
+
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// The ledger's rows for Remediations: (action_type, success, remediation), in order.
     pub async fn action_rows(&self) -> Vec<(String, bool, String)> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();

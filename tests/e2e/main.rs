@@ -6,3 +6,5 @@ mod support;
 
 mod crash_safety;
 mod healing;
+mod ledger;
+mod midway;

@@ -17,12 +17,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tokio::{
-    net::TcpListener,
-    sync::oneshot,
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::cluster::init_crypto;
 
@@ -147,8 +142,7 @@ async fn forward(
     rule: &Mutex<Option<Rule>>,
 ) -> Result<Response<kube::client::Body>, BoxError> {
     // The client of the gate sets these by itself.
-    const OWN: [HeaderName; 4] =
-        [header::HOST, header::AUTHORIZATION, header::CONNECTION, header::TRANSFER_ENCODING];
+    const OWN: [HeaderName; 4] = [header::HOST, header::AUTHORIZATION, header::CONNECTION, header::TRANSFER_ENCODING];
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(Body::new(body), 16 << 20).await?;
     for name in OWN {

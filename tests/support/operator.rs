@@ -156,7 +156,8 @@ impl Operator {
     /// The sum of a counter over all its labels.
     pub async fn counter(&self, name: &str) -> f64 {
         let text = self.metrics().await;
-        let values = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        let values =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 

@@ -69,9 +69,14 @@ bench: cargo ## Measure the evaluation of components
 	cargo bench --locked
 
 .PHONY: bench-mttr
-bench-mttr: cargo ## Measure the time from a bad release to its repair
-	cargo build --release --locked --bin panacea --example bench-mttr
-	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench-mttr
+bench-mttr: cargo ## Measure the time from a bad release to its repair (RUNS=10)
+	cargo build --release --locked --bin panacea --example bench
+	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench mttr
+
+.PHONY: bench-memory
+bench-memory: cargo ## Measure the operator's memory with 1 and 1,000 components
+	cargo build --release --locked --bin panacea --example bench
+	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench memory
 
 .PHONY: clean
 clean: cluster-down ## End the cluster and remove what was built here

@@ -206,3 +206,6 @@ fn workload_problems(workload: &Workload, release_unproven: bool, problems: &mut
     }
     cost
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ const SETTLE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a release is watched closely after it was first seen healthy: metrics lag behind pods. Two scrapes at
 /// Prometheus' tightest usual interval, 15 s.
 const LATE_EVIDENCE: SignedDuration = SignedDuration::from_secs(30);
+/// A first bad metric of a release is asked again this many times a `releaseWatch.every`, to see its next scrape soon.
+const CONFIRM_STEPS: u32 = 4;
 /// A metric that has fallen to this share of what it was is recovering.
 const RECOVERING: f64 = 0.9;
 
@@ -55,6 +57,8 @@ pub struct Tracker {
     /// When the rollout was complete, or this was last compared, and what the metrics said then.
     settled: Option<(Timestamp, BTreeMap<String, f64>)>,
     last_look: Option<Timestamp>,
+    /// What the metrics above their critical thresholds were at the last look.
+    bad_values: BTreeMap<String, f64>,
     /// When a look was last counted as good or bad.
     counted_at: Option<Timestamp>,
     cause: Option<Cause>,
@@ -94,7 +98,11 @@ impl Tracker {
         if evidence == Evidence::Neutral && assessment.is_bad() {
             self.settle_again(observation);
         }
-        self.count(evidence, now, limits);
+        let values = metric_values(assessment);
+        let new_sample =
+            values.iter().any(|(name, value)| self.bad_values.get(name).is_some_and(|before| before != value));
+        self.bad_values = values;
+        self.count(evidence, now, limits, new_sample);
         if self.status != assessment.status || self.since.is_none() {
             self.status = assessment.status;
             self.since = Some(now);
@@ -137,6 +145,9 @@ impl Tracker {
         let recovering = self.episode.is_some() && self.good > 0;
         if unconfirmed || recovering {
             wait = wait.min(limits.confirm_after);
+        }
+        if unconfirmed && !self.bad_values.is_empty() && self.watches_release(limits) {
+            wait = wait.min(limits.release_watch_every / CONFIRM_STEPS);
         }
         wait
     }
@@ -194,6 +205,11 @@ impl Tracker {
     /// Healthy without a break since; none while it is not.
     pub fn healthy_since(&self) -> Option<Timestamp> {
         self.healthy_since
+    }
+
+    /// The rollout has been complete since; none while it is not, or for a target that has none.
+    pub fn settled_since(&self) -> Option<Timestamp> {
+        self.settled.as_ref().map(|(since, _)| *since)
     }
 
     pub fn last_look(&self) -> Option<Timestamp> {
@@ -271,6 +287,12 @@ impl Tracker {
             HealthStatus::Degraded => Evidence::Neutral,
             // Bad metrics of a workload that cannot be looked at (forbidden, not settled): whose they are is unknown.
             _ if workload.is_none() && self.release.is_some() => Evidence::Unknown,
+            // Kubernetes moves the pods of a lost node by itself; bad metrics meanwhile say nothing about the workload.
+            _ if workload.is_some_and(|workload| workload.on_lost_nodes > 0)
+                && assessment.critical().all(|problem| problem.value.is_some()) =>
+            {
+                Evidence::Neutral
+            }
             HealthStatus::Unhealthy | HealthStatus::Critical => {
                 if workload.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
             }
@@ -308,22 +330,22 @@ impl Tracker {
             return false;
         }
         let young = now.duration_since(release.since) <= limits.release_watch_for;
-        let specific = assessment.critical().any(|problem| problem.of_release);
-        // The good template was bad itself right before: going back to it would heal nothing.
+        let specific = assessment.critical().any(|problem| problem.of_release && problem.value.is_none());
+        // The good template was bad itself right before: going back to it would heal nothing. Only what its pods
+        // themselves show (a crash, not a metric) is the new template's own.
         let good_was_bad_too =
             release.came_during_incident && release.previous_digest.as_deref() == Some(target.digest.as_str());
         (young || !release.seen_healthy) && (specific || !good_was_bad_too)
     }
 
     /// A change wakes a look at any moment; looks that follow each other faster than they are meant to are one
-    /// look, or a burst of events would confirm itself.
-    fn count(&mut self, evidence: Evidence, now: Timestamp, limits: &Limits) {
-        let meant = if self.watches_release(limits) {
-            limits.release_watch_every.min(limits.confirm_after)
-        } else {
-            limits.confirm_after
-        };
-        let counts = self.counted_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= meant.mul_f64(0.9));
+    /// look, or a burst of events would confirm itself. During a release a bad metric that has another value than
+    /// before was measured anew, and that is a second look however soon it comes.
+    fn count(&mut self, evidence: Evidence, now: Timestamp, limits: &Limits, new_sample: bool) {
+        let watching = self.watches_release(limits);
+        let meant = if watching { limits.release_watch_every.min(limits.confirm_after) } else { limits.confirm_after };
+        let spaced = self.counted_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= meant.mul_f64(0.9));
+        let counts = spaced || (watching && new_sample && evidence == Evidence::Bad);
         let step = u32::from(counts);
         if counts {
             self.counted_at = Some(now);
@@ -384,6 +406,15 @@ impl Tracker {
 fn known_values(observation: &Observation) -> BTreeMap<String, f64> {
     let values = observation.metrics.iter();
     values.filter_map(|(name, reading)| reading.value.known().map(|value| (name.clone(), *value))).collect()
+}
+
+/// The metrics above their critical thresholds.
+fn metric_values(assessment: &Assessment) -> BTreeMap<String, f64> {
+    let values = assessment.critical().filter_map(|problem| match (&problem.kind, problem.value) {
+        (ProblemKind::Metric(name), Some(value)) => Some((name.clone(), value)),
+        _ => None,
+    });
+    values.collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! The doc comments here are the text of `kubectl explain`. `panacea crds` renders these types; the files in
 //! `crds/` are generated from them and a test fails when they differ.
 
+// Printer columns of equal priority look like one attribute given twice.
+#![allow(clippy::duplicated_attributes)]
+
 mod condition;
 mod duration;
 mod percent;

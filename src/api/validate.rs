@@ -464,3 +464,6 @@ impl Checker {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

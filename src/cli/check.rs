@@ -138,8 +138,14 @@ async fn look(
     }
     // What the operator has learned, when the policy is installed; without it there is no last known good template.
     let installed: Api<HealingPolicy> = Api::namespaced(client.clone(), &namespace);
-    let learned =
-        installed.get_opt(&valid.name).await.ok().flatten().and_then(|policy| policy.status).unwrap_or_default();
+    let found = match tokio::time::timeout(LIST_LIMIT, installed.get_opt(&valid.name)).await {
+        Ok(Ok(found)) => found,
+        // The answer of a server: policies are not installed there, or not ours to read.
+        Ok(Err(kube::Error::Api(_))) => None,
+        Ok(Err(error)) => return Err(error).context("the API server cannot be reached"),
+        Err(_) => bail!("the API server did not answer within {} s", LIST_LIMIT.as_secs()),
+    };
+    let learned = found.and_then(|policy| policy.status).unwrap_or_default();
 
     let index = Arc::new(ClusterIndex::default());
     let shutdown = CancellationToken::new();

@@ -82,6 +82,9 @@ pub struct Fact {
     pub reason: Reason,
     /// The component, or empty when it concerns the whole policy.
     pub component: String,
+    /// What it is an event of: a release, an incident. Events that differ in it are never merged into one series,
+    /// which would keep only the first note.
+    pub subject: String,
     /// What was seen against which limit → what was decided → what comes next → how to step in. Cut at 1 kB.
     pub note: String,
     /// The object that it is about beside the policy or Remediation: makes events of two components two events.
@@ -112,14 +115,19 @@ impl Events {
     }
 
     pub async fn about_remediation(&self, remediation: &Remediation, reason: Reason, note: &str) {
-        let fact =
-            Fact { reason, component: remediation.spec.component.clone(), note: note.to_owned(), secondary: None };
+        let fact = Fact {
+            reason,
+            component: remediation.spec.component.clone(),
+            subject: String::new(),
+            note: note.to_owned(),
+            secondary: None,
+        };
         self.tell(&remediation.object_ref(&()), fact).await;
     }
 
     /// Log and counter at once; the event within [`LIMIT`], or it is only logged.
     pub async fn tell(&self, regarding: &ObjectReference, fact: Fact) {
-        let Fact { reason, component, note, secondary } = fact;
+        let Fact { reason, component, subject, note, secondary } = fact;
         let (type_, level) = reason.severity();
         let kind = regarding.kind.as_deref().unwrap_or_default();
         let name = regarding.name.as_deref().unwrap_or_default();
@@ -136,8 +144,8 @@ impl Events {
             _ => say!(info),
         }
         self.metrics.fact(reason_text);
-        let event =
-            Event { type_, reason: reason_text.into(), note: Some(cut(note)), action: reason_text.into(), secondary };
+        let action = if subject.is_empty() { reason_text.to_owned() } else { format!("{reason_text}/{subject}") };
+        let event = Event { type_, reason: reason_text.into(), note: Some(cut(note)), action, secondary };
         match tokio::time::timeout(LIMIT, self.recorder.publish(&event, regarding)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

@@ -41,6 +41,8 @@ pub struct Shown {
     pub forecast: Option<ForecastStatus>,
     /// Whether `FailureForeseen` was told for the forecast that stands.
     pub foreseen: bool,
+    /// Whether `CouldNotMeasure` was told since it was last measured.
+    pub blind: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@
 pub mod events;
 pub mod memory;
 pub mod metrics;
+mod news;
 pub mod policy;
 pub mod remediation;
 pub mod rows;

@@ -23,14 +23,14 @@ use super::{
     events::{Fact, Reason},
     history_of, limited,
     memory::{Look, PolicyMemory, lock},
-    remediations_of, rows,
+    news, remediations_of, rows,
     status::{StatusInput, invalid_status, next_status, phase},
 };
 use crate::{
     analyze::{assess::assess, forecast::Forecast, observation::Observation, trend::trend},
     api::{
-        COMPONENT_LABEL, HealingPolicy, HealingPolicyStatus, HealthStatus, Invalid, LEDGER_FINALIZER, POLICY_LABEL,
-        POLICY_MANAGER, Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
+        COMPONENT_LABEL, HealingPolicy, HealingPolicyStatus, Invalid, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER,
+        Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
     },
     plan::{self, Proposal, Situation, Verdict},
 };
@@ -148,7 +148,10 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
         if changed {
             memory.keep_only(valid);
             ctx.memory.watch_targets_of(valid);
-            memory.components.values_mut().for_each(|component| component.dirty = true);
+            for component in memory.components.values_mut() {
+                component.dirty = true;
+                component.refusal = None;
+            }
             memory.told.retain(|key, _| key != "invalid" && !key.starts_with("spec/"));
         }
         memory.policy = Some(valid.clone());
@@ -276,16 +279,21 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             now,
         };
         let refusal = match plan::decide(&situation) {
-            Verdict::Nothing => None,
-            Verdict::Refuse(refusal) => Some(refusal),
+            // Between two crashes a bad component may look well: what held its action back stands until the incident
+            // is over, or something is done about it.
+            Verdict::Nothing => {
+                let open = history.iter().any(|past| past.component == component.name && !past.phase.is_final());
+                entry.refusal.take().filter(|_| entry.tracker.episode().is_some() && !open)
+            }
+            Verdict::Refuse(refusal) => {
+                context.shared.metrics.refusal(refusal.guard.into());
+                Some(refusal)
+            }
             Verdict::Propose(proposal) => {
                 proposals.push(*proposal);
                 None
             }
         };
-        if let Some(refusal) = &refusal {
-            context.shared.metrics.refusal(refusal.guard.into());
-        }
         let acting = history.iter().any(|past| past.component == component.name && past.phase.is_acting());
         let soon = match &refusal {
             Some(refusal) => refusal.retry_at,
@@ -379,7 +387,7 @@ async fn update_status(
             open: &open,
         };
         let status = next_status(&input, valid, &mut memory);
-        let facts = changes(&old, &status, valid, &mut memory);
+        let facts = news::facts(&old, &status, valid, &mut memory, Timestamp::now());
         (old, status, facts)
     };
     write_status(ctx, policy, &old, status, memory).await?;
@@ -420,83 +428,6 @@ async fn write_status(
     }
 }
 
-/// What a person should be told, from one status to the next.
-fn changes(
-    old: &HealingPolicyStatus,
-    new: &HealingPolicyStatus,
-    valid: &ValidPolicy,
-    memory: &mut PolicyMemory,
-) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    for status in &new.components {
-        let before = old.components.iter().find(|component| component.name == status.name).cloned().unwrap_or_default();
-        let secondary = valid
-            .component(&status.name)
-            .and_then(|component| rows::target_reference(&valid.namespace, &component.target));
-        let mut tell = |reason, note: String| {
-            facts.push(Fact { reason, component: status.name.clone(), note, secondary: secondary.clone() });
-        };
-        let (name, message) = (&status.name, &status.message);
-        if let (None, Some(episode)) = (&before.episode, &status.episode) {
-            tell(Reason::Unhealthy, format!("{name} is {} ({}): {message}", status.status, episode.cause));
-        } else if before.episode.is_some() && status.episode.is_none() && status.status == HealthStatus::Healthy {
-            tell(Reason::Recovered, format!("{name} is healthy again: {message}"));
-        }
-        if status.status == HealthStatus::Unknown && before.status != HealthStatus::Unknown {
-            tell(Reason::CouldNotMeasure, format!("{name}: {message}; nothing is done while this lasts"));
-        }
-        let digest =
-            |component: &crate::api::ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
-        if let (Some(release), true) = (&status.release, digest(&before).is_some() && digest(&before) != digest(status))
-        {
-            tell(
-                Reason::ReleaseSeen,
-                format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash),
-            );
-        }
-        if let Some(good) =
-            status.known_good.last().filter(|good| before.known_good.last().is_none_or(|old| old.hash != good.hash))
-        {
-            tell(
-                Reason::KnownGood,
-                format!(
-                    "{name}: revision {} ({}) was seen healthy and is the last known good one",
-                    good.revision, good.hash
-                ),
-            );
-        }
-        let Some(entry) = memory.components.get_mut(name) else { continue };
-        let foreseen = status.forecast.as_ref().filter(|forecast| forecast.probability >= valid.limits.min_probability);
-        if let (Some(forecast), false) = (foreseen, entry.shown.foreseen) {
-            let when = forecast.time_to_failure.as_deref().unwrap_or("unknown");
-            tell(
-                Reason::FailureForeseen,
-                format!(
-                    "{name} may fail within {when} (probability {:.0}%, confidence {}): {}",
-                    forecast.probability * 100.0,
-                    forecast.confidence,
-                    forecast.reasons.join("; ")
-                ),
-            );
-        }
-        entry.shown.foreseen = foreseen.is_some();
-        if let Some(refusal) = &entry.refusal {
-            let key = format!("refusal/{name}");
-            let words = format!(
-                "{}/{}",
-                refusal.guard,
-                status.episode.as_ref().map(|episode| episode.id.as_str()).unwrap_or_default()
-            );
-            if memory.told.get(&key) != Some(&words) {
-                let reason = if refusal.calls_person { Reason::PersonNeeded } else { Reason::ActionRefused };
-                tell(reason, format!("{}: {}", refusal.guard, refusal.message));
-                memory.told.insert(key, words);
-            }
-        }
-    }
-    facts
-}
-
 /// A fact that stands is told once, and again only when its words change.
 async fn tell_once(
     ctx: &Context,
@@ -509,7 +440,7 @@ async fn tell_once(
 ) {
     let new = lock(memory).told.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
     if new {
-        let fact = Fact { reason, component: component.to_owned(), note, secondary: None };
+        let fact = Fact { reason, component: component.to_owned(), subject: String::new(), note, secondary: None };
         ctx.events.about_policy(policy, vec![fact]).await;
     }
 }

@@ -168,7 +168,9 @@ impl Step<'_> {
                 .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
                 .await;
         }
-        if timed_out && !must_ask {
+        // What the timeout approved has as long again to get past the guards.
+        let last = if must_ask { deadline + policy.limits.approval_timeout } else { deadline };
+        if now >= last {
             let message = format!("held back until its time was over: {}; nothing was done", status.message);
             return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
         }
@@ -184,7 +186,7 @@ impl Step<'_> {
             Err(refusal) => {
                 drop(place);
                 self.ctx.metrics.refusal(refusal.guard.into());
-                let wait = refusal.retry_at.map_or(deadline, |at| at.min(deadline));
+                let wait = refusal.retry_at.map_or(last, |at| at.min(last));
                 match refusal.guard {
                     // These end by looking again, in a moment: not worth a phase of its own.
                     Guard::NotConfirmed | Guard::StaleData => {

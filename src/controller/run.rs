@@ -1,12 +1,18 @@
 //! Starts the watches and both controllers. Every task is owned here: when one ends unasked, all end, and the
 //! process with them, so that a dead task is a restart and not a silence.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use kube::{
     core::DeserializeGuard,
-    runtime::{Controller, controller::Config, reflector::ObjectRef, watcher},
+    runtime::{
+        Controller, PredicateConfig, WatchStreamExt as _,
+        controller::{Config, Error},
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, WatchStream, errors::BroadcastStreamRecvError};
@@ -23,8 +29,11 @@ use crate::{
     platforms::kubernetes::ClusterIndex,
 };
 
-/// Bursts of changes (a rollout makes several a pod) become one look.
+/// Bursts of changes (a rollout makes several a pod) become one look. Changes are gathered for this long from the
+/// first on; the queue's own debounce would start anew with each and starve the looks at a busy rollout.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Changes gathered at most before the looks begin.
+const MAX_GATHERED: usize = 1024;
 /// Policies, and actions, that are reconciled at the same time.
 const CONCURRENCY: u16 = 32;
 
@@ -78,27 +87,38 @@ fn controllers(
     scope: Option<&str>,
     shutdown: &CancellationToken,
 ) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
-    let config = || Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
+    let config = || Config::default().concurrency(CONCURRENCY);
     let remediations =
         Controller::new(scoped::<Remediation>(context.client.clone(), scope), watcher::Config::default())
-            .with_config(Config::default().concurrency(CONCURRENCY))
+            .with_config(config())
             .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let policy_context = Arc::new(PolicyContext { shared: context.clone(), remediations: remediations.store() });
     let remediation_context = Arc::new(RemediationContext { shared: context.clone() });
 
-    let guarded = scoped::<Guarded>(context.client.clone(), scope);
+    // Our own writes of the status change no generation, so they do not wake us.
+    let (store, writer) = reflector::store();
+    let watched = watcher(scoped::<Guarded>(context.client.clone(), scope), watcher::Config::default());
+    let changed = watched
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
     let owned = scoped::<Remediation>(context.client.clone(), scope);
-    let policies = Controller::new(guarded, watcher::Config::default())
+    let policies = Controller::for_stream(changed, store)
         .with_config(config())
         .owns(owned, watcher::Config::default())
         .reconcile_on(workload_changes(context.clone(), index, scope))
         .reconcile_on(ledger_changes(context.clone(), scope))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
 
-    let policies = policies.run(policy::reconcile, policy::on_error, policy_context).for_each(|result| async move {
-        if let Err(error) = result {
+    let shared = context.clone();
+    let policies = policies.run(policy::reconcile, policy::on_error, policy_context).for_each(move |result| {
+        if let Err(Error::ObjectNotFound(gone)) = &result {
+            shared.memory.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+        } else if let Err(error) = result {
             log_queue_error("policy", &error);
         }
+        futures::future::ready(())
     });
     let remediations = remediations.run(remediation::reconcile, remediation::on_error, remediation_context).for_each(
         |result| async move {
@@ -111,11 +131,7 @@ fn controllers(
 }
 
 /// Errors of a reconciliation are logged where they happen; what is left concerns the queue and the watches.
-fn log_queue_error<R: std::error::Error, Q: std::error::Error>(
-    controller: &str,
-    error: &kube::runtime::controller::Error<R, Q>,
-) {
-    use kube::runtime::controller::Error;
+fn log_queue_error<R: std::error::Error, Q: std::error::Error>(controller: &str, error: &Error<R, Q>) {
     match error {
         // The object is gone, or its reconciliation failed and said so.
         Error::ObjectNotFound(_) | Error::ReconcilerFailed(..) => {}
@@ -131,14 +147,18 @@ fn workload_changes(
 ) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
     let changes: broadcast::Receiver<_> = index.changes();
     let scope = scope.map(str::to_owned);
-    BroadcastStream::new(changes).flat_map(move |change| {
-        let keys: Vec<(String, String)> = match change {
-            Ok(changed) => {
-                let names = context.memory.mark_changed(&changed.namespace, &changed.name);
-                names.into_iter().map(|name| (changed.namespace.to_string(), name)).collect()
+    let gathered = tokio_stream::StreamExt::chunks_timeout(BroadcastStream::new(changes), MAX_GATHERED, DEBOUNCE);
+    gathered.flat_map(move |changes| {
+        let mut keys: BTreeSet<(String, String)> = BTreeSet::new();
+        for change in changes {
+            match change {
+                Ok(changed) => {
+                    let names = context.memory.mark_changed(&changed.namespace, &changed.name);
+                    keys.extend(names.into_iter().map(|name| (changed.namespace.to_string(), name)));
+                }
+                Err(BroadcastStreamRecvError::Lagged(_)) => keys.extend(context.memory.mark_all_changed()),
             }
-            Err(BroadcastStreamRecvError::Lagged(_)) => context.memory.mark_all_changed(),
-        };
+        }
         stream::iter(in_scope(keys, scope.as_deref()))
     })
 }
@@ -150,12 +170,12 @@ fn ledger_changes(
 ) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
     let scope = scope.map(str::to_owned);
     WatchStream::from_changes(context.ledger.health()).flat_map(move |_| {
-        let keys = context.memory.all().into_iter().map(|(key, _)| key).collect();
+        let keys = context.memory.all().into_iter().map(|(key, _)| key);
         stream::iter(in_scope(keys, scope.as_deref()))
     })
 }
 
-fn in_scope(keys: Vec<(String, String)>, scope: Option<&str>) -> Vec<ObjectRef<Guarded>> {
+fn in_scope(keys: impl IntoIterator<Item = (String, String)>, scope: Option<&str>) -> Vec<ObjectRef<Guarded>> {
     keys.into_iter()
         .filter(|(namespace, _)| scope.is_none_or(|scope| scope == namespace))
         .map(|(namespace, name)| ObjectRef::new(&name).within(&namespace))

@@ -65,7 +65,10 @@ pub fn judge(
     let complete = workload.is_none_or(|workload| {
         workload.rollout_complete() && meant.is_none_or(|meant| meant.digest == workload.release.digest)
     });
-    let healthy_since = entry.tracker.healthy_since().filter(|_| complete).map(|since| since.max(executed_at));
+    let healthy_since = entry.tracker.healthy_since().filter(|_| complete);
+    // Healthy while old pods still served says nothing: it counts from the write, and from the complete rollout.
+    let healthy_since =
+        healthy_since.map(|since| since.max(executed_at).max(entry.tracker.settled_since().unwrap_or(since)));
     if let Some(since) = healthy_since
         && look.observation.at.duration_since(since) >= limits.stabilization
     {

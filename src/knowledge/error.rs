@@ -81,6 +81,11 @@ impl LedgerError {
         self.reason == LedgerReason::WrongSchema
     }
 
+    /// Looking does not find it; only writing does.
+    pub(super) fn is_of_writing(&self) -> bool {
+        matches!(self.reason, LedgerReason::Full | LedgerReason::Forbidden | LedgerReason::Failed)
+    }
+
     /// Sorts an error of sqlx. `place` says which database, without credentials.
     ///
     /// The error itself is not kept as a source: its text may quote what the caller gave (a connection string, a

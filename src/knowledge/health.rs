@@ -51,7 +51,7 @@ pub(super) async fn run(shared: &Shared, say: &watch::Sender<LedgerHealth>, ende
     loop {
         let probe = within(PROBE_LIMIT, "an answer of the database", shared.database.check());
         let Some(done) = ended.run_until_cancelled(probe).await else { return };
-        tell(say, done.into());
+        tell(say, done.and_then(|()| shared.recent_fault().map_or(Ok(()), Err)).into());
         let pause = async {
             tokio::time::sleep(PROBE_LEAST).await;
             let _ = tokio::time::timeout(PROBE_EVERY - PROBE_LEAST, shared.suspicion.notified()).await;

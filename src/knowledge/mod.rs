@@ -31,8 +31,8 @@ mod stats;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc, watch};
@@ -47,6 +47,7 @@ pub use row::{
     ActionType, Agent, BrainRow, COMPONENT_KEY, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id,
 };
 pub use stats::LedgerStats;
+pub use writer::FLUSH_LIMIT;
 
 /// Rows that wait for the writer to look up from what it does. A look is two rows and all of 1,000 components may be
 /// looked at in the same second, so 2,000 at once, and as many again in reserve.
@@ -63,6 +64,10 @@ pub const QUERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a busy database is left alone before `record` asks again.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a fault of writing stands when no later write refutes it: rows that wait are tried again at least every 9 s
+/// (a pause and the limit of a batch).
+const FAULT_LASTS: Duration = Duration::from_secs(15);
 
 /// Which database.
 #[derive(Debug, Clone)]
@@ -87,13 +92,14 @@ struct Shared {
     suspicion: Arc<Notify>,
     stats: LedgerStats,
     lost: writer::LostRows,
+    fault: Mutex<Option<(Instant, LedgerError)>>,
 }
 
 impl Ledger {
     /// Starts the writer and the probe. Never fails and waits for nothing: whether the database can be used is told by
     /// [`Ledger::health`].
     ///
-    /// The task ends after `shutdown`, when what was offered is written or [`writer::FLUSH_LIMIT`] is over. `record`
+    /// The task ends after `shutdown`, when what was offered is written or [`FLUSH_LIMIT`] is over. `record`
     /// works until the handle is gone.
     pub fn start(config: LedgerConfig, shutdown: CancellationToken) -> (Self, JoinHandle<()>) {
         let (queue, rows) = mpsc::channel(QUEUE_ROWS);
@@ -102,7 +108,8 @@ impl Ledger {
         let suspicion = Arc::new(Notify::new());
         let lost = writer::LostRows::new(stats.clone());
         let database = Database::new(config);
-        let shared = Arc::new(Shared { database, queue, health, suspicion, stats, lost });
+        let fault = Mutex::new(None);
+        let shared = Arc::new(Shared { database, queue, health, suspicion, stats, lost, fault });
         let ledger = Self { shared: Arc::clone(&shared) };
         let task = tokio::spawn(async move {
             let ended = CancellationToken::new();
@@ -143,13 +150,13 @@ impl Ledger {
         };
         let done = within(RECORD_LIMIT, "writing the rows", write).await;
         match &done {
-            Ok(new) => self.shared.stats.written(*new),
+            Ok(new) => self.shared.wrote(*new),
             Err(error) => self.shared.suspect(error),
         }
         done.map(|_| ())
     }
 
-    /// Whether the ledger can be used. Wrong for at most about 10 s after a change.
+    /// Whether the ledger can be used. Wrong for at most about 10 s after a change; a full disk shows with the first write.
     pub fn health(&self) -> watch::Receiver<LedgerHealth> {
         self.shared.health.clone()
     }
@@ -160,12 +167,28 @@ impl Ledger {
 }
 
 impl Shared {
+    /// Counts rows that are in, which also ends a [`Shared::recent_fault`].
+    fn wrote(&self, new: u64) {
+        self.stats.written(new);
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Counts a failure and lets the probe find out what it means.
     fn suspect(&self, error: &LedgerError) {
         self.stats.failed();
-        if error.may_pass() {
-            self.suspicion.notify_one();
+        if !error.may_pass() {
+            return;
         }
+        if error.is_of_writing() {
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
+        }
+        self.suspicion.notify_one();
+    }
+
+    /// A fault that only writing shows (a full disk) and that no later write has refuted.
+    fn recent_fault(&self) -> Option<LedgerError> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, error)| error.clone())
     }
 }
 

@@ -371,7 +371,8 @@ mod tests {
     fn ids_are_stable_and_tell_things_apart() {
         let at: Timestamp = "2026-11-22T10:00:00.000001Z".parse().unwrap();
         // Pinned: rows written by an older version must keep their ids.
-        assert_eq!(row_id("u1", "action").to_string(), row_id("u1", "action").to_string());
+        assert_eq!(row_id("u1", "action").to_string(), "baa694fb-084c-53b4-bbf5-e7bad84649f5");
+        assert_eq!(look_id("shop", "web", "api", at).to_string(), "bad965d1-d9ec-5a26-b05d-b6a49ce2ab94");
         let ids = [
             row_id("u1", "action"),
             row_id("u1", "approval"),

@@ -286,7 +286,7 @@ pub(super) fn statements(dialect: Dialect, table: &str) -> &'static [&'static st
                 updated_at TEXT NOT NULL
             )",
             "CREATE INDEX IF NOT EXISTS ai_proactive_health_history
-                ON ai_proactive_health (metrics ->> 'panacea.dev/component', created_at)",
+                ON ai_proactive_health (json_extract(metrics, '$.\"panacea.dev/component\"'), created_at)",
         ],
         (Dialect::Sqlite, _) => &[
             "CREATE TABLE IF NOT EXISTS ai_rollback_history (

@@ -56,9 +56,11 @@ const INSERT_ROLLBACK: &str = "
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (id) DO NOTHING";
 
+/// With the key quoted: SQLite before 3.45 reads the dot of `->> 'panacea.dev/component'` as a path, and the file may be
+/// opened with an older `sqlite3`. The expression is the one of the index.
 const HISTORY: &str = "
     SELECT created_at, health_score, metrics FROM ai_proactive_health
-    WHERE metrics ->> 'panacea.dev/component' = ?1 AND health_score IS NOT NULL
+    WHERE json_extract(metrics, '$.\"panacea.dev/component\"') = ?1 AND health_score IS NOT NULL
     ORDER BY created_at DESC LIMIT ?2";
 
 pub(super) struct Sqlite {

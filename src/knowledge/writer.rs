@@ -32,8 +32,8 @@ const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// How long one batch may take, before its connection is given up.
 const BATCH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the last rows may take at the end.
-pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+/// How long the last offered rows may take at the end, before they are given up and counted.
+pub const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Between two attempts: from the first to the last, doubled each time, with jitter. The last is short enough that rows
 /// flow again soon after the database is back.
@@ -271,7 +271,7 @@ async fn write(shared: &Shared, batch: Vec<Row>) -> Option<Left> {
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
         match within(BATCH_LIMIT, "writing a batch", shared.database.insert(User::Batches, &part)).await {
-            Ok(new) => shared.stats.written(new),
+            Ok(new) => shared.wrote(new),
             Err(error) if error.reason() == LedgerReason::RowRefused => {
                 shared.stats.failed();
                 if let [row] = part.as_slice() {

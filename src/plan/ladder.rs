@@ -66,7 +66,7 @@ fn nothing_left(situation: &Situation<'_>, cause: Cause, fitting: usize, tried: 
     let component = &situation.component.name;
     if tried > 0 {
         let message = format!(
-            "{component} is still unhealthy after {tried} of its remedies in this incident, and none is left for {cause}: a person has to look"
+            "{component} is still unhealthy: {tried} of its remedies were proposed in this incident (see kubectl get rem), and none is left for {cause}; a person has to look"
         );
         return Refusal::person(Guard::LadderExhausted, message);
     }

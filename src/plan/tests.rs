@@ -104,7 +104,7 @@ fn denials() -> Vec<Deny> {
         Deny {
             person: true,
             history: exhausted_history,
-            words: &["still unhealthy after 1 of its remedies", "ReleaseRegression", "a person has to look"],
+            words: &["still unhealthy: 1 of its remedies were proposed", "ReleaseRegression", "a person has to look"],
             ..deny("the rollback did not help", Guard::LadderExhausted, exhausted)
         },
         Deny {

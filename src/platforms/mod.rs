@@ -98,3 +98,6 @@ impl Platforms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod approval;
+mod check;
 mod crash_safety;
+mod guards;
 mod healing;
+mod kept;
 mod ledger;
 mod midway;

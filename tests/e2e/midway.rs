@@ -105,13 +105,13 @@ async fn observe_mode_stops_what_waits_for_approval_until_it_is_taken_back() {
         let held = wait_phase(test, Phase::Blocked, "ObserveMode").await;
         approve(test, &held.name_any()).await;
         // More than one round of the blocked action, and looks all along.
-        let looks = operator.counter("panacea_looks_total").await;
+        let looks = operator.looks().await;
         wait::throughout("nothing is written", Duration::from_secs(8), async || {
             let generation = test.generation("api").await;
             if generation == 2 { Ok(()) } else { Err(format!("generation {generation}")) }
         })
         .await;
-        assert!(operator.counter("panacea_looks_total").await > looks);
+        assert!(operator.looks().await > looks);
         wait_phase(test, Phase::Blocked, "ObserveMode").await;
         test.patch_policy("shop", json!({"spec": {"mode": "Auto"}})).await;
         let done = test.wait_remediation(Phase::Succeeded).await;
@@ -156,7 +156,7 @@ async fn observe_mode_stops_a_write_that_was_begun_and_not_made() {
         let edit = json!({"spec": {"mode": "Observe"}});
         let (operator, _gate) = edited_while_running(test, Side::Request, edit).await;
         assert_not_written(test, &operator, "ObserveMode").await;
-        operator.wait_looks(2.0).await;
+        operator.wait_looks(2).await;
         assert_eq!(test.generation("api").await, 2);
     })
     .await;

@@ -78,7 +78,7 @@ async fn values_in_json() {
     for (path, equals) in [("$.status", "ok"), ("$.count", "3"), ("$.live", "true"), ("$.parts[1].up", "2")] {
         assert_eq!(look(&with_json(check(&url), path, equals)).await.failure, None, "{path}");
     }
-    down(look(&with_json(check(&url), "$.status", "fine")).await, "$['status'] is \"ok\" instead of \"fine\"");
+    down(look(&with_json(check(&url), "$.status", "fine")).await, "$.status is \"ok\" instead of \"fine\"");
     down(look(&with_json(check(&url), "$.missing", "x")).await, "0 values instead of one");
     down(look(&with_json(check(&url), "$.parts[*].up", "1")).await, "2 values instead of one");
     let server = serves(ResponseTemplate::new(200).set_body_string("<html>")).await;

@@ -1,8 +1,13 @@
 //! What needs no cluster: one binary, so that the stack is linked once.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+mod crd_drift;
+mod house;
 mod http;
 mod knowledge;
+mod policies;
 mod prometheus;
+mod readme;

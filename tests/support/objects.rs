@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Event};
 use kube::{
     ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use panacea::api::{ComponentStatus, HealingPolicy, HealthStatus, Phase, Remediation};
+use panacea::{
+    api::{ComponentStatus, HealingPolicy, HealthStatus, Phase, RefusalStatus, Remediation},
+    plan::guard::Guard,
+};
 use serde_json::{Value, json};
 
 use super::{cluster::Test, wait};
@@ -69,6 +72,13 @@ impl Test {
     pub async fn apply_policy(&self, policy: &Value) -> HealingPolicy {
         let policy: HealingPolicy = serde_json::from_value(policy.clone()).unwrap();
         self.api().create(&PostParams::default(), &policy).await.unwrap()
+    }
+
+    /// Makes the policy be this one, whatever was there.
+    pub async fn replace_policy(&self, policy: &Value) {
+        let name = policy["metadata"]["name"].as_str().unwrap();
+        let params = PatchParams::apply("test").force();
+        self.api::<HealingPolicy>().patch(name, &params, &Patch::Apply(policy)).await.unwrap();
     }
 
     pub async fn patch_policy(&self, name: &str, patch: Value) {
@@ -196,6 +206,45 @@ impl Test {
                 .into_iter()
                 .find(|remediation| remediation.status.as_ref().is_some_and(|status| status.phase == phase));
             found.ok_or_else(|| format!("{seen:?}"))
+        })
+        .await
+    }
+
+    /// Waits until the Remediation has reached an end phase.
+    pub async fn wait_ended(&self, name: &str) -> Remediation {
+        wait::until(&format!("remediation {name} to end"), Duration::from_secs(90), async || {
+            let remediation = self.api::<Remediation>().get(name).await.map_err(|why| why.to_string())?;
+            let ended = remediation.status.as_ref().is_some_and(|status| status.phase.is_final());
+            if ended { Ok(remediation) } else { Err(format!("{:?}", remediation.status)) }
+        })
+        .await
+    }
+
+    /// Waits until the policy says that this guard holds an action on the component back.
+    pub async fn wait_refusal(&self, policy: &str, component: &str, guard: Guard) -> RefusalStatus {
+        let held = self
+            .wait_component(policy, component, &format!("to be held back by {guard}"), |status| {
+                status.refusal.as_ref().is_some_and(|refusal| refusal.reason == guard.to_string())
+            })
+            .await;
+        held.refusal.unwrap()
+    }
+
+    /// The notes of all events with this reason.
+    pub async fn events(&self, reason: &str) -> Vec<String> {
+        let all = self.api::<Event>().list(&ListParams::default()).await.unwrap();
+        all.items
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some(reason))
+            .filter_map(|event| event.message)
+            .collect()
+    }
+
+    /// Waits until an event with this reason says this.
+    pub async fn wait_event(&self, reason: &str, words: &str) -> String {
+        wait::until(&format!("an event {reason} that says {words:?}"), Duration::from_secs(60), async || {
+            let notes = self.events(reason).await;
+            notes.iter().find(|note| note.contains(words)).cloned().ok_or_else(|| format!("{notes:?}"))
         })
         .await
     }

@@ -153,20 +153,18 @@ impl Operator {
         reqwest::get(format!("http://127.0.0.1:{}/metrics", self.port)).await.unwrap().text().await.unwrap()
     }
 
-    /// The sum of a counter over all its labels.
-    pub async fn counter(&self, name: &str) -> f64 {
-        let text = self.metrics().await;
-        let values =
-            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    /// How many looks it has made at components so far.
+    pub async fn looks(&self) -> u64 {
+        let metrics = self.metrics().await;
+        let line = metrics.lines().find(|line| line.starts_with("panacea_looks_total"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no looks in {metrics}"))
     }
 
     /// Waits until it has looked this often since now: proof that it is awake.
-    pub async fn wait_looks(&self, more: f64) {
-        const LOOKS: &str = "panacea_looks_total";
-        let before = self.counter(LOOKS).await;
+    pub async fn wait_looks(&self, more: u64) {
+        let before = self.looks().await;
         wait::until(&format!("{more} more looks"), Duration::from_secs(60), async || {
-            let now = self.counter(LOOKS).await;
+            let now = self.looks().await;
             if now >= before + more { Ok(()) } else { Err(format!("{} more", now - before)) }
         })
         .await;

@@ -3,6 +3,7 @@
 //! It listens on 127.0.0.1 only, wants a password, and dies with the test process, however that ends: a small shell
 //! holds the other end of a pipe, and when the pipe closes it kills the server and removes the directory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each test binary uses another part")]
 
 use std::net::TcpListener;

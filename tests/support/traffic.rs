@@ -23,6 +23,8 @@ use super::{
 const REQUESTS_PER_SECOND: f64 = 100.0;
 const GOOD_ERRORS: f64 = 0.001;
 const BAD_ERRORS: f64 = 0.4;
+/// Gauge: the share of requests that fail now, weighted by ready pods.
+pub const ERROR_RATIO: &str = "error_ratio";
 
 #[derive(Default)]
 struct Counters {
@@ -152,6 +154,8 @@ async fn generate(client: Client, namespace: String, app: String, counters: Arc<
         last = Instant::now();
         let each = REQUESTS_PER_SECOND * passed / ready.len().max(1) as f64;
         let mut counters = counters.lock().unwrap();
+        let ratio = ready.iter().map(|(_, share)| share).sum::<f64>() / ready.len().max(1) as f64;
+        counters.gauges.insert(ERROR_RATIO.to_owned(), ratio);
         for (pod, share) in ready {
             let (good, bad) = counters.pods.entry(pod).or_default();
             *good += each * (1.0 - share);

@@ -1,13 +1,18 @@
 //! What is an alarm and what is not, told as stories: the world changes, looks follow as the tracker asks for them.
 
+use std::time::Duration;
+
 use super::*;
 use crate::analyze::{
     observation::FaultKind,
     scenario::{Story, at},
 };
 
+/// What happens in the world.
+type Change = fn(&mut Story) -> &mut Story;
+
 /// A world in which nothing is wrong: `change` must not lead to a confirmed incident at any look of ten minutes.
-fn calm(name: &str, mut story: Story, changes: &[(f64, fn(&mut Story) -> &mut Story)]) -> Story {
+fn calm(name: &str, mut story: Story, changes: &[(f64, Change)]) -> Story {
     let end = story.now + 600.0;
     for (index, (seconds, change)) in changes.iter().enumerate() {
         story.now += seconds;
@@ -29,7 +34,7 @@ fn calm(name: &str, mut story: Story, changes: &[(f64, fn(&mut Story) -> &mut St
 
 #[test]
 fn nothing_is_confirmed_where_nothing_is_wrong() {
-    type Case = (&'static str, &'static [(f64, fn(&mut Story) -> &mut Story)]);
+    type Case = (&'static str, &'static [(f64, Change)]);
     let cases: &[Case] = &[
         (
             "a slow but good release",
@@ -123,7 +128,7 @@ fn installed_while_a_rollout_is_in_flight() {
 }
 
 /// `change` after the usual start must be confirmed within `within` seconds with this cause, and a rollback would go to `target`.
-fn alarm(name: &str, change: fn(&mut Story) -> &mut Story, within: f64, cause: Cause, target: Option<&str>) {
+fn alarm(name: &str, change: Change, within: f64, cause: Cause, target: Option<&str>) {
     let mut story = Story::settled();
     change(&mut story);
     let start = story.now;
@@ -140,7 +145,8 @@ fn alarm(name: &str, change: fn(&mut Story) -> &mut Story, within: f64, cause: C
 #[test]
 fn what_is_wrong_is_confirmed_at_once_with_its_cause() {
     use Cause::{Crash, Errors, Exhaustion, ReleaseRegression};
-    let cases: &[(&str, fn(&mut Story) -> &mut Story, f64, Cause, Option<&str>)] = &[
+    type Case = (&'static str, Change, f64, Cause, Option<&'static str>);
+    let cases: &[Case] = &[
         ("a crash release", |s| s.release("v2").fault(FaultKind::CrashLoop, 1), 1.0, ReleaseRegression, Some("v1")),
         ("an OOM release", |s| s.release("v2").fault(FaultKind::OomKilled, 1), 1.0, ReleaseRegression, Some("v1")),
         ("no image", |s| s.release("v2").fault(FaultKind::ImagePull, 1), 1.0, ReleaseRegression, Some("v1")),
@@ -269,6 +275,24 @@ fn a_burst_of_looks_is_one_look() {
         story.after(2.0);
         assert!(story.confirmed().is_some());
     }
+}
+
+#[test]
+fn a_new_sample_of_a_bad_release_is_a_second_look() {
+    let mut story = Story::settled();
+    story.release("v2").until(3605.0);
+    story.error_rate(0.12).look();
+    assert!(story.next_look() < Duration::from_secs(1), "the next scrape is waited for closely");
+    story.after(0.3);
+    assert_eq!(story.confirmed(), None, "the same sample again");
+    story.error_rate(0.24).after(0.3);
+    assert!(story.confirmed().is_some());
+
+    // Without a release the time between looks stands for the scrapes between them.
+    let mut story = Story::settled();
+    story.error_rate(0.12).look();
+    story.error_rate(0.24).after(0.3);
+    assert_eq!(story.confirmed(), None);
 }
 
 #[test]

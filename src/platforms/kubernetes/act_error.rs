@@ -76,7 +76,7 @@ impl Call {
     pub(super) fn failed(self, error: &kube::Error) -> ActError {
         let Self { verb, resource } = self;
         let kube::Error::Api(status) = error else {
-            return ActError::Unreachable(error.to_string());
+            return ActError::Unreachable(words(error));
         };
         let message = status.message.clone();
         match status.code {
@@ -91,4 +91,17 @@ impl Call {
             _ => ActError::Rejected(format!("HTTP {}: {message}", status.code)),
         }
     }
+}
+
+/// What happened, with the innermost cause, which kube's own text leaves out ("client error (Connect)").
+pub(super) fn words(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("HTTP {}: {}", status.code, status.message);
+    }
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let (whole, cause) = (error.to_string(), innermost.to_string());
+    if whole.contains(&cause) { whole } else { format!("{whole}: {cause}") }
 }

@@ -102,8 +102,9 @@ impl Fault<'_> {
             parts.push(format!("{} restarts", container.restarts));
         }
         if let ContainerState::Waiting { reason, message } = &container.state {
-            let separator = if message.is_empty() { "" } else { ": " };
-            parts.push(format!("{reason}{separator}{message}"));
+            // The kubelet's words for a crash loop name the pod once more and say nothing else.
+            let told = message.is_empty() || &**reason == "CrashLoopBackOff";
+            parts.push(if told { reason.to_string() } else { format!("{reason}: {message}") });
         }
         cut(&parts.join(", "), 200).to_owned()
     }

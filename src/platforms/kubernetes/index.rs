@@ -199,18 +199,19 @@ impl ClusterIndex {
         self.watch_works(kind, scope);
     }
 
-    /// The API server answers this watch.
-    pub fn watch_works(&self, kind: Kind, scope: &str) {
+    /// The API server answers this watch. True when it had been failing.
+    pub fn watch_works(&self, kind: Kind, scope: &str) -> bool {
         let mut inner = self.write();
         let recovered = inner.watches.get_mut(&(kind, scope.to_owned())).and_then(|watch| watch.failing.take());
         if recovered.is_some() {
             let touched = inner.store.all(scope);
             self.tell(&inner, touched);
         }
+        recovered.is_some()
     }
 
-    /// This watch does not get through. `forbidden`: the API server said 403.
-    pub fn watch_fails(&self, kind: Kind, scope: &str, forbidden: bool, message: String, now: Timestamp) {
+    /// This watch does not get through. `forbidden`: the API server said 403. True when it had been working.
+    pub fn watch_fails(&self, kind: Kind, scope: &str, forbidden: bool, message: String, now: Timestamp) -> bool {
         let mut inner = self.write();
         let watch = inner.watches.entry((kind, scope.to_owned())).or_default();
         let since = watch.failing.as_ref().map_or(now, |failing| failing.since);
@@ -221,6 +222,7 @@ impl ClusterIndex {
             let touched = inner.store.all(scope);
             self.tell(&inner, touched);
         }
+        first
     }
 
     fn update(&self, change: impl FnOnce(&mut Store) -> Touched) {

@@ -7,10 +7,10 @@ mod act;
 mod act_error;
 mod facts;
 #[cfg(test)]
-mod fake_server;
+pub(in crate::platforms) mod fake_server;
 mod faults;
 #[cfg(test)]
-mod fixtures;
+pub(in crate::platforms) mod fixtures;
 mod gitops;
 mod index;
 mod store;

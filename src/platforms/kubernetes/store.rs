@@ -98,7 +98,7 @@ impl Store {
         let (namespace, space) = self.space_mut(namespace);
         let name: Arc<str> = name.into();
         let changed = put(&mut space.deployments, name.clone(), facts, epoch);
-        changed.then(|| (namespace, name)).into_iter().collect()
+        changed.then_some((namespace, name)).into_iter().collect()
     }
 
     pub(super) fn put_set(&mut self, namespace: &str, name: &str, facts: Option<ReplicaSetFacts>) -> Touched {

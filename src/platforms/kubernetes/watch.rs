@@ -10,7 +10,12 @@
 //! Guarantees: an object deleted while nobody watched is removed at the end of the next listing; a connection that died
 //! silently is noticed within [`WATCH_S`] + [`SILENCE_MARGIN`] + [`START_LIMIT`].
 
-use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, future::join_all};
@@ -27,7 +32,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClusterIndex, index::scopes, store::Kind};
+use super::{ClusterIndex, act_error::words, index::scopes, store::Kind};
 
 /// Objects in one page of a listing; client-go's default.
 const PAGE: u32 = 500;
@@ -44,6 +49,10 @@ const SILENCE_MARGIN: Duration = Duration::from_secs(3);
 const MAX_BACKOFF: Duration = Duration::from_secs(4);
 /// The first wait, before jitter.
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
+/// A watch that lasted this long shows that the last trouble is over: the waits begin small again.
+const SETTLED: Duration = Duration::from_secs(5);
+/// A watch that ends well before its time was cut by something in between; the next one must wait.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// Feeds the index until `shutdown`. `namespaces` empty: all of them. Nodes are watched in any case; being refused
 /// those alone costs only the distinction of pods on lost nodes.
@@ -102,7 +111,7 @@ where
 /// Why a listing or a watch ended early.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Kube(#[from] kube::Error),
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
@@ -132,24 +141,30 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
     let mut backoff = waits();
     let mut version = None;
     loop {
-        let Err(broken) = follow(&api, scope, index, &mut version, || backoff = waits()).await else { continue };
-        if broken.code() == Some(410) {
-            // Not a failure: the API server keeps versions for about five minutes.
-            tracing::debug!(kind = %K::KIND, scope, "the last seen version has expired; listing anew");
-            version = None;
-            continue_after(&mut backoff).await;
-            continue;
+        let began = Instant::now();
+        let ended = follow(&api, scope, index, &mut version).await;
+        if began.elapsed() >= SETTLED {
+            backoff = waits();
         }
-        let forbidden = broken.code() == Some(403);
-        tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch does not get through; trying again");
-        index.watch_fails(K::KIND, scope, forbidden, broken.to_string(), Timestamp::now());
-        continue_after(&mut backoff).await;
+        match ended {
+            // The usual end of a watch: on with the next one, unless something in between cuts them short.
+            Ok(()) if began.elapsed() >= SHORT => continue,
+            Ok(()) => {}
+            Err(broken) if broken.code() == Some(410) => {
+                // Not a failure: the API server keeps versions for about five minutes.
+                tracing::debug!(kind = %K::KIND, scope, "the last seen version has expired; listing anew");
+                version = None;
+            }
+            Err(broken) => {
+                let forbidden = broken.code() == Some(403);
+                if index.watch_fails(K::KIND, scope, forbidden, broken.to_string(), Timestamp::now()) {
+                    tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch does not get through; trying again");
+                }
+            }
+        }
+        // The iterator has no end; were that to change, the longest wait is right.
+        sleep(backoff.next().unwrap_or(MAX_BACKOFF)).await;
     }
-}
-
-async fn continue_after(backoff: &mut impl Iterator<Item = Duration>) {
-    // The iterator has no end; were that to change, the longest wait is right.
-    sleep(backoff.next().unwrap_or(MAX_BACKOFF).min(MAX_BACKOFF + Duration::from_secs(1))).await;
 }
 
 /// Lists where `version` is none, then follows one watch to its end.
@@ -158,7 +173,6 @@ async fn follow<K: Watched>(
     scope: &str,
     index: &ClusterIndex,
     version: &mut Option<String>,
-    mut works: impl FnMut(),
 ) -> Result<(), Broken> {
     let from = match version {
         Some(version) => version.clone(),
@@ -166,8 +180,9 @@ async fn follow<K: Watched>(
     };
     let params = WatchParams::default().timeout(WATCH_S);
     let stream = timeout(START_LIMIT, api.watch(&params, &from)).await.map_err(|_| Broken::Silent(START_LIMIT))??;
-    index.watch_works(K::KIND, scope);
-    works();
+    if index.watch_works(K::KIND, scope) {
+        tracing::info!(kind = %K::KIND, scope, "the watch gets through again");
+    }
     let mut stream = pin!(stream);
     let silence = Duration::from_secs(u64::from(WATCH_S)) + SILENCE_MARGIN;
     loop {

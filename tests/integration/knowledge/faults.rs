@@ -165,6 +165,29 @@ async fn an_outage_loses_and_doubles_no_row() {
     assert_eq!(ledger.stats().rows_dropped(), 0);
 }
 
+/// Looking works and writing does not: the health tells what the writes say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_although_reading_works() {
+    let place = Place::postgres().await;
+    let running = place.start();
+    running.available().await;
+    // The server's own error for a full disk, raised at each insert.
+    place
+        .execute(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER full_disk BEFORE INSERT ON unified_brain EXECUTE FUNCTION full_disk()",
+        )
+        .await;
+    running.ledger.offer(brain(1));
+    let (reason, message) = running.unavailable().await;
+    assert_eq!(reason, "Full", "{message}");
+    place.execute("DROP TRIGGER full_disk ON unified_brain").await;
+    running.available().await;
+    until("the row that waited is written", async || place.ids("unified_brain").await.len() == 1).await;
+    running.stop().await;
+}
+
 /// A server that holds its connections and says nothing, as behind a broken network.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hung_server_is_given_up_in_time() {

@@ -39,7 +39,7 @@ async fn follow_script(index: &ClusterIndex, mut script: Vec<Exchange>) {
     let (client, task, ended) = server_with_end(script);
     tokio::select! {
         () = keep::<Deployment>(Api::all(client), "", index) => {}
-        ended = tokio::time::timeout(Duration::from_secs(20), ended) => match ended {
+        ended = timeout(Duration::from_secs(20), ended) => match ended {
             Ok(Ok(())) => {}
             // The server found something wrong with a request: its panic says what.
             _ => drop(task.await.unwrap()),
@@ -122,6 +122,8 @@ async fn a_refused_listing_is_forbidden_until_it_is_allowed() {
     let refused = || get(LIST, 403, failure(403, "Forbidden", "deployments.apps is forbidden"));
     follow_script(&index, vec![refused(), list("10", vec![])]).await;
     assert_eq!(reason(&index), Some(UnknownReason::Forbidden));
+    let Measured::Unknown(why) = index.workload(NS, NAME) else { panic!("known") };
+    assert_eq!(why.message, "not allowed to watch Deployments: HTTP 403: deployments.apps is forbidden");
     follow_script(&index, vec![refused(), list("10", vec![at("3")]), from("10", &[]), from("10", &[])]).await;
     assert_eq!(reason(&index), None);
 }

@@ -1,0 +1,175 @@
+//! `cargo bench`: what one look costs beside the waiting for answers. Target: one component in 100 µs at p99.
+
+use std::{collections::BTreeMap, hint::black_box, time::Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::Pod,
+};
+use panacea::{
+    analyze::{
+        assess::assess,
+        forecast::{Forecaster, NaiveForecaster},
+        observation::{Measured, Observation, Reading, ReleaseId, TargetState, Workload},
+        tracker::Tracker,
+        trend::trend,
+        window::History,
+    },
+    api::{HealingPolicy, ValidPolicy, default_thresholds},
+    plan::{self, Situation},
+    platforms::kubernetes::{ClusterIndex, Kind},
+};
+use serde_json::json;
+
+fn policy() -> ValidPolicy {
+    let policy: HealingPolicy = serde_json::from_value(json!({
+        "apiVersion": "panacea.dev/v1alpha1", "kind": "HealingPolicy",
+        "metadata": {"name": "bench", "namespace": "bench"},
+        "spec": {"components": [{"name": "api", "target": {"deployment": {"name": "api"}}}]},
+    }))
+    .expect("the policy is well-formed");
+    ValidPolicy::new(&policy, &default_thresholds()).expect("the policy is valid")
+}
+
+/// A look at a workload of 10 pods with the four well-known metrics, `second` seconds in.
+fn look(second: i64, error_rate: f64) -> Observation {
+    let workload = Workload {
+        generation: 1,
+        desired: 10,
+        replicas: 10,
+        updated: 10,
+        available: 10,
+        paused: false,
+        progress_deadline_exceeded: false,
+        progress_deadline_s: 600,
+        release: ReleaseId { revision: 1, hash: "5695c6f9bf".into(), digest: "d1".into() },
+        images: vec!["api=shop/api:v1".into()],
+        faults: Vec::new(),
+        faulty_pods: 0,
+        faulty_release_pods: 0,
+        unschedulable: 0,
+        on_lost_nodes: 0,
+        gitops_owner: None,
+    };
+    let noise = (second * 7919 % 97) as f64 / 97.0;
+    let values = [
+        ("cpu_usage", 40.0 + noise),
+        ("memory_usage", 60.0 + noise),
+        ("error_rate", error_rate),
+        ("latency_ms", 120.0 + noise),
+    ];
+    let metrics =
+        values.map(|(name, value)| (name.to_owned(), Reading { value: Measured::Known(value), of_release: false }));
+    Observation {
+        at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
+        target: Measured::Known(TargetState::Workload(workload)),
+        metrics: BTreeMap::from(metrics),
+    }
+}
+
+/// All that happens between the answers of a look and its decision.
+fn evaluate(
+    policy: &ValidPolicy,
+    tracker: &mut Tracker,
+    history: &mut History,
+    observation: &Observation,
+) -> plan::Verdict {
+    let component = &policy.components[0];
+    let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+    let assessment = assess(observation, &component.thresholds, tracker.release_unproven(newest));
+    tracker.look(observation, &assessment, &policy.limits);
+    history.push(observation, assessment.score);
+    black_box(trend(&history.score));
+    black_box(NaiveForecaster.forecast(history, observation.at));
+    plan::decide(&Situation {
+        policy,
+        component,
+        tracker,
+        observation,
+        assessment: &assessment,
+        unhealthy_components: 1,
+        history: &[],
+        now: observation.at,
+    })
+}
+
+fn evaluation(criterion: &mut Criterion) {
+    let policy = policy();
+    let (mut tracker, mut history) = (Tracker::default(), History::default());
+    let mut second = 0;
+    for _ in 0..200 {
+        second += 1;
+        evaluate(&policy, &mut tracker, &mut history, &look(second, 0.001));
+    }
+    // Criterion gives means; the target is a percentile.
+    let mut nanos: Vec<u128> = (0..20_000)
+        .map(|n| {
+            second += 1;
+            let observation = look(second, if n % 100 < 3 { 0.4 } else { 0.001 });
+            let started = Instant::now();
+            black_box(evaluate(&policy, &mut tracker, &mut history, &observation));
+            started.elapsed().as_nanos()
+        })
+        .collect();
+    nanos.sort_unstable();
+    println!(
+        "evaluation of one component, 4 metrics, full windows: p50 {:.1} us, p99 {:.1} us",
+        nanos[10_000] as f64 / 1e3,
+        nanos[19_800] as f64 / 1e3
+    );
+    criterion.bench_function("evaluate one component", |bencher| {
+        bencher.iter(|| {
+            second += 1;
+            black_box(evaluate(&policy, &mut tracker, &mut history, &look(second, 0.001)))
+        });
+    });
+}
+
+const KINDS: [Kind; 4] = [Kind::Deployments, Kind::ReplicaSets, Kind::Pods, Kind::Nodes];
+
+/// The state of a Deployment of 10 pods from the index.
+fn index(criterion: &mut Criterion) {
+    let index = ClusterIndex::default();
+    index.watching(&[]);
+    for kind in KINDS {
+        index.listing(kind, "");
+    }
+    let template = json!({"metadata": {"labels": {"app": "api", "pod-template-hash": "abc"}}, "spec": {"containers": [{"name": "app", "image": "shop/api:v1"}]}});
+    let deployment: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "api", "namespace": "bench", "uid": "d", "generation": 1, "annotations": {"deployment.kubernetes.io/revision": "1"}},
+        "spec": {"replicas": 10, "selector": {"matchLabels": {"app": "api"}}, "template": {"metadata": {"labels": {"app": "api"}}, "spec": template["spec"]}},
+        "status": {"observedGeneration": 1, "replicas": 10, "updatedReplicas": 10, "availableReplicas": 10},
+    }))
+    .expect("a Deployment");
+    let owner = |kind: &str, name: &str, uid: &str| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+    let set: ReplicaSet = serde_json::from_value(json!({
+        "metadata": {"name": "api-abc", "namespace": "bench", "uid": "r", "labels": {"app": "api", "pod-template-hash": "abc"},
+            "annotations": {"deployment.kubernetes.io/revision": "1"}, "ownerReferences": owner("Deployment", "api", "d")},
+        "spec": {"replicas": 10, "selector": {"matchLabels": {"app": "api"}}, "template": template},
+    }))
+    .expect("a ReplicaSet");
+    index.apply_deployment(&deployment);
+    index.apply_replica_set(&set);
+    for n in 0..10 {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": format!("api-abc-{n}"), "namespace": "bench", "uid": format!("p{n}"), "labels": {"app": "api", "pod-template-hash": "abc"},
+                "ownerReferences": owner("ReplicaSet", "api-abc", "r")},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "shop/api:v1"}]},
+            "status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}]},
+        }))
+        .expect("a Pod");
+        index.apply_pod(&pod);
+    }
+    for kind in KINDS {
+        index.listed(kind, "");
+    }
+    assert!(index.workload("bench", "api").known().is_some(), "{:?}", index.workload("bench", "api"));
+    criterion.bench_function("state of a Deployment of 10 pods", |bencher| {
+        bencher.iter(|| black_box(index.workload("bench", "api")))
+    });
+}
+
+criterion_group!(benches, evaluation, index);
+criterion_main!(benches);

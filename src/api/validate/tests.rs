@@ -1,0 +1,238 @@
+//! Each mistake that the API server's rules let through, or that an object stored under older rules may hold, is named
+//! by field, value and fix; and what is wrong with one component leaves the others.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::Safety;
+
+fn parse(spec: Value) -> Result<ValidPolicy, Vec<Invalid>> {
+    let policy = HealingPolicy::new("shop", serde_json::from_value(spec).unwrap());
+    ValidPolicy::new(&policy, &default_thresholds())
+}
+
+fn api() -> Value {
+    json!({"name": "api", "target": {"deployment": {"name": "api"}}})
+}
+
+/// `fields` are merged over a right component named `web`.
+fn component(fields: Value) -> Value {
+    let mut component = json!({"name": "web", "target": {"deployment": {"name": "web"}}});
+    component.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    component
+}
+
+fn metric(name: &str, query: &str, url: Option<&str>) -> Value {
+    let mut prometheus = json!({"query": query});
+    if let Some(url) = url {
+        prometheus["url"] = json!(url);
+    }
+    json!({"name": name, "prometheus": prometheus})
+}
+
+#[test]
+fn the_smallest_policy_gets_the_defaults() {
+    let policy = parse(json!({"components": [api()]})).unwrap();
+    let limits = &policy.limits;
+    assert_eq!(policy.invalid, []);
+    assert_eq!((policy.mode, policy.suspend, policy.interval), (Mode::Auto, false, Duration::from_secs(60)));
+    assert_eq!((limits.unhealthy_after, limits.healthy_after, limits.confirm_after), (2, 2, Duration::from_secs(2)));
+    assert_eq!(
+        (limits.release_watch_every, limits.release_watch_for),
+        (Duration::from_secs(1), SignedDuration::from_mins(5))
+    );
+    assert_eq!((limits.max_unhealthy, limits.max_concurrent, limits.budget_actions), (1, 1, 3));
+    assert_eq!((limits.budget_window, limits.cooldown), (SignedDuration::from_hours(1), SignedDuration::from_mins(5)));
+    assert_eq!((limits.breaker_threshold, limits.breaker_recovery), (5, SignedDuration::from_secs(60)));
+    assert_eq!((limits.approval_timeout, limits.on_timeout), (SignedDuration::from_mins(30), OnTimeout::Reject));
+    assert_eq!(
+        (limits.stabilization, limits.verification_timeout),
+        (SignedDuration::from_mins(2), SignedDuration::from_mins(10))
+    );
+    let component = policy.component("api").unwrap();
+    assert_eq!(component.thresholds, default_thresholds());
+    let ladder: Vec<_> = component.remedies.iter().map(|remedy| (remedy.action, remedy.causes.as_slice())).collect();
+    let restart = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
+    assert_eq!(
+        ladder,
+        [
+            (ActionKind::RollbackDeployment, [Cause::ReleaseRegression].as_slice()),
+            (ActionKind::Restart, restart.as_slice())
+        ]
+    );
+    // What is filled in by serde here is what the API server fills in from the schema's defaults.
+    assert_eq!(serde_json::to_value(Safety::default()).unwrap()["maxUnhealthy"], json!("50%"));
+}
+
+#[test]
+fn a_mistake_that_concerns_all_is_named_by_field_value_and_fix() {
+    for (spec, field, words) in [
+        (json!({"interval": "often"}), "spec.interval", "\"often\" is not a duration; write for example \"30s\""),
+        (json!({"interval": "60"}), "spec.interval", "\"60\" is not a duration"),
+        (json!({"interval": "2h"}), "spec.interval", "2h is out of range; it must be from 1s to 1h"),
+        (
+            json!({"detection": {"unhealthyAfter": 0}}),
+            "spec.detection.unhealthyAfter",
+            "0 is out of range; it must be from 1 to 20",
+        ),
+        (json!({"detection": {"healthyAfter": 21}}), "spec.detection.healthyAfter", "21 is out of range"),
+        (json!({"detection": {"confirmAfter": "1ms"}}), "spec.detection.confirmAfter", "must be from 100ms to 10m"),
+        (json!({"releaseWatch": {"every": "0s"}}), "spec.releaseWatch.every", "must be from 1s to 1m"),
+        (json!({"releaseWatch": {"for": "2h"}}), "spec.releaseWatch.for", "must be from 10s to 1h"),
+        (json!({"prediction": {"horizon": "1s"}}), "spec.prediction.horizon", "must be from 10m to 24h"),
+        (json!({"prediction": {"minProbability": 50.0}}), "spec.prediction.minProbability", "50 is not a probability"),
+        (json!({"safety": {"maxUnhealthy": "150%"}}), "spec.safety.maxUnhealthy", "write 2 or \"50%\""),
+        (json!({"safety": {"maxConcurrent": 0}}), "spec.safety.maxConcurrent", "must be from 1 to 50"),
+        (json!({"safety": {"budget": {"actions": 0}}}), "spec.safety.budget.actions", "must be from 1 to 1000"),
+        (json!({"safety": {"budget": {"window": "1s"}}}), "spec.safety.budget.window", "must be from 1m"),
+        (json!({"safety": {"cooldown": "-5m"}}), "spec.safety.cooldown", "\"-5m\" is not a duration"),
+        (
+            json!({"safety": {"circuitBreaker": {"failureThreshold": 101}}}),
+            "spec.safety.circuitBreaker.failureThreshold",
+            "from 1 to 100",
+        ),
+        (
+            json!({"safety": {"circuitBreaker": {"recoveryTimeout": "0s"}}}),
+            "spec.safety.circuitBreaker.recoveryTimeout",
+            "from 1s",
+        ),
+        (json!({"approval": {"timeout": "9999999h"}}), "spec.approval.timeout", "out of range"),
+        (
+            json!({"verification": {"stabilization": "5m", "timeout": "5m"}}),
+            "spec.verification.timeout",
+            "5m must be longer than verification.stabilization, 5m",
+        ),
+        (json!({"components": []}), "spec.components", "is empty; name at least one component"),
+    ] {
+        let mut full = json!({"components": [api()]});
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let found = parse(full).unwrap_err();
+        assert_eq!(found.len(), 1, "{spec}: {found:?}");
+        assert_eq!((found[0].field.as_str(), &found[0].component), (field, &None), "{spec}");
+        assert!(
+            found[0].message.starts_with(field) && found[0].message.contains(words),
+            "{spec}: {:?}",
+            found[0].message
+        );
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let spec = json!({"interval": "x", "safety": {"cooldown": "y", "maxUnhealthy": "z"}, "components": []});
+    let fields: Vec<String> = parse(spec).unwrap_err().into_iter().map(|invalid| invalid.field).collect();
+    assert_eq!(fields, ["spec.interval", "spec.safety.maxUnhealthy", "spec.safety.cooldown", "spec.components"]);
+}
+
+#[test]
+fn a_mistake_in_one_component_leaves_the_others() {
+    let http = |url: &str| json!({"target": {"http": {"url": url}}});
+    for (fields, field, words) in [
+        (json!({"target": {}}), "target", "set exactly one of deployment, http"),
+        (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
+        (json!({"name": "api"}), "name", "\"api\" is used twice"),
+        (
+            json!({"thresholds": {"latency_ms": {"warning": 9.0, "critical": 8.0}}}),
+            "thresholds.latency_ms",
+            "warning 9 must be below critical 8",
+        ),
+        (
+            json!({"thresholds": {"latency_ms": {"warning": 8.0, "critical": 8.0}}}),
+            "thresholds.latency_ms",
+            "must be below",
+        ),
+        (json!({"metrics": [metric("queue", "up", None)]}), "metrics[0].name", "add thresholds.queue"),
+        (
+            json!({"metrics": [metric("error_rate", "a", None), metric("error_rate", "b", None)]}),
+            "metrics[1].name",
+            "measured twice",
+        ),
+        (
+            json!({"metrics": [metric("error_rate", " \n", None)]}),
+            "metrics[0].prometheus.query",
+            "is empty; write a PromQL query",
+        ),
+        (
+            json!({"metrics": [metric("error_rate", "up", Some("prometheus:9090"))]}),
+            "metrics[0].prometheus.url",
+            "must start with http:// or https://",
+        ),
+        (
+            json!({"metrics": [metric("error_rate", "up", Some("http://u:hunter2@p/"))]}),
+            "metrics[0].prometheus.url",
+            "holds credentials",
+        ),
+        (http("web.example.com"), "target.http.url", "is not a URL"),
+        (http("ftp://web.example.com"), "target.http.url", "must start with http:// or https://"),
+        (http("https://web.example.com:port/"), "target.http.url", "is not a URL"),
+        (http("https://u:hunter2@web.example.com/"), "target.http.url", "holds credentials"),
+        (
+            json!({"target": {"http": {"url": "http://a/", "timeout": "1m"}}}),
+            "target.http.timeout",
+            "must be from 100ms to 10s",
+        ),
+        (
+            json!({"target": {"http": {"url": "http://a/", "json": {"path": "x[", "equals": ""}}}}),
+            "target.http.json.path",
+            "write for example $.status",
+        ),
+        (
+            json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
+            "remedies",
+            "leave remedies out",
+        ),
+        (
+            json!({"remedies": [{"action": "Restart"}, {"action": "RollbackDeployment", "for": ["Crash"]}]}),
+            "remedies[1].for",
+            "cannot help against Crash; write [ReleaseRegression]",
+        ),
+    ] {
+        let policy = parse(json!({"components": [api(), component(fields.clone())]})).unwrap();
+        let names: Vec<&str> = policy.components.iter().map(|component| component.name.as_str()).collect();
+        assert_eq!(names, ["api"], "{fields}");
+        let [invalid] = policy.invalid.as_slice() else { panic!("{fields}: {:?}", policy.invalid) };
+        assert_eq!(invalid.field, format!("spec.components[1].{field}"), "{fields}");
+        assert_eq!(invalid.component.as_deref(), fields["name"].as_str().or(Some("web")), "{fields}");
+        assert!(invalid.message.contains(words), "{fields}: {:?}", invalid.message);
+        assert!(!invalid.message.contains("hunter2"), "a password is shown: {:?}", invalid.message);
+    }
+}
+
+#[test]
+fn remedies_mean_what_they_say() {
+    let causes = |remedies: Value| {
+        let policy = parse(json!({"components": [component(json!({"remedies": remedies}))]})).unwrap();
+        let remedies = policy.components[0].remedies.iter();
+        remedies.map(|remedy| (remedy.causes.clone(), remedy.approval_required)).collect::<Vec<_>>()
+    };
+    use Cause::{Crash, Errors, Exhaustion, ReleaseRegression};
+    assert_eq!(causes(json!([])), []);
+    assert_eq!(
+        causes(json!([{"action": "RollbackDeployment", "approval": "Required"}])),
+        [(vec![ReleaseRegression], true)]
+    );
+    assert_eq!(causes(json!([{"action": "Restart"}])), [(vec![ReleaseRegression, Crash, Exhaustion, Errors], false)]);
+    assert_eq!(causes(json!([{"action": "Restart", "for": ["Unknown"]}])), [(vec![Cause::Unknown], false)]);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_a_duration_panic(text in any::<String>(), like in "[0-9]{0,22}(ms|s|m|h|d|\\.|-| )?[0-9]{0,22}(ms|s|m|h)?") {
+        for text in [text.as_str(), like.as_str()] {
+            let parsed = Span::from(text).parse();
+            prop_assert!(parsed.is_ok_and(|length| length >= SignedDuration::ZERO) || Span::from(text).parse().is_err());
+            let policy = parse(json!({"interval": text, "safety": {"cooldown": text, "maxUnhealthy": text}, "components": [api()]}));
+            // What is taken is within its limits.
+            if let Ok(policy) = policy {
+                prop_assert!(policy.interval >= Duration::from_secs(1) && policy.interval <= Duration::from_secs(3600));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_what_is_read(hours in 0..10_000_u32, minutes in 0..10_000_u32, ms in 0..10_000_000_u32) {
+        let expected = SignedDuration::from_hours(hours.into()) + SignedDuration::from_mins(minutes.into()) + SignedDuration::from_millis(ms.into());
+        prop_assert_eq!(Span::from(format!("{hours}h{minutes}m{ms}ms").as_str()).parse(), Ok(expected));
+    }
+}

@@ -1,0 +1,114 @@
+//! What people should be told, from one status to the next: pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    events::{Fact, Reason},
+    memory::PolicyMemory,
+    rows,
+};
+use crate::api::{ComponentStatus, HealingPolicyStatus, HealthStatus, ValidPolicy};
+
+/// A component that could not be measured for less than this is not worth a warning: new pods have no metrics yet.
+const BLIND_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// The facts that are new. Notes in `memory` what was told, so that nothing is told twice while it stands.
+pub fn facts(
+    old: &HealingPolicyStatus,
+    new: &HealingPolicyStatus,
+    valid: &ValidPolicy,
+    memory: &mut PolicyMemory,
+    now: Timestamp,
+) -> Vec<Fact> {
+    let nothing = ComponentStatus::default();
+    let mut facts = Vec::new();
+    for status in &new.components {
+        let before = old.components.iter().find(|component| component.name == status.name).unwrap_or(&nothing);
+        let mut news = component_news(before, status);
+        news.extend(standing_news(status, valid, memory, now));
+        let target = valid.component(&status.name).map(|component| &component.target);
+        let secondary = target.and_then(|target| rows::target_reference(&valid.namespace, target));
+        facts.extend(news.into_iter().map(|(reason, subject, note)| Fact {
+            reason,
+            component: status.name.clone(),
+            subject,
+            note,
+            secondary: secondary.clone(),
+        }));
+    }
+    facts
+}
+
+type News = (Reason, String, String);
+
+/// What changed between two looks.
+fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<News> {
+    let (name, message) = (&status.name, &status.message);
+    let mut news = Vec::new();
+    let hash = |component: &ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
+    if let Some(release) = status.release.as_ref().filter(|_| hash(before).is_some() && hash(before) != hash(status)) {
+        let note = format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash);
+        news.push((Reason::ReleaseSeen, format!("{}-{}", release.revision, release.hash), note));
+    }
+    if let (None, Some(episode)) = (&before.episode, &status.episode) {
+        let note = format!("{name} is {} ({}): {message}", status.status, episode.cause);
+        news.push((Reason::Unhealthy, episode.id.clone(), note));
+    }
+    if let Some(episode) =
+        before.episode.as_ref().filter(|_| status.episode.is_none() && status.status == HealthStatus::Healthy)
+    {
+        news.push((Reason::Recovered, episode.id.clone(), format!("{name} is healthy again: {message}")));
+    }
+    let was_good = before.known_good.last().map(|good| &good.hash);
+    if let Some(good) = status.known_good.last().filter(|good| was_good != Some(&good.hash)) {
+        let note = format!(
+            "{name}: revision {} ({}) was seen healthy: it is the last known good one",
+            good.revision, good.hash
+        );
+        news.push((Reason::KnownGood, format!("{}-{}", good.revision, good.hash), note));
+    }
+    news
+}
+
+/// What stands, and was not told yet.
+fn standing_news(
+    status: &ComponentStatus,
+    valid: &ValidPolicy,
+    memory: &mut PolicyMemory,
+    now: Timestamp,
+) -> Vec<News> {
+    let PolicyMemory { components, told, .. } = memory;
+    let Some(entry) = components.get_mut(&status.name) else { return Vec::new() };
+    let name = &status.name;
+    let mut news = Vec::new();
+    let blind = status.status == HealthStatus::Unknown && entry.last.is_some();
+    let lasting = status.since.is_some_and(|since| now.duration_since(since) >= BLIND_AFTER);
+    if blind && lasting && !entry.shown.blind {
+        let note = format!("{name}: {}; nothing is done while this lasts", status.message);
+        news.push((Reason::CouldNotMeasure, String::new(), note));
+    }
+    entry.shown.blind = blind && (lasting || entry.shown.blind);
+    let foreseen = status.forecast.as_ref().filter(|forecast| forecast.probability >= valid.limits.min_probability);
+    if let Some(forecast) = foreseen.filter(|_| !entry.shown.foreseen) {
+        let note = format!(
+            "{name} may fail within {} (probability {:.0}%, confidence {}): {}",
+            forecast.time_to_failure.as_deref().unwrap_or("an unknown time"),
+            forecast.probability * 100.0,
+            forecast.confidence,
+            forecast.reasons.join("; ")
+        );
+        news.push((Reason::FailureForeseen, String::new(), note));
+    }
+    entry.shown.foreseen = foreseen.is_some();
+    let key = format!("refusal/{name}");
+    if let Some(refusal) = &entry.refusal {
+        let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
+        let words = format!("{}/{episode}", refusal.guard);
+        if told.get(&key) != Some(&words) {
+            let reason = if refusal.calls_person { Reason::PersonNeeded } else { Reason::ActionRefused };
+            news.push((reason, words.clone(), format!("{}: {}", refusal.guard, refusal.message)));
+            told.insert(key, words);
+        }
+    }
+    news
+}

@@ -1,0 +1,23 @@
+//! Measurements on the real control plane, against a release build of the operator; the figures go to
+//! docs/benchmarks.md. `make bench-mttr` and `make bench-memory` run them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod memory;
+mod mttr;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("mttr") => mttr::measure().await,
+        Some("memory") => memory::measure().await,
+        _ => {
+            eprintln!("usage: bench mttr|memory, in a cluster: see make bench-mttr and make bench-memory");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}

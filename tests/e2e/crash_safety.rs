@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     apiserver::SecondApiServer,
+    audit::OPERATOR,
     cluster::{Test, cluster_dir, env, run},
     gate::{Gate, Side},
     objects::policy,
@@ -116,7 +117,7 @@ impl<'a> Scene<'a> {
         assert_eq!(found, [Some(phase)]);
     }
 
-    /// Waits for the end and checks that everything was done once. `patches`: that reached the API server.
+    /// Waits for the end and checks that everything was done once, by the log of the operator's API server as well.
     async fn assert_done_once(&self, audit_log: PathBuf) {
         let (_, after) = self.generations();
         wait::until("the one write", Duration::from_secs(60), async || {
@@ -145,23 +146,10 @@ impl<'a> Scene<'a> {
         assert_eq!(self.operator.count("SELECT count(*) FROM ai_rollback_history").await, rollbacks);
         let status = remediation.status.unwrap();
         assert!(status.started_at <= status.executed_at && status.executed_at <= status.finished_at, "{status:?}");
-        let patches = deployment_patches(&audit_log, &self.test.namespace);
-        assert_eq!(patches, 1, "PATCHes of the Deployment in {}", audit_log.display());
+        let mut writes = self.test.writes_in(&audit_log);
+        writes.retain(|write| write.user == OPERATOR && write.resource == "deployments" && write.code == 200);
+        assert_eq!(writes.len(), 1, "{writes:?}");
     }
-}
-
-/// PATCHes of Deployments in the namespace that the operator made and the API server took.
-fn deployment_patches(audit_log: &PathBuf, namespace: &str) -> usize {
-    let text = std::fs::read_to_string(audit_log).unwrap();
-    let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ours = entries.filter(|entry| {
-        entry["user"]["username"] == "system:serviceaccount:panacea-system:panacea"
-            && entry["verb"] == "patch"
-            && entry["objectRef"]["resource"] == "deployments"
-            && entry["objectRef"]["namespace"] == namespace
-            && entry["responseStatus"]["code"] == 200
-    });
-    ours.count()
 }
 
 async fn killed(name: &str, action: Action, moment: Moment) {

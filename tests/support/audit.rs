@@ -1,5 +1,7 @@
 //! The API server's audit log: every writing request, by whom, to what.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -23,7 +25,12 @@ pub struct Write {
 impl Test {
     /// All writing requests to objects of the test's namespace, oldest first.
     pub fn writes(&self) -> Vec<Write> {
-        let log = std::fs::read_to_string(env("AUDIT_LOG")).unwrap();
+        self.writes_in(env("AUDIT_LOG").as_ref())
+    }
+
+    /// The same from the log of another API server.
+    pub fn writes_in(&self, log: &Path) -> Vec<Write> {
+        let log = std::fs::read_to_string(log).unwrap();
         let ours = format!(r#""namespace":"{}""#, self.namespace);
         let mut writes: Vec<Write> = log.lines().filter(|line| line.contains(&ours)).filter_map(parse).collect();
         writes.sort_by_key(|write| write.at);

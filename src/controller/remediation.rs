@@ -23,6 +23,7 @@ use super::{
     policy::retry_delay,
     rows,
     verify::{self, Verification},
+    withdrawal::{unlisted, withdrawn},
 };
 use crate::{
     analyze::{assess::assess, observation::Observation},
@@ -131,6 +132,9 @@ impl Step<'_> {
         }
         let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
         let deadline = waiting_since + policy.limits.approval_timeout;
+        if let Some((reason, why)) = unlisted(spec, &policy) {
+            return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
+        }
         if let Some(why) = self.obsolete(&policy) {
             return self.finish(status, Phase::Expired, why.0, &why.1).await;
         }
@@ -297,19 +301,21 @@ impl Step<'_> {
                 .await;
         }
         let started_at = status.started_at.unwrap_or(spec.decided_at);
-        let kubernetes = &self.ctx.platforms.kubernetes;
-        let result = match (spec.action, &spec.from, &spec.to) {
-            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
-                kubernetes.rollback(&namespace, &spec.target.name, from, to).await
-            }
-            (ActionKind::RollbackDeployment, ..) => {
-                return self
-                    .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
-                    .await;
-            }
-            (ActionKind::Restart, from, _) => {
-                kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await
-            }
+        if spec.action == ActionKind::RollbackDeployment && (spec.from.is_none() || spec.to.is_none()) {
+            return self
+                .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
+                .await;
+        }
+        let result = match withdrawn(spec, policy) {
+            None => self.act(started_at).await,
+            // A write that is not wanted any more is not made; one that was made before is still verified.
+            Some((reason, why)) => match self.was_done(started_at).await {
+                Ok(true) => Ok(Outcome::AlreadyDone),
+                Ok(false) => {
+                    return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
+                }
+                Err(error) => Err(error),
+            },
         };
         let now = Timestamp::now();
         match result {
@@ -344,20 +350,52 @@ impl Step<'_> {
         }
     }
 
+    async fn act(&self, started_at: Timestamp) -> Result<Outcome, ActError> {
+        let spec = &self.remediation.spec;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let kubernetes = &self.ctx.platforms.kubernetes;
+        match (spec.action, &spec.from, &spec.to) {
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
+                kubernetes.rollback(&namespace, &spec.target.name, from, to).await
+            }
+            (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
+            (ActionKind::Restart, from, _) => {
+                kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await
+            }
+        }
+    }
+
+    /// Whether the write was made, by a life of the operator that could not say so.
+    async fn was_done(&self, started_at: Timestamp) -> Result<bool, ActError> {
+        let spec = &self.remediation.spec;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let kubernetes = &self.ctx.platforms.kubernetes;
+        match (spec.action, &spec.from, &spec.to) {
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
+                kubernetes.is_rolled_back(&namespace, &spec.target.name, from, to).await
+            }
+            (ActionKind::RollbackDeployment, ..) => Ok(false),
+            (ActionKind::Restart, from, _) => {
+                kubernetes.is_restarted(&namespace, &spec.target.name, from.as_ref(), started_at).await
+            }
+        }
+    }
+
     async fn verify(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
+        let unseen = "before it could be told whether it helped";
         let Some(policy) = policy else {
-            return self
-                .finish(
-                    status,
-                    Phase::Ineffective,
-                    "PolicyGone",
-                    "the policy was deleted before it could be told whether it helped",
-                )
-                .await;
+            let message = format!("the policy was deleted or became invalid {unseen}");
+            return self.finish(status, Phase::Ineffective, "PolicyGone", &message).await;
         };
+        if policy.component(&self.remediation.spec.component).is_none() {
+            let message = format!("the component was taken out of the policy {unseen}");
+            return self.finish(status, Phase::Ineffective, "ComponentGone", &message).await;
+        }
         let now = Timestamp::now();
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name);
+        // Nothing is looked at while the policy is suspended: what was seen before says nothing about now.
         let verdict = memory
+            .filter(|_| !policy.suspend)
             .and_then(|memory| {
                 with_component(&memory, &self.remediation.spec.component, |entry| {
                     verify::judge(&self.remediation.spec, &status, entry, &policy.limits, now)

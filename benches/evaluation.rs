@@ -91,6 +91,7 @@ fn evaluate(
         observation,
         assessment: &assessment,
         unhealthy_components: 1,
+        suspected_components: 0,
         history: &[],
         now: observation.at,
     })

@@ -17,6 +17,7 @@ pub mod rows;
 pub mod run;
 pub mod status;
 mod verify;
+mod withdrawal;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 

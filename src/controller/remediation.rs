@@ -6,33 +6,31 @@
 //! can be removed.
 //! Assumptions: one operator at a time; the API server orders writes to one object.
 
+mod approve;
+mod record;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
     runtime::controller::Action,
 };
 
 use super::{
     Context, Error,
     events::Reason,
-    history_of, limited,
+    limited,
     memory::{ComponentMemory, PolicyMemory, lock},
     policy::retry_delay,
     rows,
     verify::{self, Verification},
+    withdrawal::withdrawn,
 };
 use crate::{
-    analyze::{assess::assess, observation::Observation},
     api::{
-        ActionKind, DecidedBy, Decision, HealingPolicy, LEDGER_FINALIZER, Mode, OnTimeout, POLICY_LABEL, Phase,
-        REMEDIATION_MANAGER, Remediation, RemediationStatus, ValidPolicy, ValidTarget,
-    },
-    plan::{
-        self, Situation,
-        guard::{Guard, Refusal},
+        ActionKind, HealingPolicy, Phase, REMEDIATION_MANAGER, Remediation, RemediationStatus, ValidPolicy, ValidTarget,
     },
     platforms::kubernetes::{ActError, Outcome},
 };
@@ -43,8 +41,6 @@ const RETRY_BLOCKED: Duration = Duration::from_secs(5);
 const RETRY_LOOK: Duration = Duration::from_millis(500);
 /// A write that keeps failing for reasons that may pass is given up after this time.
 const EXECUTE_LIMIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-/// Recorded Remediations kept a policy, beyond those that the guards still need.
-const KEEP_RECORDED: usize = 50;
 
 pub struct RemediationContext {
     pub shared: Arc<Context>,
@@ -85,9 +81,6 @@ struct Step<'a> {
     remediation: &'a Remediation,
 }
 
-/// A permission to act: made only by the guards, on a fresh look.
-struct Allowed(());
-
 impl Step<'_> {
     fn api(&self) -> Api<Remediation> {
         Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default())
@@ -104,188 +97,6 @@ impl Step<'_> {
             .and_then(|policy| ValidPolicy::new(&policy, &self.ctx.thresholds).ok()))
     }
 
-    /// Pending, AwaitingApproval, Blocked: may it be done, and may it be done now?
-    async fn approve(&self, mut status: RemediationStatus, policy: Option<ValidPolicy>) -> Result<Action, Error> {
-        let spec = &self.remediation.spec;
-        let Some(policy) = policy else {
-            return self
-                .finish(
-                    status,
-                    Phase::Expired,
-                    "PolicyGone",
-                    "the policy was deleted or is not valid any more; nothing was done",
-                )
-                .await;
-        };
-        let now = Timestamp::now();
-        if let Some(approval) = &spec.approval
-            && status.decided_by.is_none()
-        {
-            let decided_by = decided_by(self.remediation);
-            let note = format!("{} by {} ({})", approval.decision, decided_by.manager, approval.reason);
-            status.decided_by = Some(decided_by);
-            if approval.decision == Decision::Rejected {
-                return self.finish(status, Phase::Rejected, "Rejected", &format!("{note}; nothing was done")).await;
-            }
-            self.ctx.events.about_remediation(self.remediation, Reason::Approved, &note).await;
-        }
-        let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
-        let deadline = waiting_since + policy.limits.approval_timeout;
-        if let Some(why) = self.obsolete(&policy) {
-            return self.finish(status, Phase::Expired, why.0, &why.1).await;
-        }
-        let must_ask = (spec.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
-        let timed_out = now >= deadline;
-        if must_ask && !timed_out {
-            if policy.mode == Mode::Observe {
-                return self
-                    .hold(
-                        status,
-                        Phase::Blocked,
-                        Guard::ObserveMode.into(),
-                        "spec.mode is Observe now; nothing is done",
-                        deadline,
-                    )
-                    .await;
-            }
-            let message = format!(
-                "{} of {} waits for approval until {}, then {}; decide with: kubectl patch rem {} -n {} --type merge -p '{{\"spec\":{{\"approval\":{{\"decision\":\"Approved\"}}}}}}'",
-                spec.action,
-                spec.component,
-                deadline.strftime("%H:%M:%SZ"),
-                if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
-                self.remediation.name_any(),
-                self.remediation.namespace().unwrap_or_default(),
-            );
-            return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
-        }
-        if must_ask && policy.limits.on_timeout == OnTimeout::Reject {
-            return self
-                .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
-                .await;
-        }
-        // What the timeout approved has as long again to get past the guards.
-        let last = if must_ask { deadline + policy.limits.approval_timeout } else { deadline };
-        if now >= last {
-            let message = format!("held back until its time was over: {}; nothing was done", status.message);
-            return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
-        }
-
-        // From the look at the guards until `Running` is stored, no other action may pass.
-        let place = self.ctx.starting.lock().await;
-        match self.allowed(&policy).await? {
-            Ok(allowed) => {
-                let status = self.begin(status, allowed).await?;
-                drop(place);
-                self.execute(status, Some(&policy)).await
-            }
-            Err(refusal) => {
-                drop(place);
-                self.ctx.metrics.refusal(refusal.guard.into());
-                let wait = refusal.retry_at.map_or(last, |at| at.min(last));
-                match refusal.guard {
-                    // These end by looking again, in a moment: not worth a phase of its own.
-                    Guard::NotConfirmed | Guard::StaleData => {
-                        let reason: &'static str = refusal.guard.into();
-                        self.hold(
-                            status,
-                            Phase::Pending,
-                            reason,
-                            &refusal.message,
-                            now + jiff::SignedDuration::from_millis(500),
-                        )
-                        .await
-                    }
-                    guard => self.hold(status, Phase::Blocked, guard.into(), &refusal.message, wait).await,
-                }
-            }
-        }
-    }
-
-    /// The reason for it is gone: the component is well again, or another template runs.
-    fn obsolete(&self, policy: &ValidPolicy) -> Option<(&'static str, String)> {
-        let memory = self.ctx.memory.find(&policy.namespace, &policy.name)?;
-        let memory = lock(&memory);
-        let entry = memory.components.get(&self.remediation.spec.component)?;
-        let release = entry.tracker.release()?;
-        entry.tracker.last_look()?;
-        if let Some(from) = &self.remediation.spec.from
-            && release.digest != from.digest
-        {
-            let message = format!(
-                "revision {} runs now instead of revision {}; nothing was done to it",
-                release.revision, from.revision
-            );
-            return Some(("Superseded", message));
-        }
-        let healed = entry.tracker.episode().is_none() && entry.tracker.status() == crate::api::HealthStatus::Healthy;
-        healed.then(|| ("Recovered", "it is healthy again without this action; nothing was done".to_owned()))
-    }
-
-    /// Looks afresh, and asks every guard again.
-    async fn allowed(&self, policy: &ValidPolicy) -> Result<Result<Allowed, Refusal>, Error> {
-        let spec = &self.remediation.spec;
-        let refuse = |guard, message: &str| Ok(Err(Refusal::until(guard, message.to_owned(), None)));
-        let Some(component) = policy.component(&spec.component) else {
-            return refuse(Guard::NoRemedy, "the policy does not name this component any more");
-        };
-        if !component.remedies.iter().any(|remedy| remedy.action == spec.action) {
-            return refuse(Guard::NoRemedy, "the policy does not list this action any more");
-        }
-        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", spec.policy));
-        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
-        let others: Vec<Arc<Remediation>> = listed
-            .items
-            .into_iter()
-            .filter(|other| {
-                other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid
-            })
-            .map(Arc::new)
-            .collect();
-        let history = history_of(&others);
-        let Some(memory) = self.ctx.memory.find(&policy.namespace, &policy.name) else {
-            return refuse(Guard::NotConfirmed, "the policy has not been looked at yet");
-        };
-        let release_watch =
-            with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits))
-                .unwrap_or(false);
-        let observation: Observation = self.ctx.platforms.observe(&policy.namespace, component, release_watch).await;
-        let memory = lock(&memory);
-        let Some(entry) = memory.components.get(&spec.component) else {
-            return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
-        };
-        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
-        let assessment = assess(&observation, &component.thresholds, entry.tracker.release_unproven(newest));
-        let now = Timestamp::now();
-        let (unhealthy_components, suspected_components) = memory.unhealthy(now);
-        let situation = Situation {
-            policy,
-            component,
-            tracker: &entry.tracker,
-            observation: &observation,
-            assessment: &assessment,
-            unhealthy_components,
-            suspected_components,
-            history: &history,
-            now,
-        };
-        Ok(plan::still_allowed(&situation, spec.action).map(|()| Allowed(())))
-    }
-
-    /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.
-    async fn begin(&self, mut status: RemediationStatus, _: Allowed) -> Result<RemediationStatus, Error> {
-        status.phase = Phase::Running;
-        status.started_at = Some(rows::milliseconds(Timestamp::now()));
-        status.reason = "Acting".into();
-        status.message = format!(
-            "{} of {}/{}",
-            self.remediation.spec.action, self.remediation.spec.target.kind, self.remediation.spec.target.name
-        );
-        self.write(&status, true).await?;
-        self.ctx.events.about_remediation(self.remediation, Reason::Acting, &status.message).await;
-        Ok(status)
-    }
-
     /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
     async fn execute(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
@@ -297,19 +108,21 @@ impl Step<'_> {
                 .await;
         }
         let started_at = status.started_at.unwrap_or(spec.decided_at);
-        let kubernetes = &self.ctx.platforms.kubernetes;
-        let result = match (spec.action, &spec.from, &spec.to) {
-            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
-                kubernetes.rollback(&namespace, &spec.target.name, from, to).await
-            }
-            (ActionKind::RollbackDeployment, ..) => {
-                return self
-                    .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
-                    .await;
-            }
-            (ActionKind::Restart, from, _) => {
-                kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await
-            }
+        if spec.action == ActionKind::RollbackDeployment && (spec.from.is_none() || spec.to.is_none()) {
+            return self
+                .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
+                .await;
+        }
+        let result = match withdrawn(spec, policy) {
+            None => self.act(started_at).await,
+            // A write that is not wanted any more is not made; one that was made before is still verified.
+            Some((reason, why)) => match self.was_done(started_at).await {
+                Ok(true) => Ok(Outcome::AlreadyDone),
+                Ok(false) => {
+                    return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
+                }
+                Err(error) => Err(error),
+            },
         };
         let now = Timestamp::now();
         match result {
@@ -344,20 +157,52 @@ impl Step<'_> {
         }
     }
 
+    async fn act(&self, started_at: Timestamp) -> Result<Outcome, ActError> {
+        let spec = &self.remediation.spec;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let kubernetes = &self.ctx.platforms.kubernetes;
+        match (spec.action, &spec.from, &spec.to) {
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
+                kubernetes.rollback(&namespace, &spec.target.name, from, to).await
+            }
+            (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
+            (ActionKind::Restart, from, _) => {
+                kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await
+            }
+        }
+    }
+
+    /// Whether the write was made, by a life of the operator that could not say so.
+    async fn was_done(&self, started_at: Timestamp) -> Result<bool, ActError> {
+        let spec = &self.remediation.spec;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let kubernetes = &self.ctx.platforms.kubernetes;
+        match (spec.action, &spec.from, &spec.to) {
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
+                kubernetes.is_rolled_back(&namespace, &spec.target.name, from, to).await
+            }
+            (ActionKind::RollbackDeployment, ..) => Ok(false),
+            (ActionKind::Restart, from, _) => {
+                kubernetes.is_restarted(&namespace, &spec.target.name, from.as_ref(), started_at).await
+            }
+        }
+    }
+
     async fn verify(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
+        let unseen = "before it could be told whether it helped";
         let Some(policy) = policy else {
-            return self
-                .finish(
-                    status,
-                    Phase::Ineffective,
-                    "PolicyGone",
-                    "the policy was deleted before it could be told whether it helped",
-                )
-                .await;
+            let message = format!("the policy was deleted or became invalid {unseen}");
+            return self.finish(status, Phase::Ineffective, "PolicyGone", &message).await;
         };
+        if policy.component(&self.remediation.spec.component).is_none() {
+            let message = format!("the component was taken out of the policy {unseen}");
+            return self.finish(status, Phase::Ineffective, "ComponentGone", &message).await;
+        }
         let now = Timestamp::now();
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name);
+        // Nothing is looked at while the policy is suspended: what was seen before says nothing about now.
         let verdict = memory
+            .filter(|_| !policy.suspend)
             .and_then(|memory| {
                 with_component(&memory, &self.remediation.spec.component, |entry| {
                     verify::judge(&self.remediation.spec, &status, entry, &policy.limits, now)
@@ -443,63 +288,6 @@ impl Step<'_> {
         self.record(status).await
     }
 
-    /// Puts the rows into the ledger, then lets the object go. Repeated until it worked: ids are derived, so a row
-    /// that was written already is not written twice.
-    async fn record(&self, mut status: RemediationStatus) -> Result<Action, Error> {
-        if status.recorded_at.is_none() {
-            let mut ended = self.remediation.clone();
-            ended.status = Some(status.clone());
-            self.ctx.ledger.record(rows::remediation_rows(&ended)).await?;
-            status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
-            self.write(&status, false).await?;
-        }
-        if self.remediation.finalizers().iter().any(|finalizer| finalizer == LEDGER_FINALIZER) {
-            self.release().await?;
-        }
-        self.remove_oldest().await?;
-        Ok(Action::await_change())
-    }
-
-    async fn release(&self) -> Result<(), Error> {
-        let kept: Vec<&String> =
-            self.remediation.finalizers().iter().filter(|finalizer| *finalizer != LEDGER_FINALIZER).collect();
-        let patch = serde_json::json!({"metadata": {"uid": self.remediation.metadata.uid, "finalizers": kept}});
-        let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.into()), ..PatchParams::default() };
-        match limited(
-            "remove the ledger finalizer",
-            self.api().patch(&self.remediation.name_any(), &params, &Patch::Merge(&patch)),
-        )
-        .await
-        {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_outdated() => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Bounds the history of a policy: the guards look back a day at most.
-    async fn remove_oldest(&self) -> Result<(), Error> {
-        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.policy));
-        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
-        let day_ago = Timestamp::now() - jiff::SignedDuration::from_hours(24);
-        let mut recorded: Vec<Remediation> = listed
-            .items
-            .into_iter()
-            .filter(|other| other.status.as_ref().is_some_and(|status| status.recorded_at.is_some()))
-            .collect();
-        recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.decided_at));
-        for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.decided_at < day_ago) {
-            match limited("remove an old remediation", self.api().delete(&old.name_any(), &DeleteParams::default()))
-                .await
-            {
-                Ok(_) => {}
-                Err(error) if error.is_outdated() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Writes the status. With `unchanged` only if nobody changed the object since it was read.
     async fn write(&self, status: &RemediationStatus, unchanged: bool) -> Result<(), Error> {
         let name = self.remediation.name_any();
@@ -527,16 +315,4 @@ fn with_component<T>(
     read: impl FnOnce(&ComponentMemory) -> T,
 ) -> Option<T> {
     lock(memory).components.get(component).map(read)
-}
-
-/// Who owns the decision, by the API server's own record: never by what the object says of itself.
-fn decided_by(remediation: &Remediation) -> DecidedBy {
-    let entries = remediation.metadata.managed_fields.as_deref().unwrap_or_default();
-    let owner = entries.iter().find(|entry| {
-        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:approval/f:decision").is_some())
-    });
-    DecidedBy {
-        manager: owner.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "unknown".into()),
-        at: owner.and_then(|entry| entry.time.as_ref()).map(|time| time.0),
-    }
 }

@@ -25,7 +25,10 @@ pub fn unseen(status: &RemediationStatus, limits: &Limits, now: Timestamp) -> Ve
     if now.duration_since(executed_at) < limits.verification_timeout + limits.stabilization {
         return Verification::Wait { healthy_since: None };
     }
-    let message = format!("it could not be looked at within {:#} after the action", limits.verification_timeout);
+    let message = format!(
+        "it could not be looked at within {:#} after the action, or the policy was suspended",
+        limits.verification_timeout
+    );
     Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message }
 }
 

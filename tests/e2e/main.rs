@@ -7,10 +7,13 @@ mod support;
 
 mod approval;
 mod check;
+mod crash_safety;
 mod gitops;
 mod guards;
 mod healing;
 mod kept;
+mod ledger;
+mod midway;
 mod quiet;
 mod writes;
 mod wrong_policies;

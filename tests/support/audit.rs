@@ -1,7 +1,7 @@
 //! The API server's audit log: every writing request, by whom, to what; and proof that the operator did nothing while
 //! it looked on.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -32,8 +32,8 @@ pub struct Write {
 ///
 /// # Panics
 /// When the log holds nothing at all: then it proves nothing.
-pub fn writes_in(namespace: &str) -> Vec<Write> {
-    let log = std::fs::read_to_string(env("AUDIT_LOG")).unwrap();
+fn writes_in(log: &Path, namespace: &str) -> Vec<Write> {
+    let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.is_empty(), "the audit log is empty");
     // Parsing every line of a long run is slow: the cheap test comes first.
     let ours = format!(r#""namespace":"{namespace}""#);
@@ -46,7 +46,7 @@ pub fn writes_in(namespace: &str) -> Vec<Write> {
 
 /// Those of the operator's ServiceAccount.
 pub fn operator_writes(namespace: &str) -> Vec<Write> {
-    let mut writes = writes_in(namespace);
+    let mut writes = writes_in(env("AUDIT_LOG").as_ref(), namespace);
     writes.retain(|write| write.user == OPERATOR);
     writes
 }
@@ -54,7 +54,12 @@ pub fn operator_writes(namespace: &str) -> Vec<Write> {
 impl Test {
     /// All writing requests to objects of the test's namespace, oldest first.
     pub fn writes(&self) -> Vec<Write> {
-        writes_in(&self.namespace)
+        writes_in(env("AUDIT_LOG").as_ref(), &self.namespace)
+    }
+
+    /// The same from the log of another API server.
+    pub fn writes_in(&self, log: &Path) -> Vec<Write> {
+        writes_in(log, &self.namespace)
     }
 
     /// What the operator wrote, or tried to write, beside its own objects and events: to a workload, that is.

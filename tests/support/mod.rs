@@ -5,11 +5,14 @@
 
 #![allow(dead_code)] // Several programs share this room, and each uses a part of it.
 
+pub mod apiserver;
 pub mod audit;
 pub mod cluster;
+pub mod gate;
 pub mod node;
 pub mod objects;
 pub mod operator;
+pub mod postgres;
 pub mod prometheus;
 pub mod shell;
 pub mod traffic;

@@ -166,6 +166,21 @@ impl Operator {
         ours.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
     }
 
+    /// Waits until it has looked this often since now: proof that it is awake.
+    pub async fn wait_looks(&self, more: u64) {
+        let before = self.looks().await;
+        wait::until(&format!("{more} more looks"), Duration::from_secs(60), async || {
+            let now = self.looks().await;
+            if now >= before + more { Ok(()) } else { Err(format!("{} more", now - before)) }
+        })
+        .await;
+    }
+
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// The ledger's rows for Remediations: (action_type, success, remediation), in order.
     pub async fn action_rows(&self) -> Vec<(String, bool, String)> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();

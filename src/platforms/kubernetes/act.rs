@@ -81,35 +81,62 @@ impl Kubernetes {
         to: &TemplateRef,
     ) -> Result<Outcome, ActError> {
         self.tries(|| async {
-            let live = self.read(namespace, name).await?;
-            if let Some(owner) = gitops::owner(&live.metadata) {
-                return Err(ActError::GitOpsOwned(owner));
+            match self.rollback_patch(namespace, name, from, to).await? {
+                None => Ok(Some(Outcome::AlreadyDone)),
+                Some(patch) => self.write(namespace, name, patch, "application/json-patch+json").await,
             }
-            let sets = self.replica_sets(namespace, &live).await?;
-            let target = sets.iter().find(|set| hash(set) == to.hash).ok_or_else(|| {
-                ActError::TargetGone(format!("no ReplicaSet of {} has pod-template-hash {}", live.describe(), to.hash))
-            })?;
-            let template = without_hash(target.data["spec"]["template"].clone());
-            if digest_of(&template)? != to.digest {
-                return Err(ActError::TargetGone(format!(
-                    "ReplicaSet {} holds another template than the one that was seen healthy",
-                    target.name_any()
-                )));
-            }
-            let newest = sets.iter().find(|set| revision(&set.metadata) == revision(&live.metadata));
-            let is_newest = live.digest == to.digest && newest.is_some_and(|set| hash(set) == to.hash);
-            // The second is our own write before the deployment controller has seen it.
-            if is_newest || live.template == template {
-                return Ok(Some(Outcome::AlreadyDone));
-            }
-            live.must_be(from)?;
-            let patch = json!([
-                {"op": "replace", "path": "/metadata/resourceVersion", "value": live.metadata.resource_version},
-                {"op": "replace", "path": "/spec/template", "value": template},
-            ]);
-            self.write(namespace, name, patch, "application/json-patch+json").await
         })
         .await
+    }
+
+    /// Whether [`Self::rollback`] was made already. Writes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::rollback`].
+    pub async fn is_rolled_back(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: &TemplateRef,
+        to: &TemplateRef,
+    ) -> Result<bool, ActError> {
+        Ok(self.rollback_patch(namespace, name, from, to).await?.is_none())
+    }
+
+    /// What is to be written; none when it was written already.
+    async fn rollback_patch(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: &TemplateRef,
+        to: &TemplateRef,
+    ) -> Result<Option<Value>, ActError> {
+        let live = self.read(namespace, name).await?;
+        if let Some(owner) = gitops::owner(&live.metadata) {
+            return Err(ActError::GitOpsOwned(owner));
+        }
+        let sets = self.replica_sets(namespace, &live).await?;
+        let target = sets.iter().find(|set| hash(set) == to.hash).ok_or_else(|| {
+            ActError::TargetGone(format!("no ReplicaSet of {} has pod-template-hash {}", live.describe(), to.hash))
+        })?;
+        let template = without_hash(target.data["spec"]["template"].clone());
+        if digest_of(&template)? != to.digest {
+            return Err(ActError::TargetGone(format!(
+                "ReplicaSet {} holds another template than the one that was seen healthy",
+                target.name_any()
+            )));
+        }
+        let newest = sets.iter().find(|set| revision(&set.metadata) == revision(&live.metadata));
+        let is_newest = live.digest == to.digest && newest.is_some_and(|set| hash(set) == to.hash);
+        // The second is our own write before the deployment controller has seen it.
+        if is_newest || live.template == template {
+            return Ok(None);
+        }
+        live.must_be(from)?;
+        Ok(Some(json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": live.metadata.resource_version},
+            {"op": "replace", "path": "/spec/template", "value": template},
+        ])))
     }
 
     /// Rolls all pods anew, as `kubectl rollout restart` does. `at` names this restart: a second call with the same
@@ -124,22 +151,49 @@ impl Kubernetes {
         from: Option<&TemplateRef>,
         at: Timestamp,
     ) -> Result<Outcome, ActError> {
-        let at = at.to_string();
         self.tries(|| async {
-            let live = self.read(namespace, name).await?;
-            if live.template["metadata"]["annotations"][RESTARTED_AT] == at {
-                return Ok(Some(Outcome::AlreadyDone));
+            match self.restart_patch(namespace, name, from, at).await? {
+                None => Ok(Some(Outcome::AlreadyDone)),
+                Some(patch) => self.write(namespace, name, patch, "application/merge-patch+json").await,
             }
-            if let Some(from) = from {
-                live.must_be(from)?;
-            }
-            let patch = json!({
-                "metadata": {"resourceVersion": live.metadata.resource_version},
-                "spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: at}}}},
-            });
-            self.write(namespace, name, patch, "application/merge-patch+json").await
         })
         .await
+    }
+
+    /// Whether [`Self::restart`] was made already. Writes nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::restart`].
+    pub async fn is_restarted(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: Option<&TemplateRef>,
+        at: Timestamp,
+    ) -> Result<bool, ActError> {
+        Ok(self.restart_patch(namespace, name, from, at).await?.is_none())
+    }
+
+    /// What is to be written; none when it was written already.
+    async fn restart_patch(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: Option<&TemplateRef>,
+        at: Timestamp,
+    ) -> Result<Option<Value>, ActError> {
+        let at = at.to_string();
+        let live = self.read(namespace, name).await?;
+        if live.template["metadata"]["annotations"][RESTARTED_AT] == at {
+            return Ok(None);
+        }
+        if let Some(from) = from {
+            live.must_be(from)?;
+        }
+        Ok(Some(json!({
+            "metadata": {"resourceVersion": live.metadata.resource_version},
+            "spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: at}}}},
+        })))
     }
 
     /// Reads and decides again for as long as others come between: `None` is such a conflict.

@@ -212,3 +212,21 @@ async fn what_must_not_be_restarted() {
     refused(restart(vec![read(paused)], None).await.0, "Paused", false);
     refused(restart(vec![read(deployment(3, "v3", 3))], Some(bad())).await.0, "Superseded", false);
 }
+
+#[tokio::test]
+async fn whether_it_was_made_is_found_out_without_a_write() {
+    for (tag, made) in [("v2", false), ("v1", true)] {
+        let revision = if made { 1 } else { 2 };
+        let (client, task) = server(vec![read(deployment(revision, tag, 3)), both()]);
+        let kubernetes = Kubernetes::new(client);
+        assert_eq!(kubernetes.is_rolled_back(NS, NAME, &bad(), &good()).await, Ok(made), "{tag}");
+        drop(kubernetes);
+        task.await.unwrap();
+        let (client, task) = server(vec![read(deployment(revision, tag, 3))]);
+        let kubernetes = Kubernetes::new(client);
+        let at = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(kubernetes.is_restarted(NS, NAME, None, at).await, Ok(false), "{tag}");
+        drop(kubernetes);
+        task.await.unwrap();
+    }
+}

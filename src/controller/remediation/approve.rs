@@ -1,0 +1,223 @@
+//! The first step: may it be done, and may it be done now?
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::{ResourceExt as _, api::ListParams, runtime::controller::Action};
+
+use super::{Step, with_component};
+use crate::{
+    analyze::{assess::assess, observation::Observation},
+    api::{DecidedBy, Decision, Mode, OnTimeout, POLICY_LABEL, Phase, Remediation, RemediationStatus, ValidPolicy},
+    controller::{Error, events::Reason, history_of, limited, memory::lock, rows, withdrawal::unlisted},
+    plan::{
+        self, Situation,
+        guard::{Guard, Refusal},
+    },
+};
+
+/// A permission to act: made only by the guards, on a fresh look.
+struct Allowed(());
+
+impl Step<'_> {
+    /// Pending, AwaitingApproval, Blocked: may it be done, and may it be done now?
+    pub(super) async fn approve(
+        &self,
+        mut status: RemediationStatus,
+        policy: Option<ValidPolicy>,
+    ) -> Result<Action, Error> {
+        let spec = &self.remediation.spec;
+        let Some(policy) = policy else {
+            return self
+                .finish(
+                    status,
+                    Phase::Expired,
+                    "PolicyGone",
+                    "the policy was deleted or is not valid any more; nothing was done",
+                )
+                .await;
+        };
+        let now = Timestamp::now();
+        if let Some(approval) = &spec.approval
+            && status.decided_by.is_none()
+        {
+            let decided_by = decided_by(self.remediation);
+            let note = format!("{} by {} ({})", approval.decision, decided_by.manager, approval.reason);
+            status.decided_by = Some(decided_by);
+            if approval.decision == Decision::Rejected {
+                return self.finish(status, Phase::Rejected, "Rejected", &format!("{note}; nothing was done")).await;
+            }
+            self.ctx.events.about_remediation(self.remediation, Reason::Approved, &note).await;
+        }
+        let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
+        let deadline = waiting_since + policy.limits.approval_timeout;
+        if let Some((reason, why)) = unlisted(spec, &policy) {
+            return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
+        }
+        if let Some(why) = self.obsolete(&policy) {
+            return self.finish(status, Phase::Expired, why.0, &why.1).await;
+        }
+        let must_ask = (spec.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
+        let timed_out = now >= deadline;
+        if must_ask && !timed_out {
+            if policy.mode == Mode::Observe {
+                return self
+                    .hold(
+                        status,
+                        Phase::Blocked,
+                        Guard::ObserveMode.into(),
+                        "spec.mode is Observe now; nothing is done",
+                        deadline,
+                    )
+                    .await;
+            }
+            let message = format!(
+                "{} of {} waits for approval until {}, then {}; decide with: kubectl patch rem {} -n {} --type merge -p '{{\"spec\":{{\"approval\":{{\"decision\":\"Approved\"}}}}}}'",
+                spec.action,
+                spec.component,
+                deadline.strftime("%H:%M:%SZ"),
+                if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
+                self.remediation.name_any(),
+                self.remediation.namespace().unwrap_or_default(),
+            );
+            return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
+        }
+        if must_ask && policy.limits.on_timeout == OnTimeout::Reject {
+            return self
+                .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
+                .await;
+        }
+        // What the timeout approved has as long again to get past the guards.
+        let last = if must_ask { deadline + policy.limits.approval_timeout } else { deadline };
+        if now >= last {
+            let message = format!("held back until its time was over: {}; nothing was done", status.message);
+            return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
+        }
+
+        // From the look at the guards until `Running` is stored, no other action may pass.
+        let place = self.ctx.starting.lock().await;
+        match self.allowed(&policy).await? {
+            Ok(allowed) => {
+                let status = self.begin(status, allowed).await?;
+                drop(place);
+                self.execute(status, Some(&policy)).await
+            }
+            Err(refusal) => {
+                drop(place);
+                self.ctx.metrics.refusal(refusal.guard.into());
+                let wait = refusal.retry_at.map_or(last, |at| at.min(last));
+                match refusal.guard {
+                    // These end by looking again, in a moment: not worth a phase of its own.
+                    Guard::NotConfirmed | Guard::StaleData => {
+                        let reason: &'static str = refusal.guard.into();
+                        self.hold(
+                            status,
+                            Phase::Pending,
+                            reason,
+                            &refusal.message,
+                            now + jiff::SignedDuration::from_millis(500),
+                        )
+                        .await
+                    }
+                    guard => self.hold(status, Phase::Blocked, guard.into(), &refusal.message, wait).await,
+                }
+            }
+        }
+    }
+
+    /// The reason for it is gone: the component is well again, or another template runs.
+    fn obsolete(&self, policy: &ValidPolicy) -> Option<(&'static str, String)> {
+        let memory = self.ctx.memory.find(&policy.namespace, &policy.name)?;
+        let memory = lock(&memory);
+        let entry = memory.components.get(&self.remediation.spec.component)?;
+        let release = entry.tracker.release()?;
+        entry.tracker.last_look()?;
+        if let Some(from) = &self.remediation.spec.from
+            && release.digest != from.digest
+        {
+            let message = format!(
+                "revision {} runs now instead of revision {}; nothing was done to it",
+                release.revision, from.revision
+            );
+            return Some(("Superseded", message));
+        }
+        let healed = entry.tracker.episode().is_none() && entry.tracker.status() == crate::api::HealthStatus::Healthy;
+        healed.then(|| ("Recovered", "it is healthy again without this action; nothing was done".to_owned()))
+    }
+
+    /// Looks afresh, and asks every guard again.
+    async fn allowed(&self, policy: &ValidPolicy) -> Result<Result<Allowed, Refusal>, Error> {
+        let spec = &self.remediation.spec;
+        let refuse = |guard, message: &str| Ok(Err(Refusal::until(guard, message.to_owned(), None)));
+        let Some(component) = policy.component(&spec.component) else {
+            return refuse(Guard::NoRemedy, "the policy does not name this component any more");
+        };
+        if !component.remedies.iter().any(|remedy| remedy.action == spec.action) {
+            return refuse(Guard::NoRemedy, "the policy does not list this action any more");
+        }
+        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", spec.policy));
+        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
+        let others: Vec<Arc<Remediation>> = listed
+            .items
+            .into_iter()
+            .filter(|other| {
+                other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid
+            })
+            .map(Arc::new)
+            .collect();
+        let history = history_of(&others);
+        let Some(memory) = self.ctx.memory.find(&policy.namespace, &policy.name) else {
+            return refuse(Guard::NotConfirmed, "the policy has not been looked at yet");
+        };
+        let release_watch =
+            with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits))
+                .unwrap_or(false);
+        let observation: Observation = self.ctx.platforms.observe(&policy.namespace, component, release_watch).await;
+        let memory = lock(&memory);
+        let Some(entry) = memory.components.get(&spec.component) else {
+            return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
+        };
+        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let assessment = assess(&observation, &component.thresholds, entry.tracker.release_unproven(newest));
+        let now = Timestamp::now();
+        let (unhealthy_components, suspected_components) = memory.unhealthy(now);
+        let situation = Situation {
+            policy,
+            component,
+            tracker: &entry.tracker,
+            observation: &observation,
+            assessment: &assessment,
+            unhealthy_components,
+            suspected_components,
+            history: &history,
+            now,
+        };
+        Ok(plan::still_allowed(&situation, spec.action).map(|()| Allowed(())))
+    }
+
+    /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.
+    async fn begin(&self, mut status: RemediationStatus, _: Allowed) -> Result<RemediationStatus, Error> {
+        status.phase = Phase::Running;
+        status.started_at = Some(rows::milliseconds(Timestamp::now()));
+        status.reason = "Acting".into();
+        status.message = format!(
+            "{} of {}/{}",
+            self.remediation.spec.action, self.remediation.spec.target.kind, self.remediation.spec.target.name
+        );
+        self.write(&status, true).await?;
+        self.ctx.events.about_remediation(self.remediation, Reason::Acting, &status.message).await;
+        Ok(status)
+    }
+}
+
+/// Who owns the decision, by the API server's own record: never by what the object says of itself.
+fn decided_by(remediation: &Remediation) -> DecidedBy {
+    let entries = remediation.metadata.managed_fields.as_deref().unwrap_or_default();
+    let owner = entries.iter().find(|entry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:approval/f:decision").is_some())
+    });
+    DecidedBy {
+        manager: owner.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "unknown".into()),
+        at: owner.and_then(|entry| entry.time.as_ref()).map(|time| time.0),
+    }
+}

@@ -1,0 +1,76 @@
+//! The last step: the rows into the ledger, and the object let go.
+
+use jiff::Timestamp;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::controller::Action,
+};
+
+use super::Step;
+use crate::{
+    api::{LEDGER_FINALIZER, POLICY_LABEL, REMEDIATION_MANAGER, Remediation, RemediationStatus},
+    controller::{Error, limited, rows},
+};
+
+/// Recorded Remediations kept a policy, beyond those that the guards still need.
+const KEEP_RECORDED: usize = 50;
+
+impl Step<'_> {
+    /// Puts the rows into the ledger, then lets the object go. Repeated until it worked: ids are derived, so a row
+    /// that was written already is not written twice.
+    pub(super) async fn record(&self, mut status: RemediationStatus) -> Result<Action, Error> {
+        if status.recorded_at.is_none() {
+            let mut ended = self.remediation.clone();
+            ended.status = Some(status.clone());
+            self.ctx.ledger.record(rows::remediation_rows(&ended)).await?;
+            status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
+            self.write(&status, false).await?;
+        }
+        if self.remediation.finalizers().iter().any(|finalizer| finalizer == LEDGER_FINALIZER) {
+            self.release().await?;
+        }
+        self.remove_oldest().await?;
+        Ok(Action::await_change())
+    }
+
+    async fn release(&self) -> Result<(), Error> {
+        let kept: Vec<&String> =
+            self.remediation.finalizers().iter().filter(|finalizer| *finalizer != LEDGER_FINALIZER).collect();
+        let patch = serde_json::json!({"metadata": {"uid": self.remediation.metadata.uid, "finalizers": kept}});
+        let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.into()), ..PatchParams::default() };
+        match limited(
+            "remove the ledger finalizer",
+            self.api().patch(&self.remediation.name_any(), &params, &Patch::Merge(&patch)),
+        )
+        .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_outdated() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bounds the history of a policy: the guards look back a day at most.
+    async fn remove_oldest(&self) -> Result<(), Error> {
+        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.policy));
+        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
+        let day_ago = Timestamp::now() - jiff::SignedDuration::from_hours(24);
+        let mut recorded: Vec<Remediation> = listed
+            .items
+            .into_iter()
+            .filter(|other| other.status.as_ref().is_some_and(|status| status.recorded_at.is_some()))
+            .collect();
+        recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.decided_at));
+        for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.decided_at < day_ago) {
+            match limited("remove an old remediation", self.api().delete(&old.name_any(), &DeleteParams::default()))
+                .await
+            {
+                Ok(_) => {}
+                Err(error) if error.is_outdated() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

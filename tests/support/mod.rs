@@ -3,6 +3,7 @@
 //!
 //! Nothing here sleeps for luck: [`wait::until`] polls a condition with a deadline and says what it waited for.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code)] // Several programs share this room, and each uses a part of it.
 
 pub mod apiserver;

@@ -1,5 +1,6 @@
 //! Measurements on the real control plane, against a release build of the operator; the figures go to
 //! docs/benchmarks.md. `make bench-mttr` and `make bench-memory` run them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on fails")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,6 @@
 //! `make demo`: a version that crashes and one that answers 40% of its requests with errors are released on a real
 //! Kubernetes API; each is seen, rolled back, verified and recorded. Prints what happens as it happens.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a demonstration that cannot go on fails")]
 
 #[path = "../support/mod.rs"]
 mod support;

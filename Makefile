@@ -25,7 +25,9 @@ build: cargo ## Build the operator (target/debug/panacea)
 test: build ## Run all tests, on a real Kubernetes API server, PostgreSQL and Prometheus
 	@# Compiled first, so that no servers run meanwhile.
 	cargo test --locked --lib --bins --tests --examples --no-run
-	$(control-plane)/with --install cargo test --locked --lib --bins --tests --examples
+	cargo test --locked --lib --bins --test integration
+	@# End-to-end tests wait more than they work: side by side, each in a namespace of its own.
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} $(control-plane)/with --install cargo test --locked --test e2e
 
 .PHONY: fmt
 fmt: cargo ## Format the sources

@@ -42,7 +42,10 @@ async fn a_bad_release_of_a_deployment_that_flux_owns_is_left_to_flux_and_a_pers
 
         // The person reverts it at its source; Flux applies that.
         test.release("api", "shop/api:v1").await;
-        test.wait_status("shop", "api", HealthStatus::Healthy).await;
+        test.wait_component("shop", "api", "to be healthy and held back no more", |status| {
+            status.status == HealthStatus::Healthy && status.refusal.is_none()
+        })
+        .await;
         let (reason, _) = test.wait_condition("shop", "Healing", "False", Duration::from_secs(30)).await;
         assert_eq!(reason, "NothingToDo");
         test.only_told().unwrap();

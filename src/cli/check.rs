@@ -14,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 use super::config::{MeasureArgs, connect};
 use crate::{
     analyze::{
-        assess::assess,
+        assess::{Assessment, assess},
         forecast::{Forecaster as _, NaiveForecaster},
         observation::{Observation, UnknownReason},
         tracker::Tracker,
         trend::trend,
         window::History,
     },
-    api::{ComponentStatus, ForecastStatus, HealingPolicy, HealthStatus, Mode, Threshold, ValidComponent, ValidPolicy},
+    api::{
+        ComponentStatus, ForecastStatus, HealingPolicy, HealthStatus, Limits, Mode, Threshold, ValidComponent,
+        ValidPolicy,
+    },
     plan::{self, Situation, Verdict},
     platforms::{Platforms, kubernetes::ClusterIndex, kubernetes::watch},
 };
@@ -159,12 +162,40 @@ async fn look(
 
     let known: BTreeMap<&str, &ComponentStatus> =
         learned.components.iter().map(|status| (status.name.as_str(), status)).collect();
-    let looks = valid.components.iter().zip(&observations);
-    Ok(looks
+    // One look stands for as many as the policy asks for: what would be done if this lasted?
+    let limits = Limits { unhealthy_after: 1, ..valid.limits.clone() };
+    let valid = ValidPolicy { limits, ..valid };
+    let looks = valid.components.iter().zip(observations);
+    let judged: Vec<Judged<'_>> = looks
         .map(|(component, observation)| {
-            finding(&valid, component, observation, known.get(component.name.as_str()).copied())
+            Judged::new(&valid, component, observation, known.get(component.name.as_str()).copied())
         })
-        .collect())
+        .collect();
+    let unhealthy = judged.iter().filter(|judged| judged.assessment.is_bad()).count();
+    Ok(judged.iter().map(|judged| finding(&valid, judged, unhealthy)).collect())
+}
+
+/// One look and its judgement.
+struct Judged<'a> {
+    component: &'a ValidComponent,
+    observation: Observation,
+    assessment: Assessment,
+    tracker: Tracker,
+}
+
+impl<'a> Judged<'a> {
+    fn new(
+        policy: &ValidPolicy,
+        component: &'a ValidComponent,
+        observation: Observation,
+        learned: Option<&ComponentStatus>,
+    ) -> Self {
+        let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
+        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let assessment = assess(&observation, &component.thresholds, tracker.release_unproven(newest));
+        tracker.look(&observation, &assessment, &policy.limits);
+        Self { component, observation, assessment, tracker }
+    }
 }
 
 /// The caches fill while we ask: what is not settled yet is asked again.
@@ -184,30 +215,18 @@ async fn first_look(
     }
 }
 
-fn finding(
-    policy: &ValidPolicy,
-    component: &ValidComponent,
-    observation: &Observation,
-    learned: Option<&ComponentStatus>,
-) -> Finding {
-    let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
-    let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
-    let assessment = assess(observation, &component.thresholds, tracker.release_unproven(newest));
-    // One look stands for as many as the policy asks for: what would be done if this lasted?
-    let mut limits = policy.limits.clone();
-    limits.unhealthy_after = 1;
-    tracker.look(observation, &assessment, &limits);
+fn finding(policy: &ValidPolicy, judged: &Judged<'_>, unhealthy_components: usize) -> Finding {
+    let Judged { component, observation, assessment, tracker } = judged;
     let mut history = History::default();
     history.push(observation, assessment.score);
-    let forecast = limits.prediction.then(|| NaiveForecaster.forecast(&history, observation.at));
-    let policy = ValidPolicy { limits, ..policy.clone() };
+    let forecast = policy.limits.prediction.then(|| NaiveForecaster.forecast(&history, observation.at));
     let situation = Situation {
-        policy: &policy,
+        policy,
         component,
-        tracker: &tracker,
+        tracker,
         observation,
-        assessment: &assessment,
-        unhealthy_components: usize::from(assessment.is_bad()),
+        assessment,
+        unhealthy_components,
         suspected_components: 0,
         history: &[],
         now: observation.at,

@@ -199,20 +199,30 @@ fn healing_fact(open: &[&Remediation], components: &[ComponentStatus]) -> Condit
 }
 
 fn approval_fact(open: &[&Remediation]) -> ConditionFact {
-    let waiting: Vec<String> = open
-        .iter()
-        .filter(|remediation| phase(remediation) == Phase::AwaitingApproval)
-        .map(|remediation| {
-            let name = remediation.metadata.name.as_deref().unwrap_or_default();
-            format!("{} of {} waits as remediation {name}", remediation.spec.action, remediation.spec.component)
-        })
-        .take(MAX_LISTED)
-        .collect();
-    if waiting.is_empty() {
+    let mut waiting = open.iter().filter(|remediation| phase(remediation) == Phase::AwaitingApproval);
+    let Some(first) = waiting.next() else {
         return ConditionFact::new("ApprovalRequired", Some(false), "NothingWaits", "no action waits for approval");
-    }
-    let how = r#"decide with: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}' (or Rejected)"#;
-    ConditionFact::new("ApprovalRequired", Some(true), "AwaitingApproval", format!("{}; {how}", waiting.join("; ")))
+    };
+    let more = match waiting.count() {
+        0 => String::new(),
+        more => format!("; {more} more wait, see kubectl get rem"),
+    };
+    let message = format!(
+        "{} of {} waits; decide with: {} (or Rejected){more}",
+        first.spec.action,
+        first.spec.component,
+        approve_command(first)
+    );
+    ConditionFact::new("ApprovalRequired", Some(true), "AwaitingApproval", message)
+}
+
+/// The command with which a person approves it.
+pub fn approve_command(remediation: &Remediation) -> String {
+    format!(
+        r#"kubectl patch rem {} -n {} --type merge -p '{{"spec":{{"approval":{{"decision":"Approved"}}}}}}'"#,
+        remediation.metadata.name.as_deref().unwrap_or_default(),
+        remediation.metadata.namespace.as_deref().unwrap_or_default(),
+    )
 }
 
 fn ledger_fact(health: &LedgerHealth) -> ConditionFact {

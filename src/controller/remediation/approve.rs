@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::{ResourceExt as _, api::ListParams, runtime::controller::Action};
+use kube::{api::ListParams, runtime::controller::Action};
 
 use super::{Step, with_component};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{DecidedBy, Decision, Mode, OnTimeout, POLICY_LABEL, Phase, Remediation, RemediationStatus, ValidPolicy},
-    controller::{Error, events::Reason, history_of, limited, memory::lock, rows, withdrawal::unlisted},
+    controller::{
+        Error, events::Reason, history_of, limited, memory::lock, rows, status::approve_command, withdrawal::unlisted,
+    },
     plan::{
         self, Situation,
         guard::{Guard, Refusal},
@@ -72,13 +74,12 @@ impl Step<'_> {
                     .await;
             }
             let message = format!(
-                "{} of {} waits for approval until {}, then {}; decide with: kubectl patch rem {} -n {} --type merge -p '{{\"spec\":{{\"approval\":{{\"decision\":\"Approved\"}}}}}}'",
+                "{} of {} waits for approval until {}, then {}; decide with: {}",
                 spec.action,
                 spec.component,
                 deadline.strftime("%H:%M:%SZ"),
                 if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
-                self.remediation.name_any(),
-                self.remediation.namespace().unwrap_or_default(),
+                approve_command(self.remediation),
             );
             return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
         }

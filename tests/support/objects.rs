@@ -249,12 +249,13 @@ impl Test {
         held.refusal.unwrap()
     }
 
-    /// Waits until the Remediation's rows are in the ledger.
+    /// Waits until the Remediation's rows are in the ledger and it may be removed.
     pub async fn wait_recorded(&self, name: &str, limit: Duration) -> Remediation {
-        wait::until(&format!("remediation {name} to be recorded"), limit, async || {
+        wait::until(&format!("remediation {name} to be recorded and let go"), limit, async || {
             let remediation = self.api::<Remediation>().get(name).await.map_err(|why| why.to_string())?;
             let recorded = remediation.status.as_ref().is_some_and(|status| status.recorded_at.is_some());
-            if recorded { Ok(remediation) } else { Err(format!("{:?}", remediation.status)) }
+            let seen = format!("{:?}, finalizers {:?}", remediation.status, remediation.finalizers());
+            if recorded && remediation.finalizers().is_empty() { Ok(remediation) } else { Err(seen) }
         })
         .await
     }

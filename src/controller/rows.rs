@@ -71,12 +71,7 @@ pub fn check_rows(
         input: json!({"target": component.target.describe()}),
         output,
         success: look.assessment.score.is_some(),
-        metadata: Metadata {
-            component: Some(component.name.clone()),
-            policy: policy.name.clone(),
-            namespace: policy.namespace.clone(),
-            remediation: None,
-        },
+        metadata: Metadata::component(&policy.namespace, &policy.name, &component.name),
         executed_at: at,
     };
     let health = HealthRow {
@@ -114,12 +109,7 @@ pub fn cycle_row(policy: &ValidPolicy, looks: usize, unhealthy: usize, now: Time
         input: json!({"components": policy.components.len()}),
         output: json!({"looks": looks, "unhealthy": unhealthy}),
         success: true,
-        metadata: Metadata {
-            component: None,
-            policy: policy.name.clone(),
-            namespace: policy.namespace.clone(),
-            remediation: None,
-        },
+        metadata: Metadata::policy(&policy.namespace, &policy.name),
         executed_at: now,
     }
     .into()

@@ -29,8 +29,9 @@ impl Step<'_> {
         }
         if self.remediation.finalizers().iter().any(|finalizer| finalizer == LEDGER_FINALIZER) {
             self.release().await?;
+            // Once a Remediation, not at each sight of one that ended long ago.
+            self.remove_oldest().await?;
         }
-        self.remove_oldest().await?;
         Ok(Action::await_change())
     }
 

@@ -21,8 +21,13 @@ cargo:
 build: cargo ## Build the operator (target/debug/panacea)
 	cargo build --locked --bin panacea
 
+.PHONY: servers
+servers:
+	@$(control-plane)/postgres install
+	@$(control-plane)/prometheus install
+
 .PHONY: test
-test: build ## Run all tests, on a real Kubernetes API server, PostgreSQL and Prometheus
+test: build servers ## Run all tests, on a real Kubernetes API server, PostgreSQL and Prometheus
 	@# Compiled first, so that no servers run meanwhile.
 	cargo test --locked --lib --bins --tests --examples --no-run
 	cargo test --locked --lib --bins --test integration

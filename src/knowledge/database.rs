@@ -1,7 +1,7 @@
 //! What both databases have in common: four lines to each, the schema seen before the first use, one retry when a
 //! kept connection had died.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -73,10 +73,9 @@ pub(super) struct Lines<B: Backend> {
     records: Line<B::Connection>,
     reads: Line<B::Connection>,
     probes: Line<B::Connection>,
-    /// The schema was seen to be good, and nothing has contradicted it since.
-    schema_seen: AtomicBool,
-    /// Where the last use led to.
-    place: AtomicU64,
+    /// The place whose schema was seen to be good, and nothing has contradicted it since. Not a mere yes: a look at a
+    /// place that was removed meanwhile must not speak for the next one.
+    schema_seen_at: AtomicU64,
 }
 
 impl<B: Backend> Lines<B> {
@@ -87,8 +86,7 @@ impl<B: Backend> Lines<B> {
             records: Line::new(),
             reads: Line::new(),
             probes: Line::new(),
-            schema_seen: AtomicBool::new(false),
-            place: AtomicU64::new(NOTHING_YET),
+            schema_seen_at: AtomicU64::new(NOTHING_YET),
         }
     }
 
@@ -105,28 +103,33 @@ impl<B: Backend> Lines<B> {
     async fn lease(&self, user: User) -> Result<Lease<'_, B::Connection>, LedgerError> {
         let line = self.line(user);
         let place = self.backend.ready_place().await?;
-        if self.place.swap(place, Ordering::Relaxed) != place || place == NOTHING_YET {
-            self.schema_seen.store(false, Ordering::Relaxed);
+        if place == NOTHING_YET {
+            self.forget_schema();
         }
         loop {
             let mut lease =
                 line.lease(self.backend.options(), place).await.map_err(|error| self.backend.sort(&error))?;
-            if self.schema_seen.load(Ordering::Relaxed) && !matches!(user, User::Probes) {
+            let seen = place != NOTHING_YET && self.schema_seen_at.load(Ordering::Relaxed) == place;
+            if seen && !matches!(user, User::Probes) {
                 return Ok(lease);
             }
             match self.backend.check(&mut lease.connection).await {
                 Ok(()) => {
-                    self.schema_seen.store(true, Ordering::Relaxed);
+                    self.schema_seen_at.store(place, Ordering::Relaxed);
                     return Ok(lease);
                 }
                 // A kept connection that died; the next one is new, so this ends.
                 Err(error) if lease.reused && error.reason() == LedgerReason::Unreachable => {}
                 Err(error) => {
-                    self.schema_seen.store(false, Ordering::Relaxed);
+                    self.forget_schema();
                     return Err(error);
                 }
             }
         }
+    }
+
+    fn forget_schema(&self) {
+        self.schema_seen_at.store(NOTHING_YET, Ordering::Relaxed);
     }
 
     /// Keeps the connection if it is good. `None`: it had died before its use, try another one.
@@ -140,7 +143,7 @@ impl<B: Backend> Lines<B> {
             Ok(_) => lease.keep(),
             Err(error) if error.reason() == LedgerReason::RowRefused => lease.keep(),
             Err(error) if error.reason() == LedgerReason::Unreachable && lease.reused => return None,
-            Err(error) if error.is_schema() => self.schema_seen.store(false, Ordering::Relaxed),
+            Err(error) if error.is_schema() => self.forget_schema(),
             Err(_) => {}
         }
         Some(done)

@@ -7,17 +7,22 @@
 //! - [`metric`]: the well-known metrics, their units and weights
 //! - [`assess`]: one look → score, status, problems
 //! - [`window`]: the last looks, bounded
-//! - [`trend`] and [`forecast`]: the last looks → where it is going
+//! - [`trend`], [`leak`] and [`forecast`]: the last looks → where it is going
+//! - [`stats`]: robust statistics for these
+//! - [`replay`]: a recorded history through all of it
 //! - [`cause`]: why it is bad, as far as the signals tell
 //! - [`tracker`]: looks in a row → confirmed bad, healthy again, last known good
 
 pub mod assess;
 pub mod cause;
 pub mod forecast;
+pub mod leak;
 pub mod metric;
 pub mod observation;
+pub mod replay;
 #[cfg(test)]
 pub(crate) mod scenario;
+pub mod stats;
 pub mod tracker;
 pub mod trend;
 pub mod window;

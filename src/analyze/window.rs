@@ -1,4 +1,14 @@
-//! The last looks at a component, bounded.
+//! What is remembered of one metric: three tiers of 100 points, in at most 2 KB.
+//!
+//! | tier | resolution | reaches back | holds |
+//! |---|---|---|---|
+//! | raw | as looked, at most one a second | 100 looks | the values |
+//! | five | 5 minutes | 8 h 20 min | minimum and mean |
+//! | thirty | 30 minutes | 50 h | minimum and mean |
+//!
+//! Minima, since a garbage collector's sawtooth has flat ones and a leak has rising ones. A block without a look is a
+//! gap, a value of its own. A restarted process starts a new [`Life`]: what was before it says nothing about the slope
+//! after it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,10 +16,17 @@ use jiff::Timestamp;
 
 use super::observation::{Measured, Observation};
 
-/// Points kept a component and metric (design: history of 100 points).
+/// Points kept a tier (design: history of 100 points).
 pub const CAPACITY: usize = 100;
 /// Metrics kept a component: what a policy may declare, and those that a platform adds.
 pub const MAX_METRICS: usize = 24;
+
+/// Looks at the beginning of a life that are not its normal level: a process fills its caches first.
+const SETTLING: u32 = 8;
+const SETTLED: u32 = 20;
+/// A value below this share of the lowest one of a settled life is a restart: collectors come back to their lowest
+/// level, new processes begin below it.
+const RESTART: f32 = 0.75;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
@@ -17,40 +34,290 @@ pub struct Point {
     pub value: f64,
 }
 
-/// At most [`CAPACITY`] points in order of time, the oldest dropped first.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Since when a process runs, as far as its values tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Life {
+    /// Seconds since 1970 of its first look.
+    pub since: i64,
+    /// Seconds since 1970 of the last look that belongs to its beginning.
+    pub settled: i64,
+    /// Looks at it, at most `u32::MAX`.
+    pub looks: u32,
+    /// Lives before it that this window saw end, at most 255.
+    pub ended: u8,
+    /// The lowest value after the first [`SETTLING`] looks.
+    low: f32,
+    /// The highest value, and the largest fall from it.
+    high: f32,
+    pub fell: f32,
+    /// The value before the restart that began it; not finite: none.
+    pub died_at: f32,
+}
+
+/// Value and seconds since the point before, in 6 bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Raw([u8; 6]);
+
+impl Raw {
+    fn new(seconds: u16, value: f32) -> Self {
+        let ([a, b], [c, d, e, f]) = (seconds.to_le_bytes(), value.to_le_bytes());
+        Self([a, b, c, d, e, f])
+    }
+
+    fn seconds(self) -> i64 {
+        i64::from(u16::from_le_bytes([self.0[0], self.0[1]]))
+    }
+
+    fn value(self) -> f32 {
+        f32::from_le_bytes([self.0[2], self.0[3], self.0[4], self.0[5]])
+    }
+}
+
+/// What one block of time held.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Block {
+    /// Seconds since 1970 of its middle.
+    pub at: f64,
+    pub min: f64,
+    pub mean: f64,
+}
+
+/// Minimum, and how far the mean is above it (the upper half of an `f32`, to 0.4%), in 6 bytes. NaN: a gap.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Packed([u8; 6]);
+
+impl Packed {
+    const GAP: Self = Self::new(f32::NAN, f32::NAN);
+
+    const fn new(min: f32, mean: f32) -> Self {
+        let [a, b, c, d] = min.to_le_bytes();
+        let [_, _, e, f] = (mean - min).to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
+    fn min(self) -> f32 {
+        f32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+
+    fn mean(self) -> f32 {
+        self.min() + f32::from_le_bytes([0, 0, self.0[4], self.0[5]])
+    }
+}
+
+/// Blocks of one length, the newest last; the one that is being filled is not among them.
+#[derive(Debug, Clone, PartialEq)]
+struct Tier {
+    blocks: VecDeque<Packed>,
+    /// The block that is being filled, in blocks since 1970.
+    index: i64,
+    min: f32,
+    sum: f64,
+    count: u32,
+}
+
+impl Tier {
+    const EMPTY: Self = Self { blocks: VecDeque::new(), index: i64::MIN, min: f32::INFINITY, sum: 0.0, count: 0 };
+
+    fn push(&mut self, second: i64, length: i64, value: f32) {
+        let index = second.div_euclid(length);
+        if index != self.index {
+            self.close(index);
+        }
+        self.min = self.min.min(value);
+        self.sum += f64::from(value);
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn close(&mut self, next: i64) {
+        if self.count > 0 {
+            let mean = (self.sum / f64::from(self.count)) as f32;
+            self.add(Packed::new(self.min, mean.max(self.min)));
+            let gaps = next.saturating_sub(self.index).saturating_sub(1);
+            if gaps >= CAPACITY as i64 {
+                self.blocks.clear();
+            } else {
+                (0..gaps).for_each(|_| self.add(Packed::GAP));
+            }
+        }
+        (self.index, self.min, self.sum, self.count) = (next, f32::INFINITY, 0.0, 0);
+    }
+
+    fn add(&mut self, block: Packed) {
+        if self.blocks.is_empty() {
+            self.blocks.reserve_exact(CAPACITY);
+        }
+        if self.blocks.len() == CAPACITY {
+            self.blocks.pop_front();
+        }
+        self.blocks.push_back(block);
+    }
+
+    /// The whole blocks that began at or after `from`, without gaps, oldest first.
+    fn since(&self, from: i64, length: i64) -> impl Iterator<Item = Block> + '_ {
+        let oldest = self.index.saturating_sub(self.blocks.len() as i64);
+        let skip = (from.div_euclid(length) + i64::from(from.rem_euclid(length) > 0)).saturating_sub(oldest).max(0);
+        let blocks = self.blocks.iter().enumerate().skip(usize::try_from(skip).unwrap_or(usize::MAX));
+        blocks.filter(|(_, block)| block.min().is_finite()).map(move |(place, block)| Block {
+            at: (oldest + place as i64) as f64 * length as f64 + length as f64 / 2.0,
+            min: f64::from(block.min()),
+            mean: f64::from(block.mean()),
+        })
+    }
+
+    /// Seconds since 1970 from which on it has seen everything.
+    fn reach(&self, length: i64) -> Option<i64> {
+        (!self.blocks.is_empty()).then(|| (self.index - self.blocks.len() as i64) * length)
+    }
+}
+
+const FIVE: i64 = 300;
+const THIRTY: i64 = 1800;
+
+/// The memory of one metric. Values are kept as `f32`; one beyond its range is kept as the largest.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Window {
-    points: VecDeque<Point>,
+    raw: VecDeque<Raw>,
+    /// Seconds since 1970 of the newest point.
+    newest: i64,
+    five: Tier,
+    thirty: Tier,
+    life: Option<Life>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { raw: VecDeque::new(), newest: i64::MIN, five: Tier::EMPTY, thirty: Tier::EMPTY, life: None }
+    }
 }
 
 impl Window {
-    /// Adds a point. One that is not finite, or not newer than the last, is left out: a late answer must not turn
-    /// time around.
+    /// Adds a point. One that is not finite, or not at least a second newer than the last, is left out: a late answer
+    /// must not turn time around.
     pub fn push(&mut self, at: Timestamp, value: f64) {
-        if !value.is_finite() || self.points.back().is_some_and(|last| at <= last.at) {
+        let second = at.as_second();
+        if !value.is_finite() || second <= self.newest {
             return;
         }
-        if self.points.len() == CAPACITY {
-            self.points.pop_front();
+        let value = value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+        let passed = u16::try_from(second.saturating_sub(self.newest));
+        self.live(second, value);
+        if self.raw.is_empty() {
+            self.raw.reserve_exact(CAPACITY);
+        } else if passed.is_err() {
+            // After a hole of 18 hours nothing of this tier belongs together.
+            self.raw.clear();
         }
-        self.points.push_back(Point { at, value });
+        if self.raw.len() == CAPACITY {
+            self.raw.pop_front();
+        }
+        self.raw.push_back(Raw::new(passed.unwrap_or(0), value));
+        self.newest = second;
+        self.five.push(second, FIVE, value);
+        self.thirty.push(second, THIRTY, value);
     }
 
+    fn live(&mut self, second: i64, value: f32) {
+        let before = self.raw.back().map_or(f32::NAN, |raw| raw.value());
+        match &mut self.life {
+            Some(life) if life.looks >= 2 * SETTLING && value < RESTART * life.low && value < RESTART * before => {
+                let ended = life.ended.saturating_add(1);
+                *life = Life {
+                    since: second,
+                    settled: second,
+                    looks: 1,
+                    ended,
+                    low: f32::INFINITY,
+                    high: value,
+                    fell: 0.0,
+                    died_at: before,
+                };
+            }
+            Some(life) => {
+                life.looks = life.looks.saturating_add(1);
+                if life.looks <= SETTLED {
+                    life.settled = second;
+                }
+                if life.looks > SETTLING {
+                    life.low = life.low.min(value);
+                    life.fell = life.fell.max(life.high - value);
+                    life.high = life.high.max(value);
+                }
+            }
+            None => {
+                self.life = Some(Life {
+                    since: second,
+                    settled: second,
+                    looks: 1,
+                    ended: 0,
+                    low: f32::INFINITY,
+                    high: value,
+                    fell: 0.0,
+                    died_at: f32::NAN,
+                });
+            }
+        }
+    }
+
+    /// Points of the raw tier.
     pub fn len(&self) -> usize {
-        self.points.len()
+        self.raw.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.points.is_empty()
+        self.raw.is_empty()
     }
 
-    pub fn points(&self) -> impl DoubleEndedIterator<Item = Point> + ExactSizeIterator + '_ {
-        self.points.iter().copied()
+    /// The process that runs now; none before the first look.
+    pub fn life(&self) -> Option<Life> {
+        self.life
+    }
+
+    /// The raw tier, oldest first: seconds since 1970 and value.
+    pub fn samples(&self) -> impl Iterator<Item = (i64, f64)> + '_ {
+        let passed: i64 = self.raw.iter().skip(1).map(|raw| raw.seconds()).sum();
+        let mut at = self.newest.saturating_sub(passed);
+        self.raw.iter().enumerate().map(move |(place, raw)| {
+            if place > 0 {
+                at += raw.seconds();
+            }
+            (at, f64::from(raw.value()))
+        })
+    }
+
+    /// The raw tier, oldest first.
+    pub fn points(&self) -> impl Iterator<Item = Point> + '_ {
+        let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+        self.samples().map(move |(second, value)| Point { at: at(second), value })
     }
 
     /// The newest `count` values, oldest first.
     pub fn last(&self, count: usize) -> Vec<f64> {
-        self.points.iter().skip(self.points.len().saturating_sub(count)).map(|point| point.value).collect()
+        self.raw.iter().skip(self.raw.len().saturating_sub(count)).map(|raw| f64::from(raw.value())).collect()
+    }
+
+    /// What happened since `from` (seconds since 1970) in the finest tier that reaches back so far, else in the one
+    /// that reaches furthest. A raw point is a block of its own.
+    pub fn since(&self, from: i64) -> Vec<Block> {
+        let raw_reach = self.samples().next().map(|(second, _)| second);
+        let beginning = self.life.map_or(i64::MAX, |life| life.since);
+        let whole = |reach: Option<i64>| reach.is_some_and(|reach| reach <= from.max(beginning));
+        if whole(raw_reach) || self.five.reach(FIVE).is_none() {
+            let points = self.samples().filter(|(second, _)| *second >= from);
+            return points.map(|(second, value)| Block { at: second as f64, min: value, mean: value }).collect();
+        }
+        if whole(self.five.reach(FIVE))
+            || self.thirty.reach(THIRTY).is_none_or(|reach| reach >= self.five.reach(FIVE).unwrap_or(reach))
+        {
+            return self.five.since(from, FIVE).collect();
+        }
+        self.thirty.since(from, THIRTY).collect()
+    }
+
+    /// Bytes that it holds, its own size included.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.raw.capacity() * size_of::<Raw>()
+            + (self.five.blocks.capacity() + self.thirty.blocks.capacity()) * size_of::<Packed>()
     }
 }
 

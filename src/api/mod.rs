@@ -21,7 +21,8 @@ pub use policy::*;
 pub use policy_status::*;
 pub use remediation::*;
 pub use validate::{
-    HttpCheck, Invalid, Limits, MetricQuery, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, default_thresholds,
+    HttpCheck, Invalid, Limits, MetricQuery, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, default_ceilings,
+    default_thresholds,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{

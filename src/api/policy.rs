@@ -189,7 +189,7 @@ pub struct JsonCheck {
 }
 
 /// A number measured at every look.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Metric {
     /// cpu_usage (%), memory_usage (%), error_rate (0..1), latency_ms (ms), or a name of your own that has an entry
@@ -198,6 +198,13 @@ pub struct Metric {
     pub name: String,
     /// A PromQL query.
     pub prometheus: PrometheusQuery,
+    /// The value at which it fails, in the metric's own unit: a disk's size, a pool's connections, a quota. When a
+    /// forecast sees it reached, that is the failure that is foreseen. Above 0. Left out: 100 for cpu_usage and
+    /// memory_usage, none for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1e300))]
+    #[x_kube(validation = ("self > 0.0", "limit must be above 0"))]
+    pub limit: Option<f64>,
 }
 
 /// A PromQL query with one sample as its answer.

@@ -75,6 +75,8 @@ pub struct ValidComponent {
     pub metrics: Vec<MetricQuery>,
     /// By metric name; the defaults filled in.
     pub thresholds: BTreeMap<String, Threshold>,
+    /// Where metrics end: what `metrics[].limit` says, and 100 for the well-known percentages.
+    pub ceilings: BTreeMap<String, f64>,
     /// The ladder, the default one filled in.
     pub remedies: Vec<ValidRemedy>,
 }
@@ -119,6 +121,11 @@ pub struct ValidRemedy {
     /// Never empty.
     pub causes: Vec<Cause>,
     pub approval_required: bool,
+}
+
+/// Where the well-known metrics end: the percentages at 100.
+pub fn default_ceilings() -> BTreeMap<String, f64> {
+    ["cpu_usage", "memory_usage"].map(|name| (name.to_owned(), 100.0)).into()
 }
 
 /// The thresholds of the well-known metrics where a policy names none (design: warning / critical).
@@ -328,6 +335,7 @@ impl Checker {
             thresholds.insert(name.clone(), *threshold);
         }
         let mut metrics = Vec::with_capacity(component.metrics.len());
+        let mut ceilings = default_ceilings();
         for (index, metric) in component.metrics.iter().enumerate() {
             let field = format!("metrics[{index}]");
             if component.metrics[..index].iter().any(|other| other.name == metric.name) {
@@ -348,13 +356,19 @@ impl Checker {
                     "is empty; write a PromQL query that yields one sample".to_owned(),
                 );
             }
+            if let Some(limit) = metric.limit {
+                if !(limit.is_finite() && limit > 0.0) {
+                    self.bad(&format!("{field}.limit"), format!("{limit} must be a number above 0"));
+                }
+                ceilings.insert(metric.name.clone(), limit);
+            }
             let url =
                 metric.prometheus.url.as_deref().and_then(|url| self.url(&format!("{field}.prometheus.url"), url));
             metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
         }
         let target = self.target(&component.target)?;
         let remedies = self.remedies(component, &target);
-        Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, remedies })
+        Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }
 
     fn target(&mut self, target: &Target) -> Option<ValidTarget> {

@@ -15,7 +15,7 @@ use super::config::{MeasureArgs, connect};
 use crate::{
     analyze::{
         assess::{Assessment, assess},
-        forecast::{Forecaster as _, NaiveForecaster},
+        forecast::{Forecaster as _, Foresight},
         observation::{Observation, UnknownReason},
         tracker::Tracker,
         trend::trend,
@@ -219,7 +219,7 @@ fn finding(policy: &ValidPolicy, judged: &Judged<'_>, unhealthy_components: usiz
     let Judged { component, observation, assessment, tracker } = judged;
     let mut history = History::default();
     history.push(observation, assessment.score);
-    let forecast = policy.limits.prediction.then(|| NaiveForecaster.forecast(&history, observation.at));
+    let forecast = policy.limits.prediction.then(|| Foresight.forecast(&history, &component.ceilings));
     let situation = Situation {
         policy,
         component,

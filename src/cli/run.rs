@@ -12,7 +12,7 @@ use super::{
     logging::{self, LogArgs},
 };
 use crate::{
-    analyze::forecast::NaiveForecaster,
+    analyze::forecast::Foresight,
     controller::{self, Context, events::Events, memory::Memory, metrics::ControllerMetrics},
     knowledge::Ledger,
     platforms::{Platforms, kubernetes::ClusterIndex},
@@ -58,7 +58,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let context = Arc::new(Context {
         platforms: Platforms::new(client.clone(), index.clone(), prometheus_url),
         ledger,
-        forecaster: Box::new(NaiveForecaster),
+        forecaster: Box::new(Foresight),
         thresholds,
         memory: Memory::default(),
         events: Events::new(client.clone(), metrics.clone()),

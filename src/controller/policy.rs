@@ -251,7 +251,7 @@ fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>, see
         entry.tracker.look(&observation, &assessment, &valid.limits);
         entry.history.push(&observation, assessment.score);
         entry.trend = trend(&entry.history.score);
-        entry.forecast = valid.limits.prediction.then(|| ctx.forecaster.forecast(&entry.history, observation.at));
+        entry.forecast = valid.limits.prediction.then(|| ctx.forecaster.forecast(&entry.history, &component.ceilings));
         let wait = entry.tracker.next_look(&valid.limits, valid.interval);
         entry.due = Some(observation.at + wait);
         entry.last = Some(Look { observation, assessment });

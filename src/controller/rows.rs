@@ -7,7 +7,7 @@ use serde_json::json;
 use super::memory::Look;
 use crate::{
     analyze::{
-        forecast::{Band, Forecast},
+        forecast::{Forecast, TimeToFailure},
         observation::Measured,
     },
     api::{
@@ -61,8 +61,8 @@ pub fn check_rows(
         "warnings": warnings,
     });
     if let Some(forecast) = measured {
-        output["failure_probability"] = json!(forecast.probability);
-        output["time_to_failure"] = json!(forecast.band.map(|band| band.to_string()));
+        output["failure_probability"] = json!(forecast.probability());
+        output["time_to_failure"] = json!(forecast.band().map(|band| band.to_string()));
         output["reasons"] = json!(forecast.reasons);
     }
     let check = BrainRow {
@@ -81,8 +81,10 @@ pub fn check_rows(
         component: component.name.clone(),
         score: look.assessment.score.map(f64::from),
         trend: trend.map(|trend| trend.to_string()),
-        predicted_failure_time: measured.and_then(|forecast| forecast.band).and_then(|band| failure_time(band, at)),
-        failure_probability: measured.map(|forecast| forecast.probability),
+        predicted_failure_time: measured
+            .and_then(|forecast| forecast.time_to_failure)
+            .and_then(|time| failure_time(time, at)),
+        failure_probability: measured.map(Forecast::probability),
         metrics: metrics.collect(),
         warnings,
         at,
@@ -90,15 +92,9 @@ pub fn check_rows(
     [check.into(), health.into()]
 }
 
-/// The end of the band: by then it is expected to have failed.
-fn failure_time(band: Band, at: Timestamp) -> Option<Timestamp> {
-    let hours = match band {
-        Band::WithinOneHour => 1,
-        Band::OneToSixHours => 6,
-        Band::SixToTwentyFourHours => 24,
-        Band::Later => return None,
-    };
-    at.checked_add(jiff::SignedDuration::from_hours(hours)).ok()
+/// When it is expected to have failed.
+fn failure_time(time: TimeToFailure, at: Timestamp) -> Option<Timestamp> {
+    at.checked_add(jiff::SignedDuration::try_from_secs_f64(time.seconds.round()).ok()?).ok()
 }
 
 /// One round of looks at a policy.

@@ -110,9 +110,9 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
 impl From<&Forecast> for ForecastStatus {
     fn from(forecast: &Forecast) -> Self {
         Self {
-            probability: (forecast.probability * 100.0).round() / 100.0,
+            probability: (forecast.probability() * 100.0).round() / 100.0,
             level: forecast.level().to_string(),
-            time_to_failure: forecast.band.map(|band| band.to_string()),
+            time_to_failure: forecast.band().map(|band| band.to_string()),
             reasons: forecast.reasons.clone(),
             confidence: forecast.confidence.to_string(),
         }

@@ -20,6 +20,7 @@ fn component(target: ValidTarget, queries: &[(&str, &str)]) -> ValidComponent {
         target,
         metrics: queries.iter().map(metric).collect(),
         thresholds: BTreeMap::new(),
+        ceilings: BTreeMap::new(),
         remedies: Vec::new(),
     }
 }

@@ -99,7 +99,7 @@ fn live(server: &Server) -> String {
                 let _ = writeln!(
                     probability,
                     "panacea_component_failure_probability_ratio{{{labels}}} {}",
-                    forecast.probability
+                    forecast.probability()
                 );
             }
         }

@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::window::History;
+use super::{
+    leak,
+    signs::{self, Sign},
+    window::{History, Window},
+};
 
 /// When a failure is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
@@ -131,13 +135,55 @@ pub trait Forecaster: Send + Sync {
 pub struct Foresight;
 
 impl Forecaster for Foresight {
-    fn forecast(&self, _history: &History, _ceilings: &Ceilings) -> Forecast {
+    fn forecast(&self, history: &History, ceilings: &Ceilings) -> Forecast {
+        let signs: Vec<Sign> = history
+            .metrics
+            .iter()
+            .filter_map(|(name, window)| signs::read(name, window, ceilings.get(name).copied()))
+            .collect();
+        let lives = history.metrics.values().filter_map(Window::life);
+        let looks = lives.clone().map(|life| life.looks).max().unwrap_or(0);
+        let newest = history.metrics.values().filter_map(Window::newest).max().unwrap_or(0);
+        let age = lives.map(|life| newest - life.since).max().unwrap_or(0) as f64;
+        let confidence = match looks {
+            0..leak::MIN_LIFE => Confidence::InsufficientHistory,
+            _ if age >= 86_400.0 => Confidence::High,
+            0..240 => Confidence::Low,
+            _ => Confidence::Medium,
+        };
+        let within = HORIZONS.map(|horizon| {
+            let nothing_seen = 1.0 - unforeseen(horizon.as_secs_f64(), age);
+            1.0 - signs
+                .iter()
+                .fold(nothing_seen, |survives, sign| survives * (1.0 - sign.within(horizon.as_secs_f64())))
+        });
+        let first = signs.iter().filter(|sign| sign.probability > WORTH_A_TIME);
+        let first = first.filter_map(|sign| sign.time).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let mut reasons: Vec<(f64, String)> =
+            signs.iter().map(|sign| (sign.probability, sign.reason.clone())).filter(|(p, _)| *p > 0.1).collect();
+        reasons.sort_by(|a, b| b.0.total_cmp(&a.0));
         Forecast {
-            within: [0.0; 3],
-            time_to_failure: None,
-            leak: false,
-            confidence: Confidence::InsufficientHistory,
-            reasons: Vec::new(),
+            within,
+            time_to_failure: first.filter(|time| time.seconds <= FORESEEABLE),
+            leak: signs.iter().any(|sign| sign.leak),
+            confidence,
+            reasons: reasons.into_iter().map(|(_, reason)| reason).take(MAX_REASONS).collect(),
         }
     }
 }
+
+/// A failure further away than this is not foreseen.
+const FORESEEABLE: f64 = 7.0 * 86_400.0;
+/// A sign that is less likely than this gives no time to failure.
+const WORTH_A_TIME: f64 = 0.2;
+const MAX_REASONS: usize = 5;
+
+/// Probability of a failure within `horizon` seconds that nothing announces: falls with the age of the process, by the
+/// rule of succession (a process that lived for a day without failing will rather live for another hour).
+fn unforeseen(horizon: f64, age: f64) -> f64 {
+    const AT_MOST: f64 = 0.1;
+    AT_MOST * horizon / (horizon + age.max(0.0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,143 +1,189 @@
-//! Does a level rise for good?
+//! Does a level rise for good? A gated trend test on minima, at several time scales.
+//!
+//! Significance alone proves nothing: nearly every healthy process has some significant trend (Machida et al. 2013),
+//! so a rise must also be large, steady, new and larger than what a garbage collector gives back. What is left is
+//! weighed by how far it has grown and how far it must be extrapolated; the weights are a logistic regression on the
+//! development sets (docs/foresight.md), cross-validated by component.
 
 use super::{
-    stats::{mad, mann_kendall, median, sen},
+    stats::{mad, mann_kendall, median, quantile, sen},
     window::{Block, Window},
 };
 
-/// Blocks that one test looks at.
-const BLOCKS: usize = 24;
-const MIN_BLOCKS: usize = 10;
+/// Parts of the time that one test looks at: so few that all pairs of them cost microseconds.
+const PARTS: usize = 24;
+/// Fewer minima than this decide nothing.
+const MIN_PARTS: usize = 10;
+/// Looks that one test needs at least when it looks at single looks: twenty minutes at the usual 30 s.
+const MIN_LOOKS: usize = 40;
+/// Looks at a process before anything is said of it: it warms up.
+pub const MIN_LIFE: u32 = 60;
+/// Time scales: the whole life, and each further one shorter by the root of two, down to a 32nd.
+const SCALES: usize = 11;
+/// One-sided 1%.
+const SIGNIFICANT: f64 = 2.33;
+/// A rise must be this many times the noise around it.
+const OVER_NOISE: f64 = 3.0;
+/// And larger than the largest fall of this life, for a collector's tooth rises too; unless it lasted over several
+/// collections, of which the minima then tell.
+const OVER_FALL: f64 = 1.4;
+const COLLECTIONS: usize = 3;
+/// And at least this share of the level.
+const OVER_LEVEL: f64 = 0.03;
+/// A rise that lasted for a day has seen every hour of it: this share of the level is enough, however far the limit.
+const DAY: f64 = 86_400.0;
+const OVER_LEVEL_IN_A_DAY: f64 = 0.10;
+/// Log odds from which on a rise is called a leak: about 0.9.
+const LEAK: f64 = 2.1;
 
+/// A rise that passed every gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Trend {
+pub struct Rise {
+    /// Seconds that it was looked at.
     pub span: f64,
-    pub n: usize,
-    pub slope: f64,
-    pub z: f64,
-    pub growth: f64,
-    pub noise: f64,
-    pub level: f64,
-    pub early: f64,
-    pub late: f64,
-    pub jump: f64,
-    pub fit: f64,
-    pub up: f64,
-    pub record: f64,
-    /// Largest fall seen before the window in this life, and inside it.
-    pub fell_before: f64,
-    pub fell: f64,
+    /// Seconds since 1970 of its beginning.
+    pub since: f64,
+    /// Level at its beginning and what was added since, in the metric's unit.
     pub base: f64,
+    pub growth: f64,
+    /// Standard deviation around the line.
+    pub noise: f64,
+    /// How far nearly all values reach above the line of minima: the teeth of a collector, which meet the ceiling first.
+    pub teeth: f64,
+    /// Log odds that it is a leak.
+    pub odds: f64,
 }
 
-/// Minima of `BLOCKS` equal parts of the time.
-pub fn minima(blocks: &[Block], from: f64, to: f64) -> Vec<(f64, f64)> {
-    let width = (to - from) / BLOCKS as f64;
-    let mut out: Vec<(f64, f64)> = Vec::with_capacity(BLOCKS);
-    let mut part = usize::MAX;
+impl Rise {
+    /// The line's level now.
+    pub fn level(&self) -> f64 {
+        self.base + self.growth
+    }
+
+    /// Units a second.
+    pub fn slope(&self) -> f64 {
+        self.growth / self.span
+    }
+
+    /// Seconds until the values reach `ceiling`; 0 when they are there.
+    pub fn reaches(&self, ceiling: f64) -> f64 {
+        (ceiling - self.level() - self.teeth).max(0.0) / self.slope()
+    }
+
+    /// Probability that it is a leak, 0 to 1.
+    pub fn probability(&self) -> f64 {
+        1.0 / (1.0 + (-self.odds).exp())
+    }
+
+    pub fn is_leak(&self) -> bool {
+        self.odds >= LEAK || (self.span >= DAY && self.growth > OVER_LEVEL_IN_A_DAY * self.base.abs())
+    }
+}
+
+/// The rise of the current life that is most likely a leak; none when nothing rises for good. `ceiling`: where the
+/// metric ends, if it does.
+pub fn rise(window: &Window, ceiling: Option<f64>) -> Option<Rise> {
+    let life = window.life()?;
+    if life.looks < MIN_LIFE {
+        return None;
+    }
+    let all = window.since(life.settled);
+    let (begin, end) = (all.first()?.at, all.last()?.at);
+    let mut best: Option<Rise> = None;
+    for scale in 0..SCALES {
+        let from = end - (end - begin) / f64::powf(2.0, scale as f64 / 2.0);
+        let blocks = window.since(from.ceil() as i64);
+        let single = blocks.windows(2).any(|pair| pair[1].at - pair[0].at < 299.0);
+        if blocks.len() < if single { MIN_LOOKS } else { MIN_PARTS } {
+            continue;
+        }
+        let before = all.iter().take_while(|block| block.at < blocks[0].at).map(|block| block.min);
+        let highest_before = before.fold(f64::NEG_INFINITY, f64::max);
+        let fell = f64::from(life.fell);
+        // Rising lows through several collections are a leak's own mark; without a collection a tooth rises too.
+        let collected = fell > OVER_LEVEL_IN_A_DAY * blocks[0].min.abs() && collections(&blocks, fell) >= COLLECTIONS;
+        let over = if collected { 0.0 } else { OVER_FALL * fell };
+        let found = test(&blocks, highest_before, over, collected, ceiling);
+        best = match (best, found) {
+            (Some(best), Some(found)) if best.odds >= found.odds => Some(best),
+            (best, found) => found.or(best),
+        };
+    }
+    best
+}
+
+/// How often a level was given back of at least half of the largest fall. A block of time that holds whole teeth counts
+/// as one.
+fn collections(blocks: &[Block], fell: f64) -> usize {
+    let mut count = 0;
+    let mut high = f64::NEG_INFINITY;
     for block in blocks {
-        let here = (((block.at - from) / width).floor().max(0.0) as usize).min(BLOCKS - 1);
-        if here != part {
-            part = here;
-            out.push((from + (here as f64 + 0.5) * width, block.min));
-        } else if let Some(last) = out.last_mut() {
-            last.1 = last.1.min(block.min);
+        if high.max(block.mean) - block.min > fell / 2.0 {
+            count += 1;
+            high = block.min;
+        } else {
+            high = high.max(block.mean);
         }
     }
-    out
+    count
 }
 
-pub fn trend(points: &[(f64, f64)]) -> Option<Trend> {
-    if points.len() < MIN_BLOCKS {
+/// The lowest value of each of [`PARTS`] equal parts of the time, with the middle of the part.
+fn minima(blocks: &[Block]) -> Vec<(f64, f64)> {
+    let (from, to) = match (blocks.first(), blocks.last()) {
+        (Some(first), Some(last)) if last.at > first.at => (first.at, last.at),
+        _ => return Vec::new(),
+    };
+    let width = (to - from) / PARTS as f64;
+    let mut minima: Vec<(usize, f64)> = Vec::with_capacity(PARTS);
+    for block in blocks {
+        let part = (((block.at - from) / width) as usize).min(PARTS - 1);
+        match minima.last_mut() {
+            Some((last, min)) if *last == part => *min = min.min(block.min),
+            _ => minima.push((part, block.min)),
+        }
+    }
+    minima.into_iter().map(|(part, min)| (from + (part as f64 + 0.5) * width, min)).collect()
+}
+
+/// The gates, in order of their cost.
+fn test(blocks: &[Block], highest_before: f64, over: f64, collected: bool, ceiling: Option<f64>) -> Option<Rise> {
+    let points = &minima(blocks)[..];
+    if points.len() < MIN_PARTS {
         return None;
     }
     let (slope, signs) = sen(points)?;
-    let z = mann_kendall(points, slope, signs);
-    let (first, last) = (points[0].0, points[points.len() - 1].0);
-    let span = last - first;
-    let mut rest: Vec<f64> = points.iter().map(|(at, v)| v - slope * (at - first)).collect();
-    let centre = median(&mut rest);
-    let noise = mad(&rest, centre);
-    let mut values: Vec<f64> = points.iter().map(|p| p.1).collect();
-    let level = median(&mut values);
-    let half = points.len() / 2;
-    let early = sen(&points[..half])?.0;
-    let late = sen(&points[half..])?.0;
-    let jump = points.windows(2).map(|w| w[1].1 - w[0].1).fold(0.0, f64::max);
-    let ups = points.windows(2).filter(|w| w[1].1 > w[0].1).count() as f64 / (points.len() - 1) as f64;
-    Some(Trend {
-        span,
-        n: points.len(),
-        slope,
-        z,
-        growth: slope * span,
-        noise,
-        level,
-        early,
-        late,
-        jump,
-        fit: centre,
-        up: ups,
-        record: 0.0,
-        fell_before: 0.0,
-        fell: 0.0,
-        base: 0.0,
-    })
-}
-
-impl Trend {
-    /// Seconds until the trend reaches the limit.
-    pub fn eta(&self, limit: Option<f64>) -> f64 {
-        limit.map_or(f64::INFINITY, |l| ((l - self.fit - self.growth).max(0.0)) / self.slope)
+    let first = points.first()?.0;
+    let span = points.last()?.0 - first;
+    let growth = slope * span;
+    if !(growth > 0.0 && (span >= DAY || growth > over)) {
+        return None;
     }
-    pub fn leaks(&self, limit: Option<f64>) -> bool {
-        self.shape() && ((self.span >= 86_400.0 && self.growth > 0.08 * self.fit) || self.odds(limit) > 2.0)
+    let mut above: Vec<f64> = points.iter().map(|(at, value)| value - slope * (at - first)).collect();
+    let base = median(&mut above);
+    let noise = mad(&above, base);
+    // Not a single step, and above everything that was before.
+    let step = points.windows(2).map(|pair| pair[1].1 - pair[0].1).fold(0.0, f64::max);
+    let new = base + growth > highest_before;
+    let large = growth > OVER_NOISE * noise && growth > OVER_LEVEL * (base + growth / 2.0).abs();
+    if !(large && new && step < 0.6 * growth) {
+        return None;
     }
-    pub fn shape(&self) -> bool {
-        self.z > 2.33
-            && self.record > 0.0
-            && self.growth > 3.0 * self.noise
-            && self.growth > 0.03 * self.level.abs()
-            && self.late > 0.5 * self.slope
-            && self.early > 0.25 * self.slope
-            && self.late > 0.5 * self.early
-            && self.jump < 0.6 * self.growth
-            && self.growth > 0.0 * self.fell
+    // Steady: neither half stands still, and the later one does not fall behind (a warm-up, a cache that fills).
+    let (early, late) = points.split_at(points.len() / 2);
+    let (early, late) = (sen(early)?.0, sen(late)?.0);
+    let steady = early > 0.25 * slope && late > 0.5 * slope && late > 0.5 * early;
+    if !steady || mann_kendall(points, slope, signs) < SIGNIFICANT {
+        return None;
     }
-    pub fn odds(&self, limit: Option<f64>) -> f64 {
-        0.76 * ((self.span + 60.) / (self.eta(limit) + 60.)).ln().clamp(-3., 2.)
-            + 0.61 * (self.growth / self.fit).ln().clamp(-4., 1.)
-            + 1.88
-    }
-}
-/// The tests over the current life, halving what is looked back at.
-pub fn trends(window: &Window) -> Vec<Trend> {
-    let Some(life) = window.life() else { return Vec::new() };
-    let mut out = Vec::new();
-    let all = window.since(life.settled);
-    if (life.looks as f64) < 60.0 || all.is_empty() {
-        return out;
-    }
-    let end = all[all.len() - 1].at;
-    let mut length = end - all[0].at;
-    let whole = length;
-    for _ in 0..12 {
-        let blocks = window.since((end - length).ceil() as i64);
-        if blocks.len() >= MIN_BLOCKS && (blocks.len() as f64 >= 40.0 || blocks[1].at - blocks[0].at >= 299.0) {
-            let (a, b) = (blocks[0].at, blocks[blocks.len() - 1].at);
-            let pts = minima(&blocks, a, b);
-            if let Some(mut t) = trend(&pts) {
-                let before = all.iter().filter(|x| x.at < a).map(|x| x.min).fold(f64::NEG_INFINITY, f64::max);
-                t.fell = f64::from(life.fell);
-                t.base = all.iter().take(5).map(|x| x.min).fold(f64::INFINITY, f64::min);
-                t.record = t.fit + t.growth - before;
-                out.push(t);
-            }
-        }
-        length /= std::f64::consts::SQRT_2;
-        if length < whole / 32.0 {
-            break;
-        }
-    }
-    out
+    let mut teeth: Vec<f64> = blocks.iter().map(|block| block.mean - base - slope * (block.at - first)).collect();
+    let teeth = quantile(&mut teeth, 0.9).max(0.0);
+    let mut rise = Rise { span, since: first, base, growth, noise, teeth, odds: 0.0 };
+    let teeth_ahead = if collected { 0.0 } else { teeth / slope };
+    let ahead = ceiling.map_or(f64::INFINITY, |ceiling| rise.reaches(ceiling) + teeth_ahead);
+    // A minute on both sides keeps the ratio finite at the ceiling.
+    let seen_of_ahead = ((span + 60.0) / (ahead + 60.0)).ln().clamp(-3.0, 2.0);
+    let grown = (growth / base.abs().max(f64::MIN_POSITIVE)).ln().clamp(-4.0, 1.0);
+    rise.odds = 2.2 + 0.55 * seen_of_ahead + 1.1 * grown + if collected { 0.6 } else { 0.0 };
+    Some(rise)
 }

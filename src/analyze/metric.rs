@@ -4,6 +4,8 @@
 pub const CPU_USAGE: &str = "cpu_usage";
 /// Percent of the limit, 0 to 100.
 pub const MEMORY_USAGE: &str = "memory_usage";
+/// What all metrics of memory begin with.
+pub const MEMORY: &str = "memory";
 /// Failed requests of all, 0 to 1.
 pub const ERROR_RATE: &str = "error_rate";
 /// Milliseconds.

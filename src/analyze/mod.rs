@@ -8,6 +8,7 @@
 //! - [`assess`]: one look → score, status, problems
 //! - [`window`]: the last looks, bounded
 //! - [`trend`], [`leak`] and [`forecast`]: the last looks → where it is going
+//! - [`signs`]: what one metric announces; [`shift`]: faults that come at once
 //! - [`stats`]: robust statistics for these
 //! - [`replay`]: a recorded history through all of it
 //! - [`cause`]: why it is bad, as far as the signals tell
@@ -22,6 +23,8 @@ pub mod observation;
 pub mod replay;
 #[cfg(test)]
 pub(crate) mod scenario;
+pub mod shift;
+pub mod signs;
 pub mod stats;
 pub mod tracker;
 pub mod trend;

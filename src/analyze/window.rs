@@ -239,8 +239,9 @@ impl Window {
                 }
                 if life.looks > SETTLING {
                     life.low = life.low.min(value);
-                    life.fell = life.fell.max(life.high - value);
-                    life.high = life.high.max(value);
+                    life.fell = life.fell.max(life.high - value.max(before));
+                    // A single look is a spike, not a level that was given back.
+                    life.high = life.high.max(value.min(before));
                 }
             }
             None => {
@@ -265,6 +266,11 @@ impl Window {
 
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
+    }
+
+    /// Seconds since 1970 of the newest point.
+    pub fn newest(&self) -> Option<i64> {
+        (!self.is_empty()).then_some(self.newest)
     }
 
     /// The process that runs now; none before the first look.
@@ -311,6 +317,16 @@ impl Window {
             return self.five.since(from, FIVE).collect();
         }
         self.thirty.since(from, THIRTY).collect()
+    }
+
+    /// Whole blocks of five minutes, oldest first, gaps left out.
+    pub fn five_minutes(&self) -> impl Iterator<Item = Block> + '_ {
+        self.five.since(i64::MIN / 2, FIVE)
+    }
+
+    /// Whole blocks of half an hour, oldest first, gaps left out.
+    pub fn half_hours(&self) -> impl Iterator<Item = Block> + '_ {
+        self.thirty.since(i64::MIN / 2, THIRTY)
     }
 
     /// Bytes that it holds, its own size included.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use kube::runtime::watcher::{self, Event};
@@ -12,6 +12,7 @@ use crate::api::INSTALL_CRDS;
 
 /// Kind and namespace (empty: all).
 type Key = (&'static str, String);
+type Watches = BTreeMap<Key, Watch>;
 
 #[derive(Debug, Default)]
 struct Watch {
@@ -29,40 +30,39 @@ struct Trouble {
 
 /// How the watches of HealingPolicy and Remediation go.
 #[derive(Debug, Default)]
-pub struct Kinds(Mutex<BTreeMap<Key, Watch>>);
+pub struct Kinds(Mutex<Watches>);
 
 impl Kinds {
     /// This one will be watched; until it was listed the operator is not ready.
     pub fn expect(&self, kind: &'static str, scope: &str) {
-        self.with(kind, scope, |_| {});
+        self.lock().entry((kind, scope.to_owned())).or_default();
     }
 
     /// Takes note of what a watch says.
     pub fn note<K>(&self, kind: &'static str, scope: &str, event: &watcher::Result<Event<K>>) {
-        match event {
-            Ok(Event::InitDone) => {
-                let was = self.with(kind, scope, |watch| {
-                    watch.listed = true;
-                    watch.trouble.take()
-                });
-                if was.is_some_and(|was| was.not_installed) {
-                    tracing::info!(kind, "{kind} is installed now");
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let not_installed = is_not_installed(error);
-                let words = if not_installed {
-                    format!("{kind} is not installed in this cluster; install it with: {INSTALL_CRDS}")
-                } else {
-                    format!("{kind} could not be listed: {error}")
-                };
-                let trouble = Trouble { not_installed, words: words.clone() };
-                let before = self.with(kind, scope, |watch| watch.trouble.replace(trouble));
-                if not_installed && !before.is_some_and(|before| before.not_installed) {
-                    tracing::error!(kind, "{words}; nothing is looked at until then");
-                }
-            }
+        let trouble = match event {
+            Ok(Event::InitDone) => None,
+            Ok(_) => return,
+            Err(error) => Some(Trouble::new(kind, error)),
+        };
+        let mut watches = self.lock();
+        let missing = |watches: &Watches| {
+            watches
+                .iter()
+                .any(|((one, _), watch)| *one == kind && watch.trouble.as_ref().is_some_and(|t| t.not_installed))
+        };
+        let before = missing(&watches);
+        let watch = watches.entry((kind, scope.to_owned())).or_default();
+        watch.listed |= trouble.is_none();
+        watch.trouble = trouble;
+        let words = watch.trouble.as_ref().map(|trouble| trouble.words.clone()).unwrap_or_default();
+        let after = missing(&watches);
+        drop(watches);
+        // Once a kind, in however many namespaces it is watched.
+        match (before, after) {
+            (false, true) => tracing::error!(kind, "{words}; nothing is looked at until then"),
+            (true, false) if words.is_empty() => tracing::info!(kind, "{kind} is installed now"),
+            _ => {}
         }
     }
 
@@ -71,7 +71,7 @@ impl Kinds {
     /// # Errors
     /// When not: what is waited for, or in the way.
     pub fn ready(&self) -> Result<(), String> {
-        let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let watches = self.lock();
         let Some(((kind, _), watch)) = watches.iter().find(|(_, watch)| !watch.listed) else {
             return if watches.is_empty() { Err("the watches were not started yet".to_owned()) } else { Ok(()) };
         };
@@ -79,9 +79,20 @@ impl Kinds {
         Err(watch.trouble.as_ref().map_or_else(waiting, |trouble| trouble.words.clone()))
     }
 
-    fn with<T>(&self, kind: &'static str, scope: &str, change: impl FnOnce(&mut Watch) -> T) -> T {
-        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(watches.entry((kind, scope.to_owned())).or_default())
+    fn lock(&self) -> MutexGuard<'_, Watches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trouble {
+    fn new(kind: &str, error: &watcher::Error) -> Self {
+        let not_installed = is_not_installed(error);
+        let words = if not_installed {
+            format!("{kind} is not installed in this cluster; install it with: {INSTALL_CRDS}")
+        } else {
+            format!("{kind} could not be listed: {error}")
+        };
+        Self { not_installed, words }
     }
 }
 
@@ -94,4 +105,32 @@ pub fn is_not_installed(error: &watcher::Error) -> bool {
         _ => return false,
     };
     matches!(source, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16) -> watcher::Result<Event<()>> {
+        let status = kube::core::Status::failure("no", "No").with_code(code);
+        Err(watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
+    }
+
+    #[test]
+    fn ready_once_both_kinds_were_listed_everywhere_whatever_comes_later() {
+        let kinds = Kinds::default();
+        assert!(kinds.ready().unwrap_err().contains("not started"));
+        kinds.expect("HealingPolicy", "");
+        kinds.expect("Remediation", "");
+        assert_eq!(kinds.ready().unwrap_err(), "the first listing of HealingPolicy is not done yet");
+        kinds.note("HealingPolicy", "", &refused(404));
+        assert!(kinds.ready().unwrap_err().contains("HealingPolicy is not installed"));
+        kinds.note("HealingPolicy", "", &refused(403));
+        assert!(kinds.ready().unwrap_err().contains("could not be listed"));
+        kinds.note::<()>("HealingPolicy", "", &Ok(Event::InitDone));
+        assert_eq!(kinds.ready().unwrap_err(), "the first listing of Remediation is not done yet");
+        kinds.note::<()>("Remediation", "", &Ok(Event::InitDone));
+        kinds.note("Remediation", "", &refused(404));
+        assert_eq!(kinds.ready(), Ok(()));
+    }
 }

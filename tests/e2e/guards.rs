@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt as _, api::ListParams};
 use panacea::{
     api::{ActionKind, Cause, HealthStatus, Phase, Remediation, RemediationStatus},
     plan::guard::Guard,
@@ -249,17 +250,34 @@ async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
     .await;
 }
 
+/// Waits until a container of a pod of this app was started anew this often.
+async fn wait_restarts(test: &Test, app: &str, count: i32) {
+    wait::until(&format!("{count} restarts of a pod of {app}"), Duration::from_secs(60), async || {
+        let pods = test.api::<Pod>().list(&ListParams::default().labels(&format!("app={app}"))).await.unwrap();
+        let containers = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+        let most = containers.map(|container| container.restart_count).max().unwrap_or_default();
+        if most >= count { Ok(()) } else { Err(format!("{most}")) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_person_is_called() {
     run("max-unhealthy", async |test| {
         let names = ["api", "cart", "search"];
-        // At once, in simulated pods, is within two seconds.
         let safety = json!({"maxUnhealthy": 1, "maxConcurrent": 3});
         let safety = json!({"spec": {"safety": safety, "detection": {"unhealthyAfter": 3}}});
         let operator = good(test, &names, &safety).await;
+        // Suspended meanwhile, so that they are all bad before the first one is looked at.
+        test.patch_policy("shop", json!({"spec": {"suspend": true}})).await;
+        test.wait_condition("shop", "Suspended", "True", SOON).await;
         for name in names {
             test.release(name, "shop/app:v2-crash").await;
         }
+        for name in names {
+            wait_restarts(test, name, 3).await;
+        }
+        test.patch_policy("shop", json!({"spec": {"suspend": false}})).await;
         for name in names {
             let refusal = test.wait_refusal("shop", name, Guard::MaxUnhealthy).await;
             assert!(refusal.message.contains("safety.maxUnhealthy allows (1)"), "{}", refusal.message);

@@ -34,6 +34,9 @@ pub const GROUP: &str = "panacea.dev";
 /// The served and stored version.
 pub const VERSION: &str = "v1alpha1";
 
+/// How the CRDs are installed, and brought up to date.
+pub const INSTALL_CRDS: &str = "panacea crds | kubectl apply --server-side --force-conflicts -f -";
+
 /// Keeps a Remediation until its rows are in the ledger.
 pub const LEDGER_FINALIZER: &str = "panacea.dev/ledger";
 /// Label on a Remediation: the name of its policy.

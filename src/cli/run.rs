@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     analyze::forecast::Foresight,
-    controller::{self, Context, events::Events, memory::Memory, metrics::ControllerMetrics},
+    controller::{self, Context, events::Events, kinds::Kinds, memory::Memory, metrics::ControllerMetrics},
     knowledge::Ledger,
     platforms::{Platforms, kubernetes::ClusterIndex},
     server::{self, Server},
@@ -61,6 +61,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         forecaster: Box::new(Foresight),
         thresholds,
         memory: Memory::default(),
+        kinds: Kinds::default(),
         events: Events::new(client.clone(), metrics.clone()),
         metrics,
         starting: tokio::sync::Mutex::new(()),

@@ -16,6 +16,8 @@ use crate::api::{HealingPolicy, REPORTER, Remediation};
 pub enum Reason {
     /// The policy, or one of its components, is not valid.
     InvalidSpec,
+    /// The installed CRD is older than the operator.
+    OutdatedCrd,
     /// A component could not be measured.
     CouldNotMeasure,
     /// A component is confirmed unhealthy.
@@ -52,7 +54,7 @@ impl Reason {
     /// A warning asks a person to know; an error in the log asks them to act.
     fn severity(self) -> (EventType, tracing::Level) {
         match self {
-            Self::PersonNeeded => (EventType::Warning, tracing::Level::ERROR),
+            Self::PersonNeeded | Self::OutdatedCrd => (EventType::Warning, tracing::Level::ERROR),
             Self::InvalidSpec
             | Self::CouldNotMeasure
             | Self::Unhealthy

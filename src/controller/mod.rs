@@ -6,8 +6,10 @@
 //! - [`status`], [`rows`]: pure: what to show, what to write down
 //! - [`run`]: starts both controllers and their watches, and ends when one of them does
 //! - [`memory`]: what is remembered between looks; [`events`] and [`metrics`]: how it is told
+//! - `unusable`: policies that cannot be worked with; [`kinds`]: whether the CRDs are installed
 
 pub mod events;
+pub mod kinds;
 pub mod memory;
 pub mod metrics;
 mod news;
@@ -16,21 +18,23 @@ pub mod remediation;
 pub mod rows;
 pub mod run;
 pub mod status;
+mod unusable;
 mod verify;
 mod withdrawal;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use kube::{Api, Client, runtime::reflector::Store};
+use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
 
 use crate::{
     analyze::forecast::Forecaster,
-    api::{Remediation, Threshold},
+    api::{INSTALL_CRDS, Remediation, Threshold},
     knowledge::Ledger,
     plan::history::Past,
     platforms::Platforms,
 };
 use events::Events;
+use kinds::Kinds;
 use memory::Memory;
 use metrics::ControllerMetrics;
 
@@ -46,17 +50,25 @@ pub struct Context {
     /// Operator-wide thresholds of the well-known metrics.
     pub thresholds: BTreeMap<String, Threshold>,
     pub memory: Memory,
+    pub kinds: Kinds,
     pub events: Events,
     pub metrics: ControllerMetrics,
     /// One action at a time passes from the guards to `Running`, so that two cannot both see a free place.
     pub starting: tokio::sync::Mutex<()>,
 }
 
+/// A Remediation, or why it cannot be read.
+pub type GuardedRemediation = DeserializeGuard<Remediation>;
+
 /// A reconciliation that did not get through. It is tried again; the log and a counter say so.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what}: {source}")]
     Api { what: &'static str, source: Box<kube::Error> },
+    #[error(
+        "{what}: the installed CRD does not know {field}, so it is older than this operator; bring it up to date with: {INSTALL_CRDS}"
+    )]
+    OutdatedCrd { what: &'static str, field: String },
     #[error("{what}: no answer within {} s", API_LIMIT.as_secs())]
     Timeout { what: &'static str },
     #[error("{0}")]
@@ -68,6 +80,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Api { .. } => "Api",
+            Self::OutdatedCrd { .. } => "OutdatedCrd",
             Self::Timeout { .. } => "Timeout",
             Self::Ledger(_) => "Ledger",
         }
@@ -83,9 +96,19 @@ impl Error {
 pub(crate) async fn limited<T>(what: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(API_LIMIT, request).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(Error::Api { what, source: Box::new(source) }),
+        Ok(Err(source)) => Err(match undeclared_field(&source) {
+            Some(field) => Error::OutdatedCrd { what, field },
+            None => Error::Api { what, source: Box::new(source) },
+        }),
         Err(_) => Err(Error::Timeout { what }),
     }
+}
+
+/// The field that server-side apply was refused for, because the CRD's schema does not have it.
+fn undeclared_field(error: &kube::Error) -> Option<String> {
+    let kube::Error::Api(status) = error else { return None };
+    let before = status.message.split_once(": field not declared in schema")?.0;
+    before.rsplit(": ").next().map(str::to_owned)
 }
 
 /// The Api of a kind in one namespace, or in all.
@@ -101,9 +124,9 @@ where
 }
 
 /// The Remediations of one policy, as the guards need them.
-pub fn history_of(remediations: &[Arc<Remediation>]) -> Vec<Past> {
+pub fn history_of<'a>(remediations: impl IntoIterator<Item = &'a Remediation>) -> Vec<Past> {
     remediations
-        .iter()
+        .into_iter()
         .map(|remediation| {
             let status = remediation.status.clone().unwrap_or_default();
             Past {
@@ -120,6 +143,30 @@ pub fn history_of(remediations: &[Arc<Remediation>]) -> Vec<Past> {
 }
 
 /// The Remediations of the policy with this uid, from the cache.
-pub fn remediations_of(store: &Store<Remediation>, policy_uid: &str) -> Vec<Arc<Remediation>> {
-    store.state().into_iter().filter(|remediation| remediation.spec.policy_uid == policy_uid).collect()
+pub fn remediations_of(store: &Store<GuardedRemediation>, policy_uid: &str) -> Vec<Arc<GuardedRemediation>> {
+    let ours = |guarded: &Arc<GuardedRemediation>| {
+        guarded.0.as_ref().is_ok_and(|remediation| remediation.spec.policy_uid == policy_uid)
+    };
+    store.state().into_iter().filter(ours).collect()
+}
+
+/// Those that can be read. One that cannot (stored by another version) must not keep the others from us.
+pub fn readable(guarded: &[Arc<GuardedRemediation>]) -> impl Iterator<Item = &Remediation> {
+    guarded.iter().filter_map(|guarded| guarded.0.as_ref().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_that_a_crd_lacks_is_found_in_the_api_servers_words() {
+        let refused = |message: &str| {
+            kube::Error::Api(kube::core::Status::failure(message, "InternalError").with_code(500).boxed())
+        };
+        let words = "failed to create typed patch object (shop/api; panacea.dev/v1alpha1, Kind=HealingPolicy): .status.components[name=\"web\"].since: field not declared in schema";
+        let field = r#".status.components[name="web"].since"#;
+        assert_eq!(undeclared_field(&refused(words)).as_deref(), Some(field));
+        assert_eq!(undeclared_field(&refused("etcdserver: request timed out")), None);
+    }
 }

@@ -19,17 +19,18 @@ use kube::{
 };
 
 use super::{
-    Context, Error,
+    Context, Error, GuardedRemediation,
     events::{Fact, Reason},
     history_of, limited,
     memory::{Look, PolicyMemory, lock},
-    news, remediations_of, rows,
-    status::{StatusInput, invalid_status, next_status, phase},
+    news, readable, remediations_of, rows,
+    status::{StatusInput, next_status, phase},
+    unusable,
 };
 use crate::{
     analyze::{assess::assess, forecast::Forecast, observation::Observation, trend::trend},
     api::{
-        COMPONENT_LABEL, HealingPolicy, HealingPolicyStatus, Invalid, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER,
+        COMPONENT_LABEL, HealingPolicy, HealingPolicyStatus, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER,
         Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
     },
     plan::{self, Proposal, Situation, Verdict},
@@ -45,7 +46,7 @@ const SLACK: SignedDuration = SignedDuration::from_millis(20);
 /// What the policy controller of one scope needs.
 pub struct PolicyContext {
     pub shared: Arc<Context>,
-    pub remediations: Store<Remediation>,
+    pub remediations: Store<GuardedRemediation>,
 }
 
 /// One round.
@@ -66,39 +67,43 @@ pub async fn reconcile(
     let memory = ctx.memory.policy(&namespace, &name, metadata.uid.as_deref().unwrap_or_default());
     let policy = match &object.0 {
         Ok(policy) => policy,
-        Err(invalid) => {
-            // Stored under an older version of the CRD, or written by someone who went around it.
-            let mistake = Invalid {
-                field: "spec".into(),
-                component: None,
-                message: format!(
-                    "the stored object cannot be read: {}; apply it again with the installed CRD",
-                    invalid.error
-                ),
-            };
-            let bare = HealingPolicy { metadata: metadata.clone(), spec: unreadable_spec(), status: None };
-            return refuse(ctx, &bare, &memory, &[mistake]).await;
-        }
+        Err(_) => return unusable::unreadable(ctx, metadata, &memory).await,
     };
     let valid = match ValidPolicy::new(policy, &ctx.thresholds) {
         Ok(valid) => Arc::new(valid),
-        Err(mistakes) => return refuse(ctx, policy, &memory, &mistakes).await,
+        Err(mistakes) => return unusable::invalid(ctx, policy, &memory, &mistakes).await,
     };
+    match round(&context, policy, &valid, &memory).await {
+        Ok(action) => {
+            lock(&memory).told.remove(unusable::OUTDATED);
+            Ok(action)
+        }
+        Err(error @ Error::OutdatedCrd { .. }) => unusable::outdated(ctx, policy, &memory, &error).await,
+        Err(error) => Err(error),
+    }
+}
 
-    restore(ctx, policy, &valid, &memory).await;
+async fn round(
+    context: &PolicyContext,
+    policy: &HealingPolicy,
+    valid: &Arc<ValidPolicy>,
+    memory: &Mutex<PolicyMemory>,
+) -> Result<Action, Error> {
+    let ctx = &*context.shared;
+    restore(ctx, policy, valid, memory).await;
     if !valid.suspend {
-        let observed = observe(ctx, &valid, &memory).await;
-        analyze(ctx, &valid, &memory, observed);
+        let observed = observe(ctx, valid, memory).await;
+        analyze(ctx, valid, memory, observed);
     }
     // First the status: an incident must be known there before a Remediation names it.
-    update_status(&context, policy, &valid, &memory).await?;
-    let proposals = plan(&context, &valid, &memory);
-    propose(ctx, policy, &valid, &proposals).await?;
-    if lock(&memory).components.values().any(|component| component.refusal.is_some()) || !proposals.is_empty() {
-        update_status(&context, policy, &valid, &memory).await?;
+    update_status(context, policy, valid, memory).await?;
+    let proposals = plan(context, valid, memory);
+    propose(ctx, policy, valid, &proposals).await?;
+    if lock(memory).components.values().any(|component| component.refusal.is_some()) || !proposals.is_empty() {
+        update_status(context, policy, valid, memory).await?;
     }
-    record(ctx, &valid, &memory);
-    Ok(Action::requeue(next_round(&valid, &memory)))
+    record(ctx, valid, memory);
+    Ok(Action::requeue(next_round(valid, memory)))
 }
 
 /// A failed round is repeated soon, with jitter so that many policies do not come back as one.
@@ -115,29 +120,6 @@ pub fn on_error(object: Arc<DeserializeGuard<HealingPolicy>>, error: &Error, con
 pub(super) fn retry_delay(name: &str) -> Duration {
     let spread: u64 = name.bytes().map(u64::from).sum::<u64>() * 37 % 1000;
     Duration::from_millis(1000 + spread)
-}
-
-async fn refuse(
-    ctx: &Context,
-    policy: &HealingPolicy,
-    memory: &Mutex<PolicyMemory>,
-    mistakes: &[Invalid],
-) -> Result<Action, Error> {
-    let old = policy.status.clone().unwrap_or_default();
-    let ledger = ctx.ledger.health().borrow().clone();
-    let input = StatusInput {
-        old: &old,
-        generation: policy.metadata.generation,
-        now: Timestamp::now(),
-        ledger: &ledger,
-        open: &[],
-    };
-    let status = invalid_status(&input, mistakes);
-    write_status(ctx, policy, &old, status, memory).await?;
-    let words: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
-    let note = format!("{}; nothing is looked at until the spec is corrected", words.join("; "));
-    tell_once(ctx, policy, memory, "invalid", Reason::InvalidSpec, "", note).await;
-    Ok(Action::await_change())
 }
 
 /// Takes up what an earlier life of the operator left in the status and in the ledger, once; notes a new spec.
@@ -260,7 +242,7 @@ fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>, see
 
 /// At most one proposal a component; refusals are noted for status, event and metric.
 fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Proposal> {
-    let history = history_of(&remediations_of(&context.remediations, &valid.uid));
+    let history = history_of(readable(&remediations_of(&context.remediations, &valid.uid)));
     let now = Timestamp::now();
     let mut memory = lock(memory);
     let (unhealthy_components, suspected_components) = memory.unhealthy(now);
@@ -374,7 +356,7 @@ async fn update_status(
 ) -> Result<(), Error> {
     let ctx = &*context.shared;
     let all = remediations_of(&context.remediations, &valid.uid);
-    let open: Vec<&Remediation> = all.iter().map(|r| &**r).filter(|r| !phase(r).is_final()).collect();
+    let open: Vec<&Remediation> = readable(&all).filter(|remediation| !phase(remediation).is_final()).collect();
     let ledger = ctx.ledger.health().borrow().clone();
     let (old, status, facts) = {
         let mut memory = lock(memory);
@@ -396,7 +378,7 @@ async fn update_status(
     Ok(())
 }
 
-async fn write_status(
+pub(super) async fn write_status(
     ctx: &Context,
     policy: &HealingPolicy,
     old: &HealingPolicyStatus,
@@ -430,7 +412,7 @@ async fn write_status(
 }
 
 /// A fact that stands is told once, and again only when its words change.
-async fn tell_once(
+pub(super) async fn tell_once(
     ctx: &Context,
     policy: &HealingPolicy,
     memory: &Mutex<PolicyMemory>,
@@ -481,19 +463,4 @@ fn next_round(valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Duration {
     let due = memory.components.values().filter_map(|component| component.due).min();
     let wait = due.map_or(valid.interval, |due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
     wait.clamp(Duration::from_millis(20), valid.interval)
-}
-
-fn unreadable_spec() -> crate::api::HealingPolicySpec {
-    crate::api::HealingPolicySpec {
-        interval: "60s".into(),
-        mode: crate::api::Mode::Observe,
-        suspend: true,
-        components: Vec::new(),
-        detection: Default::default(),
-        release_watch: Default::default(),
-        prediction: Default::default(),
-        safety: Default::default(),
-        approval: Default::default(),
-        verification: Default::default(),
-    }
 }

@@ -14,23 +14,26 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
+    core::DeserializeGuard,
     runtime::controller::Action,
 };
 
 use super::{
-    Context, Error,
+    Context, Error, GuardedRemediation,
     events::Reason,
     limited,
     memory::{ComponentMemory, PolicyMemory, lock},
     policy::retry_delay,
     rows,
+    unusable::mistake_in,
     verify::{self, Verification},
     withdrawal::withdrawn,
 };
 use crate::{
     api::{
-        ActionKind, HealingPolicy, Phase, REMEDIATION_MANAGER, Remediation, RemediationStatus, ValidPolicy, ValidTarget,
+        ActionKind, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation, RemediationStatus,
+        ValidPolicy, ValidTarget,
     },
     platforms::kubernetes::{ActError, Outcome},
 };
@@ -50,8 +53,12 @@ pub struct RemediationContext {
 ///
 /// # Errors
 /// When the API server or the ledger cannot be written to; the step is repeated.
-pub async fn reconcile(remediation: Arc<Remediation>, context: Arc<RemediationContext>) -> Result<Action, Error> {
-    let step = Step { ctx: &context.shared, remediation: &remediation };
+pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<RemediationContext>) -> Result<Action, Error> {
+    let remediation = match &object.0 {
+        Ok(remediation) => remediation,
+        Err(_) => return unreadable(&context.shared, &object).await,
+    };
+    let step = Step { ctx: &context.shared, remediation };
     let status = remediation.status.clone().unwrap_or_default();
     if status.phase.is_final() {
         return step.record(status).await;
@@ -67,13 +74,28 @@ pub async fn reconcile(remediation: Arc<Remediation>, context: Arc<RemediationCo
     }
 }
 
-pub fn on_error(remediation: Arc<Remediation>, error: &Error, context: Arc<RemediationContext>) -> Action {
+pub fn on_error(object: Arc<GuardedRemediation>, error: &Error, context: Arc<RemediationContext>) -> Action {
     context.shared.metrics.error(error.reason());
+    let name = object.name_any();
     if !error.is_outdated() {
-        let (namespace, name) = (remediation.namespace().unwrap_or_default(), remediation.name_any());
-        tracing::warn!(namespace, remediation = name, component = remediation.spec.component, %error, "the step could not be finished; it is repeated");
+        let namespace = object.namespace().unwrap_or_default();
+        let component = object.0.as_ref().map(|remediation| remediation.spec.component.as_str()).unwrap_or_default();
+        tracing::warn!(namespace, remediation = name, component, %error, "the step could not be finished; it is repeated");
     }
-    Action::requeue(retry_delay(&remediation.name_any()))
+    Action::requeue(retry_delay(&name))
+}
+
+/// Stored by another version: it is left as it is, and the others go on.
+async fn unreadable(ctx: &Context, object: &GuardedRemediation) -> Result<Action, Error> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if let Some((_, mistake)) = mistake_in::<Remediation>(ctx.client.clone(), &namespace, &name).await? {
+        tracing::error!(
+            namespace,
+            remediation = name,
+            "the stored object cannot be read, so nothing is done about it: {mistake}; finish it with the version that made it, or delete it: kubectl delete rem {name} -n {namespace}"
+        );
+    }
+    Ok(Action::await_change())
 }
 
 struct Step<'a> {
@@ -88,13 +110,23 @@ impl Step<'_> {
 
     /// The policy as it is now, if it is still the same one and usable.
     async fn policy(&self) -> Result<Option<ValidPolicy>, Error> {
-        let api: Api<HealingPolicy> =
+        let api: Api<DeserializeGuard<HealingPolicy>> =
             Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
         let found = limited("read the policy", api.get_opt(&self.remediation.spec.policy)).await?;
         Ok(found
+            .and_then(|policy| policy.0.ok())
             .filter(|policy| policy.metadata.uid.as_deref() == Some(self.remediation.spec.policy_uid.as_str()))
             .filter(|policy| policy.metadata.deletion_timestamp.is_none())
             .and_then(|policy| ValidPolicy::new(&policy, &self.ctx.thresholds).ok()))
+    }
+
+    /// All Remediations of its policy that can be read.
+    async fn of_policy(&self) -> Result<Vec<Remediation>, Error> {
+        let api: Api<GuardedRemediation> =
+            Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
+        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.policy));
+        let listed = limited("list the policy's remediations", api.list(&params)).await?;
+        Ok(listed.items.into_iter().filter_map(|guarded| guarded.0.ok()).collect())
     }
 
     /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.

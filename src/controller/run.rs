@@ -1,25 +1,29 @@
 //! Starts the watches and both controllers. Every task is owned here: when one ends unasked, all end, and the
 //! process with them, so that a dead task is a restart and not a silence.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream};
+use k8s_openapi::NamespaceResourceScope;
 use kube::{
+    Resource,
     core::DeserializeGuard,
     runtime::{
         Controller, PredicateConfig, WatchStreamExt as _,
         controller::{Config, Error},
         predicates,
         reflector::{self, ObjectRef},
-        watcher,
+        watcher::{self, Event, watcher},
     },
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, WatchStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context,
+    Context, GuardedRemediation,
+    kinds::is_not_installed,
     policy::{self, PolicyContext},
     remediation::{self, RemediationContext},
     scoped,
@@ -88,18 +92,17 @@ fn controllers(
     shutdown: &CancellationToken,
 ) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
     let config = || Config::default().concurrency(CONCURRENCY);
-    let remediations =
-        Controller::new(scoped::<Remediation>(context.client.clone(), scope), watcher::Config::default())
-            .with_config(config())
-            .graceful_shutdown_on(shutdown.clone().cancelled_owned());
+    let (store, writer) = reflector::store();
+    let watched = watch_own::<GuardedRemediation>(context, scope).reflect(writer).applied_objects();
+    let remediations = Controller::for_stream(watched, store)
+        .with_config(config())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let policy_context = Arc::new(PolicyContext { shared: context.clone(), remediations: remediations.store() });
     let remediation_context = Arc::new(RemediationContext { shared: context.clone() });
 
     // Our own writes of the status change no generation, so they do not wake us.
     let (store, writer) = reflector::store();
-    let watched = watcher(scoped::<Guarded>(context.client.clone(), scope), watcher::Config::default());
-    let changed = watched
-        .default_backoff()
+    let changed = watch_own::<Guarded>(context, scope)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
@@ -130,11 +133,30 @@ fn controllers(
     (policies.boxed(), remediations.boxed())
 }
 
+/// The watch of one of our own kinds; backs off after errors, and goes on.
+fn watch_own<K>(
+    context: &Arc<Context>,
+    scope: Option<&str>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let kind: &'static str = if K::kind(&()) == HealingPolicy::kind(&()) { "HealingPolicy" } else { "Remediation" };
+    let (context, scope) = (context.clone(), scope.map(str::to_owned));
+    let at = scope.clone().unwrap_or_default();
+    context.kinds.expect(kind, &at);
+    watcher(scoped::<K>(context.client.clone(), scope.as_deref()), watcher::Config::default())
+        .inspect(move |event| context.kinds.note(kind, &at, event))
+        .default_backoff()
+}
+
 /// Errors of a reconciliation are logged where they happen; what is left concerns the queue and the watches.
-fn log_queue_error<R: std::error::Error, Q: std::error::Error>(controller: &str, error: &Error<R, Q>) {
+fn log_queue_error<R: std::error::Error>(controller: &str, error: &Error<R, watcher::Error>) {
     match error {
         // The object is gone, or its reconciliation failed and said so.
         Error::ObjectNotFound(_) | Error::ReconcilerFailed(..) => {}
+        // Said once, with what to do about it.
+        Error::QueueError(trouble) if is_not_installed(trouble) => {}
         error => tracing::warn!(controller, %error, "the watch was interrupted; it goes on by itself"),
     }
 }
@@ -144,7 +166,7 @@ fn workload_changes(
     context: Arc<Context>,
     index: &ClusterIndex,
     scope: Option<&str>,
-) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
     let changes: broadcast::Receiver<_> = index.changes();
     let scope = scope.map(str::to_owned);
     let gathered = tokio_stream::StreamExt::chunks_timeout(BroadcastStream::new(changes), MAX_GATHERED, DEBOUNCE);
@@ -167,7 +189,7 @@ fn workload_changes(
 fn ledger_changes(
     context: Arc<Context>,
     scope: Option<&str>,
-) -> impl futures::Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
     let scope = scope.map(str::to_owned);
     WatchStream::from_changes(context.ledger.health()).flat_map(move |_| {
         let keys = context.memory.all().into_iter().map(|(key, _)| key);

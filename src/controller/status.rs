@@ -25,18 +25,32 @@ pub struct StatusInput<'a> {
     pub open: &'a [&'a Remediation],
 }
 
+/// Why a policy cannot be used at all.
+pub struct Unusable {
+    pub reason: &'static str,
+    pub message: String,
+    /// For the column of `kubectl get`.
+    pub doing: &'static str,
+}
+
+impl Unusable {
+    pub fn invalid(mistakes: &[Invalid]) -> Self {
+        let words: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).take(MAX_LISTED).collect();
+        Self { reason: "InvalidSpec", message: words.join("; "), doing: "Invalid" }
+    }
+}
+
 /// The status of a policy that cannot be used at all.
-pub fn invalid_status(input: &StatusInput<'_>, invalid: &[Invalid]) -> HealingPolicyStatus {
-    let words: Vec<&str> = invalid.iter().map(|mistake| mistake.message.as_str()).take(MAX_LISTED).collect();
-    let message = words.join("; ");
-    let why = "the policy is not valid, so nothing is looked at";
+pub fn unusable_status(input: &StatusInput<'_>, unusable: &Unusable) -> HealingPolicyStatus {
+    let reason = unusable.reason;
+    let why = "the policy cannot be used (see Ready), so nothing is looked at";
     let facts = [
-        ConditionFact::new("Ready", Some(false), "InvalidSpec", message),
-        ConditionFact::new("Healthy", None, "InvalidSpec", why),
-        ConditionFact::new("Healing", Some(false), "InvalidSpec", why),
-        ConditionFact::new("ApprovalRequired", Some(false), "InvalidSpec", why),
+        ConditionFact::new("Ready", Some(false), reason, unusable.message.clone()),
+        ConditionFact::new("Healthy", None, reason, why),
+        ConditionFact::new("Healing", Some(false), reason, why),
+        ConditionFact::new("ApprovalRequired", Some(false), reason, why),
         ledger_fact(input.ledger),
-        ConditionFact::new("Suspended", Some(false), "InvalidSpec", why),
+        ConditionFact::new("Suspended", Some(false), reason, why),
     ];
     HealingPolicyStatus {
         observed_generation: input.generation,
@@ -44,7 +58,7 @@ pub fn invalid_status(input: &StatusInput<'_>, invalid: &[Invalid]) -> HealingPo
         summary: Some(Summary {
             healthy: "-".into(),
             worst: "Unknown".into(),
-            doing: "Invalid".into(),
+            doing: unusable.doing.into(),
             risk: "-".into(),
         }),
         // What was learned is kept: a typing error must not cost the last known good template.

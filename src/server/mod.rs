@@ -56,12 +56,15 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Ready when the first listing of the cluster is done. The ledger is not asked: it must not keep us from healing.
+/// Ready when our own kinds and the cluster were listed once. The ledger is not asked: it must not keep us from
+/// healing.
 async fn readyz(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    if server.index.ready() {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first listing of the cluster is not done yet")
+    match server.context.kinds.ready() {
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+        Ok(()) if !server.index.ready() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the first listing of the cluster is not done yet".to_owned())
+        }
+        Ok(()) => (StatusCode::OK, "ok".to_owned()),
     }
 }
 

@@ -39,7 +39,7 @@ async fn with_components(test: &Test, components: usize) -> f64 {
     let policies: Vec<&[String]> = names.chunks(PER_POLICY).collect();
     for (number, names) in policies.iter().enumerate() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        test.apply_policy(&policy(&format!("p{number}"), &names, &json!({"spec": {"interval": "2s"}}))).await;
+        test.apply_policy(&policy(&format!("p{number}"), &names, &json!({"spec": {"interval": "1s"}}))).await;
     }
     wait::until("all components to be healthy", Duration::from_secs(300), async || {
         let mut healthy = 0;

@@ -85,11 +85,12 @@ start_controllers() {
   kubeconfig "$keys/kwok.kubeconfig" "$server" "$(token_of kwok)"
 
   # A node is NotReady 12 s after its last heartbeat (kwok sends one every 2 s): quick enough for a test to wait for,
-  # and six missed heartbeats is more than a busy machine with two cores loses.
+  # and six missed heartbeats is more than a busy machine with two cores loses. Autoscalers act every 3 s, not 15.
   spawn "$dir" kube-controller-manager kube-controller-manager --kubeconfig="$keys/controllers.kubeconfig" \
     --service-account-private-key-file="$keys/service-accounts.key" --root-ca-file="$keys/tls/apiserver.crt" \
     --use-service-account-credentials --leader-elect=false --secure-port=0 --profiling=false \
-    --kube-api-qps=300 --kube-api-burst=500 --node-monitor-period=2s --node-monitor-grace-period=12s
+    --kube-api-qps=300 --kube-api-burst=500 --node-monitor-period=2s --node-monitor-grace-period=12s \
+    --horizontal-pod-autoscaler-sync-period=3s
 
   spawn "$dir" kube-scheduler kube-scheduler --kubeconfig="$keys/scheduler.kubeconfig" \
     --leader-elect=false --secure-port=0 --profiling=false --kube-api-qps=300 --kube-api-burst=500

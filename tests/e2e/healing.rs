@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
-use panacea::api::{HealthStatus, Phase, Remediation};
+use panacea::api::{ActionKind, Cause, HealthStatus, Phase, Remediation};
 use serde_json::json;
 
 use crate::support::{
@@ -163,6 +163,50 @@ async fn a_crash_is_acted_on_in_seconds_at_an_interval_of_a_minute_and_only_the_
         // A few seconds; the rest is for a machine that does other things beside.
         let took = writes[0].at.duration_since(released).as_secs_f64();
         assert!(took < 15.0, "{took} s from the release to the rollback");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_begin_to_crash_long_after_their_release_are_restarted_and_not_rolled_back() {
+    run("crash-later", async |test| {
+        let operator = Operator::start(test, Options::default()).await;
+        test.deploy("api", "shop/api:v1", 4).await;
+        let mut wanted = policy("shop", &["api"], &json!({"spec": {"interval": "5s", "releaseWatch": {"for": "10s"}}}));
+        // Left out, a restart would wait for approval.
+        let remedies = json!([
+            {"action": "RollbackDeployment", "for": ["ReleaseRegression"]}, {"action": "Restart", "for": ["Crash"]}
+        ]);
+        wanted["spec"]["components"][0]["remedies"] = remedies;
+        test.apply_policy(&wanted).await;
+        test.wait_known_good("shop", "api").await;
+        // There is a release to go back to, so that not going back is a decision.
+        test.release("api", "shop/api:v2").await;
+        wait::until("v2 to be known good and no longer watched as a release", Duration::from_secs(60), async || {
+            let status = test.component("shop", "api").await.unwrap();
+            let release = status.release.unwrap();
+            let age = Timestamp::now().duration_since(release.since);
+            let old = release.revision == 2 && release.seen_healthy && age.as_secs() > 10;
+            if old { Ok(()) } else { Err(format!("{release:?}, {} s old", age.as_secs())) }
+        })
+        .await;
+        let generation = test.generation("api").await;
+
+        test.kubectl_succeeds(&["annotate", "pods", "--selector=app=api", "panacea.dev/fault=crash"]).await;
+        let remediation = test.wait_remediation(Phase::Succeeded).await;
+        assert_eq!((remediation.spec.action, remediation.spec.cause), (ActionKind::Restart, Cause::Crash));
+        assert!(remediation.spec.why.contains("CrashLoop"), "{}", remediation.spec.why);
+        test.wait_rolled_out("api").await;
+        test.wait_status("shop", "api", HealthStatus::Healthy).await;
+        assert_eq!(test.image("api").await, "shop/api:v2");
+        assert_eq!(test.generation("api").await, generation + 1, "one restart");
+        let writes = test.operator_writes_to_workloads();
+        assert_eq!(writes.len(), 1, "{writes:?}");
+        test.wait_recorded(&remediation.name_any(), Duration::from_secs(20)).await;
+        assert_eq!(operator.action_rows().await, [("service_restart".to_owned(), true, remediation.name_any())]);
+        let status = test.component("shop", "api").await.unwrap();
+        assert_eq!(status.known_good.len(), 2, "a restart makes no new known good template: {status:?}");
+        assert_eq!(status.episode, None);
     })
     .await;
 }

@@ -8,6 +8,7 @@ mod support;
 mod approval;
 mod check;
 mod crash_safety;
+mod crds;
 mod gitops;
 mod guards;
 mod healing;

@@ -65,6 +65,14 @@ async fn wait_revision(test: &Test, revision: i64) {
     .await;
 }
 
+async fn wait_replicas(test: &Test, replicas: i32) {
+    wait::until(&format!("api to be scaled to {replicas}"), LIMIT, async || {
+        let now = test.deployment("api").await.spec.and_then(|spec| spec.replicas);
+        if now == Some(replicas) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+}
+
 /// Waits until a component that nothing can be done about calls a person, and says why.
 async fn wait_person_called(test: &Test, reason: &str, text: &str) {
     let seen = test.wait_component("shop", "api", "to call a person", |status| status.refusal.is_some()).await;
@@ -142,6 +150,28 @@ async fn scaling_up_down_to_zero_and_back_is_left_alone() {
             test.wait_status("shop", "api", HealthStatus::Healthy).await;
         }
         ends_well(test, &mut operator, "shop/api:v1", 5).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_that_scales_up_and_down_is_left_alone() {
+    run("autoscaler", async |test| {
+        let mut operator = watched(test, 2).await;
+        // Its bounds alone move it, so no metrics server is needed.
+        test.kubectl_succeeds(&["autoscale", "deployment/api", "--min=6", "--max=8"]).await;
+        wait_replicas(test, 6).await;
+        test.nothing_is_done(&mut operator, Duration::from_secs(3)).await;
+        test.wait_rolled_out("api").await;
+        test.wait_status("shop", "api", HealthStatus::Healthy).await;
+        let lower = r#"{"spec":{"minReplicas":1,"maxReplicas":3}}"#;
+        test.kubectl_succeeds(&["patch", "hpa/api", "--patch", lower]).await;
+        wait_replicas(test, 3).await;
+        ends_well(test, &mut operator, "shop/api:v1", 3).await;
+        let who = "system:serviceaccount:kube-system:horizontal-pod-autoscaler";
+        let scaled =
+            test.writes().into_iter().filter(|write| write.user == who && write.resource == "deployments/scale");
+        assert_eq!(scaled.count(), 2, "{:?}", test.writes());
     })
     .await;
 }

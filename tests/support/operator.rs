@@ -54,6 +54,13 @@ fn rendered(file: &str) -> Vec<String> {
 impl Operator {
     /// Starts it and waits until it is ready.
     pub async fn start(test: &Test, options: Options) -> Self {
+        let mut operator = Self::launch(test, options).await;
+        operator.wait_ready().await;
+        operator
+    }
+
+    /// Starts it, and does not wait.
+    pub async fn launch(test: &Test, options: Options) -> Self {
         let database = test.namespace.replace('-', "_");
         let database_url = match options.env.get("DATABASE_URL") {
             Some(url) => url.clone(),
@@ -68,7 +75,6 @@ impl Operator {
             database_url,
         };
         operator.spawn();
-        operator.wait_ready().await;
         operator
     }
 
@@ -103,6 +109,12 @@ impl Operator {
             Err(why) => Err(format!("{why}; log: {}", self.log_tail())),
         })
         .await;
+    }
+
+    /// What /readyz says, and whether that is yes; nothing while the port is not open yet.
+    pub async fn readiness(&self) -> Option<(bool, String)> {
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", self.port)).await.ok()?;
+        Some((answer.status().is_success(), answer.text().await.ok()?))
     }
 
     /// SIGKILL, as a node that loses power.

@@ -1,16 +1,14 @@
 //! The first step: may it be done, and may it be done now?
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
-use kube::{api::ListParams, runtime::controller::Action};
+use kube::runtime::controller::Action;
 
 use super::{Step, with_component};
 use crate::{
     analyze::{assess::assess, observation::Observation},
-    api::{DecidedBy, Decision, Mode, OnTimeout, POLICY_LABEL, Phase, Remediation, RemediationStatus, ValidPolicy},
+    api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy},
     controller::{
-        Error, events::Reason, history_of, limited, memory::lock, rows, status::approve_command, withdrawal::unlisted,
+        Error, events::Reason, history_of, memory::lock, rows, status::approve_command, withdrawal::unlisted,
     },
     plan::{
         self, Situation,
@@ -156,17 +154,11 @@ impl Step<'_> {
         if !component.remedies.iter().any(|remedy| remedy.action == spec.action) {
             return refuse(Guard::NoRemedy, "the policy does not list this action any more");
         }
-        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", spec.policy));
-        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
-        let others: Vec<Arc<Remediation>> = listed
-            .items
-            .into_iter()
-            .filter(|other| {
-                other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid
-            })
-            .map(Arc::new)
-            .collect();
-        let history = history_of(&others);
+        let all = self.of_policy().await?;
+        let others = all.iter().filter(|other| {
+            other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid
+        });
+        let history = history_of(others);
         let Some(memory) = self.ctx.memory.find(&policy.namespace, &policy.name) else {
             return refuse(Guard::NotConfirmed, "the policy has not been looked at yet");
         };

@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use kube::{
     ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
     runtime::controller::Action,
 };
 
 use super::Step;
 use crate::{
-    api::{LEDGER_FINALIZER, POLICY_LABEL, REMEDIATION_MANAGER, Remediation, RemediationStatus},
+    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus},
     controller::{Error, limited, rows},
 };
 
@@ -54,11 +54,10 @@ impl Step<'_> {
 
     /// Bounds the history of a policy: the guards look back a day at most.
     async fn remove_oldest(&self) -> Result<(), Error> {
-        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.policy));
-        let listed = limited("list the policy's remediations", self.api().list(&params)).await?;
         let day_ago = Timestamp::now() - jiff::SignedDuration::from_hours(24);
-        let mut recorded: Vec<Remediation> = listed
-            .items
+        let mut recorded: Vec<Remediation> = self
+            .of_policy()
+            .await?
             .into_iter()
             .filter(|other| other.status.as_ref().is_some_and(|status| status.recorded_at.is_some()))
             .collect();

@@ -34,9 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ClusterIndex, act_error::words, index::scopes, store::Kind};
 
-/// Objects in one page of a listing; client-go's default.
-const PAGE: u32 = 500;
-/// For one page. Pages of 500 pods are about 5 MB.
+/// Objects in one page of a listing. What a page takes while it is parsed is not all given back: with pages of 500,
+/// client-go's default, the operator kept 4 MB more at 1,000 components (docs/benchmarks.md).
+const PAGE: u32 = 100;
+/// For one page. Pages of 100 pods are about 1 MB.
 const LIST_LIMIT: Duration = Duration::from_secs(15);
 /// For the API server to begin its answer to a watch.
 const START_LIMIT: Duration = Duration::from_secs(5);

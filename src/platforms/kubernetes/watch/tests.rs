@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-const LIST: &str = "/apis/apps/v1/deployments?&limit=500";
+const LIST: &str = "/apis/apps/v1/deployments?&limit=100";
 const WATCH: &str = "/apis/apps/v1/deployments?&watch=true&timeoutSeconds=25&allowWatchBookmarks=true&resourceVersion=";
 
 fn page(path: &str, metadata: Value, items: Vec<Value>) -> Exchange {

@@ -19,6 +19,13 @@ pub(super) struct MeasureArgs {
     /// The Prometheus that is asked when a metric names no url of its own
     #[arg(long, env = "PROMETHEUS_URL", value_name = "URL")]
     prometheus_url: Option<String>,
+    #[command(flatten)]
+    thresholds: ThresholdArgs,
+}
+
+/// Operator-wide critical values.
+#[derive(Debug, Args)]
+pub(super) struct ThresholdArgs {
     /// Critical value of cpu_usage, in percent, for all policies that set none
     #[arg(long = "heal-cpu-threshold", env = "HEAL_CPU_THRESH", value_name = "PERCENT")]
     cpu: Option<f64>,
@@ -43,6 +50,12 @@ impl MeasureArgs {
         Ok(Some(url))
     }
 
+    pub(super) fn thresholds(&self) -> anyhow::Result<BTreeMap<String, Threshold>> {
+        self.thresholds.thresholds()
+    }
+}
+
+impl ThresholdArgs {
     /// The defaults with the operator-wide critical values put in. A warning that would not be below its critical
     /// value is lowered in proportion.
     pub(super) fn thresholds(&self) -> anyhow::Result<BTreeMap<String, Threshold>> {

@@ -1,6 +1,7 @@
 //! Arguments → validated configuration; one file a subcommand. Past this border nothing is read from the
 //! environment again.
 
+mod backtest;
 mod check;
 mod config;
 mod crds;
@@ -28,6 +29,9 @@ enum Command {
     /// Look once at a policy's components in the current cluster and say what would be done; acts on nothing.
     /// Exit code 0: all healthy, 1: not, 2: could not look
     Check(Box<check::CheckArgs>),
+    /// Run recorded histories through the operator's analysis, look by look, and say when it would have warned or
+    /// acted. Needs no cluster. Exit code 0: done, 2: something could not be read
+    Backtest(Box<backtest::BacktestArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Print a shell completion script
@@ -46,6 +50,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(*args).await,
             Command::Check(args) => check::check(*args).await,
+            Command::Backtest(args) => backtest::backtest(*args).await,
             Command::Crds => crds::print(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "panacea", &mut std::io::stdout());

@@ -5,21 +5,21 @@ use std::error::Error as _;
 use reqwest::Response;
 use url::Url;
 
-/// The longest answer that is read, in bytes. A Prometheus answer with one sample is under 1 kB.
+/// The longest answer of one look that is read, in bytes. A Prometheus answer with one sample is under 1 kB.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
 /// Sent with every request, so that the other side's log tells who asked.
 pub(super) const USER_AGENT: &str = concat!("panacea/", env!("CARGO_PKG_VERSION"));
 
 pub(super) enum Body {
     Whole(Vec<u8>),
-    /// Longer than [`MAX_BODY`]; the rest was not read.
+    /// Longer than the limit; the rest was not read.
     TooLong,
 }
 
-pub(super) async fn body(mut response: Response) -> Result<Body, reqwest::Error> {
+pub(super) async fn body(mut response: Response, max: usize) -> Result<Body, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BODY {
+        if body.len() + chunk.len() > max {
             return Ok(Body::TooLong);
         }
         body.extend_from_slice(&chunk);

@@ -53,7 +53,7 @@ impl Http {
         let answer = tokio::time::timeout(check.timeout, async {
             let response = client.get(check.url.clone()).send().await?;
             let status = response.status();
-            Ok::<_, reqwest::Error>((status, body(response).await?))
+            Ok::<_, reqwest::Error>((status, body(response, MAX_BODY).await?))
         })
         .await;
         let latency_ms = started.elapsed().as_secs_f64() * 1000.0;

@@ -1,8 +1,11 @@
-//! Prometheus, and what speaks its query API (Thanos, Mimir, VictoriaMetrics): one instant query, one sample.
+//! Prometheus, and what speaks its query API (Thanos, Mimir, VictoriaMetrics): one instant query, one sample; and
+//! [one series over a range of time](range).
 //!
 //! The API: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>. Values arrive as text, with
 //! `NaN`, `+Inf` and `-Inf`; an empty result means that there is no such series now, which is not zero. A proxy in
 //! front may answer HTML with any status.
+
+mod range;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -52,7 +55,7 @@ struct Series {
 
 /// Seconds since 1970, and the value as text.
 #[derive(Deserialize)]
-struct Sample(#[allow(dead_code, reason = "the place matters")] f64, String);
+struct Sample(f64, String);
 
 impl Prometheus {
     /// `default_url` is asked by queries that name no server of their own.
@@ -69,11 +72,9 @@ impl Prometheus {
 
     /// The one sample that a query yields. Never takes longer than `limit`.
     pub async fn query(&self, query: &str, url: Option<&Url>, limit: Duration) -> Measured<f64> {
-        let Some(base) = url.or(self.default_url.as_ref()) else {
-            return unknown(
-                UnknownReason::NotConfigured,
-                "no Prometheus to ask: set prometheus.url in the metric, or start the operator with --prometheus-url",
-            );
+        let base = match self.base(url) {
+            Ok(base) => base,
+            Err(why) => return Measured::Unknown(why),
         };
         match tokio::time::timeout(limit, self.ask(query, base, limit)).await {
             Ok(Ok(value)) => Measured::Known(value),
@@ -82,7 +83,30 @@ impl Prometheus {
         }
     }
 
+    /// The server of a query.
+    fn base<'a>(&'a self, url: Option<&'a Url>) -> Result<&'a Url, Unmeasured> {
+        url.or(self.default_url.as_ref()).ok_or_else(|| {
+            Unmeasured::new(
+                UnknownReason::NotConfigured,
+                "no Prometheus to ask: set prometheus.url in the metric, or start the operator with --prometheus-url",
+            )
+        })
+    }
+
     async fn ask(&self, query: &str, base: &Url, limit: Duration) -> Result<f64, Unmeasured> {
+        let timeout = format!("{}ms", limit.as_millis());
+        let (answer, status) = self.post(base, "query", &[("query", query), ("timeout", &timeout)], MAX_BODY).await?;
+        read(answer, status).map_err(|why| at(base, &why))
+    }
+
+    /// One request, answered as the API promises; what it says is not read yet.
+    async fn post(
+        &self,
+        base: &Url,
+        endpoint: &str,
+        form: &[(&str, &str)],
+        max: usize,
+    ) -> Result<(Answer, StatusCode), Unmeasured> {
         let at = shown(base);
         let failed = |reason, what: String| Unmeasured::new(reason, what);
         let client = self
@@ -91,10 +115,9 @@ impl Prometheus {
             .map_err(|why| failed(UnknownReason::Unreachable, format!("no HTTP client could be made: {why}")))?;
         let mut url = base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["api", "v1", "query"]);
+            path.pop_if_empty().extend(["api", "v1", endpoint]);
         }
-        let timeout = format!("{}ms", limit.as_millis());
-        let request = client.post(url).form(&[("query", query), ("timeout", &timeout)]);
+        let request = client.post(url).form(form);
         let broken = |error: reqwest::Error| {
             let reason = if error.is_timeout() { UnknownReason::Timeout } else { UnknownReason::Unreachable };
             failed(reason, format!("{at}: {}", cause(&error)))
@@ -107,14 +130,14 @@ impl Prometheus {
             .and_then(|value| value.to_str().ok())
             .unwrap_or("no content type")
             .to_owned();
-        let body = match body(response).await.map_err(broken)? {
+        let body = match body(response, max).await.map_err(broken)? {
             Body::Whole(body) => body,
             Body::TooLong => {
-                return Err(failed(UnknownReason::BadAnswer, format!("{at} answered with more than {MAX_BODY} bytes")));
+                return Err(failed(UnknownReason::BadAnswer, format!("{at} answered with more than {max} bytes")));
             }
         };
         match serde_json::from_slice::<Answer>(&body) {
-            Ok(answer) => read(answer, status).map_err(|why| failed(why.reason, format!("{at}: {}", why.message))),
+            Ok(answer) => Ok((answer, status)),
             Err(_) if status.is_server_error() => {
                 Err(failed(UnknownReason::Unreachable, format!("{at}: {status}, {:?}", beginning(&body))))
             }
@@ -129,8 +152,13 @@ impl Prometheus {
     }
 }
 
-/// What an answer says; pure.
-fn read(answer: Answer, status: StatusCode) -> Result<f64, Unmeasured> {
+/// The same, with who said it.
+fn at(base: &Url, why: &Unmeasured) -> Unmeasured {
+    Unmeasured::new(why.reason, format!("{}: {}", shown(base), why.message))
+}
+
+/// What a successful answer holds; pure.
+fn data(answer: Answer, status: StatusCode) -> Result<Data, Unmeasured> {
     let unmeasured = |reason, what: String| Err(Unmeasured::new(reason, what));
     if answer.status != "success" {
         let words = format!("{status}, {}: {}", answer.error_type, answer.error);
@@ -140,9 +168,13 @@ fn read(answer: Answer, status: StatusCode) -> Result<f64, Unmeasured> {
             _ => unmeasured(UnknownReason::Refused, words),
         };
     }
-    let Some(data) = answer.data else {
-        return unmeasured(UnknownReason::BadAnswer, "success without data".to_owned());
-    };
+    answer.data.ok_or_else(|| Unmeasured::new(UnknownReason::BadAnswer, "success without data"))
+}
+
+/// The one sample of an answer; pure.
+fn read(answer: Answer, status: StatusCode) -> Result<f64, Unmeasured> {
+    let unmeasured = |reason, what: String| Err(Unmeasured::new(reason, what));
+    let data = data(answer, status)?;
     let bad = |why: serde_json::Error| {
         Unmeasured::new(UnknownReason::BadAnswer, format!("the {} could not be read: {why}", data.result_type))
     };
@@ -158,13 +190,8 @@ fn read(answer: Answer, status: StatusCode) -> Result<f64, Unmeasured> {
                 (1, Some(_)) => {
                     return unmeasured(UnknownReason::BadAnswer, "the series is a histogram, not a number".to_owned());
                 }
-                (count, Some(last)) => {
-                    let labels: Vec<String> =
-                        series.iter().chain([&last]).take(2).map(|series| labels(&series.metric)).collect();
-                    return unmeasured(
-                        UnknownReason::SeveralSeries,
-                        format!("{count} series, among them {}; aggregate them to one", labels.join(" and ")),
-                    );
+                (_, Some(last)) => {
+                    return Err(several(series.iter().chain([&last]).map(|series| &series.metric)));
                 }
             }
         }
@@ -180,6 +207,16 @@ fn read(answer: Answer, status: StatusCode) -> Result<f64, Unmeasured> {
         Ok(_) => unmeasured(UnknownReason::NotANumber, format!("the value is {}", sample.1)),
         Err(_) => unmeasured(UnknownReason::BadAnswer, format!("the value {:?} is no number", sample.1)),
     }
+}
+
+/// Which series there are where one was wanted.
+fn several<'a>(series: impl Iterator<Item = &'a BTreeMap<String, String>>) -> Unmeasured {
+    let all: Vec<_> = series.collect();
+    let shown: Vec<String> = all.iter().take(2).map(|metric| labels(metric)).collect();
+    Unmeasured::new(
+        UnknownReason::SeveralSeries,
+        format!("{} series, among them {}; aggregate them to one", all.len(), shown.join(" and ")),
+    )
 }
 
 /// `{job="api", pod="a"}`, at most 120 characters.

@@ -4,6 +4,7 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+mod backtest;
 mod crd_drift;
 mod house;
 mod http;

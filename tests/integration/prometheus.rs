@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use panacea::{
-    analyze::observation::{Measured, UnknownReason},
+    analyze::observation::{Measured, UnknownReason, Unmeasured},
     platforms::prometheus::Prometheus,
 };
 use serde_json::{Value, json};
@@ -149,6 +150,84 @@ async fn no_server_is_configured() {
     unknown(measured, UnknownReason::NotConfigured, &["prometheus.url", "--prometheus-url"]);
 }
 
+async fn range(url: &Url, query: &str, seconds: (i64, i64), step: u64) -> Result<Vec<(i64, f64)>, Unmeasured> {
+    install_tls_provider();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let (start, end) = (at(seconds.0), at(seconds.1));
+    let found = Prometheus::new(None).range(query, Some(url), start, end, Duration::from_secs(step), LIMIT).await;
+    found.map(|values| values.into_iter().map(|(at, value)| (at.as_second(), value)).collect())
+}
+
+/// What comes of one answer to a question about a range.
+async fn range_answer(template: ResponseTemplate) -> Result<Vec<(i64, f64)>, Unmeasured> {
+    let server = MockServer::start().await;
+    Mock::given(method("POST"))
+        .and(path("/api/v1/query_range"))
+        .and(body_string_contains("query=up&start=0.000&end=180.000&step=60.000&timeout=3000ms"))
+        .respond_with(template)
+        .mount(&server)
+        .await;
+    range(&Url::parse(&server.uri()).unwrap(), "up", (0, 180), 60).await
+}
+
+fn matrix(values: Value) -> ResponseTemplate {
+    success("matrix", json!([{"metric": {"pod": "a"}, "values": values}]))
+}
+
+#[tokio::test]
+async fn a_range_leaves_out_what_is_not_a_number() {
+    let values = json!([[0, "1"], [60, "NaN"], [120, "+Inf"], [180, "2.5"]]);
+    assert_eq!(range_answer(matrix(values)).await.unwrap(), [(0, 1.0), (180, 2.5)]);
+}
+
+#[tokio::test]
+async fn a_range_that_cannot_be_used_says_why() {
+    let check = async |template, reason, words: &[&str]| {
+        let why = range_answer(template).await.unwrap_err();
+        unknown(Measured::Unknown(why), reason, words);
+    };
+    check(matrix(json!([[0, "NaN"]])), UnknownReason::NoData, &["no value from 1970-01-01T00:00:00Z"]).await;
+    check(success("matrix", json!([])), UnknownReason::NoData, &[]).await;
+    let two = json!([{"metric": {"pod": "a"}, "values": [[0, "1"]]}, {"metric": {"pod": "b"}, "values": [[60, "1"]]}]);
+    check(success("matrix", two), UnknownReason::SeveralSeries, &["2 series", "{pod=\"b\"}", "aggregate"]).await;
+    check(success("vector", json!([])), UnknownReason::BadAnswer, &["vector instead of a matrix"]).await;
+    check(success("matrix", json!([{"metric": {}, "histograms": []}])), UnknownReason::BadAnswer, &["histogram"]).await;
+    check(matrix(json!([[60, "1"], [60, "2"]])), UnknownReason::BadAnswer, &["do not grow"]).await;
+    check(matrix(json!([[0, "much"]])), UnknownReason::BadAnswer, &["much"]).await;
+    let refusal = json!({"status": "error", "errorType": "bad_data", "error": "its words"});
+    check(ResponseTemplate::new(400).set_body_json(refusal), UnknownReason::Refused, &["its words"]).await;
+    check(ResponseTemplate::new(502), UnknownReason::Unreachable, &["502"]).await;
+}
+
+#[tokio::test]
+async fn a_long_range_is_asked_for_in_parts_and_a_series_that_changes_between_them_is_several() {
+    for (second_pod, expected) in [("a", Ok(vec![(0, 1.0), (10_000, 2.0)])), ("b", Err(UnknownReason::SeveralSeries))] {
+        let server = MockServer::start().await;
+        for (range, pod, at, value) in
+            [("start=0.000&end=9999.000", "a", 0, "1"), ("start=10000.000&end=12000.000", second_pod, 10_000, "2")]
+        {
+            Mock::given(path("/api/v1/query_range"))
+                .and(body_string_contains(range))
+                .respond_with(success("matrix", json!([{"metric": {"pod": pod}, "values": [[at, value]]}])))
+                .expect(1)
+                .mount(&server)
+                .await;
+        }
+        let found = range(&Url::parse(&server.uri()).unwrap(), "up", (0, 12_000), 1).await;
+        assert_eq!(found.map_err(|why| why.reason), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_range_takes_no_longer_than_its_limit() {
+    install_tls_provider();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = Url::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let (at, limit) = (Timestamp::UNIX_EPOCH, Duration::from_millis(300));
+    let why = Prometheus::new(None).range("up", Some(&url), at, at, Duration::from_secs(1), limit).await.unwrap_err();
+    unknown(Measured::Unknown(why), UnknownReason::Timeout, &["300ms"]);
+}
+
 /// A real server with a directory of its own; stopped at the end of the test.
 struct RealPrometheus {
     child: Child,
@@ -207,4 +286,45 @@ async fn a_real_prometheus() {
         );
         assert_eq!(ask(&query).await, Measured::Known(7.0), "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_real_prometheus_tells_its_range_in_parts() {
+    let server = real().await;
+    // A fortnight of minutes: more points than it gives at once.
+    let values = range(&server.url, "vector(time())", (1_772_359_200, 1_772_359_200 + 14 * 86_400), 60).await.unwrap();
+    assert_eq!(values.len(), 14 * 1440 + 1);
+    assert!(
+        values.iter().zip(0..).all(|((at, value), place)| *at == 1_772_359_200 + place * 60 && *value == *at as f64)
+    );
+    assert_eq!(
+        range(&server.url, "vector(0) / vector(0)", (0, 60), 60).await.unwrap_err().reason,
+        UnknownReason::NoData
+    );
+    assert_eq!(range(&server.url, "sum by (", (0, 60), 60).await.unwrap_err().reason, UnknownReason::Refused);
+}
+
+#[tokio::test]
+async fn a_backtest_of_what_a_real_prometheus_holds() {
+    let server = real().await;
+    let output = Command::new(env!("CARGO_BIN_EXE_panacea"))
+        .args(["backtest", "--prometheus", server.url.as_str(), "--since", "1d", "--component", "api"])
+        .args(["--query", "memory_usage=vector(50)", "--query", "cpu_usage=vector(40)"])
+        .args(["--step", "1m", "--jsonl", "-"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 1441);
+    assert!(lines.lines().all(|line| line.starts_with("{\"set\":\"prometheus\",\"component\":\"api\",\"t\":")));
+    assert!(errors.contains("prometheus/api"), "{errors}");
+    let two = r#"up=label_replace(vector(1), "pod", "a", "", "") or label_replace(vector(2), "pod", "b", "", "")"#;
+    let output = Command::new(env!("CARGO_BIN_EXE_panacea"))
+        .args(["backtest", "--prometheus", server.url.as_str(), "--query", two])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(errors.contains("SeveralSeries") && errors.contains("aggregate them to one"), "{errors}");
 }

@@ -85,6 +85,11 @@ bench-memory: cargo ## Measure the operator's memory with 1 and 1,000 components
 	cargo build --release --locked --bin panacea --example bench
 	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench memory
 
+.PHONY: foresight
+foresight: cargo ## Measure the forecaster on recorded histories (DATA=folder of sets)
+	@[[ -n "$${DATA:-}" ]] || { echo "name the folder of the sets: make foresight DATA=DIR (its format: docs/foresight.md)" >&2; exit 1; }
+	cargo run --quiet --release --locked --example foresight -- "$$DATA"
+
 .PHONY: clean
 clean: cluster-down ## End the cluster and remove what was built here
 	rm -rf target

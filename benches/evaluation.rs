@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 use panacea::{
     analyze::{
         assess::assess,
-        forecast::{Forecaster, NaiveForecaster},
+        forecast::{Forecaster as _, Foresight},
         observation::{Measured, Observation, Reading, ReleaseId, TargetState, Workload},
         tracker::Tracker,
         trend::trend,
@@ -83,7 +83,7 @@ fn evaluate(
     tracker.look(observation, &assessment, &policy.limits);
     history.push(observation, assessment.score);
     black_box(trend(&history.score));
-    black_box(NaiveForecaster.forecast(history, observation.at));
+    black_box(Foresight.forecast(history, &component.ceilings));
     plan::decide(&Situation {
         policy,
         component,

@@ -148,7 +148,7 @@ impl Forecaster for Foresight {
         let confidence = match looks {
             0..leak::MIN_LIFE => Confidence::InsufficientHistory,
             _ if age >= 86_400.0 => Confidence::High,
-            0..240 => Confidence::Low,
+            leak::MIN_LIFE..240 => Confidence::Low,
             _ => Confidence::Medium,
         };
         let within = HORIZONS.map(|horizon| {

@@ -35,7 +35,8 @@ impl<F: Forecaster> Replay<F> {
         Self { forecaster, thresholds, ceilings, history: History::default() }
     }
 
-    /// One look: what was measured at that time. Times that do not grow are not counted.
+    /// One look: what was measured at that time. A look less than a second after the last one is judged, and its metrics
+    /// are not remembered.
     pub fn look<'a>(&mut self, at: Timestamp, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Said {
         let reading = |value| Reading { value: Measured::Known(value), of_release: false };
         let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), reading(value))).collect();

@@ -347,13 +347,18 @@ pub struct History {
 impl History {
     /// Adds what was measured; what was not leaves a gap.
     pub fn push(&mut self, observation: &Observation, score: Option<u8>) {
-        if let Some(score) = score {
-            self.score.push(observation.at, f64::from(score));
-        }
+        self.push_score(observation, score);
         for (name, reading) in &observation.metrics {
             if let Measured::Known(value) = reading.value {
                 self.push_metric(name, observation.at, value);
             }
+        }
+    }
+
+    /// Adds the score alone, as when looks come faster than the metrics are meant to be remembered.
+    pub fn push_score(&mut self, observation: &Observation, score: Option<u8>) {
+        if let Some(score) = score {
+            self.score.push(observation.at, f64::from(score));
         }
     }
 

@@ -29,7 +29,7 @@ mod defaults;
     printcolumn(name = "Status", type_ = "string", json_path = ".status.summary.worst", description = "The worst status of any component"),
     printcolumn(name = "Doing", type_ = "string", json_path = ".status.summary.doing", description = "What Panacea is doing about it"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
-    printcolumn(name = "Risk", type_ = "string", json_path = ".status.summary.risk", description = "The highest forecast failure probability of any component", priority = 1),
+    printcolumn(name = "Risk", type_ = "string", json_path = ".status.summary.risk", description = "The highest forecast failure probability of any component, above 10%"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Healthy')].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

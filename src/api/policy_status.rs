@@ -117,13 +117,26 @@ pub enum Trend {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ForecastStatus {
-    /// 0 to 1.
+    /// Of a failure within 24 hours, 0 to 1, when this was last written: it is written anew when the level, the time to
+    /// failure or the confidence changes, not with every figure.
     pub probability: f64,
     /// critical (> 50%), high (30–50%), medium (10–30%), low.
     pub level: String,
     /// `<1h`, `1-6h`, `6-24h` or `>24h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_to_failure: Option<String>,
+    /// When it is expected to fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_failure_time: Option<Timestamp>,
+    /// With 80% probability, not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// With 80% probability, not after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// Memory rises for good.
+    #[serde(default)]
+    pub leak: bool,
     /// Why, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,

@@ -28,7 +28,7 @@ pub enum Reason {
     ReleaseSeen,
     /// A template was seen healthy: from now on it is the last known good one.
     KnownGood,
-    /// A forecast reached `prediction.minProbability`.
+    /// The level of a forecast rose to high or critical.
     FailureForeseen,
     /// A guard holds an action back.
     ActionRefused,

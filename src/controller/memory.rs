@@ -23,6 +23,8 @@ pub struct ComponentMemory {
     pub trend: Option<Trend>,
     pub forecast: Option<Forecast>,
     pub refusal: Option<Refusal>,
+    /// When the metrics were last taken into the history.
+    pub sampled: Option<Timestamp>,
     /// Looked at at the next opportunity, whatever is due.
     pub dirty: bool,
     /// When the next look is due; none: at once.
@@ -39,10 +41,19 @@ pub struct Shown {
     pub signature: String,
     pub message: String,
     pub forecast: Option<ForecastStatus>,
-    /// Whether `FailureForeseen` was told for the forecast that stands.
-    pub foreseen: bool,
+    /// The most that `FailureForeseen` told since the level was last low.
+    pub foreseen: Option<Foreseen>,
     /// Whether `CouldNotMeasure` was told since it was last measured.
     pub blind: bool,
+}
+
+/// How loud a forecast was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Foreseen {
+    High,
+    Critical,
+    /// At least `prediction.minProbability` within `prediction.horizon`.
+    Imminent,
 }
 
 #[derive(Debug, Clone)]

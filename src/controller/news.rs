@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     events::{Fact, Reason},
-    memory::PolicyMemory,
+    memory::{Foreseen, PolicyMemory},
     rows,
 };
 use crate::api::{ComponentStatus, HealingPolicyStatus, HealthStatus, ValidPolicy};
@@ -88,18 +88,11 @@ fn standing_news(
         news.push((Reason::CouldNotMeasure, String::new(), note));
     }
     entry.shown.blind = blind && (lasting || entry.shown.blind);
-    let foreseen = status.forecast.as_ref().filter(|forecast| forecast.probability >= valid.limits.min_probability);
-    if let Some(forecast) = foreseen.filter(|_| !entry.shown.foreseen) {
-        let note = format!(
-            "{name} may fail within {} (probability {:.0}%, confidence {}): {}",
-            forecast.time_to_failure.as_deref().unwrap_or("an unknown time"),
-            forecast.probability * 100.0,
-            forecast.confidence,
-            forecast.reasons.join("; ")
-        );
-        news.push((Reason::FailureForeseen, String::new(), note));
-    }
-    entry.shown.foreseen = foreseen.is_some();
+    let horizon = valid.limits.prediction_horizon.unsigned_abs();
+    let soon = entry.forecast.as_ref().map(|forecast| forecast.within(horizon));
+    let imminent = soon.is_some_and(|probability| probability >= valid.limits.min_probability);
+    let note = foreseen(status, imminent, &mut entry.shown.foreseen);
+    news.extend(note.map(|note| (Reason::FailureForeseen, String::new(), note)));
     let key = format!("refusal/{name}");
     if let Some(refusal) = &entry.refusal {
         let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
@@ -111,4 +104,34 @@ fn standing_news(
         }
     }
     news
+}
+
+/// Tells of a forecast when its level rises to high or critical, and when the failure is probable within
+/// `prediction.horizon`; once until it has fallen to low: what goes to and fro around a border is told once.
+fn foreseen(status: &ComponentStatus, imminent: bool, told: &mut Option<Foreseen>) -> Option<String> {
+    let forecast = status.forecast.as_ref()?;
+    let now = match forecast.level.as_str() {
+        _ if imminent => Foreseen::Imminent,
+        "critical" => Foreseen::Critical,
+        "high" => Foreseen::High,
+        level => {
+            if level == "low" {
+                *told = None;
+            }
+            return None;
+        }
+    };
+    if *told >= Some(now) {
+        return None;
+    }
+    *told = Some(now);
+    Some(format!(
+        "{}: risk of a failure within 24 h {:.0}% ({}, confidence {}), time to failure {}: {}",
+        status.name,
+        forecast.probability * 100.0,
+        if imminent { "probable within prediction.horizon" } else { &forecast.level },
+        forecast.confidence,
+        forecast.time_to_failure.as_deref().unwrap_or("unknown"),
+        forecast.reasons.join("; ")
+    ))
 }

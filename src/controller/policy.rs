@@ -231,7 +231,14 @@ fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>, see
             ctx.metrics.unknown(why.reason.into());
         }
         entry.tracker.look(&observation, &assessment, &valid.limits);
-        entry.history.push(&observation, assessment.score);
+        // Forecasts count looks: those of a release watch, one a second, would make a warm-up of minutes look like hours.
+        let pace = SignedDuration::try_from(valid.interval.mul_f64(0.9)).unwrap_or(SignedDuration::ZERO);
+        if entry.sampled.is_none_or(|at| observation.at.duration_since(at) >= pace) {
+            entry.history.push(&observation, assessment.score);
+            entry.sampled = Some(observation.at);
+        } else {
+            entry.history.push_score(&observation, assessment.score);
+        }
         entry.trend = trend(&entry.history.score);
         entry.forecast = valid.limits.prediction.then(|| ctx.forecaster.forecast(&entry.history, &component.ceilings));
         let wait = entry.tracker.next_look(&valid.limits, valid.interval);

@@ -62,6 +62,9 @@ pub fn check_rows(
     });
     if let Some(forecast) = measured {
         output["failure_probability"] = json!(forecast.probability());
+        output["failure_probability_1h"] = json!(forecast.within[0]);
+        output["failure_probability_6h"] = json!(forecast.within[1]);
+        output["leak"] = json!(forecast.leak);
         output["time_to_failure"] = json!(forecast.band().map(|band| band.to_string()));
         output["reasons"] = json!(forecast.reasons);
     }

@@ -111,7 +111,7 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
         entry.shown.message = look.assessment.message();
     }
     status.message.clone_from(&entry.shown.message);
-    show_forecast(&mut entry.shown, entry.forecast.as_ref());
+    show_forecast(&mut entry.shown, entry.forecast.as_ref(), look.observation.at);
     status.forecast.clone_from(&entry.shown.forecast);
     status.refusal = entry.refusal.as_ref().map(|refusal| RefusalStatus {
         reason: refusal.guard.to_string(),
@@ -121,25 +121,37 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     status
 }
 
-impl From<&Forecast> for ForecastStatus {
-    fn from(forecast: &Forecast) -> Self {
+impl ForecastStatus {
+    /// The forecast that rests on a look at `at`.
+    pub fn new(forecast: &Forecast, at: Timestamp) -> Self {
+        let moment = |seconds: f64| {
+            let away = jiff::SignedDuration::try_from_secs_f64(seconds.round()).ok()?;
+            at.checked_add(away).ok()?.round(jiff::Unit::Second).ok()
+        };
+        let time = forecast.time_to_failure;
         Self {
             probability: (forecast.probability() * 100.0).round() / 100.0,
             level: forecast.level().to_string(),
             time_to_failure: forecast.band().map(|band| band.to_string()),
+            predicted_failure_time: time.and_then(|time| moment(time.seconds)),
+            not_before: time.and_then(|time| moment(time.earliest)),
+            not_after: time.and_then(|time| moment(time.latest)),
+            leak: forecast.leak,
             reasons: forecast.reasons.clone(),
             confidence: forecast.confidence.to_string(),
         }
     }
 }
 
-/// A forecast is shown anew when its probability, band or confidence changes, not when a figure in its reasons does.
-fn show_forecast(shown: &mut Shown, forecast: Option<&Forecast>) {
-    let next = forecast.map(ForecastStatus::from);
+/// A forecast is shown anew when its level, band, verdict or confidence changes, not when a figure in it does: a risk
+/// that falls with the age of a process would else be a write at every look.
+fn show_forecast(shown: &mut Shown, forecast: Option<&Forecast>, at: Timestamp) {
+    let next = forecast.map(|forecast| ForecastStatus::new(forecast, at));
     let same = match (&shown.forecast, &next) {
         (Some(old), Some(new)) => {
-            old.probability == new.probability
+            old.level == new.level
                 && old.time_to_failure == new.time_to_failure
+                && old.leak == new.leak
                 && old.confidence == new.confidence
         }
         (None, None) => true,
@@ -270,7 +282,8 @@ fn summary(policy: &ValidPolicy, components: &[ComponentStatus], open: &[&Remedi
         .iter()
         .filter_map(|component| component.forecast.as_ref().map(|forecast| (forecast.probability, &component.name)))
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(probability, _)| *probability > 0.0)
+        // What nothing announces is no risk that is worth a word.
+        .filter(|(probability, _)| *probability > 0.1)
         .map_or_else(|| "-".to_owned(), |(probability, name)| format!("{:.0}% {name}", probability * 100.0));
     let doing = if policy.suspend {
         "Suspended".to_owned()

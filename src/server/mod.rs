@@ -89,6 +89,9 @@ fn live(server: &Server) -> String {
     let mut probability = String::from(
         "# HELP panacea_component_failure_probability_ratio Forecast failure probability of a component, 0 to 1.\n# TYPE panacea_component_failure_probability_ratio gauge\n",
     );
+    let mut time = String::from(
+        "# HELP panacea_component_time_to_failure_seconds Foreseen time to the failure of a component.\n# TYPE panacea_component_time_to_failure_seconds gauge\n",
+    );
     for ((namespace, policy), memory) in server.context.memory.all() {
         for (component, entry) in &lock(&memory).components {
             // Names are checked by Kubernetes: no character needs escaping.
@@ -104,12 +107,17 @@ fn live(server: &Server) -> String {
                     "panacea_component_failure_probability_ratio{{{labels}}} {}",
                     forecast.probability()
                 );
+                if let Some(foreseen) = forecast.time_to_failure {
+                    let _ =
+                        writeln!(time, "panacea_component_time_to_failure_seconds{{{labels}}} {:.0}", foreseen.seconds);
+                }
             }
         }
     }
     text.push_str(&status);
     text.push_str(&score);
     text.push_str(&probability);
+    text.push_str(&time);
     let ledger = &server.context.ledger;
     let available = u8::from(*ledger.health().borrow() == LedgerHealth::Available);
     let stats = ledger.stats();

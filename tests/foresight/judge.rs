@@ -179,7 +179,8 @@ fn lead(component: &Component, leads: &mut Vec<f64>) {
     let Some(leak) = component.of("memory_leak").next() else { return };
     let Some(death) = component.death_after(leak.start) else { return };
     if death - leak.start >= 4.0 * 3600.0 {
-        let alarm = component.said.iter().find(|said| said.t >= leak.start && said.t < death && (said.alarm || said.leak));
+        let alarm =
+            component.said.iter().find(|said| said.t >= leak.start && said.t < death && (said.alarm || said.leak));
         leads.push(alarm.map_or(0.0, |said| (death - said.t) / 3600.0));
     }
 }
@@ -208,7 +209,8 @@ fn bands(component: &Component, bands: &mut [Share; 4]) {
 /// A fault is seen when an alarm stands while it lasts, or within two minutes after it.
 fn faults(component: &Component, kind: &str, recall: &mut Share) {
     for fault in component.of(kind).filter(|label| !label.detail.contains("unobservable")) {
-        let seen = component.said.iter().any(|said| said.alarm && said.t >= fault.start - 60.0 && said.t <= fault.end + 120.0);
+        let seen =
+            component.said.iter().any(|said| said.alarm && said.t >= fault.start - 60.0 && said.t <= fault.end + 120.0);
         recall.count(seen, &format!("{}@{}", component.name, fault.start));
     }
 }

@@ -93,7 +93,6 @@ fn a_bad_file_is_named_with_its_line_and_the_fix_and_the_others_are_done() {
     refuses("a.csv", b"cpu_usage,memory_usage\n1,2\n", &["a.csv:1", "no time column", "cpu_usage, memory_usage"]);
     refuses("a.csv", b"t,cpu_usage\n0,1\n60,much\n", &["a.csv:3", "cpu_usage is \"much\"", "write a number"]);
     refuses("a.csv", b"t,cpu_usage\n0,1\n60,1\n30,1\n", &["a.csv:4", "goes back from 60 to 30", "sort the rows by t"]);
-    refuses("a.csv", b"t,cpu_usage\n0,1\n60,1\n60,1\n", &["a.csv:4", "60 a second time", "keep one"]);
     refuses("a.csv", b"", &["is empty", "must name the columns"]);
     refuses("a.csv", b"t,cpu_usage\n", &["no row"]);
     refuses("a.csv", b"t\n0\n", &["a.csv:1", "nothing was measured"]);

@@ -155,13 +155,9 @@ impl Rows for CsvRows {
             }
         }
         let Some(moment) = moment else { return Err(bad("has no time".to_owned())) };
-        if let Some(before) = before.filter(|before| moment.t <= *before) {
+        if let Some(before) = before.filter(|before| moment.t < *before) {
             let (name, t) = (&header[*time], moment.t);
-            return Err(bad(if t < before {
-                format!("{name} goes back from {before} to {t}; sort the rows by {name}")
-            } else {
-                format!("{name} is {t} a second time; keep one of the rows")
-            }));
+            return Err(bad(format!("{name} goes back from {before} to {t}; sort the rows by {name}")));
         }
         *before = Some(moment.t);
         Ok(Some(moment))

@@ -181,7 +181,7 @@ fn lanes(picture: &Picture<'_>) -> Vec<Lane> {
         known,
         said("leak", LEAK, &summary.leaks),
         said("alarm", ALARM, &summary.alarms),
-        said("would act", ACT, &summary.acts),
+        said("imminent", ACT, &summary.acts),
     ];
     all.into_iter().filter(|lane| !lane.spans.is_empty()).collect()
 }

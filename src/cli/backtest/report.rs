@@ -129,12 +129,12 @@ fn sentence(summary: &Summary) -> String {
     let acts = summary
         .acts
         .first()
-        .map_or_else(|| "would not have acted".into(), |at| format!("would have acted at {}", show(at)));
+        .map_or_else(|| "never imminent".into(), |at| format!("imminent from {}", show(at)));
     let leak = summary.leaks.first().map_or_else(|| "no leak".into(), |at| format!("leak seen at {}", show(at)));
     format!("{} rows over {}. {alarms}; {acts}; {leak}.", summary.rows, length(last - first))
 }
 
-/// The most important first: where it would have acted, then alarms, then leaks.
+/// The most important first: what was imminent, then alarms, then leaks.
 fn order(summaries: &[Summary]) -> Vec<usize> {
     let class = |summary: &Summary| match summary {
         summary if summary.acts.count > 0 => 0,
@@ -178,7 +178,7 @@ pub(super) fn write(
         "Component",
         "Alarms",
         "First alarm",
-        "Would act",
+        "Imminent",
         "Leak seen",
         "Peak",
         "At the end",
@@ -206,7 +206,7 @@ fn legend(page: &mut impl Write) -> io::Result<()> {
         (chart::LINE, "measured values; in the lowest panel the probability of a failure within 24 hours"),
         (chart::SOON, "probability within the next hour; dashed: the limit of a metric"),
         (chart::ALARM, "alarm: level high or critical (over 30% within 24 hours); a triangle marks where it began"),
-        (chart::ACT, "would act: 50% or more within the next hour, what a policy acts on by default; a dot marks it"),
+        (chart::ACT, "imminent: 50% or more within the next hour, a policy's own horizon and minProbability by default; a dot marks it"),
         (chart::LEAK, "memory is said to rise for good"),
         (
             chart::FIRST,

@@ -25,7 +25,7 @@ const MAX_EPISODES: usize = 200;
 pub(super) struct Settings {
     pub thresholds: BTreeMap<String, Threshold>,
     pub ceilings: Ceilings,
-    /// A failure that is this likely within this time is a reason to act: the defaults of a policy's `prediction`.
+    /// A failure that is this likely within this time is imminent: the defaults of a policy's `prediction`.
     horizon: Duration,
     min_probability: f64,
 }

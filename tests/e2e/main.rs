@@ -9,6 +9,7 @@ mod approval;
 mod check;
 mod crash_safety;
 mod crds;
+mod foresight;
 mod gitops;
 mod guards;
 mod healing;

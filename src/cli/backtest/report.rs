@@ -126,10 +126,7 @@ fn sentence(summary: &Summary) -> String {
         (count, Some(at)) => format!("{count} alarms, the first at {}", show(at)),
         _ => "No alarm".to_owned(),
     };
-    let acts = summary
-        .acts
-        .first()
-        .map_or_else(|| "never imminent".into(), |at| format!("imminent from {}", show(at)));
+    let acts = summary.acts.first().map_or_else(|| "never imminent".into(), |at| format!("imminent from {}", show(at)));
     let leak = summary.leaks.first().map_or_else(|| "no leak".into(), |at| format!("leak seen at {}", show(at)));
     format!("{} rows over {}. {alarms}; {acts}; {leak}.", summary.rows, length(last - first))
 }
@@ -206,7 +203,10 @@ fn legend(page: &mut impl Write) -> io::Result<()> {
         (chart::LINE, "measured values; in the lowest panel the probability of a failure within 24 hours"),
         (chart::SOON, "probability within the next hour; dashed: the limit of a metric"),
         (chart::ALARM, "alarm: level high or critical (over 30% within 24 hours); a triangle marks where it began"),
-        (chart::ACT, "imminent: 50% or more within the next hour, a policy's own horizon and minProbability by default; a dot marks it"),
+        (
+            chart::ACT,
+            "imminent: 50% or more within the next hour, a policy's own horizon and minProbability by default; a dot marks it",
+        ),
         (chart::LEAK, "memory is said to rise for good"),
         (
             chart::FIRST,

@@ -220,6 +220,11 @@ fn value_range((low, high): (f64, f64), ceiling: Option<f64>) -> (f64, f64) {
         Some(ceiling) if high >= 0.4 * ceiling => high.max(ceiling),
         _ => high,
     };
+    // A line that never moves needs some room all the same.
+    if top <= low {
+        let room = if top == 0.0 { 1.0 } else { top.abs() / 10.0 };
+        return (if low == 0.0 { 0.0 } else { low - room }, top + room);
+    }
     // From zero, if the picture is not mostly empty then.
     let bottom = if low >= 0.0 && low < 0.6 * top { 0.0 } else { low };
     let room = (top - bottom).max(top.abs() * 1e-3).max(1e-9) * 0.06;

@@ -140,16 +140,13 @@ async fn narrate(test: &Test, released: Timestamp) {
         if event.reason.as_deref() == Some("Unhealthy")
             && let Some(forecast) = test.component("shop", "checkout").await.and_then(|status| status.forecast)
         {
-            let reasons = if forecast.reasons.is_empty() {
-                "no rising trend in the history".to_owned()
+            let words = if forecast.reasons.is_empty() {
+                format!("nothing announced it ({})", forecast.confidence)
             } else {
-                forecast.reasons.join("; ")
+                let reasons = forecast.reasons.join("; ");
+                format!("{:.0}% ({}): {reasons}", forecast.probability * 100.0, forecast.confidence)
             };
-            say(
-                &format!("+{seconds:.1} s"),
-                "forecast",
-                &format!("{:.0}% ({}): {reasons}", forecast.probability * 100.0, forecast.confidence),
-            );
+            say(&format!("+{seconds:.1} s"), "forecast", &words);
         }
     }
 }

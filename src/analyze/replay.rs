@@ -51,8 +51,4 @@ impl<F: Forecaster> Replay<F> {
             forecast: self.forecaster.forecast(&self.history, &self.ceilings),
         }
     }
-
-    pub fn history(&self) -> &History {
-        &self.history
-    }
 }

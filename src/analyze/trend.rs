@@ -1,6 +1,6 @@
 //! Where the score is going.
 
-use super::window::Window;
+use super::{stats::mean, window::Window};
 use crate::api::Trend;
 
 /// Looks that are compared: the later half of them against the earlier half.
@@ -25,10 +25,6 @@ pub fn trend(score: &Window) -> Option<Trend> {
     } else {
         Trend::Stable
     })
-}
-
-pub(super) fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
 #[cfg(test)]

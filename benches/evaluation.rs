@@ -14,9 +14,10 @@ use panacea::{
         assess::assess,
         forecast::{Forecaster as _, Foresight},
         observation::{Measured, Observation, Reading, ReleaseId, TargetState, Workload},
+        outlook::Outlook,
         tracker::Tracker,
         trend::trend,
-        window::History,
+        window::{History, Window},
     },
     api::{HealingPolicy, ValidPolicy, default_thresholds},
     plan::{self, Situation},
@@ -24,18 +25,28 @@ use panacea::{
 };
 use serde_json::json;
 
-fn policy() -> ValidPolicy {
+const WELL_KNOWN: [&str; 4] = ["cpu_usage", "memory_usage", "error_rate", "latency_ms"];
+/// All of them run out: the costliest to look at.
+const RUNNING_OUT: [&str; 4] = ["memory_usage", "connections", "disk_gb", "quota"];
+
+fn policy(metrics: &[&str]) -> ValidPolicy {
+    let queries: Vec<_> =
+        metrics.iter().map(|name| json!({"name": name, "prometheus": {"query": "q"}, "limit": 1e6})).collect();
+    let thresholds: BTreeMap<_, _> =
+        metrics.iter().map(|name| (name, json!({"warning": 9e5, "critical": 9.5e5}))).collect();
     let policy: HealingPolicy = serde_json::from_value(json!({
         "apiVersion": "panacea.dev/v1alpha1", "kind": "HealingPolicy",
         "metadata": {"name": "bench", "namespace": "bench"},
-        "spec": {"components": [{"name": "api", "target": {"deployment": {"name": "api"}}}]},
+        "spec": {"components": [{
+            "name": "api", "target": {"deployment": {"name": "api"}}, "metrics": queries, "thresholds": thresholds,
+        }]},
     }))
     .expect("the policy is well-formed");
     ValidPolicy::new(&policy, &default_thresholds()).expect("the policy is valid")
 }
 
-/// A look at a workload of 10 pods with the four well-known metrics, `second` seconds in.
-fn look(second: i64, error_rate: f64) -> Observation {
+/// A look at a workload of 10 pods, `minute` minutes in, its metrics rising by `slope` a minute.
+fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
     let workload = Workload {
         generation: 1,
         desired: 10,
@@ -52,21 +63,16 @@ fn look(second: i64, error_rate: f64) -> Observation {
         faulty_release_pods: 0,
         unschedulable: 0,
         on_lost_nodes: 0,
+        memory_limit: None,
         gitops_owner: None,
     };
-    let noise = (second * 7919 % 97) as f64 / 97.0;
-    let values = [
-        ("cpu_usage", 40.0 + noise),
-        ("memory_usage", 60.0 + noise),
-        ("error_rate", error_rate),
-        ("latency_ms", 120.0 + noise),
-    ];
-    let metrics =
-        values.map(|(name, value)| (name.to_owned(), Reading { value: Measured::Known(value), of_release: false }));
+    let noise = (minute * 7919 % 97) as f64 / 97.0;
+    let reading = Reading { value: Measured::Known(40.0 + noise + slope * minute as f64), of_release: false };
+    let metrics = metrics.iter().map(|name| ((*name).to_owned(), reading.clone()));
     Observation {
-        at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second),
+        at: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute),
         target: Measured::Known(TargetState::Workload(workload)),
-        metrics: BTreeMap::from(metrics),
+        metrics: metrics.collect(),
     }
 }
 
@@ -75,6 +81,7 @@ fn evaluate(
     policy: &ValidPolicy,
     tracker: &mut Tracker,
     history: &mut History,
+    outlook: &mut Outlook,
     observation: &Observation,
 ) -> plan::Verdict {
     let component = &policy.components[0];
@@ -83,13 +90,17 @@ fn evaluate(
     tracker.look(observation, &assessment, &policy.limits);
     history.push(observation, assessment.score);
     black_box(trend(&history.score));
-    black_box(Foresight.forecast(history, &component.ceilings));
+    let forecast = Foresight.forecast(history, &component.ceilings);
+    outlook.follow(tracker);
+    outlook.look(&forecast, observation, &policy.limits);
     plan::decide(&Situation {
         policy,
         component,
         tracker,
         observation,
         assessment: &assessment,
+        forecast: Some(&forecast),
+        foreseen: outlook.foreseen(),
         unhealthy_components: 1,
         suspected_components: 0,
         history: &[],
@@ -97,36 +108,42 @@ fn evaluate(
     })
 }
 
-fn evaluation(criterion: &mut Criterion) {
-    let policy = policy();
-    let (mut tracker, mut history) = (Tracker::default(), History::default());
-    let mut second = 0;
-    for _ in 0..200 {
-        second += 1;
-        evaluate(&policy, &mut tracker, &mut history, &look(second, 0.001));
-    }
-    // Criterion gives means; the target is a percentile.
+/// Four days of looks, so that every tier is full.
+const FILLED: i64 = 4 * 24 * 60;
+
+/// Criterion gives means; the targets are percentiles.
+fn percentiles(what: &str, mut look: impl FnMut()) {
     let mut nanos: Vec<u128> = (0..20_000)
-        .map(|n| {
-            second += 1;
-            let observation = look(second, if n % 100 < 3 { 0.4 } else { 0.001 });
+        .map(|_| {
             let started = Instant::now();
-            black_box(evaluate(&policy, &mut tracker, &mut history, &observation));
+            look();
             started.elapsed().as_nanos()
         })
         .collect();
     nanos.sort_unstable();
-    println!(
-        "evaluation of one component, 4 metrics, full windows: p50 {:.1} us, p99 {:.1} us",
-        nanos[10_000] as f64 / 1e3,
-        nanos[19_800] as f64 / 1e3
-    );
-    criterion.bench_function("evaluate one component", |bencher| {
-        bencher.iter(|| {
-            second += 1;
-            black_box(evaluate(&policy, &mut tracker, &mut history, &look(second, 0.001)))
-        });
-    });
+    println!("{what}: p50 {:.1} us, p99 {:.1} us", nanos[10_000] as f64 / 1e3, nanos[19_800] as f64 / 1e3);
+}
+
+fn evaluation(criterion: &mut Criterion) {
+    for (what, metrics, slope) in [
+        ("one component, 4 metrics, all well", &WELL_KNOWN[..], 0.0),
+        ("one component, 4 metrics, all running out", &RUNNING_OUT[..], 0.01),
+        ("one component, 1 metric, running out", &RUNNING_OUT[..1], 0.01),
+    ] {
+        let policy = policy(metrics);
+        let (mut tracker, mut history, mut outlook) = (Tracker::default(), History::default(), Outlook::default());
+        (0..FILLED).for_each(|minute| history.push(&look(metrics, minute, slope), Some(100)));
+        let mut minute = FILLED;
+        let mut next = || {
+            minute += 1;
+            let observation = look(metrics, minute, slope);
+            black_box(evaluate(&policy, &mut tracker, &mut history, &mut outlook, &observation));
+        };
+        percentiles(what, &mut next);
+        criterion.bench_function(what, |bencher| bencher.iter(&mut next));
+        let bytes = history.metrics.values().map(Window::bytes).max().unwrap_or_default();
+        println!("{what}: {bytes} bytes of memory a metric at most");
+    }
 }
 
 const KINDS: [Kind; 4] = [Kind::Deployments, Kind::ReplicaSets, Kind::Pods, Kind::Nodes];

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    leak,
+    leak, metric,
     signs::{self, Sign},
     window::{History, Window},
 };
@@ -80,6 +80,36 @@ pub struct Forecast {
     pub confidence: Confidence,
     /// In words that carry figures.
     pub reasons: Vec<String>,
+    /// The metrics that are on their way to their ceilings.
+    pub exhaustions: Vec<Exhaustion>,
+}
+
+/// A metric that is on its way to its ceiling.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exhaustion {
+    pub metric: String,
+    /// The ceiling, in the metric's unit.
+    pub limit: f64,
+    /// At or below this value half of what had grown is given back, and the danger is over.
+    pub relieved_at: f64,
+    pub time: TimeToFailure,
+    /// In words that carry figures.
+    pub reason: String,
+    sign: Sign,
+}
+
+impl Exhaustion {
+    fn new(metric: &str, limit: Option<f64>, sign: &Sign) -> Option<Self> {
+        let (limit, time, rise) = (limit?, sign.time?, sign.rise?);
+        let relieved_at = rise.base + rise.growth / 2.0;
+        let (metric, reason) = (metric.to_owned(), sign.reason.clone());
+        Some(Self { metric, limit, relieved_at, time, reason, sign: sign.clone() })
+    }
+
+    /// Probability that the ceiling is met within `horizon`, 0 to 1.
+    pub fn within(&self, horizon: Duration) -> f64 {
+        self.sign.within(horizon.as_secs_f64())
+    }
 }
 
 /// The horizons of [`Forecast::within`].
@@ -105,6 +135,12 @@ impl Forecast {
         self.time_to_failure.map(|time| Band::of(time.seconds))
     }
 
+    /// What is likeliest to run out within `horizon`, and how likely that is.
+    pub fn exhaustion(&self, horizon: Duration) -> Option<(f64, &Exhaustion)> {
+        let likely = self.exhaustions.iter().map(|exhaustion| (exhaustion.within(horizon), exhaustion));
+        likely.max_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
     /// Of failing within `horizon`: between the three that are known the hazard is taken as constant.
     pub fn within(&self, horizon: Duration) -> f64 {
         let wanted = horizon.as_secs_f64();
@@ -121,7 +157,8 @@ impl Forecast {
     }
 }
 
-/// Where a metric ends: memory at 100% of its limit, a disk at its size. By metric name, in the metric's unit.
+/// Where a metric ends: memory at 100% of its limit, a disk at its size. By metric name, in the metric's unit. Memory
+/// in bytes that is not named ends at the pods' own limit ([`History::memory_limit`]).
 pub type Ceilings = BTreeMap<String, f64>;
 
 /// Looks at a component's history and says what is coming.
@@ -136,11 +173,15 @@ pub struct Foresight;
 
 impl Forecaster for Foresight {
     fn forecast(&self, history: &History, ceilings: &Ceilings) -> Forecast {
-        let signs: Vec<Sign> = history
-            .metrics
-            .iter()
-            .filter_map(|(name, window)| signs::read(name, window, ceilings.get(name).copied()))
-            .collect();
+        let mut exhaustions = Vec::new();
+        let mut signs: Vec<Sign> = Vec::new();
+        for (name, window) in &history.metrics {
+            let of_pods = || history.memory_limit.and_then(|bytes| metric::of_bytes(name, bytes));
+            let ceiling = ceilings.get(name).copied().or_else(of_pods);
+            let Some(sign) = signs::read(name, window, ceiling) else { continue };
+            exhaustions.extend(Exhaustion::new(name, ceiling, &sign));
+            signs.push(sign);
+        }
         let lives = history.metrics.values().filter_map(Window::life);
         let looks = lives.clone().map(|life| life.looks).max().unwrap_or(0);
         let newest = history.metrics.values().filter_map(Window::newest).max().unwrap_or(0);
@@ -168,6 +209,7 @@ impl Forecaster for Foresight {
             leak: signs.iter().any(|sign| sign.leak),
             confidence,
             reasons: reasons.into_iter().map(|(_, reason)| reason).take(MAX_REASONS).collect(),
+            exhaustions,
         }
     }
 }
@@ -186,4 +228,4 @@ fn unforeseen(horizon: f64, age: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::analyze) mod tests;

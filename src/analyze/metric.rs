@@ -30,3 +30,33 @@ pub fn show(metric: &str, value: f64) -> String {
         _ => format!("{}", (value * 1000.0).round() / 1000.0),
     }
 }
+
+/// So many bytes in the unit that the name of a memory metric ends with: `memory_bytes`, `memory_mib`, `memory_heap_mb`,
+/// … None for other names.
+pub fn of_bytes(metric: &str, bytes: u64) -> Option<f64> {
+    let unit = match metric.strip_prefix(MEMORY)?.rsplit('_').next()? {
+        "bytes" => 1.0,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        _ => return None,
+    };
+    Some(bytes as f64 / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_in_the_unit_of_the_name() {
+        let limit = 512 * 1024 * 1024;
+        assert_eq!(of_bytes("memory_mib", limit), Some(512.0));
+        assert_eq!(of_bytes("memory_working_set_bytes", limit), Some(536_870_912.0));
+        assert_eq!(of_bytes("memory_usage", limit), None);
+        assert_eq!(of_bytes("disk_bytes", limit), None);
+    }
+}

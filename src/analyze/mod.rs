@@ -13,6 +13,7 @@
 //! - [`replay`]: a recorded history through all of it
 //! - [`cause`]: why it is bad, as far as the signals tell
 //! - [`tracker`]: looks in a row → confirmed bad, healthy again, last known good
+//! - [`outlook`]: forecasts in a row → a failure is foreseen, the danger is over
 
 pub mod assess;
 pub mod cause;
@@ -20,6 +21,7 @@ pub mod forecast;
 pub mod leak;
 pub mod metric;
 pub mod observation;
+pub mod outlook;
 pub mod replay;
 #[cfg(test)]
 pub(crate) mod scenario;

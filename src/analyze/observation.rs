@@ -100,6 +100,13 @@ pub struct Observation {
     pub metrics: BTreeMap<String, Reading>,
 }
 
+impl Observation {
+    /// What a metric was, if it was measured.
+    pub fn value(&self, metric: &str) -> Option<f64> {
+        self.metrics.get(metric)?.value.known().copied().filter(|value| value.is_finite())
+    }
+}
+
 /// One metric's value, and whether it speaks of the pods of the newest release alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
@@ -155,6 +162,8 @@ pub struct Workload {
     pub unschedulable: u32,
     /// Pods on nodes that are not ready: Kubernetes moves these by itself.
     pub on_lost_nodes: u32,
+    /// Memory that a pod of the newest template may use, in bytes: the sum of its containers' limits, when each has one.
+    pub memory_limit: Option<u64>,
     /// A GitOps controller that would undo our writes, in words ("Flux Kustomization shop/storefront").
     pub gitops_owner: Option<String>,
 }

@@ -9,17 +9,22 @@ use super::{
     assess::{Assessment, assess},
     forecast::{Ceilings, Forecast, Forecaster},
     observation::{HttpState, Measured, Observation, Reading, TargetState},
+    outlook::Outlook,
+    tracker::Tracker,
     trend::trend,
     window::History,
 };
-use crate::api::{Threshold, Trend};
+use crate::api::{Limits, Threshold, Trend};
 
 /// One component's history as far as it was replayed.
 pub struct Replay<F> {
     forecaster: F,
     thresholds: BTreeMap<String, Threshold>,
     ceilings: Ceilings,
+    limits: Limits,
     history: History,
+    tracker: Tracker,
+    outlook: Outlook,
 }
 
 /// What the operator would have said after one look.
@@ -28,11 +33,14 @@ pub struct Said {
     pub assessment: Assessment,
     pub trend: Option<Trend>,
     pub forecast: Forecast,
+    /// A failure is foreseen: what remedies there are would be tried, as far as the guards let them.
+    pub acts: bool,
 }
 
 impl<F: Forecaster> Replay<F> {
-    pub fn new(forecaster: F, thresholds: BTreeMap<String, Threshold>, ceilings: Ceilings) -> Self {
-        Self { forecaster, thresholds, ceilings, history: History::default() }
+    pub fn new(forecaster: F, thresholds: BTreeMap<String, Threshold>, ceilings: Ceilings, limits: Limits) -> Self {
+        let (history, tracker, outlook) = (History::default(), Tracker::default(), Outlook::default());
+        Self { forecaster, thresholds, ceilings, limits, history, tracker, outlook }
     }
 
     /// One look: what was measured at that time. A look less than a second after the last one is judged, and its metrics
@@ -45,10 +53,11 @@ impl<F: Forecaster> Replay<F> {
         let observation = Observation { at, target, metrics };
         let assessment = assess(&observation, &self.thresholds, false);
         self.history.push(&observation, assessment.score);
-        Said {
-            assessment,
-            trend: trend(&self.history.score),
-            forecast: self.forecaster.forecast(&self.history, &self.ceilings),
-        }
+        let forecast = self.forecaster.forecast(&self.history, &self.ceilings);
+        self.tracker.look(&observation, &assessment, &self.limits);
+        self.outlook.follow(&self.tracker);
+        self.outlook.look(&forecast, &observation, &self.limits);
+        let acts = self.outlook.foreseen().is_some() && !assessment.is_bad();
+        Said { assessment, trend: trend(&self.history.score), forecast, acts }
     }
 }

@@ -7,11 +7,13 @@ use serde_json::json;
 
 use super::{
     assess::{Assessment, assess},
-    metric::ERROR_RATE,
+    forecast::{Forecast, tests::exhausting},
+    metric::{ERROR_RATE, MEMORY_USAGE},
     observation::{
         FaultKind, Measured, Observation, PodFault, Reading, ReleaseId, TargetState, UnknownReason, Unmeasured,
         Workload,
     },
+    outlook::Outlook,
     tracker::{Evidence, Tracker},
 };
 use crate::api::{Cause, HealingPolicy, ValidPolicy, default_thresholds};
@@ -43,7 +45,11 @@ pub struct Story {
     pub visible: bool,
     pub metrics: BTreeMap<String, Reading>,
     pub now: f64,
+    /// Probability with which its memory is foreseen to run out in half an hour.
+    pub risk: f64,
     pub last: Option<(Observation, Assessment)>,
+    pub forecast: Forecast,
+    pub outlook: Outlook,
     pub evidence: Option<Evidence>,
 }
 
@@ -70,6 +76,7 @@ impl Story {
             faulty_release_pods: 0,
             unschedulable: 0,
             on_lost_nodes: 0,
+            memory_limit: None,
             gitops_owner: None,
         };
         Self {
@@ -79,7 +86,10 @@ impl Story {
             visible: true,
             metrics: BTreeMap::new(),
             now: 0.0,
+            risk: 0.0,
             last: None,
+            forecast: exhausting(MEMORY_USAGE, 0.0),
+            outlook: Outlook::default(),
             evidence: None,
         }
     }
@@ -169,6 +179,23 @@ impl Story {
         self
     }
 
+    /// Its memory rises: below every threshold still, and with this probability at its limit in half an hour.
+    pub fn leaking(&mut self, risk: f64) -> &mut Self {
+        self.risk = risk;
+        self.memory(70.0)
+    }
+
+    /// It gave its memory back.
+    pub fn relieved(&mut self) -> &mut Self {
+        self.risk = 0.0;
+        self.memory(30.0)
+    }
+
+    fn memory(&mut self, value: f64) -> &mut Self {
+        self.metrics.insert(MEMORY_USAGE.into(), Reading { value: Measured::Known(value), of_release: false });
+        self
+    }
+
     /// One look now.
     pub fn look(&mut self) -> Evidence {
         let target = if self.visible {
@@ -181,6 +208,9 @@ impl Story {
         let thresholds = self.policy.components[0].thresholds.clone();
         let assessment = assess(&observation, &thresholds, self.tracker.release_unproven(newest));
         let evidence = self.tracker.look(&observation, &assessment, &self.policy.limits);
+        self.forecast = exhausting(MEMORY_USAGE, self.risk);
+        self.outlook.follow(&self.tracker);
+        self.outlook.look(&self.forecast, &observation, &self.policy.limits);
         self.last = Some((observation, assessment));
         self.evidence = Some(evidence);
         evidence

@@ -18,6 +18,8 @@ pub struct Sign {
     pub time: Option<TimeToFailure>,
     /// Standard deviation of that time, in seconds.
     uncertainty: f64,
+    /// The rise that it was read from.
+    pub rise: Option<Rise>,
     pub leak: bool,
     pub reason: String,
 }
@@ -57,7 +59,7 @@ const SLOPE_ERROR: f64 = 0.3;
 /// 10% and 90% of the normal distribution.
 const EIGHTY_PERCENT: f64 = 1.2816;
 
-fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>) -> Sign {
+pub(super) fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>) -> Sign {
     let growing = format!(
         "{name} grows {} in {} ({} to {})",
         amount(name, rise.growth),
@@ -65,9 +67,9 @@ fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>) -> Sign {
         metric::show(name, rise.base),
         metric::show(name, rise.level())
     );
+    let of_rise = Sign { rise: Some(*rise), leak: rise.is_leak(), ..now(rise.probability(), String::new()) };
     let Some(ceiling) = ceiling else {
-        let probability = rise.probability();
-        return Sign { probability, time: None, uncertainty: 1.0, leak: rise.is_leak(), reason: growing };
+        return Sign { time: None, uncertainty: 1.0, reason: growing, ..of_rise };
     };
     let seconds = rise.reaches(ENDS_AT * ceiling);
     let of_level = (ENDS_AT_SPREAD * ceiling).hypot(rise.noise) / rise.slope();
@@ -84,7 +86,7 @@ fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>) -> Sign {
         span(time.earliest),
         span(time.latest)
     );
-    Sign { probability: rise.probability(), time: Some(time), uncertainty, leak: rise.is_leak(), reason }
+    Sign { time: Some(time), uncertainty, reason, ..of_rise }
 }
 
 /// CPU: this share of its ceiling, for all looks of this many seconds, is saturation if it is not usual.
@@ -150,7 +152,7 @@ fn drift(window: &Window) -> Option<Sign> {
 }
 
 fn now(probability: f64, reason: String) -> Sign {
-    Sign { probability, time: None, uncertainty: 1.0, leak: false, reason }
+    Sign { probability, time: None, uncertainty: 1.0, rise: None, leak: false, reason }
 }
 
 fn amount(name: &str, value: f64) -> String {

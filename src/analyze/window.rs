@@ -27,6 +27,9 @@ const SETTLED: u32 = 20;
 /// A value below this share of the lowest one of a settled life is a restart: collectors come back to their lowest
 /// level, new processes begin below it.
 const RESTART: f32 = 0.75;
+/// When all its pods were replaced, a value below the middle between the lowest and the last one is a restart, if it
+/// comes within so many looks. A metric that stays where it was (a disk) is not of the process.
+const AFTER_REPLACEMENT: u8 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
@@ -52,6 +55,21 @@ pub struct Life {
     pub fell: f32,
     /// The value before the restart that began it; not finite: none.
     pub died_at: f32,
+}
+
+impl Life {
+    fn beginning(second: i64, value: f32) -> Self {
+        Self {
+            since: second,
+            settled: second,
+            looks: 1,
+            ended: 0,
+            low: f32::INFINITY,
+            high: value,
+            fell: 0.0,
+            died_at: f32::NAN,
+        }
+    }
 }
 
 /// Value and seconds since the point before, in 6 bytes.
@@ -182,11 +200,13 @@ pub struct Window {
     five: Tier,
     thirty: Tier,
     life: Option<Life>,
+    /// Looks left in which the values of replaced pods are expected.
+    replaced: u8,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { raw: VecDeque::new(), newest: i64::MIN, five: Tier::EMPTY, thirty: Tier::EMPTY, life: None }
+        Self { raw: VecDeque::new(), newest: i64::MIN, five: Tier::EMPTY, thirty: Tier::EMPTY, life: None, replaced: 0 }
     }
 }
 
@@ -216,21 +236,36 @@ impl Window {
         self.thirty.push(second, THIRTY, value);
     }
 
+    /// Puts what was measured elsewhere, oldest first, in the place of what it knows of that time. What came before and
+    /// after stays as far as the raw tier holds it.
+    pub fn fill(&mut self, points: &[(Timestamp, f64)]) {
+        let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return };
+        let mut filled = Self { replaced: self.replaced, ..Self::default() };
+        let own: Vec<Point> = self.points().collect();
+        own.iter().filter(|point| point.at < *first).for_each(|point| filled.push(point.at, point.value));
+        points.iter().for_each(|(at, value)| filled.push(*at, *value));
+        own.iter().filter(|point| point.at > *last).for_each(|point| filled.push(point.at, point.value));
+        *self = filled;
+    }
+
+    /// All pods that it was measured of were replaced by new ones.
+    pub fn replaced(&mut self) {
+        self.replaced = AFTER_REPLACEMENT;
+    }
+
     fn live(&mut self, second: i64, value: f32) {
         let before = self.raw.back().map_or(f32::NAN, |raw| raw.value());
+        let replaced = self.replaced > 0;
+        self.replaced = self.replaced.saturating_sub(1);
         match &mut self.life {
-            Some(life) if life.looks >= 2 * SETTLING && value < RESTART * life.low && value < RESTART * before => {
+            Some(life)
+                if life.looks >= 2 * SETTLING
+                    && ((value < RESTART * life.low && value < RESTART * before)
+                        || (replaced && value < f32::midpoint(life.low, before))) =>
+            {
                 let ended = life.ended.saturating_add(1);
-                *life = Life {
-                    since: second,
-                    settled: second,
-                    looks: 1,
-                    ended,
-                    low: f32::INFINITY,
-                    high: value,
-                    fell: 0.0,
-                    died_at: before,
-                };
+                *life = Life { ended, died_at: before, ..Life::beginning(second, value) };
+                self.replaced = 0;
             }
             Some(life) => {
                 life.looks = life.looks.saturating_add(1);
@@ -244,18 +279,7 @@ impl Window {
                     life.high = life.high.max(value.min(before));
                 }
             }
-            None => {
-                self.life = Some(Life {
-                    since: second,
-                    settled: second,
-                    looks: 1,
-                    ended: 0,
-                    low: f32::INFINITY,
-                    high: value,
-                    fell: 0.0,
-                    died_at: f32::NAN,
-                });
-            }
+            None => self.life = Some(Life::beginning(second, value)),
         }
     }
 
@@ -337,17 +361,34 @@ impl Window {
 pub struct History {
     pub score: Window,
     pub metrics: BTreeMap<String, Window>,
+    /// The pods' memory limit when it was last seen, in bytes: where a memory metric ends that declares no limit.
+    pub memory_limit: Option<u64>,
 }
 
 impl History {
     /// Adds what was measured; what was not leaves a gap.
     pub fn push(&mut self, observation: &Observation, score: Option<u8>) {
         self.push_score(observation, score);
+        if let Some(workload) = observation.target.known().and_then(|target| target.workload()) {
+            self.memory_limit = workload.memory_limit;
+        }
         for (name, reading) in &observation.metrics {
             if let Measured::Known(value) = reading.value {
                 self.push_metric(name, observation.at, value);
             }
         }
+    }
+
+    /// Puts one metric's past in, as [`Window::fill`] does.
+    pub fn fill(&mut self, name: &str, points: &[(Timestamp, f64)]) {
+        if self.metrics.contains_key(name) || self.metrics.len() < MAX_METRICS {
+            self.metrics.entry(name.to_owned()).or_default().fill(points);
+        }
+    }
+
+    /// All pods of the component were replaced by new ones.
+    pub fn replaced(&mut self) {
+        self.metrics.values_mut().for_each(Window::replaced);
     }
 
     /// Adds the score alone, as when looks come faster than the metrics are meant to be remembered.
@@ -370,6 +411,44 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_past_is_put_where_it_belongs() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut window = Window::default();
+        for (second, value) in [(10, 1.0), (40, 4.0), (100, 10.0)] {
+            window.push(at(second), value);
+        }
+        window.fill(&[(at(20), 2.0), (at(30), 3.0), (at(50), 5.0)]);
+        assert_eq!(window.last(9), [1.0, 2.0, 3.0, 5.0, 10.0], "what was measured there stands");
+        window.fill(&[]);
+        assert_eq!(window.len(), 5);
+        let fourteen_hours: Vec<_> = (0..840).map(|minute| (at(1000 + minute * 60), minute as f64)).collect();
+        window.fill(&fourteen_hours);
+        assert_eq!((window.len(), window.newest()), (CAPACITY, Some(1000 + 839 * 60)));
+        assert!(window.five_minutes().count() >= 99 && window.life().unwrap().since < 1000 + 60 * 60);
+    }
+
+    /// A process that begins where the one before it began: no value tells, but all its pods are new.
+    #[test]
+    fn new_pods_are_a_new_life_when_the_metric_is_theirs() {
+        let life = |after: f64| {
+            let mut window = Window::default();
+            let mut second = 0;
+            let mut push = |window: &mut Window, value: f64| {
+                second += 60;
+                window.push(Timestamp::from_second(second).unwrap(), value);
+            };
+            (0..50).for_each(|look| push(&mut window, 50.0 + f64::from(look)));
+            window.replaced();
+            push(&mut window, 98.0);
+            push(&mut window, after);
+            let life = window.life().unwrap();
+            (life.ended, life.looks)
+        };
+        assert_eq!(life(51.0), (1, 1), "given back");
+        assert_eq!(life(97.0), (0, 52), "a disk");
+    }
 
     #[test]
     fn keeps_the_newest_hundred_in_order() {

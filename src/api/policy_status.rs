@@ -71,6 +71,9 @@ pub struct ComponentStatus {
     /// The incident that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub episode: Option<Episode>,
+    /// A failure that is foreseen within prediction.horizon: remedies for Exhaustion are tried before it comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreseen: Option<Foreseen>,
 }
 
 /// How a component is.
@@ -196,4 +199,34 @@ pub struct Episode {
     pub started_at: Timestamp,
     /// What it looked like when it was confirmed.
     pub cause: Cause,
+}
+
+/// A metric that will meet its limit within prediction.horizon, with at least prediction.minProbability.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Foreseen {
+    /// Names the incident in the names of its Remediations.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    /// When it was foreseen.
+    pub at: Timestamp,
+    #[schemars(length(max = 63))]
+    pub metric: String,
+    /// What it was then, in its own unit.
+    pub value: f64,
+    /// What it will meet.
+    pub limit: f64,
+    /// At or below this value half of what had grown is given back: the danger is over.
+    pub relieved_at: f64,
+    /// That it meets its limit within prediction.horizon, 0 to 1.
+    pub probability: f64,
+    /// When it is expected to meet it.
+    pub failure_at: Timestamp,
+    /// With 80% probability, not before.
+    pub not_before: Timestamp,
+    /// With 80% probability, not after.
+    pub not_after: Timestamp,
+    /// Why, in words.
+    #[schemars(length(max = 512))]
+    pub reason: String,
 }

@@ -3,7 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActionKind, Cause};
+use super::{ActionKind, Cause, Foreseen};
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
 ///
@@ -38,12 +38,19 @@ use super::{ActionKind, Cause};
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policy", priority = 1),
+    printcolumn(
+        name = "Foreseen",
+        type_ = "string",
+        json_path = ".spec.foreseen.failureAt",
+        priority = 1,
+        description = "When the failure was expected that it was done ahead of"
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
@@ -81,6 +88,9 @@ pub struct RemediationSpec {
     /// The template to go back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<TemplateRef>,
+    /// What was foreseen when it was decided, before anything was wrong. Left out: the component was unhealthy already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreseen: Option<Foreseen>,
     /// A person's decision: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}'
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,

@@ -10,8 +10,8 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, HealingPolicy, HttpTarget, IntOrPercent, Mode, OnTimeout, RemedyApproval, Span,
-    Target, Threshold,
+    ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, HttpTarget, IntOrPercent, Mode, OnTimeout,
+    RemedyApproval, Span, Target, Threshold,
 };
 
 /// One mistake in a spec.
@@ -107,7 +107,7 @@ pub struct HttpCheck {
     pub json: Option<(serde_json_path::JsonPath, String)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricQuery {
     pub name: String,
     pub query: String,
@@ -140,6 +140,13 @@ pub fn default_thresholds() -> BTreeMap<String, Threshold> {
     .into()
 }
 
+impl Default for Limits {
+    /// Those of a policy that names none.
+    fn default() -> Self {
+        Checker { at: String::new(), component: None, found: Vec::new() }.limits(&HealingPolicySpec::default())
+    }
+}
+
 impl ValidPolicy {
     /// Parses the policy. `defaults` are the operator-wide thresholds of the well-known metrics.
     ///
@@ -148,88 +155,8 @@ impl ValidPolicy {
     pub fn new(policy: &HealingPolicy, defaults: &BTreeMap<String, Threshold>) -> Result<Self, Vec<Invalid>> {
         let spec = &policy.spec;
         let mut check = Checker { at: "spec".into(), component: None, found: Vec::new() };
-        let duration = |check: &mut Checker, field: &str, span: &Span, min_ms: i64, max_ms: i64| {
-            check.duration(field, span, min_ms, max_ms)
-        };
-        let interval = unsigned(duration(&mut check, "interval", &spec.interval, SECOND, HOUR));
-        let safety = &spec.safety;
-        let limits = Limits {
-            unhealthy_after: check.range("detection.unhealthyAfter", spec.detection.unhealthy_after, 1, 20),
-            healthy_after: check.range("detection.healthyAfter", spec.detection.healthy_after, 1, 20),
-            confirm_after: unsigned(duration(
-                &mut check,
-                "detection.confirmAfter",
-                &spec.detection.confirm_after,
-                100,
-                10 * MINUTE,
-            )),
-            release_watch_every: unsigned(duration(
-                &mut check,
-                "releaseWatch.every",
-                &spec.release_watch.every,
-                SECOND,
-                MINUTE,
-            )),
-            release_watch_for: duration(&mut check, "releaseWatch.for", &spec.release_watch.length, 10 * SECOND, HOUR),
-            prediction: spec.prediction.enabled,
-            prediction_horizon: duration(
-                &mut check,
-                "prediction.horizon",
-                &spec.prediction.horizon,
-                10 * MINUTE,
-                24 * HOUR,
-            ),
-            min_probability: spec.prediction.min_probability,
-            max_unhealthy: check.max_unhealthy(&safety.max_unhealthy, spec.components.len()),
-            max_concurrent: check.range("safety.maxConcurrent", safety.max_concurrent, 1, 50) as usize,
-            budget_actions: check.range("safety.budget.actions", safety.budget.actions, 1, 1000) as usize,
-            budget_window: duration(&mut check, "safety.budget.window", &safety.budget.window, MINUTE, 24 * HOUR),
-            cooldown: duration(&mut check, "safety.cooldown", &safety.cooldown, 0, 24 * HOUR),
-            breaker_threshold: check.range(
-                "safety.circuitBreaker.failureThreshold",
-                safety.circuit_breaker.failure_threshold,
-                1,
-                100,
-            ) as usize,
-            breaker_recovery: duration(
-                &mut check,
-                "safety.circuitBreaker.recoveryTimeout",
-                &safety.circuit_breaker.recovery_timeout,
-                SECOND,
-                24 * HOUR,
-            ),
-            approval_timeout: duration(&mut check, "approval.timeout", &spec.approval.timeout, SECOND, 168 * HOUR),
-            on_timeout: spec.approval.on_timeout,
-            stabilization: duration(
-                &mut check,
-                "verification.stabilization",
-                &spec.verification.stabilization,
-                0,
-                HOUR,
-            ),
-            verification_timeout: duration(
-                &mut check,
-                "verification.timeout",
-                &spec.verification.timeout,
-                2 * SECOND,
-                6 * HOUR,
-            ),
-        };
-        if limits.verification_timeout <= limits.stabilization {
-            check.bad(
-                "verification.timeout",
-                format!(
-                    "{} must be longer than verification.stabilization, {}",
-                    spec.verification.timeout, spec.verification.stabilization
-                ),
-            );
-        }
-        if !(0.0..=1.0).contains(&spec.prediction.min_probability) {
-            check.bad(
-                "prediction.minProbability",
-                format!("{} is not a probability; write a number from 0.05 to 1", spec.prediction.min_probability),
-            );
-        }
+        let interval = unsigned(check.duration("interval", &spec.interval, SECOND, HOUR));
+        let limits = check.limits(spec);
         if spec.components.is_empty() {
             check.bad("components", "is empty; name at least one component".to_owned());
         }
@@ -323,6 +250,72 @@ impl Checker {
             self.bad("safety.maxUnhealthy", why);
             0
         })
+    }
+
+    fn limits(&mut self, spec: &HealingPolicySpec) -> Limits {
+        let safety = &spec.safety;
+        let limits = Limits {
+            unhealthy_after: self.range("detection.unhealthyAfter", spec.detection.unhealthy_after, 1, 20),
+            healthy_after: self.range("detection.healthyAfter", spec.detection.healthy_after, 1, 20),
+            confirm_after: unsigned(self.duration(
+                "detection.confirmAfter",
+                &spec.detection.confirm_after,
+                100,
+                10 * MINUTE,
+            )),
+            release_watch_every: unsigned(self.duration(
+                "releaseWatch.every",
+                &spec.release_watch.every,
+                SECOND,
+                MINUTE,
+            )),
+            release_watch_for: self.duration("releaseWatch.for", &spec.release_watch.length, 10 * SECOND, HOUR),
+            prediction: spec.prediction.enabled,
+            prediction_horizon: self.duration("prediction.horizon", &spec.prediction.horizon, 10 * MINUTE, 24 * HOUR),
+            min_probability: spec.prediction.min_probability,
+            max_unhealthy: self.max_unhealthy(&safety.max_unhealthy, spec.components.len()),
+            max_concurrent: self.range("safety.maxConcurrent", safety.max_concurrent, 1, 50) as usize,
+            budget_actions: self.range("safety.budget.actions", safety.budget.actions, 1, 1000) as usize,
+            budget_window: self.duration("safety.budget.window", &safety.budget.window, MINUTE, 24 * HOUR),
+            cooldown: self.duration("safety.cooldown", &safety.cooldown, 0, 24 * HOUR),
+            breaker_threshold: self.range(
+                "safety.circuitBreaker.failureThreshold",
+                safety.circuit_breaker.failure_threshold,
+                1,
+                100,
+            ) as usize,
+            breaker_recovery: self.duration(
+                "safety.circuitBreaker.recoveryTimeout",
+                &safety.circuit_breaker.recovery_timeout,
+                SECOND,
+                24 * HOUR,
+            ),
+            approval_timeout: self.duration("approval.timeout", &spec.approval.timeout, SECOND, 168 * HOUR),
+            on_timeout: spec.approval.on_timeout,
+            stabilization: self.duration("verification.stabilization", &spec.verification.stabilization, 0, HOUR),
+            verification_timeout: self.duration(
+                "verification.timeout",
+                &spec.verification.timeout,
+                2 * SECOND,
+                6 * HOUR,
+            ),
+        };
+        if limits.verification_timeout <= limits.stabilization {
+            self.bad(
+                "verification.timeout",
+                format!(
+                    "{} must be longer than verification.stabilization, {}",
+                    spec.verification.timeout, spec.verification.stabilization
+                ),
+            );
+        }
+        if !(0.0..=1.0).contains(&spec.prediction.min_probability) {
+            self.bad(
+                "prediction.minProbability",
+                format!("{} is not a probability; write a number from 0.05 to 1", spec.prediction.min_probability),
+            );
+        }
+        limits
     }
 
     fn component(&mut self, component: &Component, defaults: &BTreeMap<String, Threshold>) -> Option<ValidComponent> {

@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use url::Url;
 
 use super::config::ThresholdArgs;
-use crate::api::default_ceilings;
+use crate::api::{Limits, default_ceilings};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
@@ -93,7 +93,7 @@ pub(super) async fn backtest(args: BacktestArgs) -> anyhow::Result<ExitCode> {
     let mut ceilings = default_ceilings();
     ceilings.extend(limits(&args.limits)?);
     let thresholds = args.thresholds.thresholds()?;
-    let settings = walk::Settings::new(thresholds, ceilings)?;
+    let settings = walk::Settings { thresholds, ceilings, limits: Limits::default() };
     // Opened first: a place that cannot be written to is told now and not at the end.
     let mut jsonl = match &args.jsonl {
         None => None,

@@ -15,8 +15,9 @@ use super::config::{MeasureArgs, connect};
 use crate::{
     analyze::{
         assess::{Assessment, assess},
-        forecast::{Forecaster as _, Foresight},
+        forecast::{Forecast, Forecaster as _, Foresight},
         observation::{Observation, UnknownReason},
+        outlook::Outlook,
         tracker::Tracker,
         trend::trend,
         window::History,
@@ -155,8 +156,17 @@ async fn look(
     let watching = tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), shutdown.clone()));
     let platforms = Platforms::new(client.clone(), index, prometheus_url);
     let deadline = tokio::time::Instant::now() + LIST_LIMIT;
-    let looks = valid.components.iter().map(|component| first_look(&platforms, &namespace, component, deadline));
-    let observations: Vec<Observation> = join_all(looks).await;
+    let looks = valid.components.iter().map(async |component| {
+        let observation = first_look(&platforms, &namespace, component, deadline).await;
+        let mut history = History::default();
+        if valid.limits.prediction {
+            for (metric, past) in platforms.past(&namespace, component, valid.interval, observation.at).await {
+                history.fill(&metric, &past.unwrap_or_default());
+            }
+        }
+        (observation, history)
+    });
+    let looks: Vec<(Observation, History)> = join_all(looks).await;
     shutdown.cancel();
     watching.await.context("the watches failed")?;
 
@@ -165,10 +175,10 @@ async fn look(
     // One look stands for as many as the policy asks for: what would be done if this lasted?
     let limits = Limits { unhealthy_after: 1, ..valid.limits.clone() };
     let valid = ValidPolicy { limits, ..valid };
-    let looks = valid.components.iter().zip(observations);
+    let looks = valid.components.iter().zip(looks);
     let judged: Vec<Judged<'_>> = looks
-        .map(|(component, observation)| {
-            Judged::new(&valid, component, observation, known.get(component.name.as_str()).copied())
+        .map(|(component, (observation, history))| {
+            Judged::new(&valid, component, observation, history, known.get(component.name.as_str()).copied())
         })
         .collect();
     let unhealthy = judged.iter().filter(|judged| judged.assessment.is_bad()).count();
@@ -181,6 +191,9 @@ struct Judged<'a> {
     observation: Observation,
     assessment: Assessment,
     tracker: Tracker,
+    history: History,
+    forecast: Option<Forecast>,
+    outlook: Outlook,
 }
 
 impl<'a> Judged<'a> {
@@ -188,13 +201,21 @@ impl<'a> Judged<'a> {
         policy: &ValidPolicy,
         component: &'a ValidComponent,
         observation: Observation,
+        mut history: History,
         learned: Option<&ComponentStatus>,
     ) -> Self {
         let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
         let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
         let assessment = assess(&observation, &component.thresholds, tracker.release_unproven(newest));
         tracker.look(&observation, &assessment, &policy.limits);
-        Self { component, observation, assessment, tracker }
+        history.push(&observation, assessment.score);
+        let forecast = policy.limits.prediction.then(|| Foresight.forecast(&history, &component.ceilings));
+        let mut outlook = learned.map(Outlook::restore).unwrap_or_default();
+        if let Some(forecast) = &forecast {
+            outlook.look(forecast, &observation, &policy.limits);
+        }
+        outlook.follow(&tracker);
+        Self { component, observation, assessment, tracker, history, forecast, outlook }
     }
 }
 
@@ -216,16 +237,15 @@ async fn first_look(
 }
 
 fn finding(policy: &ValidPolicy, judged: &Judged<'_>, unhealthy_components: usize) -> Finding {
-    let Judged { component, observation, assessment, tracker } = judged;
-    let mut history = History::default();
-    history.push(observation, assessment.score);
-    let forecast = policy.limits.prediction.then(|| Foresight.forecast(&history, &component.ceilings));
+    let Judged { component, observation, assessment, tracker, history, forecast, outlook } = judged;
     let situation = Situation {
         policy,
         component,
         tracker,
         observation,
         assessment,
+        forecast: forecast.as_ref(),
+        foreseen: outlook.foreseen(),
         unhealthy_components,
         suspected_components: 0,
         history: &[],

@@ -8,9 +8,13 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::backfill::Backfill;
 use crate::{
-    analyze::{assess::Assessment, forecast::Forecast, observation::Observation, tracker::Tracker, window::History},
-    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidPolicy, ValidTarget},
+    analyze::{
+        assess::Assessment, forecast::Forecast, observation::Observation, outlook::Outlook, tracker::Tracker,
+        window::History,
+    },
+    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, ValidTarget},
     plan::guard::Refusal,
 };
 
@@ -22,7 +26,12 @@ pub struct ComponentMemory {
     pub last: Option<Look>,
     pub trend: Option<Trend>,
     pub forecast: Option<Forecast>,
+    pub outlook: Outlook,
+    /// The pod-template-hash of the last complete rollout.
+    pub process: Option<String>,
     pub refusal: Option<Refusal>,
+    /// Whether the metrics' past is in the history.
+    pub backfill: Backfill,
     /// When the metrics were last taken into the history.
     pub sampled: Option<Timestamp>,
     /// Looked at at the next opportunity, whatever is due.
@@ -52,7 +61,7 @@ pub struct Shown {
 pub enum Foreseen {
     High,
     Critical,
-    /// At least `prediction.minProbability` within `prediction.horizon`.
+    /// At least `prediction.minProbability` within `prediction.horizon`: a reason to act.
     Imminent,
 }
 
@@ -79,11 +88,25 @@ pub struct PolicyMemory {
 }
 
 impl PolicyMemory {
-    /// Forgets components that the policy no longer names.
+    /// Forgets what the new policy does not name any more: components, and metrics that are measured otherwise now.
     pub fn keep_only(&mut self, policy: &ValidPolicy) {
         self.components.retain(|name, _| policy.component(name).is_some());
         for component in &policy.components {
-            self.components.entry(component.name.clone()).or_default();
+            let entry = self.components.entry(component.name.clone()).or_default();
+            let before = self.policy.as_ref().and_then(|before| before.component(&component.name));
+            let Some(before) = before else { continue };
+            // Under the same name it is another thing.
+            if before.target.describe() != component.target.describe() {
+                *entry = ComponentMemory::default();
+            }
+            if before.metrics != component.metrics {
+                entry.history.metrics.retain(|name, _| {
+                    let query =
+                        |component: &ValidComponent| component.metrics.iter().find(|m| m.name == *name).cloned();
+                    query(before) == query(component)
+                });
+                entry.backfill = Backfill::Due;
+            }
         }
     }
 

@@ -3,17 +3,22 @@
 //! - [`policy`]: observe → analyze → update status → plan → propose → record, one policy at a time
 //! - [`remediation`]: approve → execute → verify → record, one action at a time; the only place that changes
 //!   anything outside
+//! - `backfill`: what the metrics were before the first look
+//! - `look`: a look judged and remembered; `propose`: a proposal stored as a Remediation
 //! - [`status`], [`rows`]: pure: what to show, what to write down
 //! - [`run`]: starts both controllers and their watches, and ends when one of them does
 //! - [`memory`]: what is remembered between looks; [`events`] and [`metrics`]: how it is told
 //! - `unusable`: policies that cannot be worked with; [`kinds`]: whether the CRDs are installed
 
+mod backfill;
 pub mod events;
 pub mod kinds;
+mod look;
 pub mod memory;
 pub mod metrics;
 mod news;
 pub mod policy;
+mod propose;
 pub mod remediation;
 pub mod rows;
 pub mod run;
@@ -135,6 +140,7 @@ pub fn history_of<'a>(remediations: impl IntoIterator<Item = &'a Remediation>) -
                 rung: remediation.spec.rung,
                 action: remediation.spec.action,
                 phase: status.phase,
+                ahead: remediation.spec.foreseen.is_some(),
                 started_at: status.started_at,
                 finished_at: status.finished_at,
             }

@@ -25,7 +25,7 @@ pub fn facts(
     for status in &new.components {
         let before = old.components.iter().find(|component| component.name == status.name).unwrap_or(&nothing);
         let mut news = component_news(before, status);
-        news.extend(standing_news(status, valid, memory, now));
+        news.extend(standing_news(status, memory, now));
         let target = valid.component(&status.name).map(|component| &component.target);
         let secondary = target.and_then(|target| rows::target_reference(&valid.namespace, target));
         facts.extend(news.into_iter().map(|(reason, subject, note)| Fact {
@@ -71,12 +71,7 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
 }
 
 /// What stands, and was not told yet.
-fn standing_news(
-    status: &ComponentStatus,
-    valid: &ValidPolicy,
-    memory: &mut PolicyMemory,
-    now: Timestamp,
-) -> Vec<News> {
+fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Timestamp) -> Vec<News> {
     let PolicyMemory { components, told, .. } = memory;
     let Some(entry) = components.get_mut(&status.name) else { return Vec::new() };
     let name = &status.name;
@@ -88,10 +83,7 @@ fn standing_news(
         news.push((Reason::CouldNotMeasure, String::new(), note));
     }
     entry.shown.blind = blind && (lasting || entry.shown.blind);
-    let horizon = valid.limits.prediction_horizon.unsigned_abs();
-    let soon = entry.forecast.as_ref().map(|forecast| forecast.within(horizon));
-    let imminent = soon.is_some_and(|probability| probability >= valid.limits.min_probability);
-    let note = foreseen(status, imminent, &mut entry.shown.foreseen);
+    let note = foreseen(status, &mut entry.shown.foreseen);
     news.extend(note.map(|note| (Reason::FailureForeseen, String::new(), note)));
     let key = format!("refusal/{name}");
     if let Some(refusal) = &entry.refusal {
@@ -106,12 +98,12 @@ fn standing_news(
     news
 }
 
-/// Tells of a forecast when its level rises to high or critical, and when the failure is probable within
-/// `prediction.horizon`; once until it has fallen to low: what goes to and fro around a border is told once.
-fn foreseen(status: &ComponentStatus, imminent: bool, told: &mut Option<Foreseen>) -> Option<String> {
+/// Tells of a forecast when its level rises to high or critical, and when it becomes a reason to act; once until it has
+/// fallen to low: what goes to and fro around a border is told once.
+fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<String> {
     let forecast = status.forecast.as_ref()?;
     let now = match forecast.level.as_str() {
-        _ if imminent => Foreseen::Imminent,
+        _ if status.foreseen.is_some() => Foreseen::Imminent,
         "critical" => Foreseen::Critical,
         "high" => Foreseen::High,
         level => {
@@ -129,7 +121,7 @@ fn foreseen(status: &ComponentStatus, imminent: bool, told: &mut Option<Foreseen
         "{}: risk of a failure within 24 h {:.0}% ({}, confidence {}), time to failure {}: {}",
         status.name,
         forecast.probability * 100.0,
-        if imminent { "probable within prediction.horizon" } else { &forecast.level },
+        if now == Foreseen::Imminent { "probable within prediction.horizon" } else { &forecast.level },
         forecast.confidence,
         forecast.time_to_failure.as_deref().unwrap_or("unknown"),
         forecast.reasons.join("; ")

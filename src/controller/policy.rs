@@ -13,26 +13,26 @@ use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
     core::DeserializeGuard,
     runtime::{controller::Action, reflector::Store},
 };
 
 use super::{
-    Context, Error, GuardedRemediation,
+    Context, Error, GuardedRemediation, backfill,
     events::{Fact, Reason},
     history_of, limited,
-    memory::{Look, PolicyMemory, lock},
-    news, readable, remediations_of, rows,
+    look::{Seen, analyze},
+    memory::{PolicyMemory, lock},
+    news,
+    propose::propose,
+    readable, remediations_of, rows,
     status::{StatusInput, next_status, phase},
     unusable,
 };
 use crate::{
-    analyze::{assess::assess, forecast::Forecast, observation::Observation, trend::trend},
-    api::{
-        COMPONENT_LABEL, HealingPolicy, HealingPolicyStatus, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER,
-        Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
-    },
+    analyze::{forecast::Forecast, outlook::Outlook, tracker::Tracker},
+    api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
     plan::{self, Proposal, Situation, Verdict},
 };
 
@@ -87,13 +87,14 @@ async fn round(
     context: &PolicyContext,
     policy: &HealingPolicy,
     valid: &Arc<ValidPolicy>,
-    memory: &Mutex<PolicyMemory>,
+    memory: &Arc<Mutex<PolicyMemory>>,
 ) -> Result<Action, Error> {
     let ctx = &*context.shared;
     restore(ctx, policy, valid, memory).await;
     if !valid.suspend {
         let observed = observe(ctx, valid, memory).await;
-        analyze(ctx, valid, memory, observed);
+        analyze(ctx, valid, &mut lock(memory), observed);
+        backfill::start(&context.shared, valid, memory);
     }
     // First the status: an incident must be known there before a Remediation names it.
     update_status(context, policy, valid, memory).await?;
@@ -142,7 +143,8 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
         if first {
             for status in policy.status.iter().flat_map(|status| &status.components) {
                 if let Some(entry) = memory.components.get_mut(&status.name) {
-                    entry.tracker = crate::analyze::tracker::Tracker::restore(status);
+                    entry.tracker = Tracker::restore(status);
+                    entry.outlook = Outlook::restore(status);
                 }
             }
         }
@@ -179,12 +181,6 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
     }
 }
 
-struct Seen {
-    component: usize,
-    observation: Observation,
-    seconds: f64,
-}
-
 /// Looks at every component that is due or changed, several at a time.
 async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Seen> {
     let now = Timestamp::now();
@@ -217,36 +213,6 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
         .await
 }
 
-/// Judges each look and takes it into the component's memory.
-fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>, seen: Vec<Seen>) {
-    let mut memory = lock(memory);
-    for Seen { component, observation, seconds } in seen {
-        let component = &valid.components[component];
-        let Some(entry) = memory.components.get_mut(&component.name) else { continue };
-        ctx.metrics.look(seconds);
-        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
-        let unproven = entry.tracker.release_unproven(newest);
-        let assessment = assess(&observation, &component.thresholds, unproven);
-        for (_, why) in &assessment.unknowns {
-            ctx.metrics.unknown(why.reason.into());
-        }
-        entry.tracker.look(&observation, &assessment, &valid.limits);
-        // Forecasts count looks: those of a release watch, one a second, would make a warm-up of minutes look like hours.
-        let pace = SignedDuration::try_from(valid.interval.mul_f64(0.9)).unwrap_or(SignedDuration::ZERO);
-        if entry.sampled.is_none_or(|at| observation.at.duration_since(at) >= pace) {
-            entry.history.push(&observation, assessment.score);
-            entry.sampled = Some(observation.at);
-        } else {
-            entry.history.push_score(&observation, assessment.score);
-        }
-        entry.trend = trend(&entry.history.score);
-        entry.forecast = valid.limits.prediction.then(|| ctx.forecaster.forecast(&entry.history, &component.ceilings));
-        let wait = entry.tracker.next_look(&valid.limits, valid.interval);
-        entry.due = Some(observation.at + wait);
-        entry.last = Some(Look { observation, assessment });
-    }
-}
-
 /// At most one proposal a component; refusals are noted for status, event and metric.
 fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Proposal> {
     let history = history_of(readable(&remediations_of(&context.remediations, &valid.uid)));
@@ -263,6 +229,8 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             tracker: &entry.tracker,
             observation: &look.observation,
             assessment: &look.assessment,
+            forecast: entry.forecast.as_ref(),
+            foreseen: entry.outlook.foreseen(),
             unhealthy_components,
             suspected_components,
             history: &history,
@@ -273,7 +241,8 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             // is over, or something is done about it.
             Verdict::Nothing => {
                 let open = history.iter().any(|past| past.component == component.name && !past.phase.is_final());
-                entry.refusal.take().filter(|_| entry.tracker.episode().is_some() && !open)
+                let incident = entry.tracker.episode().is_some() || entry.outlook.foreseen().is_some();
+                entry.refusal.take().filter(|_| incident && !open)
             }
             Verdict::Refuse(refusal) => {
                 context.shared.metrics.refusal(refusal.guard.into());
@@ -296,62 +265,6 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
         entry.refusal = refusal;
     }
     proposals
-}
-
-/// Writes each intent down as a Remediation. One that exists already is the same intent, written before a crash.
-async fn propose(
-    ctx: &Context,
-    policy: &HealingPolicy,
-    valid: &ValidPolicy,
-    proposals: &[Proposal],
-) -> Result<(), Error> {
-    let api: Api<Remediation> = Api::namespaced(ctx.client.clone(), &valid.namespace);
-    for proposal in proposals {
-        let Some(remediation) = remediation_for(policy, valid, proposal) else { continue };
-        let params = PostParams { field_manager: Some(POLICY_MANAGER.into()), ..PostParams::default() };
-        match limited("create the remediation", api.create(&params, &remediation)).await {
-            Ok(created) => {
-                let note = format!("{}: {}", proposal.action, proposal.why);
-                ctx.events.about_remediation(&created, Reason::RemediationCreated, &note).await;
-            }
-            Err(Error::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_already_exists()) =>
-                {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Proposal) -> Option<Remediation> {
-    let component = valid.component(&proposal.component)?;
-    let ValidTarget::Deployment { name: target } = &component.target else { return None };
-    let name = format!("{}-{}-{}-{}", valid.name, proposal.component, proposal.episode, proposal.rung);
-    let spec = RemediationSpec {
-        policy: valid.name.clone(),
-        policy_uid: valid.uid.clone(),
-        component: proposal.component.clone(),
-        target: RemediationTarget { kind: "Deployment".into(), name: target.clone() },
-        action: proposal.action,
-        cause: proposal.cause,
-        episode: proposal.episode.clone(),
-        rung: proposal.rung,
-        why: proposal.why.clone(),
-        decided_at: rows::milliseconds(Timestamp::now()),
-        approval_required: proposal.approval_required,
-        from: proposal.from.clone(),
-        to: proposal.to.clone(),
-        approval: None,
-    };
-    let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &proposal.component)];
-    let metadata = ObjectMeta {
-        name: Some(name),
-        namespace: Some(valid.namespace.clone()),
-        labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()),
-        owner_references: policy.controller_owner_ref(&()).map(|owner| vec![owner]),
-        finalizers: Some(vec![LEDGER_FINALIZER.to_owned()]),
-        ..ObjectMeta::default()
-    };
-    Some(Remediation { metadata, spec, status: None })
 }
 
 /// Writes the status when it differs, and tells what changed.

@@ -158,14 +158,19 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64())
     };
     let id = row_id(uid, "action");
+    let mut input = json!({
+        "action": spec.action.to_string(), "cause": spec.cause.to_string(), "why": spec.why,
+        "target": format!("{}/{}", spec.target.kind, spec.target.name), "episode": spec.episode, "rung": spec.rung,
+        "proactive": spec.foreseen.is_some(),
+    });
+    if let Some(foreseen) = &spec.foreseen {
+        input["foreseen"] = json!(foreseen);
+    }
     rows.push(
         BrainRow {
             id,
             action,
-            input: json!({
-                "action": spec.action.to_string(), "cause": spec.cause.to_string(), "why": spec.why,
-                "target": format!("{}/{}", spec.target.kind, spec.target.name), "episode": spec.episode, "rung": spec.rung,
-            }),
+            input,
             output: json!({
                 "phase": status.phase.to_string(), "reason": status.reason, "message": status.message,
                 "executed": status.executed_at.is_some(),

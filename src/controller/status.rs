@@ -113,6 +113,7 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     status.message.clone_from(&entry.shown.message);
     show_forecast(&mut entry.shown, entry.forecast.as_ref(), look.observation.at);
     status.forecast.clone_from(&entry.shown.forecast);
+    status.foreseen = entry.outlook.foreseen().cloned();
     status.refusal = entry.refusal.as_ref().map(|refusal| RefusalStatus {
         reason: refusal.guard.to_string(),
         message: refusal.message.clone(),

@@ -1,9 +1,14 @@
 //! Did it help? Pure: from the looks since the write.
 
+use std::fmt;
+
 use jiff::Timestamp;
 
-use super::memory::ComponentMemory;
-use crate::api::{ActionKind, Limits, Phase, RemediationSpec, RemediationStatus};
+use super::memory::{ComponentMemory, Look};
+use crate::{
+    analyze::metric::show,
+    api::{ActionKind, Foreseen, Limits, Phase, RemediationSpec, RemediationStatus},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
@@ -65,7 +70,8 @@ pub fn judge(
     let complete = workload.is_none_or(|workload| {
         workload.rollout_complete() && meant.is_none_or(|meant| meant.digest == workload.release.digest)
     });
-    let healthy_since = entry.tracker.healthy_since().filter(|_| complete);
+    let relief = Relief::of(spec, look);
+    let healthy_since = entry.tracker.healthy_since().filter(|_| complete && relief.is_none_or(|relief| relief.came));
     // Healthy while old pods still served says nothing: it counts from the write, and from the complete rollout.
     let healthy_since =
         healthy_since.map(|since| since.max(executed_at).max(entry.tracker.settled_since().unwrap_or(since)));
@@ -73,9 +79,10 @@ pub fn judge(
         && look.observation.at.duration_since(since) >= limits.stabilization
     {
         let message = format!(
-            "healthy for {:#} after the action ({} s after the decision): {}",
+            "healthy for {:#} after the action ({} s after the decision): {}{}",
             limits.stabilization,
             now.duration_since(spec.decided_at).as_secs(),
+            relief.map(|relief| format!("{relief}; ")).unwrap_or_default(),
             look.assessment.message()
         );
         return Verification::Done { phase: Phase::Succeeded, reason: "Healthy", message };
@@ -89,12 +96,50 @@ pub fn judge(
     };
     if waited >= limit {
         let message = format!(
-            "not healthy for {:#} within {:#} after the action: {}",
+            "not healthy for {:#} within {:#} after the action: {}{}",
             limits.stabilization,
             limits.verification_timeout,
+            relief.map(|relief| format!("{relief}; ")).unwrap_or_default(),
             look.assessment.message()
         );
-        return Verification::Done { phase: Phase::Ineffective, reason: "StillUnhealthy", message };
+        let reason = if relief.is_some_and(|relief| !relief.came) { "StillForeseen" } else { "StillUnhealthy" };
+        return Verification::Done { phase: Phase::Ineffective, reason, message };
     }
     Verification::Wait { healthy_since: healthy_since.map(super::rows::milliseconds) }
+}
+
+/// What became of the metric that was to meet its limit.
+#[derive(Debug, Clone, Copy)]
+struct Relief<'a> {
+    foreseen: &'a Foreseen,
+    /// None: not measured.
+    now: Option<f64>,
+    came: bool,
+}
+
+impl<'a> Relief<'a> {
+    /// None for an action that was not taken ahead of anything.
+    fn of(spec: &'a RemediationSpec, look: &Look) -> Option<Self> {
+        let foreseen = spec.foreseen.as_ref()?;
+        let now = look.observation.value(&foreseen.metric);
+        Some(Self { foreseen, now, came: now.is_some_and(|now| now <= foreseen.relieved_at) })
+    }
+}
+
+impl fmt::Display for Relief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Foreseen { metric, value, relieved_at, .. } = self.foreseen;
+        let show = |value| show(metric, value);
+        match self.now {
+            Some(now) if self.came => write!(f, "{metric} went from {} to {}", show(*value), show(now)),
+            Some(now) => write!(
+                f,
+                "{metric} is {}, was {} before, and is out of danger at {}",
+                show(now),
+                show(*value),
+                show(*relieved_at)
+            ),
+            None => write!(f, "{metric} could not be measured"),
+        }
+    }
 }

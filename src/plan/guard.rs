@@ -2,9 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Situation, history};
+use super::{Ground, Situation, history};
 use crate::{
-    analyze::observation::Measured,
+    analyze::{observation::Measured, outlook},
     api::{ActionKind, Mode, ValidTarget},
 };
 
@@ -41,6 +41,8 @@ pub enum Guard {
     Cooldown,
     /// The component's actions keep failing.
     CircuitBreaker,
+    /// An action ahead of a foreseen failure did not hold for `prediction.horizon`.
+    ForeseenAgain,
 }
 
 /// A guard's no.
@@ -68,9 +70,16 @@ impl Refusal {
 /// A look older than this is not acted on. Three times the time limit of a look.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(10);
 
+/// An action, and what it would be for.
+#[derive(Debug, Clone, Copy)]
+struct Intent<'a> {
+    ground: Ground<'a>,
+    action: ActionKind,
+}
+
 /// The first guard that says no to this action now.
-pub fn first_refusal(situation: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
-    const GUARDS: [fn(&Situation<'_>, ActionKind) -> Option<Refusal>; 11] = [
+pub fn first_refusal(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Option<Refusal> {
+    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 12] = [
         suspended,
         observe_mode,
         stale_data,
@@ -81,12 +90,13 @@ pub fn first_refusal(situation: &Situation<'_>, action: ActionKind) -> Option<Re
         max_concurrent,
         budget,
         cooldown,
+        foreseen_again,
         circuit_breaker,
     ];
-    GUARDS.iter().find_map(|guard| guard(situation, action))
+    GUARDS.iter().find_map(|guard| guard(situation, Intent { ground, action }))
 }
 
-fn suspended(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+fn suspended(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     s.policy.suspend.then(|| {
         let message =
             format!("would apply {action} to {}, but spec.suspend is true; set it to false to go on", s.component.name);
@@ -94,7 +104,7 @@ fn suspended(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn observe_mode(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+fn observe_mode(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     (s.policy.mode == Mode::Observe).then(|| {
         let message = format!(
             "would apply {action} to {}, but spec.mode is Observe; set it to Approve or Auto to let it act",
@@ -104,7 +114,7 @@ fn observe_mode(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn stale_data(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+fn stale_data(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Refusal> {
     let age = s.now.duration_since(s.observation.at);
     if age > FRESH {
         let message = format!(
@@ -124,23 +134,38 @@ fn stale_data(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
         );
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
-    if !s.assessment.is_bad() {
+    // "Could not measure" is neither bad nor about to be.
+    let meant = match ground {
+        Ground::Unhealthy(_) => s.assessment.is_bad(),
+        Ground::Foreseen(_) => s.assessment.score.is_some() && !s.assessment.is_bad(),
+    };
+    (!meant).then(|| {
         let message =
             format!("{} is {} by the last look: {}", s.component.name, s.assessment.status, s.assessment.message());
-        return Some(Refusal::until(Guard::StaleData, message, None));
-    }
-    None
-}
-
-fn not_confirmed(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
-    (!s.tracker.is_confirmed_bad(&s.policy.limits)).then(|| {
-        let looks = s.policy.limits.unhealthy_after;
-        let message = format!("{} was not seen bad {looks} times in a row; looking again", s.component.name);
-        Refusal::until(Guard::NotConfirmed, message, None)
+        Refusal::until(Guard::StaleData, message, None)
     })
 }
 
-fn paused(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+fn not_confirmed(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Refusal> {
+    let limits = &s.policy.limits;
+    let message = match ground {
+        Ground::Unhealthy(_) if s.tracker.is_confirmed_bad(limits) => return None,
+        Ground::Unhealthy(_) => {
+            let looks = limits.unhealthy_after;
+            format!("{} was not seen bad {looks} times in a row; looking again", s.component.name)
+        }
+        Ground::Foreseen(foreseen) => {
+            let fresh = s.forecast.filter(|_| s.foreseen.is_some_and(|open| open.id == foreseen.id));
+            if fresh.is_some_and(|forecast| outlook::stands(foreseen, forecast, s.observation, limits)) {
+                return None;
+            }
+            format!("what was foreseen of {} does not stand by the last look; looking again", s.component.name)
+        }
+    };
+    Some(Refusal::until(Guard::NotConfirmed, message, None))
+}
+
+fn paused(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     s.workload().filter(|workload| workload.paused).map(|_| {
         let target = s.component.target.describe();
         let message = format!("{target} is paused, so {action} would not take effect; resume it with kubectl rollout resume, or undo it by hand");
@@ -148,7 +173,7 @@ fn paused(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn gitops_owned(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo.
     if action != ActionKind::RollbackDeployment {
         return None;
@@ -159,7 +184,7 @@ fn gitops_owned(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
     Some(Refusal::person(Guard::GitOpsOwned, message))
 }
 
-fn max_unhealthy(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
+fn max_unhealthy(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     let limit = s.policy.limits.max_unhealthy;
     if s.unhealthy_components > limit {
         let message = format!(
@@ -178,7 +203,7 @@ fn max_unhealthy(s: &Situation<'_>, action: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn max_concurrent(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+fn max_concurrent(s: &Situation<'_>, _: Intent<'_>) -> Option<Refusal> {
     let limit = s.policy.limits.max_concurrent;
     let acting: Vec<&str> =
         s.history.iter().filter(|past| past.phase.is_acting()).map(|past| past.component.as_str()).collect();
@@ -192,7 +217,7 @@ fn max_concurrent(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn budget(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+fn budget(s: &Situation<'_>, _: Intent<'_>) -> Option<Refusal> {
     let limits = &s.policy.limits;
     let started = history::started_within(s.history, limits.budget_window, s.now);
     let used = started.len();
@@ -209,7 +234,7 @@ fn budget(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn cooldown(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+fn cooldown(s: &Situation<'_>, _: Intent<'_>) -> Option<Refusal> {
     let limits = &s.policy.limits;
     let last = history::last_started(s.history, &s.component.name)?;
     let retry_at = last.checked_add(limits.cooldown).ok()?;
@@ -225,7 +250,26 @@ fn cooldown(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
     })
 }
 
-fn circuit_breaker(s: &Situation<'_>, _: ActionKind) -> Option<Refusal> {
+/// A remedy after which the same is foreseen again within the horizon does not hold. Doing it over and over would keep a
+/// process that only warms up from ever being warm.
+fn foreseen_again(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Refusal> {
+    let Ground::Foreseen(foreseen) = ground else { return None };
+    let horizon = s.policy.limits.prediction_horizon;
+    let last = history::last_ahead(s.history, &s.component.name)?;
+    let retry_at = last.checked_add(horizon).ok()?;
+    (s.now < retry_at).then(|| {
+        let message = format!(
+            "{} was acted on ahead of a failure at {}, less than prediction.horizon ({horizon:#}) ago, and is to fail again: {}{}; what fails is still healed, and a person should find out why it does not hold",
+            s.component.name,
+            last.strftime("%H:%M:%SZ"),
+            foreseen.reason,
+            at_words(Some(retry_at))
+        );
+        Refusal { calls_person: true, ..Refusal::until(Guard::ForeseenAgain, message, Some(retry_at)) }
+    })
+}
+
+fn circuit_breaker(s: &Situation<'_>, _: Intent<'_>) -> Option<Refusal> {
     let limits = &s.policy.limits;
     let (failures, last) = history::failures_in_a_row(s.history, &s.component.name);
     let retry_at = last?.checked_add(limits.breaker_recovery).ok()?;

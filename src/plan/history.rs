@@ -11,6 +11,8 @@ pub struct Past {
     pub rung: u32,
     pub action: ActionKind,
     pub phase: Phase,
+    /// It was decided before anything was wrong.
+    pub ahead: bool,
     /// When the write was begun; none when nothing was written.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
@@ -35,6 +37,12 @@ pub fn started_within(history: &[Past], window: SignedDuration, now: Timestamp) 
 /// When the newest action on the component was begun.
 pub fn last_started(history: &[Past], component: &str) -> Option<Timestamp> {
     history.iter().filter(|past| past.component == component).filter_map(|past| past.started_at).max()
+}
+
+/// When the newest action on the component ahead of a foreseen failure was begun.
+pub fn last_ahead(history: &[Past], component: &str) -> Option<Timestamp> {
+    let ahead = history.iter().filter(|past| past.component == component && past.ahead);
+    ahead.filter_map(|past| past.started_at).max()
 }
 
 /// Actions on the component in a row, newest first, that did not help, and when the newest of them ended.

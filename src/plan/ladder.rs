@@ -1,10 +1,10 @@
 //! Which remedy comes next in an incident.
 
 use super::{
-    Situation,
+    Ground, Situation,
     guard::{Guard, Refusal},
 };
-use crate::api::{ActionKind, Cause, Episode, TemplateRef, ValidRemedy};
+use crate::api::{ActionKind, Cause, TemplateRef, ValidRemedy};
 
 /// The remedy to try, and for what.
 #[derive(Debug, Clone)]
@@ -20,13 +20,16 @@ pub struct Rung<'a> {
 ///
 /// # Errors
 /// When there is none: a person has to look. The words say why.
-pub fn next_rung<'a>(situation: &Situation<'a>, episode: &Episode) -> Result<Rung<'a>, Refusal> {
+pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Rung<'a>, Refusal> {
     let component = situation.component;
-    let cause = situation.tracker.cause().unwrap_or(Cause::Unknown);
+    let cause = match ground {
+        Ground::Unhealthy(_) => situation.tracker.cause().unwrap_or(Cause::Unknown),
+        Ground::Foreseen(_) => Cause::Exhaustion,
+    };
     let mut tried: Vec<u32> = situation
         .history
         .iter()
-        .filter(|past| past.component == component.name && past.episode == episode.id)
+        .filter(|past| past.component == component.name && past.episode == ground.episode())
         .map(|past| past.rung)
         .collect();
     tried.sort_unstable();
@@ -59,14 +62,18 @@ pub fn next_rung<'a>(situation: &Situation<'a>, episode: &Episode) -> Result<Run
         };
         return Ok(Rung { index, remedy, cause, target });
     }
-    Err(nothing_left(situation, cause, fitting, tried.len()))
+    Err(nothing_left(situation, ground, cause, fitting, tried.len()))
 }
 
-fn nothing_left(situation: &Situation<'_>, cause: Cause, fitting: usize, tried: usize) -> Refusal {
+fn nothing_left(situation: &Situation<'_>, ground: Ground<'_>, cause: Cause, fitting: usize, tried: usize) -> Refusal {
     let component = &situation.component.name;
+    let still = match ground {
+        Ground::Unhealthy(_) => "is still unhealthy".to_owned(),
+        Ground::Foreseen(foreseen) => format!("will still fail ({})", foreseen.reason),
+    };
     if tried > 0 {
         let message = format!(
-            "{component} is still unhealthy: {tried} of its remedies were proposed in this incident (see kubectl get rem), and none is left for {cause}; a person has to look"
+            "{component} {still}: {tried} of its remedies were proposed in this incident (see kubectl get rem), and none is left for {cause}; a person has to look"
         );
         return Refusal::person(Guard::LadderExhausted, message);
     }

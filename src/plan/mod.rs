@@ -15,10 +15,11 @@ use jiff::Timestamp;
 use crate::{
     analyze::{
         assess::Assessment,
+        forecast::Forecast,
         observation::{Observation, Workload},
         tracker::Tracker,
     },
-    api::{ActionKind, Cause, Mode, TemplateRef, ValidComponent, ValidPolicy},
+    api::{ActionKind, Cause, Foreseen, Mode, TemplateRef, ValidComponent, ValidPolicy},
 };
 use guard::Refusal;
 use history::Past;
@@ -31,6 +32,10 @@ pub struct Situation<'a> {
     pub tracker: &'a Tracker,
     pub observation: &'a Observation,
     pub assessment: &'a Assessment,
+    /// None: no forecasts are made.
+    pub forecast: Option<&'a Forecast>,
+    /// A failure that was foreseen often enough in a row, and has neither come nor passed.
+    pub foreseen: Option<&'a Foreseen>,
     /// Components of this policy that are unhealthy now, this one included.
     pub unhealthy_components: usize,
     /// Further ones whose last look was bad, and which are not confirmed to be unhealthy yet.
@@ -43,6 +48,34 @@ pub struct Situation<'a> {
 impl Situation<'_> {
     pub fn workload(&self) -> Option<&Workload> {
         self.observation.target.known().and_then(|target| target.workload())
+    }
+}
+
+/// What an action would be for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ground<'a> {
+    /// The component is confirmed bad, in the incident of this id.
+    Unhealthy(&'a str),
+    /// It is not, and what is foreseen would make it so.
+    Foreseen(&'a Foreseen),
+}
+
+impl<'a> Ground<'a> {
+    fn of(situation: &Situation<'a>) -> Option<Self> {
+        let confirmed = situation.tracker.is_confirmed_bad(&situation.policy.limits);
+        match (situation.tracker.episode(), situation.foreseen) {
+            (Some(episode), _) => (confirmed && situation.assessment.is_bad()).then_some(Self::Unhealthy(&episode.id)),
+            (None, Some(foreseen)) => (!situation.assessment.is_bad()).then_some(Self::Foreseen(foreseen)),
+            (None, None) => None,
+        }
+    }
+
+    /// Names the incident.
+    pub fn episode(&self) -> &'a str {
+        match self {
+            Self::Unhealthy(episode) => episode,
+            Self::Foreseen(foreseen) => &foreseen.id,
+        }
     }
 }
 
@@ -68,26 +101,22 @@ pub struct Proposal {
     pub approval_required: bool,
     pub from: Option<TemplateRef>,
     pub to: Option<TemplateRef>,
+    /// Why it is done before anything is wrong.
+    pub foreseen: Option<Foreseen>,
 }
 
 /// Decides about one component: its next remedy, if there is one and every guard lets it.
 pub fn decide(situation: &Situation<'_>) -> Verdict {
-    let limits = &situation.policy.limits;
-    let Some(episode) = situation.tracker.episode().filter(|_| situation.tracker.is_confirmed_bad(limits)) else {
-        return Verdict::Nothing;
-    };
-    if !situation.assessment.is_bad() {
-        return Verdict::Nothing;
-    }
+    let Some(ground) = Ground::of(situation) else { return Verdict::Nothing };
     let name = &situation.component.name;
     if situation.history.iter().any(|past| past.component == *name && !past.phase.is_final()) {
         return Verdict::Nothing;
     }
-    let rung = match ladder::next_rung(situation, episode) {
+    let rung = match ladder::next_rung(situation, ground) {
         Ok(rung) => rung,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
-    if let Some(refusal) = guard::first_refusal(situation, rung.remedy.action) {
+    if let Some(refusal) = guard::first_refusal(situation, ground, rung.remedy.action) {
         return Verdict::Refuse(refusal);
     }
     let release = situation.workload().map(|workload| TemplateRef {
@@ -99,21 +128,34 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
         component: name.clone(),
         action: rung.remedy.action,
         cause: rung.cause,
-        episode: episode.id.clone(),
+        episode: ground.episode().to_owned(),
         rung: rung.index,
-        why: why(situation, &rung),
+        why: why(situation, ground, &rung),
         approval_required: rung.remedy.approval_required || situation.policy.mode == Mode::Approve,
         from: release,
         to: rung.target,
+        foreseen: match ground {
+            Ground::Foreseen(foreseen) => Some(foreseen.clone()),
+            Ground::Unhealthy(_) => None,
+        },
     }))
 }
 
-/// The same guards once more, for an action that was decided and is about to be done: anything may have changed.
-pub fn still_allowed(situation: &Situation<'_>, action: ActionKind) -> Result<(), Refusal> {
-    guard::first_refusal(situation, action).map_or(Ok(()), Err)
+/// The same guards once more, for an action that was decided on this ground and is about to be done: anything may have
+/// changed.
+pub fn still_allowed(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Result<(), Refusal> {
+    guard::first_refusal(situation, ground, action).map_or(Ok(()), Err)
 }
 
-fn why(situation: &Situation<'_>, rung: &ladder::Rung<'_>) -> String {
+fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -> String {
+    if let Ground::Foreseen(foreseen) = ground {
+        return format!(
+            "foreseen with {:.0}% within {:#}: {}; done before it comes",
+            foreseen.probability * 100.0,
+            situation.policy.limits.prediction_horizon,
+            foreseen.reason
+        );
+    }
     let seen: Vec<&str> = situation.assessment.critical().map(|problem| problem.message.as_str()).take(3).collect();
     let images = situation.workload().map(|workload| workload.images.join(", ")).unwrap_or_default();
     let decided = match (rung.remedy.action, &rung.target, situation.tracker.release()) {

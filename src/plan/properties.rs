@@ -33,6 +33,8 @@ enum Change {
     Errors(f64),
     ReleaseErrors(f64),
     PrometheusDown,
+    Leaking(f64),
+    Relieved,
     Visible(bool),
     Scale(u32),
     Paused(bool),
@@ -62,6 +64,8 @@ fn change() -> impl Strategy<Value = Change> {
         3 => prop_oneof![Just(0.0), Just(0.07), 0.0..1.0_f64].prop_map(Change::Errors),
         2 => prop_oneof![Just(0.0), 0.0..1.0_f64].prop_map(Change::ReleaseErrors),
         1 => Just(Change::PrometheusDown),
+        3 => prop_oneof![Just(0.2), 0.45..1.0_f64].prop_map(Change::Leaking),
+        2 => Just(Change::Relieved),
         1 => any::<bool>().prop_map(Change::Visible),
         1 => (0..6_u32).prop_map(Change::Scale),
         1 => prop::bool::weighted(0.2).prop_map(Change::Paused),
@@ -127,6 +131,8 @@ fn any_policy() -> impl Strategy<Value = ValidPolicy> {
 /// One look, as the simulation remembers it.
 struct Look {
     bad: bool,
+    /// Nothing is unknown, and its memory runs out within the horizon.
+    doomed: bool,
     at: Timestamp,
     template: String,
 }
@@ -165,6 +171,8 @@ impl World {
             tracker: &story.tracker,
             observation,
             assessment,
+            forecast: Some(&story.forecast),
+            foreseen: story.outlook.foreseen(),
             unhealthy_components: self.unhealthy(limits),
             suspected_components: 0,
             history: &self.history,
@@ -187,7 +195,9 @@ impl World {
         if seen && healthy && story.workload.rollout_complete() {
             self.ever_good[component].insert(template.clone());
         }
-        self.looks[component].push(Look { bad: seen && assessment.is_bad(), at: observation.at, template });
+        let bad = seen && assessment.is_bad();
+        let doomed = seen && !bad && assessment.unknowns.is_empty() && story.risk > 0.2;
+        self.looks[component].push(Look { bad, doomed, at: observation.at, template });
     }
 
     fn step(&mut self, step: &Step) {
@@ -209,7 +219,7 @@ impl World {
     }
 
     fn propose(&mut self, component: usize, proposal: Proposal) {
-        self.assert_may_act(component, proposal.action, "proposed");
+        self.assert_may_act(component, proposal.action, proposal.foreseen.is_some(), "proposed");
         assert!(proposal.approval_required || self.policy.mode == Mode::Auto);
         let of_this = |past: &&Past| past.component == proposal.component;
         assert!(self.history.iter().filter(of_this).all(|past| past.phase.is_final()), "two at once");
@@ -229,6 +239,7 @@ impl World {
             rung: proposal.rung,
             action: proposal.action,
             phase,
+            ahead: proposal.foreseen.is_some(),
             started_at: None,
             finished_at: None,
         });
@@ -245,15 +256,21 @@ impl World {
             Phase::AwaitingApproval => self.history[index].phase = Phase::Pending,
             Phase::Pending | Phase::Blocked => {
                 self.look(component);
-                if still_allowed(&self.situation(component), action).is_err() {
+                let proposal = &self.proposals[index];
+                let ground = match &proposal.foreseen {
+                    Some(foreseen) => Ground::Foreseen(foreseen),
+                    None => Ground::Unhealthy(&proposal.episode),
+                };
+                if still_allowed(&self.situation(component), ground, action).is_err() {
                     self.history[index].phase = Phase::Blocked;
                     if !well {
                         self.end(index, Phase::Expired);
                     }
                     return;
                 }
-                self.assert_may_act(component, action, "begun");
-                self.assert_limits_allow(component);
+                let ahead = self.history[index].ahead;
+                self.assert_may_act(component, action, ahead, "begun");
+                self.assert_limits_allow(component, ahead);
                 self.history[index].phase = Phase::Running;
                 self.history[index].started_at = Some(at(self.now));
             }
@@ -276,7 +293,7 @@ impl World {
         self.history[index].finished_at = Some(at(self.now));
     }
 
-    fn assert_may_act(&self, component: usize, action: ActionKind, what: &str) {
+    fn assert_may_act(&self, component: usize, action: ActionKind, ahead: bool, what: &str) {
         assert_ne!(self.policy.mode, Mode::Observe, "{what} in Observe");
         assert!(!self.policy.suspend, "{what} while suspended");
         let story = &self.stories[component];
@@ -285,19 +302,23 @@ impl World {
         assert!(!workload.paused, "{what} while paused");
         let age = at(self.now).duration_since(observation.at);
         assert!(age <= guard::FRESH, "{what} on a look that is {age:#} old");
-        // The last looks in a row were bad, of one template, and no Unknown among them.
+        // The last looks in a row were bad, or doomed, of one template, and no Unknown among them. What was foreseen stands
+        // until it is seen to be over: then the last look alone is doomed.
         let looks = &self.looks[component];
-        let enough = self.policy.limits.unhealthy_after as usize;
+        let enough = if ahead { 1 } else { self.policy.limits.unhealthy_after as usize };
         assert!(looks.len() >= enough, "{what} after {} looks", looks.len());
         let last = &looks[looks.len() - enough..];
-        assert!(last.iter().all(|look| look.bad), "{what} without {enough} bad looks in a row");
+        assert!(
+            last.iter().all(|look| if ahead { look.doomed } else { look.bad }),
+            "{what} without {enough} such looks"
+        );
         assert!(last.windows(2).all(|pair| pair[0].template == pair[1].template && pair[0].at <= pair[1].at));
         let limits = &self.policy.limits;
         assert!(self.unhealthy(limits) <= limits.max_unhealthy, "{what} {action} beyond maxUnhealthy");
     }
 
     /// Sums of the simulation's own.
-    fn assert_limits_allow(&self, component: usize) {
+    fn assert_limits_allow(&self, component: usize, ahead: bool) {
         let limits = &self.policy.limits;
         let now = at(self.now);
         let name = &self.policy.components[component].name;
@@ -308,6 +329,8 @@ impl World {
         assert!(recent < limits.budget_actions, "beyond the budget");
         let mut mine: Vec<&Past> = self.history.iter().filter(|past| past.component == *name).collect();
         assert!(mine.iter().copied().filter_map(ago).all(|ago| ago >= limits.cooldown), "within the cooldown");
+        let held = |past: &&Past| past.ahead && ago(past).is_some_and(|ago| ago < limits.prediction_horizon);
+        assert!(!ahead || !mine.iter().any(held), "ahead again within the horizon");
         mine.retain(|past| past.started_at.is_some() && past.finished_at.is_some());
         mine.sort_by_key(|past| past.finished_at);
         let bad = |past: &&&Past| matches!(past.phase, Phase::Failed | Phase::Ineffective);
@@ -328,6 +351,8 @@ fn apply(story: &mut Story, change: &Change) {
         Change::Errors(value) => _ = story.error_rate(*value),
         Change::ReleaseErrors(value) => _ = story.release_error_rate(*value),
         Change::PrometheusDown => _ = story.prometheus_down(),
+        Change::Leaking(risk) => _ = story.leaking(*risk),
+        Change::Relieved => _ = story.relieved(),
         Change::Visible(visible) => story.visible = *visible,
         Change::Scale(pods) => _ = story.workload(|w| w.desired = *pods),
         Change::Paused(paused) => _ = story.workload(|w| w.paused = *paused),
@@ -348,7 +373,8 @@ fn whatever_happens_no_limit_is_broken() {
         }
         let mut sums = tried.take();
         for past in &world.history {
-            *sums.entry(format!("{} {}", past.action, past.phase)).or_default() += 1;
+            let ahead = if past.ahead { " ahead" } else { "" };
+            *sums.entry(format!("{}{ahead} {}", past.action, past.phase)).or_default() += 1;
         }
         tried.set(sums);
         Ok(())
@@ -357,7 +383,7 @@ fn whatever_happens_no_limit_is_broken() {
         panic!("{error}");
     }
     let sums = tried.take();
-    for action in ["RollbackDeployment", "Restart"] {
+    for action in ["RollbackDeployment", "Restart", "Restart ahead"] {
         for phase in ["Succeeded", "Ineffective", "Failed", "Rejected", "Expired"] {
             let count = sums.get(&format!("{action} {phase}")).copied().unwrap_or_default();
             assert!(count >= 3, "the simulation saw {action} {phase} {count} times only: {sums:?}");

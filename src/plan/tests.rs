@@ -28,6 +28,14 @@ fn crash(spec: Value) -> Story {
     story
 }
 
+/// Nothing is wrong, and v1's memory is foreseen to be at its limit in half an hour.
+fn leak(spec: Value) -> Story {
+    let mut story = Story::settled_with(policy(spec));
+    story.leaking(0.9);
+    (0..2).for_each(|_| _ = story.after(60.0));
+    story
+}
+
 fn situation<'a>(story: &'a Story, unhealthy_components: usize, history: &'a [Past]) -> Situation<'a> {
     let (observation, assessment) = story.last.as_ref().unwrap();
     let (policy, tracker) = (&story.policy, &story.tracker);
@@ -38,6 +46,8 @@ fn situation<'a>(story: &'a Story, unhealthy_components: usize, history: &'a [Pa
         tracker,
         observation,
         assessment,
+        forecast: Some(&story.forecast),
+        foreseen: story.outlook.foreseen(),
         unhealthy_components,
         suspected_components: 0,
         history,
@@ -57,6 +67,7 @@ fn past(component: &str, phase: Phase, started: f64) -> Past {
         rung: 0,
         action: ActionKind::Restart,
         phase,
+        ahead: false,
         started_at: Some(at(started)),
         finished_at: phase.is_final().then(|| at(started + 10.0)),
     }
@@ -189,6 +200,53 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
+            history: vec![Past { ahead: true, ..past("api", Phase::Succeeded, 600.0) }],
+            unhealthy: 0,
+            retry_at: Some(4200.0),
+            words: &["ahead of a failure", "prediction.horizon (1h)", "memory_usage grows", "tried again at", "person"],
+            ..deny("a restart did not hold for an hour", Guard::ForeseenAgain, leak(json!({})))
+        },
+        Deny {
+            person: true,
+            unhealthy: 0,
+            words: &["would apply Restart to api", "spec.mode is Observe"],
+            ..deny("Observe, and nothing wrong yet", Guard::ObserveMode, leak(json!({"mode": "Observe"})))
+        },
+        Deny {
+            person: true,
+            unhealthy: 0,
+            words: &["no remedy of api is for Exhaustion"],
+            ..deny("no remedy for what is foreseen", Guard::NoRemedy, {
+                let remedies = json!([{"action": "RollbackDeployment"}]);
+                let target = json!({"deployment": {"name": "api"}});
+                leak(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}))
+            })
+        },
+        Deny {
+            history: vec![past("api", Phase::Succeeded, 3500.0)],
+            unhealthy: 0,
+            retry_at: Some(3800.0),
+            words: &["api was acted on at", "safety.cooldown is 5m"],
+            ..deny("healed just before, and to fail again", Guard::Cooldown, leak(json!({})))
+        },
+        Deny {
+            unhealthy: 0,
+            words: &["11 s old"],
+            ..deny("foreseen by an old look", Guard::StaleData, changed(leak(json!({})), |s| s.now += 11.0))
+        },
+        Deny {
+            unhealthy: 0,
+            words: &["error_rate unknown (Unreachable)"],
+            ..deny(
+                "foreseen, and not measured now",
+                Guard::StaleData,
+                changed(leak(json!({})), |s| {
+                    s.prometheus_down().after(1.0);
+                }),
+            )
+        },
+        Deny {
+            person: true,
             history: [3000.0, 3100.0].map(|s| past("api", Phase::Ineffective, s)).into(),
             retry_at: Some(3710.0),
             words: &["last 2 actions on api did not help", "circuit breaker is open", "a person should look"],
@@ -221,10 +279,78 @@ fn every_guard_says_no_names_the_limit_and_how_to_step_in() {
     let mut story = Story::settled();
     story.error_rate(0.9).look();
     assert_eq!(check(&story, &[]), Verdict::Nothing);
-    let refusal = still_allowed(&situation(&story, 1, &[]), ActionKind::Restart).unwrap_err();
+    let refusal = still_allowed(&situation(&story, 1, &[]), Ground::Unhealthy(""), ActionKind::Restart).unwrap_err();
     assert!(refusal.message.contains("not seen bad 2 times in a row"), "{refusal:?}");
     seen.insert(refusal.guard);
     assert_eq!(seen, Guard::iter().collect());
+}
+
+#[test]
+fn what_is_foreseen_is_healed_before_it_comes_and_the_proposal_says_so() {
+    let mut story = Story::settled();
+    story.leaking(0.9).after(60.0);
+    assert_eq!(check(&story, &[]), Verdict::Nothing, "twice in a row");
+    story.after(60.0);
+    let foreseen = story.outlook.foreseen().unwrap().clone();
+    let proposal = proposal(&story, &[]);
+    assert_eq!((proposal.action, proposal.cause, proposal.rung), (ActionKind::Restart, Cause::Exhaustion, 1));
+    assert_eq!((&proposal.episode, proposal.foreseen.as_ref()), (&foreseen.id, Some(&foreseen)));
+    for word in ["foreseen with 87% within 1h", "memory_usage grows", "is at its limit of 100%", "before it comes"] {
+        assert!(proposal.why.contains(word), "{word:?} is not in {:?}", proposal.why);
+    }
+    let tried = |phase| Past { episode: foreseen.id.clone(), rung: 1, ahead: true, ..past("api", phase, 0.0) };
+    assert_eq!(check(&story, &[tried(Phase::Verifying)]), Verdict::Nothing, "one at a time");
+    let Verdict::Refuse(refusal) = check(&story, &[tried(Phase::Ineffective)]) else { panic!("tried already") };
+    assert_eq!((refusal.guard, refusal.calls_person), (Guard::LadderExhausted, true));
+    assert!(refusal.message.contains("will still fail (memory_usage grows"), "{refusal:?}");
+    // Another incident, and the one before held for longer than the horizon.
+    let earlier = Past { episode: "earlier".into(), ..tried(Phase::Succeeded) };
+    assert!(matches!(check(&story, &[earlier]), Verdict::Propose(_)));
+}
+
+#[test]
+fn a_forecast_alone_is_not_acted_on_when_it_is_unlikely_far_off_or_switched_off() {
+    let risky = |spec: Value, risk: f64| {
+        let mut story = Story::settled_with(policy(spec));
+        story.leaking(risk);
+        (0..5).for_each(|_| _ = story.after(60.0));
+        check(&story, &[])
+    };
+    assert!(matches!(risky(json!({}), 0.6), Verdict::Propose(_)));
+    assert_eq!(risky(json!({}), 0.4), Verdict::Nothing, "below prediction.minProbability");
+    assert_eq!(risky(json!({"prediction": {"minProbability": 0.9}}), 0.9), Verdict::Nothing);
+    assert!(matches!(risky(json!({"prediction": {"minProbability": 0.2}}), 0.4), Verdict::Propose(_)));
+    assert_eq!(risky(json!({"prediction": {"horizon": "10m"}}), 0.9), Verdict::Nothing, "in half an hour");
+}
+
+#[test]
+fn what_was_foreseen_is_asked_again_just_before_the_action() {
+    let mut story = leak(json!({}));
+    let foreseen = story.outlook.foreseen().unwrap().clone();
+    let ground = Ground::Foreseen(&foreseen);
+    let asked = |story: &Story| still_allowed(&situation(story, 0, &[]), ground, ActionKind::Restart);
+    assert_eq!(asked(&story), Ok(()));
+    story.relieved().after(1.0);
+    let refusal = asked(&story).unwrap_err();
+    assert_eq!((refusal.guard, refusal.calls_person), (Guard::NotConfirmed, false));
+    assert!(refusal.message.contains("does not stand by the last look"), "{refusal:?}");
+    // It came: that is healed as what it is.
+    let mut story = leak(json!({}));
+    let soon = story.now + 10.0;
+    story.fault(FaultKind::OomKilled, 2).until(soon);
+    assert_eq!(asked(&story).unwrap_err().guard, Guard::StaleData);
+    let proposal = proposal(&story, &[]);
+    assert_eq!((proposal.cause, proposal.foreseen), (Cause::Exhaustion, None));
+}
+
+#[test]
+fn a_new_template_is_another_story() {
+    let mut story = leak(json!({}));
+    story.release("v2").complete().after(1.0);
+    assert_eq!(story.outlook.foreseen(), None);
+    let mut story = leak(json!({}));
+    story.restart().complete().after(1.0);
+    assert!(story.outlook.foreseen().is_some(), "a restart of the same has to be seen to help");
 }
 
 fn proposal(story: &Story, history: &[Past]) -> Proposal {
@@ -386,7 +512,8 @@ fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
     story.error_rate(0.9).visible = false;
     story.until(3660.0);
     assert_eq!(check(&story, &[]), Verdict::Nothing);
-    let refusal = still_allowed(&situation(&story, 1, &[]), ActionKind::RollbackDeployment).unwrap_err();
+    let refusal =
+        still_allowed(&situation(&story, 1, &[]), Ground::Unhealthy(""), ActionKind::RollbackDeployment).unwrap_err();
     assert_eq!(refusal.guard, Guard::StaleData);
     assert!(refusal.message.contains("Forbidden"), "{refusal:?}");
 }

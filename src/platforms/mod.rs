@@ -6,6 +6,7 @@
 mod fetch;
 pub mod http;
 pub mod kubernetes;
+mod past;
 mod placeholders;
 pub mod prometheus;
 
@@ -14,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::{
@@ -36,6 +38,8 @@ pub struct Platforms {
     index: Arc<ClusterIndex>,
     prometheus: Prometheus,
     http: Http,
+    /// Turns for asking for pasts.
+    pasts: Semaphore,
 }
 
 impl Platforms {
@@ -47,6 +51,7 @@ impl Platforms {
             index,
             prometheus: Prometheus::new(prometheus_url),
             http: Http::default(),
+            pasts: Semaphore::new(past::AT_ONCE),
         }
     }
 

@@ -20,7 +20,7 @@ async fn panacea(kubeconfig: &str, arguments: &[&str]) -> Ended {
     output(command.env_clear().env("KUBECONFIG", kubeconfig).args(arguments)).await
 }
 
-fn file(content: &str) -> tempfile::NamedTempFile {
+pub fn file(content: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     file.write_all(content.as_bytes()).unwrap();
     file
@@ -36,7 +36,7 @@ fn shown(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-async fn check_json(kubeconfig: &str, path: &Path) -> (Option<i32>, Vec<Value>) {
+pub async fn check_json(kubeconfig: &str, path: &Path) -> (Option<i32>, Vec<Value>) {
     let ended = panacea(kubeconfig, &["check", "-f", shown(path), "-o", "json"]).await;
     let findings = serde_json::from_str(&ended.stdout).unwrap_or_else(|why| panic!("{why}: {ended:?}"));
     (ended.code, findings)

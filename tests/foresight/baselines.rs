@@ -13,6 +13,7 @@ fn saying(within: [f64; 3], seconds: Option<f64>, leak: bool) -> Forecast {
         leak,
         confidence: Confidence::Low,
         reasons: Vec::new(),
+        exhaustions: Vec::new(),
     }
 }
 

@@ -8,6 +8,8 @@ pub struct Said {
     /// Seconds.
     pub t: f64,
     pub leak: bool,
+    /// Remedies would be tried before anything is wrong.
+    pub acts: bool,
     /// A person is told: the level is high or critical.
     pub alarm: bool,
     pub within_1h: f64,
@@ -112,6 +114,9 @@ pub struct Figures {
     pub leads: Vec<f64>,
     /// Brier skill over the base rate, expected calibration error, and base rate, within 1 h and 6 h.
     pub probabilities: [Calibration; 2],
+    /// Of those failures, the ones that it would have acted ahead of; and how often it would have on healthy components.
+    pub acted_ahead: Share,
+    pub false_acts: usize,
     pub cpu_recall: Share,
     pub error_recall: Share,
     pub latency_recall: Share,
@@ -161,8 +166,9 @@ pub fn judge(components: &[Component]) -> Figures {
             if alarms > 0 {
                 figures.false_alarm_components.push(format!("{name} ({alarms})"));
             }
+            figures.false_acts += beginnings(component.said.iter().map(|said| said.acts));
         }
-        lead(component, &mut figures.leads);
+        lead(component, &mut figures);
         bands(component, &mut figures.bands);
         faults(component, "cpu_fault", &mut figures.cpu_recall);
         faults(component, "error_fault", &mut figures.error_recall);
@@ -175,13 +181,19 @@ pub fn judge(components: &[Component]) -> Figures {
     figures
 }
 
-fn lead(component: &Component, leads: &mut Vec<f64>) {
+fn beginnings(states: impl Iterator<Item = bool>) -> usize {
+    let mut before = false;
+    states.filter(|now| std::mem::replace(&mut before, *now) != *now && *now).count()
+}
+
+fn lead(component: &Component, figures: &mut Figures) {
     let Some(leak) = component.of("memory_leak").next() else { return };
     let Some(death) = component.death_after(leak.start) else { return };
     if death - leak.start >= 4.0 * 3600.0 {
-        let alarm =
-            component.said.iter().find(|said| said.t >= leak.start && said.t < death && (said.alarm || said.leak));
-        leads.push(alarm.map_or(0.0, |said| (death - said.t) / 3600.0));
+        let lived = || component.said.iter().filter(|said| said.t >= leak.start && said.t < death);
+        let alarm = lived().find(|said| said.alarm || said.leak);
+        figures.leads.push(alarm.map_or(0.0, |said| (death - said.t) / 3600.0));
+        figures.acted_ahead.count(lived().any(|said| said.acts), &component.name);
     }
 }
 

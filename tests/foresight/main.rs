@@ -22,9 +22,9 @@ use judge::{Component, Figures, Label, Said, Share, judge};
 use panacea::{
     analyze::{
         forecast::{Confidence, Forecaster, Foresight, Level},
-        replay::Replay,
+        replay::{self, Replay},
     },
-    api::{default_ceilings, default_thresholds},
+    api::{Limits, default_ceilings, default_thresholds},
 };
 
 /// One recorded history: time in seconds, and the metrics that were measured then.
@@ -126,17 +126,18 @@ fn figures<F: Forecaster>(histories: &[History], forecaster: impl Fn() -> F) -> 
 
 /// Everything that is said of one component, look by look.
 fn said(history: &History, forecaster: impl Forecaster) -> Component {
-    let mut replay = Replay::new(forecaster, default_thresholds(), default_ceilings());
+    let mut replay = Replay::new(forecaster, default_thresholds(), default_ceilings(), Limits::default());
     let mut said = Vec::new();
     for (t, values) in &history.rows {
         let metrics = history.columns.iter().zip(values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
         if values.iter().all(Option::is_none) {
             continue;
         }
-        let forecast = replay.look(Timestamp::from_second(*t as i64).unwrap(), metrics).forecast;
+        let replay::Said { forecast, acts, .. } = replay.look(Timestamp::from_second(*t as i64).unwrap(), metrics);
         said.push(Said {
             t: *t,
             leak: forecast.leak,
+            acts,
             alarm: forecast.level() >= Level::Critical,
             within_1h: forecast.within[0],
             within_6h: forecast.within[1],
@@ -175,6 +176,8 @@ fn table(figures: &[(&str, Figures)]) {
             format!("{:.3}", f.probabilities[place].error)
         });
     }
+    row("acted ahead of, of the failures that a leak of four hours or more leads to", "", &|f| share(&f.acted_ahead));
+    row("acted on, a healthy component-day", "", &|f| format!("{:.2}", f.false_acts as f64 / f.healthy_days));
     row("CPU faults, recall", "≥ 0.97", &|f| share(&f.cpu_recall));
     row("error faults, recall", "", &|f| share(&f.error_recall));
     row("latency faults, recall", "", &|f| share(&f.latency_recall));

@@ -206,6 +206,18 @@ impl Operator {
         rows.iter().map(|row| (row.get("action_type"), row.get("success"), row.get("remediation"))).collect()
     }
 
+    /// What the ledger's rows of actions were decided on (`input_data`), in order.
+    pub async fn action_inputs(&self) -> Vec<serde_json::Value> {
+        let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
+        let texts: Vec<String> = sqlx::query_scalar(
+            "SELECT input_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+    }
+
     /// One number from the ledger.
     pub async fn count(&self, query: &'static str) -> i64 {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();

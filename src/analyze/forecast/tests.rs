@@ -19,6 +19,30 @@ fn foreseen(metric: &str, seconds: i64, values: impl IntoIterator<Item = f64>) -
     Foresight.forecast(&history, &ceilings())
 }
 
+/// A forecast that a metric runs out in half an hour, with this probability; at 50 it is out of danger.
+pub(crate) fn exhausting(metric: &str, probability: f64) -> Forecast {
+    let rise = leak::Rise {
+        span: 3600.0,
+        since: 0.0,
+        base: 30.0,
+        growth: 40.0,
+        noise: 0.0,
+        teeth: 0.0,
+        odds: (probability / (1.0 - probability)).ln(),
+    };
+    let mut exhaustion = Exhaustion::new(metric, Some(100.0), &signs::exhaustion(metric, &rise, Some(100.0))).unwrap();
+    exhaustion.time = TimeToFailure { seconds: 1800.0, earliest: 1200.0, latest: 2400.0 };
+    let exhaustions = if probability > 0.0 { vec![exhaustion] } else { Vec::new() };
+    Forecast {
+        within: [probability; 3],
+        time_to_failure: exhaustions.first().map(|exhaustion| exhaustion.time),
+        leak: false,
+        confidence: Confidence::High,
+        reasons: exhaustions.iter().map(|exhaustion| exhaustion.reason.clone()).collect(),
+        exhaustions,
+    }
+}
+
 /// Values in 0..1 that look random and are the same each time.
 fn noise(look: usize) -> f64 {
     (look * 7919 % 997) as f64 / 997.0

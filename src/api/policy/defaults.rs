@@ -10,6 +10,24 @@ pub(super) fn http_timeout() -> Span {
     "3s".into()
 }
 
+/// A policy that says nothing, not even what to watch.
+impl Default for HealingPolicySpec {
+    fn default() -> Self {
+        Self {
+            interval: interval(),
+            mode: Mode::default(),
+            suspend: false,
+            components: Vec::new(),
+            detection: Detection::default(),
+            release_watch: ReleaseWatch::default(),
+            prediction: Prediction::default(),
+            safety: Safety::default(),
+            approval: ApprovalPolicy::default(),
+            verification: Verification::default(),
+        }
+    }
+}
+
 impl Default for Detection {
     fn default() -> Self {
         Self { unhealthy_after: 2, healthy_after: 2, confirm_after: "2s".into() }

@@ -1,8 +1,6 @@
 //! One history through the operator's analysis, and what is remembered of it.
 
-use std::{collections::BTreeMap, io, time::Duration};
-
-use anyhow::Context as _;
+use std::{collections::BTreeMap, io};
 
 use super::{
     csv::{Bad, Moment, Rows},
@@ -13,7 +11,7 @@ use crate::{
         forecast::{Ceilings, Forecast, Forecaster, Level},
         replay::{Replay, Said},
     },
-    api::{Prediction, Threshold},
+    api::{Limits, Threshold},
 };
 
 /// So long without ends an episode, in seconds.
@@ -25,18 +23,8 @@ const MAX_EPISODES: usize = 200;
 pub(super) struct Settings {
     pub thresholds: BTreeMap<String, Threshold>,
     pub ceilings: Ceilings,
-    /// A failure that is this likely within this time is imminent: the defaults of a policy's `prediction`.
-    horizon: Duration,
-    min_probability: f64,
-}
-
-impl Settings {
-    pub(super) fn new(thresholds: BTreeMap<String, Threshold>, ceilings: Ceilings) -> anyhow::Result<Self> {
-        let Prediction { horizon, min_probability, .. } = Prediction::default();
-        let horizon = horizon.parse().map_err(anyhow::Error::msg)?;
-        let horizon = Duration::try_from(horizon).context("the default horizon is negative")?;
-        Ok(Self { thresholds, ceilings, horizon, min_probability })
-    }
+    /// Those of a policy that says nothing: when a forecast is acted on.
+    pub limits: Limits,
 }
 
 /// Time in which something was said, with pauses of less than [`QUIET`].
@@ -132,7 +120,9 @@ pub(super) fn walk<F: Forecaster>(
     mut drawing: Option<&mut Drawing>,
     mut tell: impl FnMut(Moment, &Said) -> io::Result<()>,
 ) -> Result<Summary, Stopped> {
-    let mut replay = Replay::new(forecaster, settings.thresholds.clone(), settings.ceilings.clone());
+    let mut replay =
+        Replay::new(forecaster, settings.thresholds.clone(), settings.ceilings.clone(), settings.limits.clone());
+    let horizon = settings.limits.prediction_horizon.unsigned_abs();
     let names = rows.metrics().to_vec();
     if let Some(drawing) = drawing.as_deref_mut() {
         drawing.metrics = names.iter().map(|name| (name.clone(), Sample::default())).collect();
@@ -146,7 +136,6 @@ pub(super) fn walk<F: Forecaster>(
             continue;
         }
         let said = replay.look(moment.at, measured());
-        let soon = said.forecast.within(settings.horizon);
         if let Some(drawing) = drawing.as_deref_mut() {
             for ((_, sample), value) in drawing.metrics.iter_mut().zip(&values) {
                 if let Some(value) = value {
@@ -154,10 +143,10 @@ pub(super) fn walk<F: Forecaster>(
                 }
             }
             drawing.probability.push(moment.t, said.forecast.probability());
-            drawing.soon.push(moment.t, soon);
+            drawing.soon.push(moment.t, said.forecast.within(horizon));
         }
         tell(moment, &said)?;
-        summary.add(moment.t, said.forecast, soon >= settings.min_probability);
+        summary.add(moment.t, said.forecast, said.acts);
     }
     Ok(summary)
 }
@@ -216,6 +205,7 @@ mod tests {
                 leak: newest > 0.9,
                 confidence: Confidence::High,
                 reasons: Vec::new(),
+                exhaustions: Vec::new(),
             }
         }
     }
@@ -242,7 +232,8 @@ mod tests {
     fn what_is_said_is_counted_and_empty_rows_are_no_looks() {
         let rows = vec![(0.0, Some(0.0)), (60.0, None), (120.0, Some(0.4)), (180.0, Some(1.0)), (240.0, Some(0.1))];
         let mut rows = Given(rows, ["value".to_owned()]);
-        let settings = Settings::new(default_thresholds(), default_ceilings()).unwrap();
+        let settings =
+            Settings { thresholds: default_thresholds(), ceilings: default_ceilings(), limits: Limits::default() };
         let mut told = Vec::new();
         let summary = walk(&mut rows, Echo, &settings, None, |moment, _| {
             told.push(moment.t);
@@ -252,7 +243,7 @@ mod tests {
         assert_eq!(told, [0.0, 120.0, 180.0, 240.0]);
         assert_eq!((summary.rows, summary.looks, summary.span), (5, 4, Some((0.0, 240.0))));
         assert_eq!(summary.alarms.list, [Episode { start: 120.0, end: 180.0 }]);
-        assert_eq!(summary.acts.list, [Episode { start: 180.0, end: 180.0 }]);
+        assert_eq!(summary.acts.count, 0, "nothing runs out");
         assert_eq!(summary.leaks.first(), Some(180.0));
         assert_eq!(summary.first_alarm.unwrap().t, 120.0);
         assert_eq!(summary.last.unwrap().t, 240.0);

@@ -8,10 +8,16 @@ use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy},
     controller::{
-        Error, events::Reason, history_of, memory::lock, rows, status::approve_command, withdrawal::unlisted,
+        Error,
+        events::Reason,
+        history_of,
+        memory::{ComponentMemory, lock},
+        rows,
+        status::approve_command,
+        withdrawal::unlisted,
     },
     plan::{
-        self, Situation,
+        self, Ground, Situation,
         guard::{Guard, Refusal},
     },
 };
@@ -140,8 +146,21 @@ impl Step<'_> {
             );
             return Some(("Superseded", message));
         }
+        if self.remediation.spec.foreseen.is_some() {
+            return self.passed(entry);
+        }
         let healed = entry.tracker.episode().is_none() && entry.tracker.status() == crate::api::HealthStatus::Healthy;
         healed.then(|| ("Recovered", "it is healthy again without this action; nothing was done".to_owned()))
+    }
+
+    /// What was foreseen has come or gone.
+    fn passed(&self, entry: &ComponentMemory) -> Option<(&'static str, String)> {
+        if entry.tracker.episode().is_some() {
+            let came = "what was foreseen has come; it is healed by a Remediation of its own";
+            return Some(("CameFirst", came.to_owned()));
+        }
+        let open = entry.outlook.foreseen().is_some_and(|foreseen| foreseen.id == self.remediation.spec.episode);
+        (!open).then(|| ("Recovered", "what was foreseen is not to be expected any more; nothing was done".to_owned()))
     }
 
     /// Looks afresh, and asks every guard again.
@@ -172,6 +191,16 @@ impl Step<'_> {
         };
         let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
         let assessment = assess(&observation, &component.thresholds, entry.tracker.release_unproven(newest));
+        // The forecast anew too, with what was just seen.
+        let forecast = policy.limits.prediction.then(|| {
+            let mut history = entry.history.clone();
+            history.push(&observation, assessment.score);
+            self.ctx.forecaster.forecast(&history, &component.ceilings)
+        });
+        let ground = match &spec.foreseen {
+            Some(foreseen) => Ground::Foreseen(foreseen),
+            None => Ground::Unhealthy(&spec.episode),
+        };
         let now = Timestamp::now();
         let (unhealthy_components, suspected_components) = memory.unhealthy(now);
         let situation = Situation {
@@ -180,12 +209,14 @@ impl Step<'_> {
             tracker: &entry.tracker,
             observation: &observation,
             assessment: &assessment,
+            forecast: forecast.as_ref(),
+            foreseen: entry.outlook.foreseen(),
             unhealthy_components,
             suspected_components,
             history: &history,
             now,
         };
-        Ok(plan::still_allowed(&situation, spec.action).map(|()| Allowed(())))
+        Ok(plan::still_allowed(&situation, ground, spec.action).map(|()| Allowed(())))
     }
 
     /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.

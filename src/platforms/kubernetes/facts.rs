@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use uuid::Uuid;
 
-use super::{gitops, template};
+use super::{gitops, quantity, template};
 
 /// Annotation on Deployments and ReplicaSets: the number of the rollout.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -40,6 +40,7 @@ pub(super) struct DeploymentFacts {
     pub digest: Uuid,
     pub images: Box<[String]>,
     pub gitops_owner: Option<Box<str>>,
+    pub memory_limit: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +137,7 @@ impl DeploymentFacts {
                 .map(|container| format!("{}={}", container.name, container.image.as_deref().unwrap_or_default()))
                 .collect(),
             gitops_owner: gitops::owner(&deployment.metadata).map(Into::into),
+            memory_limit: spec.and_then(|spec| spec.template.spec.as_ref()).and_then(quantity::memory_limit),
         }
     }
 }

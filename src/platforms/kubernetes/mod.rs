@@ -13,6 +13,7 @@ mod faults;
 pub(in crate::platforms) mod fixtures;
 mod gitops;
 mod index;
+mod quantity;
 mod store;
 mod template;
 pub mod watch;

@@ -119,6 +119,7 @@ impl<'a> Current<'a> {
                 .collect(),
             unschedulable,
             on_lost_nodes,
+            memory_limit: deployment.memory_limit,
             gitops_owner: deployment.gitops_owner.as_deref().map(Into::into),
         }
     }

@@ -211,10 +211,10 @@ impl<'a> Judged<'a> {
         history.push(&observation, assessment.score);
         let forecast = policy.limits.prediction.then(|| Foresight.forecast(&history, &component.ceilings));
         let mut outlook = learned.map(Outlook::restore).unwrap_or_default();
+        outlook.follow(&tracker);
         if let Some(forecast) = &forecast {
             outlook.look(forecast, &observation, &policy.limits);
         }
-        outlook.follow(&tracker);
         Self { component, observation, assessment, tracker, history, forecast, outlook }
     }
 }

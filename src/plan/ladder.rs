@@ -34,7 +34,8 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
         .collect();
     tried.sort_unstable();
     let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
-    if unproven && situation.tracker.known_good().is_empty() {
+    let works = matches!(ground, Ground::Foreseen(_));
+    if unproven && !works && situation.tracker.known_good().is_empty() {
         let message = format!(
             "{} was never seen healthy since this policy watches it, so there is no last known good template to go back to, and a restart is no remedy for what never worked: a person has to look",
             component.name

@@ -86,7 +86,7 @@ fn evaluate(
 ) -> plan::Verdict {
     let component = &policy.components[0];
     let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
-    let assessment = assess(observation, &component.thresholds, tracker.release_unproven(newest));
+    let assessment = assess(observation, &component.thresholds, history, tracker.release_unproven(newest));
     tracker.look(observation, &assessment, &policy.limits);
     history.push(observation, assessment.score);
     black_box(trend(&history.score));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{
     metric,
+    normal::Normal,
     observation::{FaultKind, Measured, Observation, TargetState, UnknownReason, Unmeasured, Workload},
+    window::{History, Window},
 };
 use crate::api::{HealthStatus, Threshold};
 
@@ -12,9 +14,14 @@ use crate::api::{HealthStatus, Threshold};
 /// unavailable during its own rollouts (maxUnavailable defaults to 25%). Below it Kubernetes copes by itself.
 const FAULTY_SHARE: f64 = 0.25;
 
+/// What is unusual costs whole steps of so many points.
+const STEP: f64 = 5.0;
+
 /// How much a problem weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// Below every threshold, and far out of what this component is used to: costs of the score, and nothing else.
+    Unusual,
     /// Worth showing; never a reason to act.
     Warning,
     /// A reason to act, once confirmed.
@@ -83,13 +90,15 @@ impl Assessment {
 
 /// Judges one look.
 ///
-/// `release_unproven`: the newest template was not yet seen healthy, so that one faulty pod of it is enough.
+/// `history`: the looks before it, from which it is learned what is usual; far out of that range costs the more of the
+/// score the nearer the warning threshold is. `release_unproven`: the newest template was not yet seen healthy, so that one faulty pod of it is enough.
 ///
 /// A critical problem makes the component Unhealthy whatever else could not be measured: that much is known.
 /// Otherwise anything unmeasured makes it Unknown, never healthy.
 pub fn assess(
     observation: &Observation,
     thresholds: &BTreeMap<String, Threshold>,
+    history: &History,
     release_unproven: bool,
 ) -> Assessment {
     let mut problems = Vec::new();
@@ -126,27 +135,18 @@ pub fn assess(
             }
             Measured::Known(value) => {
                 let Some(threshold) = thresholds.get(name) else { continue };
-                let (at_warning, at_critical) = metric::penalty(name);
-                let (severity, limit, cost) = if *value > threshold.critical {
-                    (Severity::Critical, threshold.critical, at_critical)
-                } else if *value > threshold.warning {
-                    (Severity::Warning, threshold.warning, at_warning)
-                } else {
-                    continue;
-                };
-                penalty += u32::from(cost);
-                let word = if severity == Severity::Critical { "critical" } else { "warning" };
-                problems.push(Problem {
-                    kind: ProblemKind::Metric(name.clone()),
-                    severity,
-                    of_release: reading.of_release,
-                    message: format!(
-                        "{name} {} > {} ({word} threshold)",
-                        metric::show(name, *value),
-                        metric::show(name, limit)
-                    ),
-                    value: Some(*value),
-                });
+                let window = history.metrics.get(name);
+                if let Some((severity, cost, message)) = judge(name, *value, threshold, window) {
+                    penalty += cost;
+                    let kind = ProblemKind::Metric(name.clone());
+                    problems.push(Problem {
+                        kind,
+                        severity,
+                        of_release: reading.of_release,
+                        message,
+                        value: Some(*value),
+                    });
+                }
             }
         }
     }
@@ -159,9 +159,29 @@ pub fn assess(
         Some(Severity::Critical) => HealthStatus::Unhealthy,
         _ if !unknowns.is_empty() => HealthStatus::Unknown,
         Some(Severity::Warning) => HealthStatus::Degraded,
-        None => HealthStatus::Healthy,
+        Some(Severity::Unusual) | None => HealthStatus::Healthy,
     };
     Assessment { status, score: (status != HealthStatus::Unknown).then_some(score), problems, unknowns }
+}
+
+/// What one metric's value costs of the score, and why.
+fn judge(name: &str, value: f64, threshold: &Threshold, window: Option<&Window>) -> Option<(Severity, u32, String)> {
+    let (at_warning, at_critical) = metric::penalty(name);
+    let show = |value| metric::show(name, value);
+    let above = |word: &str, limit| format!("{name} {} > {} ({word} threshold)", show(value), show(limit));
+    if value > threshold.critical {
+        return Some((Severity::Critical, at_critical.into(), above("critical", threshold.critical)));
+    }
+    if value > threshold.warning {
+        return Some((Severity::Warning, at_warning.into(), above("warning", threshold.warning)));
+    }
+    let (share, usual) = Normal::left(window?, value, threshold.warning)?;
+    // In whole steps: a score that trembles with its metrics would be a write at every look.
+    let cost = (share * f64::from(at_warning) / STEP).floor() * STEP;
+    (cost > 0.0).then(|| {
+        let highest = usual.median + usual.reach;
+        (Severity::Unusual, cost as u32, format!("{name} {} is unusual, up to {} is not", show(value), show(highest)))
+    })
 }
 
 /// Adds the workload's problems and returns what they cost of the score.

@@ -6,7 +6,7 @@
 //! - [`observation`]: what one look saw
 //! - [`metric`]: the well-known metrics, their units and weights
 //! - [`assess`]: one look → score, status, problems
-//! - [`window`]: the last looks, bounded
+//! - [`window`]: the last looks, bounded; [`normal`]: what is usual in them
 //! - [`trend`], [`leak`] and [`forecast`]: the last looks → where it is going
 //! - [`signs`]: what one metric announces; [`shift`]: faults that come at once
 //! - [`stats`]: robust statistics for these
@@ -20,6 +20,7 @@ pub mod cause;
 pub mod forecast;
 pub mod leak;
 pub mod metric;
+pub mod normal;
 pub mod observation;
 pub mod outlook;
 pub mod replay;

@@ -51,7 +51,7 @@ impl<F: Forecaster> Replay<F> {
         // Recorded histories know nothing of the target: it is taken to be up.
         let target = Measured::Known(TargetState::Http(HttpState { failure: None, latency_ms: None }));
         let observation = Observation { at, target, metrics };
-        let assessment = assess(&observation, &self.thresholds, false);
+        let assessment = assess(&observation, &self.thresholds, &self.history, false);
         self.history.push(&observation, assessment.score);
         let forecast = self.forecaster.forecast(&self.history, &self.ceilings);
         self.tracker.look(&observation, &assessment, &self.limits);

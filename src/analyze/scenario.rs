@@ -15,6 +15,7 @@ use super::{
     },
     outlook::Outlook,
     tracker::{Evidence, Tracker},
+    window::History,
 };
 use crate::api::{Cause, HealingPolicy, ValidPolicy, default_thresholds};
 
@@ -47,6 +48,7 @@ pub struct Story {
     pub now: f64,
     /// Probability with which its memory is foreseen to run out in half an hour.
     pub risk: f64,
+    pub history: History,
     pub last: Option<(Observation, Assessment)>,
     pub forecast: Forecast,
     pub outlook: Outlook,
@@ -87,6 +89,7 @@ impl Story {
             metrics: BTreeMap::new(),
             now: 0.0,
             risk: 0.0,
+            history: History::default(),
             last: None,
             forecast: exhausting(MEMORY_USAGE, 0.0),
             outlook: Outlook::default(),
@@ -206,8 +209,9 @@ impl Story {
         let observation = Observation { at: at(self.now), target, metrics: self.metrics.clone() };
         let newest = self.visible.then_some(&self.workload.release);
         let thresholds = self.policy.components[0].thresholds.clone();
-        let assessment = assess(&observation, &thresholds, self.tracker.release_unproven(newest));
+        let assessment = assess(&observation, &thresholds, &self.history, self.tracker.release_unproven(newest));
         let evidence = self.tracker.look(&observation, &assessment, &self.policy.limits);
+        self.history.push(&observation, assessment.score);
         self.forecast = exhausting(MEMORY_USAGE, self.risk);
         self.outlook.follow(&self.tracker);
         self.outlook.look(&self.forecast, &observation, &self.policy.limits);

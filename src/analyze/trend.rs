@@ -9,8 +9,10 @@ const LOOKS: usize = 10;
 const MIN_LOOKS: usize = 5;
 /// Difference of the means, in points of the score, from which on it is a trend.
 const DIFFERENCE: f64 = 5.0;
+/// And in standard errors of it (Welch 1947): one bad look among ten is none.
+const ERRORS: f64 = 2.0;
 
-/// Later half against earlier half of the last ten scores (facts: the naive rules). None with fewer than five.
+/// Later half against earlier half of the last ten scores. None with fewer than five.
 pub fn trend(score: &Window) -> Option<Trend> {
     let last = score.last(LOOKS);
     if last.len() < MIN_LOOKS {
@@ -18,13 +20,21 @@ pub fn trend(score: &Window) -> Option<Trend> {
     }
     let (earlier, later) = last.split_at(last.len() / 2);
     let difference = mean(later) - mean(earlier);
-    Some(if difference < -DIFFERENCE {
+    let error = (squared_error(earlier) + squared_error(later)).sqrt();
+    let significant = difference.abs() > DIFFERENCE && difference.abs() > ERRORS * error;
+    Some(if significant && difference < 0.0 {
         Trend::Declining
-    } else if difference > DIFFERENCE {
+    } else if significant {
         Trend::Improving
     } else {
         Trend::Stable
     })
+}
+
+/// Of the mean.
+fn squared_error(values: &[f64]) -> f64 {
+    let (mean, n) = (mean(values), values.len() as f64);
+    values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0) / n
 }
 
 #[cfg(test)]
@@ -48,5 +58,12 @@ mod tests {
         check(&[100.0, 100.0, 100.0, 60.0, 60.0, 60.0], Some(Trend::Declining));
         check(&[60.0, 60.0, 100.0, 100.0, 100.0], Some(Trend::Improving));
         check(&[100.0, 100.0, 95.0, 95.0, 95.0], Some(Trend::Stable));
+    }
+
+    #[test]
+    fn what_may_be_chance_is_no_trend() {
+        check(&[100.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0, 60.0, 100.0], Some(Trend::Stable));
+        check(&[60.0, 100.0, 100.0, 60.0, 100.0, 60.0, 60.0, 100.0, 60.0, 60.0], Some(Trend::Stable));
+        check(&[100.0, 90.0, 100.0, 90.0, 100.0, 75.0, 70.0, 75.0, 60.0, 70.0], Some(Trend::Declining));
     }
 }

@@ -348,6 +348,11 @@ impl Window {
         self.five.since(i64::MIN / 2, FIVE)
     }
 
+    /// Whole blocks of half an hour, oldest first, gaps left out.
+    pub fn half_hours(&self) -> impl Iterator<Item = Block> + '_ {
+        self.thirty.since(i64::MIN / 2, THIRTY)
+    }
+
     /// Bytes that it holds, its own size included.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()

@@ -347,16 +347,20 @@ pub struct ReleaseWatch {
     pub length: Span,
 }
 
-/// Forecasts of failures.
+/// Forecasts of failures, and when one of them alone is a reason to act: a metric that will meet its limit within
+/// `horizon`, with at least `minProbability`, in `detection.unhealthyAfter` forecasts in a row. Then remedies for Exhaustion
+/// are tried before it comes, through every limit of `safety`.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Prediction {
-    /// Whether forecasts are made and shown. Default true.
+    /// Whether forecasts are made, shown and acted on. Default true.
     pub enabled: bool,
-    /// A forecast failure within this time is reported as a risk. From 10m to 24h. Default 1h.
+    /// A foreseen failure within this time is a reason to act; after such an action the next one waits at least as long.
+    /// From 10m to 24h. Default 1h.
     #[schemars(extend("x-kubernetes-validations" = cel("duration(self) >= duration('10m') && duration(self) <= duration('24h')", "horizon must be from 10m to 24h")))]
     pub horizon: Span,
-    /// A forecast failure is reported as a risk from this probability on. From 0.05 to 1. Default 0.5.
+    /// A foreseen failure is a reason to act from this probability on; 1 never acts on a forecast. From 0.05 to 1.
+    /// Default 0.5.
     #[schemars(range(min = 0.05, max = 1.0))]
     pub min_probability: f64,
 }

@@ -206,7 +206,7 @@ impl<'a> Judged<'a> {
     ) -> Self {
         let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
         let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
-        let assessment = assess(&observation, &component.thresholds, tracker.release_unproven(newest));
+        let assessment = assess(&observation, &component.thresholds, &history, tracker.release_unproven(newest));
         tracker.look(&observation, &assessment, &policy.limits);
         history.push(&observation, assessment.score);
         let forecast = policy.limits.prediction.then(|| Foresight.forecast(&history, &component.ceilings));

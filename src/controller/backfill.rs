@@ -95,6 +95,5 @@ async fn fill(
             }
         }
     }
-    // A forecast from it at once, not after a whole interval.
-    entry.dirty = true;
+    entry.forecast = Some(context.forecaster.forecast(&entry.history, &component.ceilings));
 }

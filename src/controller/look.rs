@@ -32,13 +32,17 @@ pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMem
         ctx.metrics.look(seconds);
         let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
         let unproven = entry.tracker.release_unproven(newest);
-        let assessment = assess(&observation, &component.thresholds, unproven);
+        let assessment = assess(&observation, &component.thresholds, &entry.history, unproven);
         for (_, why) in &assessment.unknowns {
             ctx.metrics.unknown(why.reason.into());
         }
         entry.tracker.look(&observation, &assessment, &valid.limits);
         remember(entry, valid, &observation, &assessment);
-        entry.forecast = valid.limits.prediction.then(|| ctx.forecaster.forecast(&entry.history, &component.ceilings));
+        // A forecast rests on what is remembered.
+        if entry.sampled == Some(observation.at) || entry.forecast.is_some() != valid.limits.prediction {
+            let make = || ctx.forecaster.forecast(&entry.history, &component.ceilings);
+            entry.forecast = valid.limits.prediction.then(make);
+        }
         entry.outlook.follow(&entry.tracker);
         match &entry.forecast {
             // A forecast that rests on nothing new says nothing new.

@@ -246,8 +246,10 @@ fn a_million_rows_need_little_memory() {
     let file = folder.path().join("a.csv.gz");
     let mut writer = GzEncoder::new(fs::File::create(&file).unwrap(), Compression::fast());
     writeln!(writer, "t,latency_ms").unwrap();
+    // Seven of eight say nothing, so that the time goes into reading and not into forecasts.
     for row in 0..1_000_000_u32 {
-        writeln!(writer, "{},{}", row, 100 + row % 17).unwrap();
+        let value = if row % 8 == 0 { (100 + row % 17).to_string() } else { String::new() };
+        writeln!(writer, "{row},{value}").unwrap();
     }
     writer.finish().unwrap();
     let mut child = backtest()
@@ -271,7 +273,7 @@ fn a_million_rows_need_little_memory() {
         }
     }
     assert!(child.wait().unwrap().success());
-    assert_eq!(count, 1_000_000);
+    assert_eq!(count, 125_000);
     assert!((1..100 * 1024).contains(&peak), "{peak} kB");
 }
 

@@ -63,3 +63,20 @@ fn scores_statuses_and_causes() {
         assert!(!assessment.message().is_empty());
     }
 }
+
+#[test]
+fn what_is_unusual_costs_of_the_score_and_is_no_fault() {
+    let mut story = Story::settled();
+    story.error_rate(0.001).until(3.0 * 3600.0);
+    for (value, score) in [(0.001, 100), (0.02, 100), (0.03, 95), (0.049, 95), (0.051, 90)] {
+        let mut then = story.clone();
+        then.error_rate(value).look();
+        let (_, assessment) = then.last.as_ref().unwrap();
+        assert_eq!(assessment.score, Some(score), "{value}: {assessment:?}");
+        let expected = if value > 0.05 { HealthStatus::Degraded } else { HealthStatus::Healthy };
+        assert_eq!(assessment.status, expected, "{value}: {assessment:?}");
+    }
+    story.error_rate(0.03).look();
+    let (_, assessment) = story.last.as_ref().unwrap();
+    assert_eq!(assessment.message(), "error_rate 3.0% is unusual, up to 0.1% is not");
+}

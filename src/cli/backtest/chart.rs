@@ -181,7 +181,7 @@ fn lanes(picture: &Picture<'_>) -> Vec<Lane> {
         known,
         said("leak", LEAK, &summary.leaks),
         said("alarm", ALARM, &summary.alarms),
-        said("imminent", ACT, &summary.acts),
+        said("acted on", ACT, &summary.acts),
     ];
     all.into_iter().filter(|lane| !lane.spans.is_empty()).collect()
 }

@@ -126,12 +126,12 @@ fn sentence(summary: &Summary) -> String {
         (count, Some(at)) => format!("{count} alarms, the first at {}", show(at)),
         _ => "No alarm".to_owned(),
     };
-    let acts = summary.acts.first().map_or_else(|| "never imminent".into(), |at| format!("imminent from {}", show(at)));
+    let acts = summary.acts.first().map_or_else(|| "never acted on".into(), |at| format!("acted on from {}", show(at)));
     let leak = summary.leaks.first().map_or_else(|| "no leak".into(), |at| format!("leak seen at {}", show(at)));
     format!("{} rows over {}. {alarms}; {acts}; {leak}.", summary.rows, length(last - first))
 }
 
-/// The most important first: what was imminent, then alarms, then leaks.
+/// The most important first: what was acted on, then alarms, then leaks.
 fn order(summaries: &[Summary]) -> Vec<usize> {
     let class = |summary: &Summary| match summary {
         summary if summary.acts.count > 0 => 0,
@@ -175,7 +175,7 @@ pub(super) fn write(
         "Component",
         "Alarms",
         "First alarm",
-        "Imminent",
+        "Acted on",
         "Leak seen",
         "Peak",
         "At the end",
@@ -205,7 +205,7 @@ fn legend(page: &mut impl Write) -> io::Result<()> {
         (chart::ALARM, "alarm: level high or critical (over 30% within 24 hours); a triangle marks where it began"),
         (
             chart::ACT,
-            "imminent: 50% or more within the next hour, a policy's own horizon and minProbability by default; a dot marks it",
+            "acted on: something runs out within the next hour with 50% or more (a policy's horizon and minProbability by default), so that remedies would be tried, as far as its limits let them; a dot marks it",
         ),
         (chart::LEAK, "memory is said to rise for good"),
         (

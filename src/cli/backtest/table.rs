@@ -16,7 +16,7 @@ struct Totals {
     rows: u64,
     alarmed: usize,
     alarms: u64,
-    imminent: usize,
+    acted: usize,
     leaking: usize,
 }
 
@@ -26,7 +26,7 @@ fn totals(summaries: &[Summary]) -> Totals {
         rows: summaries.iter().map(|summary| summary.rows).sum(),
         alarmed: count(&|summary| summary.alarms.count > 0),
         alarms: summaries.iter().map(|summary| summary.alarms.count).sum(),
-        imminent: count(&|summary| summary.acts.count > 0),
+        acted: count(&|summary| summary.acts.count > 0),
         leaking: count(&|summary| summary.leaks.count > 0),
     }
 }
@@ -34,7 +34,7 @@ fn totals(summaries: &[Summary]) -> Totals {
 pub(super) fn table(summaries: &[Summary], bad: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["COMPONENT", "ROWS", "SPAN", "ALARMS", "AT", "IMMINENT", "LEAK", "LAST FORECAST"]);
+    table.set_header(["COMPONENT", "ROWS", "SPAN", "ALARMS", "AT", "ACTED ON", "LEAK", "LAST FORECAST"]);
     let dash = || "-".to_owned();
     for summary in summaries {
         let times: Vec<String> = summary.alarms.list.iter().take(SHOWN).map(|episode| show(episode.start)).collect();
@@ -50,11 +50,11 @@ pub(super) fn table(summaries: &[Summary], bad: usize) -> String {
             summary.last.as_ref().map_or_else(dash, words),
         ]);
     }
-    let Totals { rows, alarmed, alarms, imminent, leaking } = totals(summaries);
+    let Totals { rows, alarmed, alarms, acted, leaking } = totals(summaries);
     let unread = if bad > 0 { format!("; {bad} could not be read") } else { String::new() };
     let table = if summaries.is_empty() { String::new() } else { format!("{table}\n\n") };
     format!(
-        "{table}{} components, {rows} rows: {alarms} alarms on {alarmed}, imminent on {imminent}, {leaking} leak{unread}",
+        "{table}{} components, {rows} rows: {alarms} alarms on {alarmed}, acted on {acted}, {leaking} leak{unread}",
         summaries.len()
     )
 }
@@ -74,7 +74,7 @@ pub(super) fn words(told: &Told) -> String {
 
 pub(super) fn json(summaries: &[Summary], bad: &[Bad]) -> serde_json::Result<String> {
     let components: Vec<Value> = summaries.iter().map(component).collect();
-    let Totals { rows, alarmed, alarms, imminent, leaking } = totals(summaries);
+    let Totals { rows, alarmed, alarms, acted, leaking } = totals(summaries);
     serde_json::to_string_pretty(&json!({
         "components": components,
         "errors": bad.iter().map(Bad::to_string).collect::<Vec<_>>(),
@@ -83,7 +83,7 @@ pub(super) fn json(summaries: &[Summary], bad: &[Bad]) -> serde_json::Result<Str
             "rows": rows,
             "alarms": alarms,
             "componentsWithAlarms": alarmed,
-            "componentsImminent": imminent,
+            "componentsActedOn": acted,
             "componentsLeaking": leaking,
         },
     }))

@@ -190,7 +190,8 @@ impl Step<'_> {
             return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
         };
         let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
-        let assessment = assess(&observation, &component.thresholds, entry.tracker.release_unproven(newest));
+        let assessment =
+            assess(&observation, &component.thresholds, &entry.history, entry.tracker.release_unproven(newest));
         // The forecast anew too, with what was just seen.
         let forecast = policy.limits.prediction.then(|| {
             let mut history = entry.history.clone();

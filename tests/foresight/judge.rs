@@ -114,7 +114,7 @@ pub struct Figures {
     pub leads: Vec<f64>,
     /// Brier skill over the base rate, expected calibration error, and base rate, within 1 h and 6 h.
     pub probabilities: [Calibration; 2],
-    /// Of those failures, the ones that it would have acted ahead of; and how often it would have on healthy components.
+    /// Of all deaths, the ones that it would have acted ahead of; and how often it would have on healthy components.
     pub acted_ahead: Share,
     pub false_acts: usize,
     pub cpu_recall: Share,
@@ -168,7 +168,8 @@ pub fn judge(components: &[Component]) -> Figures {
             }
             figures.false_acts += beginnings(component.said.iter().map(|said| said.acts));
         }
-        lead(component, &mut figures);
+        lead(component, &mut figures.leads);
+        ahead(component, &mut figures.acted_ahead);
         bands(component, &mut figures.bands);
         faults(component, "cpu_fault", &mut figures.cpu_recall);
         faults(component, "error_fault", &mut figures.error_recall);
@@ -186,14 +187,23 @@ fn beginnings(states: impl Iterator<Item = bool>) -> usize {
     states.filter(|now| std::mem::replace(&mut before, *now) != *now && *now).count()
 }
 
-fn lead(component: &Component, figures: &mut Figures) {
+fn lead(component: &Component, leads: &mut Vec<f64>) {
     let Some(leak) = component.of("memory_leak").next() else { return };
     let Some(death) = component.death_after(leak.start) else { return };
     if death - leak.start >= 4.0 * 3600.0 {
-        let lived = || component.said.iter().filter(|said| said.t >= leak.start && said.t < death);
-        let alarm = lived().find(|said| said.alarm || said.leak);
-        figures.leads.push(alarm.map_or(0.0, |said| (death - said.t) / 3600.0));
-        figures.acted_ahead.count(lived().any(|said| said.acts), &component.name);
+        let alarm =
+            component.said.iter().find(|said| said.t >= leak.start && said.t < death && (said.alarm || said.leak));
+        leads.push(alarm.map_or(0.0, |said| (death - said.t) / 3600.0));
+    }
+}
+
+/// Each death, from the one before it on.
+fn ahead(component: &Component, acted: &mut Share) {
+    let mut born = f64::NEG_INFINITY;
+    for death in component.of("exhaustion").map(|label| label.start) {
+        let mut lived = component.said.iter().filter(|said| said.t > born && said.t < death);
+        acted.count(lived.any(|said| said.acts), &format!("{}@{death}", component.name));
+        born = death;
     }
 }
 

@@ -8,33 +8,17 @@
 
 mod baselines;
 mod judge;
+mod recorded;
 
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
-use flate2::read::MultiGzDecoder;
-use jiff::Timestamp;
-use judge::{Component, Figures, Label, Said, Share, judge};
-use panacea::{
-    analyze::{
-        forecast::{Confidence, Forecaster, Foresight, Level},
-        replay::{self, Replay},
-    },
-    api::{Limits, default_ceilings, default_thresholds},
-};
-
-/// One recorded history: time in seconds, and the metrics that were measured then.
-struct History {
-    set: String,
-    name: String,
-    labels: Vec<Label>,
-    columns: Vec<String>,
-    rows: Vec<(f64, Vec<Option<f64>>)>,
-}
+use judge::{Component, Figures, Share, judge};
+use panacea::analyze::forecast::{Forecaster, Foresight};
+use recorded::{History, labelled, read, said};
 
 fn main() {
     let data = PathBuf::from(std::env::args().nth(1).expect("usage: foresight DIR"));
@@ -94,58 +78,9 @@ fn folders(data: &Path) -> Vec<PathBuf> {
     folders
 }
 
-fn labelled(folder: &Path) -> BTreeMap<String, Vec<Label>> {
-    let mut labels: BTreeMap<String, Vec<Label>> = BTreeMap::new();
-    let mut rows = csv::Reader::from_path(folder.join("labels.csv")).unwrap();
-    for row in rows.deserialize() {
-        let (component, kind, start, end, detail): (String, String, f64, f64, String) = row.unwrap();
-        labels.entry(component).or_default().push(Label { kind, start, end, detail });
-    }
-    labels
-}
-
-fn read(folder: &Path, name: &str, labels: Vec<Label>) -> History {
-    let file = folder.join(format!("{name}.csv.gz"));
-    let mut text = String::new();
-    let opened = std::fs::File::open(&file).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
-    MultiGzDecoder::new(opened).read_to_string(&mut text).unwrap();
-    let mut rows = csv::Reader::from_reader(text.as_bytes());
-    let columns: Vec<String> = rows.headers().unwrap().iter().skip(1).map(str::to_owned).collect();
-    let rows = rows.records().map(|row| {
-        let row = row.unwrap();
-        (row[0].parse().unwrap(), row.iter().skip(1).map(|cell| cell.parse().ok()).collect())
-    });
-    let set = folder.file_name().unwrap().to_string_lossy().into_owned();
-    History { set, name: name.to_owned(), labels, rows: rows.collect(), columns }
-}
-
 fn figures<F: Forecaster>(histories: &[History], forecaster: impl Fn() -> F) -> Figures {
     let components: Vec<Component> = histories.iter().map(|history| said(history, forecaster())).collect();
     judge(&components)
-}
-
-/// Everything that is said of one component, look by look.
-fn said(history: &History, forecaster: impl Forecaster) -> Component {
-    let mut replay = Replay::new(forecaster, default_thresholds(), default_ceilings(), Limits::default());
-    let mut said = Vec::new();
-    for (t, values) in &history.rows {
-        let metrics = history.columns.iter().zip(values).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
-        if values.iter().all(Option::is_none) {
-            continue;
-        }
-        let replay::Said { forecast, acts, .. } = replay.look(Timestamp::from_second(*t as i64).unwrap(), metrics);
-        said.push(Said {
-            t: *t,
-            leak: forecast.leak,
-            acts,
-            alarm: forecast.level() >= Level::Critical,
-            within_1h: forecast.within[0],
-            within_6h: forecast.within[1],
-            time_to_failure: forecast.time_to_failure.map(|time| time.seconds),
-            confident: forecast.confidence != Confidence::InsufficientHistory,
-        });
-    }
-    Component { set: history.set.clone(), name: history.name.clone(), labels: history.labels.clone(), said }
 }
 
 fn table(figures: &[(&str, Figures)]) {
@@ -176,7 +111,7 @@ fn table(figures: &[(&str, Figures)]) {
             format!("{:.3}", f.probabilities[place].error)
         });
     }
-    row("acted ahead of, of the failures that a leak of four hours or more leads to", "", &|f| share(&f.acted_ahead));
+    row("deaths acted ahead of, before the 90% threshold is met", "", &|f| share(&f.acted_ahead));
     row("acted on, a healthy component-day", "", &|f| format!("{:.2}", f.false_acts as f64 / f.healthy_days));
     row("CPU faults, recall", "≥ 0.97", &|f| share(&f.cpu_recall));
     row("error faults, recall", "", &|f| share(&f.error_recall));

@@ -6,6 +6,7 @@ mod postgres;
 
 mod backtest;
 mod crd_drift;
+mod foresight;
 mod house;
 mod http;
 mod knowledge;

@@ -22,7 +22,7 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let limits = Limits { unhealthy_after: 3, healthy_after: 2, ..Limits::default() };
+        let limits = Limits { unhealthy_after: 3, healthy_after: 2, min_probability: 0.5, ..Limits::default() };
         let (history, outlook) = (History::default(), Outlook::default());
         Self { history, outlook, limits, second: 0, forecast: None, observation: None }
     }

@@ -205,7 +205,7 @@ fn legend(page: &mut impl Write) -> io::Result<()> {
         (chart::ALARM, "alarm: level high or critical (over 30% within 24 hours); a triangle marks where it began"),
         (
             chart::ACT,
-            "acted on: something runs out within the next hour with 50% or more (a policy's horizon and minProbability by default), so that remedies would be tried, as far as its limits let them; a dot marks it",
+            "acted on: something runs out within the next hour as probably as a policy asks for by default (horizon, minProbability), so that remedies would be tried, as far as its limits let them; a dot marks it",
         ),
         (chart::LEAK, "memory is said to rise for good"),
         (

@@ -33,8 +33,8 @@ fn a_forecast_alone_is_not_acted_on_when_it_is_unlikely_far_off_or_switched_off(
         (0..5).for_each(|_| _ = story.after(60.0));
         check(&story, &[])
     };
-    assert!(matches!(risky(json!({}), 0.6), Verdict::Propose(_)));
-    assert_eq!(risky(json!({}), 0.4), Verdict::Nothing, "below prediction.minProbability");
+    assert!(matches!(risky(json!({}), 0.8), Verdict::Propose(_)));
+    assert_eq!(risky(json!({}), 0.6), Verdict::Nothing, "below prediction.minProbability");
     assert_eq!(risky(json!({"prediction": {"minProbability": 0.9}}), 0.9), Verdict::Nothing);
     assert!(matches!(risky(json!({"prediction": {"minProbability": 0.2}}), 0.4), Verdict::Propose(_)));
     assert_eq!(risky(json!({"prediction": {"horizon": "10m"}}), 0.9), Verdict::Nothing, "in half an hour");

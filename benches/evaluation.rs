@@ -64,6 +64,7 @@ fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
         unschedulable: 0,
         on_lost_nodes: 0,
         memory_limit: None,
+        irreversible: None,
         gitops_owner: None,
     };
     let noise = (minute * 7919 % 97) as f64 / 97.0;

@@ -164,6 +164,8 @@ pub struct Workload {
     pub on_lost_nodes: u32,
     /// Memory that a pod of the newest template may use, in bytes: the sum of its containers' limits, when each has one.
     pub memory_limit: Option<u64>,
+    /// The newest template says that there is no way back from it, and why.
+    pub irreversible: Option<String>,
     /// A GitOps controller that would undo our writes, in words ("Flux Kustomization shop/storefront").
     pub gitops_owner: Option<String>,
 }

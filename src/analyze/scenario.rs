@@ -79,6 +79,7 @@ impl Story {
             unschedulable: 0,
             on_lost_nodes: 0,
             memory_limit: None,
+            irreversible: None,
             gitops_owner: None,
         };
         Self {

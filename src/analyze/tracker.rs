@@ -4,6 +4,8 @@
 //! What must survive a restart ([`Tracker::persisted`]) is kept in the policy's status; the counters start anew,
 //! which only ever delays an action.
 
+mod known;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,11 +15,8 @@ use super::{
     cause::cause,
     observation::{Observation, ReleaseId, Workload},
 };
-use crate::api::{Cause, ComponentStatus, Episode, HealthStatus, KnownGood, Limits, ReleaseStatus};
+use crate::api::{Cause, ComponentStatus, Episode, HealthStatus, KnownBad, KnownGood, Limits, ReleaseStatus};
 
-/// Templates kept as known good. A rollback goes to the newest that is not the bad one, so two would do; more show
-/// a person the way back.
-const MAX_KNOWN_GOOD: usize = 5;
 /// How long unspecific evidence against a release that came during an incident is not counted after its rollout:
 /// what the metrics still say of the pods before it. Two scrapes at the usual 30 s.
 const SETTLE: SignedDuration = SignedDuration::from_secs(60);
@@ -47,6 +46,7 @@ pub enum Evidence {
 pub struct Tracker {
     release: Option<ReleaseStatus>,
     known_good: Vec<KnownGood>,
+    known_bad: Vec<KnownBad>,
     episode: Option<Episode>,
     status: HealthStatus,
     since: Option<Timestamp>,
@@ -74,6 +74,7 @@ impl Tracker {
         Self {
             release: status.release.clone(),
             known_good: status.known_good.clone(),
+            known_bad: status.known_bad.clone(),
             episode: status.episode.clone(),
             status: status.status,
             since: status.since,
@@ -85,6 +86,7 @@ impl Tracker {
     pub fn persist(&self, status: &mut ComponentStatus) {
         status.release.clone_from(&self.release);
         status.known_good.clone_from(&self.known_good);
+        status.known_bad.clone_from(&self.known_bad);
         status.episode.clone_from(&self.episode);
         status.status = self.status;
         status.since = self.since;
@@ -117,10 +119,8 @@ impl Tracker {
             let cause = self.cause.unwrap_or(Cause::Unknown);
             self.episode = Some(Episode { id, started_at: now, cause });
         }
-        // A template that is being rolled back from is not known good, whatever it looked like at first.
         if self.is_confirmed_bad(limits) && self.cause == Some(Cause::ReleaseRegression) {
-            let digest = self.release.as_ref().map(|release| release.digest.as_str());
-            self.known_good.retain(|good| Some(good.digest.as_str()) != digest);
+            self.remember_bad(now);
         }
         // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.
         if self.good >= limits.healthy_after && (workload.is_none() || self.settled.is_some()) {
@@ -128,7 +128,7 @@ impl Tracker {
         }
         let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;
         if let Some(workload) = workload.filter(|workload| proven && workload.desired > 0) {
-            self.remember_good(&workload.release, now);
+            self.remember_good(&workload.release, now, limits);
         }
         self.last_look = Some(now);
         evidence
@@ -186,18 +186,8 @@ impl Tracker {
         }
     }
 
-    /// Where a rollback may go: the newest template seen healthy that is not the one that runs.
-    pub fn rollback_target(&self) -> Option<&KnownGood> {
-        let release = self.release.as_ref()?;
-        self.known_good.iter().rev().find(|good| good.digest != release.digest)
-    }
-
     pub fn release(&self) -> Option<&ReleaseStatus> {
         self.release.as_ref()
-    }
-
-    pub fn known_good(&self) -> &[KnownGood] {
-        &self.known_good
     }
 
     pub fn episode(&self) -> Option<&Episode> {
@@ -251,6 +241,11 @@ impl Tracker {
             || self.bad > 0
             || matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
         let same_content = old.digest == newest.digest;
+        for good in &mut self.known_good {
+            // One that was replaced before keeps its time.
+            let runs = good.digest == newest.digest;
+            good.replaced_at = if runs { None } else { good.replaced_at.or(Some(now)) };
+        }
         let back_to_good = self.known_good.iter().any(|good| good.digest == newest.digest);
         self.release = Some(ReleaseStatus {
             revision: newest.revision,
@@ -393,28 +388,6 @@ impl Tracker {
                 self.settled_good = 0;
                 self.healthy_since = None;
             }
-        }
-    }
-
-    fn remember_good(&mut self, release: &ReleaseId, now: Timestamp) {
-        let Some(current) = self.release.as_mut() else { return };
-        if current.seen_healthy {
-            return;
-        }
-        current.seen_healthy = true;
-        self.proven_at = Some(now);
-        let earlier =
-            self.known_good.iter().position(|good| good.digest == release.digest).map(|at| self.known_good.remove(at));
-        let seen_at = earlier.map_or(now, |good| good.seen_at);
-        let good = KnownGood {
-            revision: release.revision,
-            hash: release.hash.clone(),
-            digest: release.digest.clone(),
-            seen_at,
-        };
-        self.known_good.push(good);
-        if self.known_good.len() > MAX_KNOWN_GOOD {
-            self.known_good.remove(0);
         }
     }
 }

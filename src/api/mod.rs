@@ -43,6 +43,9 @@ pub const LEDGER_FINALIZER: &str = "panacea.dev/ledger";
 pub const POLICY_LABEL: &str = "panacea.dev/policy";
 /// Label on a Remediation: the name of its component.
 pub const COMPONENT_LABEL: &str = "panacea.dev/component";
+/// Annotation on a workload's template: there is no way back from it, as after a migration of a database's schema. Its
+/// value says why.
+pub const IRREVERSIBLE: &str = "panacea.dev/irreversible";
 /// Annotation on a workload's template that a restart sets; the one `kubectl rollout restart` uses.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 

@@ -383,6 +383,9 @@ pub struct Safety {
     pub cooldown: Span,
     /// Stops acting on a component whose actions keep failing.
     pub circuit_breaker: CircuitBreaker,
+    /// A rollback goes to no template that has not run for longer than this. From 1h to 2160h (90 days). Default 168h.
+    #[schemars(extend("x-kubernetes-validations" = cel("duration(self) >= duration('1h') && duration(self) <= duration('2160h')", "maxRollbackAge must be from 1h to 2160h")))]
+    pub max_rollback_age: Span,
 }
 
 /// Actions that may be started within a window of time.

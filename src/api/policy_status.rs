@@ -68,6 +68,9 @@ pub struct ComponentStatus {
     /// Templates seen healthy, newest last: what a rollback may go back to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_good: Vec<KnownGood>,
+    /// Templates with which it turned bad, newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known_bad: Vec<KnownBad>,
     /// The incident that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub episode: Option<Episode>,
@@ -187,6 +190,20 @@ pub struct KnownGood {
     pub hash: String,
     pub digest: String,
     /// When it was first seen healthy.
+    pub seen_at: Timestamp,
+    /// When another template took its place. Left out: it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at: Option<Timestamp>,
+}
+
+/// A template with which a component that was healthy turned bad. It is not known good again before it has been healthy
+/// for `releaseWatch.for`.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownBad {
+    pub revision: i64,
+    pub digest: String,
+    /// When that was confirmed.
     pub seen_at: Timestamp,
 }
 

@@ -26,6 +26,8 @@ pub enum Reason {
     Recovered,
     /// A new template runs.
     ReleaseSeen,
+    /// A template that turned the component bad before was released again.
+    KnownBadRelease,
     /// A template was seen healthy: from now on it is the last known good one.
     KnownGood,
     /// The level of a forecast rose to high or critical.
@@ -59,6 +61,7 @@ impl Reason {
             | Self::CouldNotMeasure
             | Self::Unhealthy
             | Self::FailureForeseen
+            | Self::KnownBadRelease
             | Self::ActionRefused
             | Self::AwaitingApproval
             | Self::Blocked

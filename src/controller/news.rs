@@ -48,7 +48,17 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
     let hash = |component: &ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
     if let Some(release) = status.release.as_ref().filter(|_| hash(before).is_some() && hash(before) != hash(status)) {
         let note = format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash);
-        news.push((Reason::ReleaseSeen, format!("{}-{}", release.revision, release.hash), note));
+        let subject = format!("{}-{}", release.revision, release.hash);
+        news.push((Reason::ReleaseSeen, subject.clone(), note));
+        if let Some(bad) = status.known_bad.iter().find(|bad| bad.digest == release.digest) {
+            let note = format!(
+                "{name} runs revision {} now, whose template is that of revision {}, with which it turned bad at {}",
+                release.revision,
+                bad.revision,
+                bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
+            );
+            news.push((Reason::KnownBadRelease, subject, note));
+        }
     }
     if let (None, Some(episode)) = (&before.episode, &status.episode) {
         let note = format!("{name} is {} ({}): {message}", status.status, episode.cause);

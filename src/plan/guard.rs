@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Ground, Situation, history};
 use crate::{
     analyze::{observation::Measured, outlook},
-    api::{ActionKind, Mode, ValidTarget},
+    api::{ActionKind, IRREVERSIBLE, Mode, ValidTarget},
 };
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
@@ -17,6 +17,10 @@ pub enum Guard {
     NoRemedy,
     /// There is no template that was seen healthy.
     NoKnownGood,
+    /// The last known good template has not run for longer than `safety.maxRollbackAge`.
+    TooOld,
+    /// The template that runs says that there is no way back from it.
+    Irreversible,
     /// Every remedy that fits was tried in this incident.
     LadderExhausted,
     /// `spec.suspend`.
@@ -79,13 +83,14 @@ struct Intent<'a> {
 
 /// The first guard that says no to this action now.
 pub fn first_refusal(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Option<Refusal> {
-    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 12] = [
+    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 13] = [
         suspended,
         observe_mode,
         stale_data,
         not_confirmed,
         paused,
         gitops_owned,
+        irreversible,
         max_unhealthy,
         max_concurrent,
         budget,
@@ -182,6 +187,20 @@ fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<
     let target = s.component.target.describe();
     let message = format!("{target} belongs to {owner}, which would undo a rollback; revert the change in its source");
     Some(Refusal::person(Guard::GitOpsOwned, message))
+}
+
+fn irreversible(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
+    if action != ActionKind::RollbackDeployment {
+        return None;
+    }
+    let workload = s.workload()?;
+    let why = workload.irreversible.as_ref()?;
+    let message = format!(
+        "revision {} of {} carries the annotation {IRREVERSIBLE} ({why:?}), so it is not rolled back; mend it forward, or undo it by hand",
+        workload.release.revision,
+        s.component.target.describe()
+    );
+    Some(Refusal::person(Guard::Irreversible, message))
 }
 
 fn max_unhealthy(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {

@@ -4,7 +4,7 @@ use super::{
     Ground, Situation,
     guard::{Guard, Refusal},
 };
-use crate::api::{ActionKind, Cause, TemplateRef, ValidRemedy};
+use crate::api::{ActionKind, Cause, KnownGood, TemplateRef, ValidRemedy};
 
 /// The remedy to try, and for what.
 #[derive(Debug, Clone)]
@@ -57,6 +57,7 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
             ActionKind::RollbackDeployment => match situation.tracker.rollback_target() {
                 None => continue,
                 Some(good) => {
+                    too_old(situation, good)?;
                     Some(TemplateRef { revision: good.revision, hash: good.hash.clone(), digest: good.digest.clone() })
                 }
             },
@@ -64,6 +65,21 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
         return Ok(Rung { index, remedy, cause, target });
     }
     Err(nothing_left(situation, ground, cause, fitting, tried.len()))
+}
+
+/// # Errors
+/// When the template has not run for longer than `safety.maxRollbackAge`: what it stood on may be gone by now.
+fn too_old(situation: &Situation<'_>, good: &KnownGood) -> Result<(), Refusal> {
+    let (idle, limit) = (situation.tracker.idle_for(good, situation.now), situation.policy.limits.max_rollback_age);
+    if idle <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "revision {} was the last one seen healthy, and has not run for {} h, more than safety.maxRollbackAge ({limit:#}): going back that far is a person's decision",
+        good.revision,
+        idle.as_hours()
+    );
+    Err(Refusal::person(Guard::TooOld, message))
 }
 
 fn nothing_left(situation: &Situation<'_>, ground: Ground<'_>, cause: Cause, fitting: usize, tried: usize) -> Refusal {

@@ -154,6 +154,27 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
+            words: &["revision 2 of Deployment/api", "panacea.dev/irreversible", "drops a column", "mend it forward"],
+            ..deny(
+                "no way back",
+                Guard::Irreversible,
+                changed(crash_release(json!({})), |s| {
+                    s.workload(|w| w.irreversible = Some("drops a column".into())).after(1.0);
+                }),
+            )
+        },
+        Deny {
+            person: true,
+            words: &["has not run for 2 h", "safety.maxRollbackAge (1h)", "a person's decision"],
+            ..deny("the good one is long gone", Guard::TooOld, {
+                let mut story = Story::settled_with(policy(json!({"safety": {"maxRollbackAge": "1h"}})));
+                story.release("v2").until(10_860.0);
+                story.fault(FaultKind::CrashLoop, 1).until(10_870.0);
+                story
+            })
+        },
+        Deny {
+            person: true,
             words: &["Deployment/api", "Flux Kustomization shop/storefront", "revert the change in its source"],
             ..deny(
                 "owned",

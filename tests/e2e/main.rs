@@ -17,5 +17,6 @@ mod kept;
 mod ledger;
 mod midway;
 mod quiet;
+mod way_back;
 mod writes;
 mod wrong_policies;

@@ -393,3 +393,24 @@ fn a_release_made_while_the_operator_was_away_is_seen() {
     story.release("v2").fault(FaultKind::CrashLoop, 1).until(end);
     assert_eq!((story.confirmed(), story.target()), (Some(Cause::ReleaseRegression), Some("v1")));
 }
+
+#[test]
+fn what_turned_bad_before_has_to_hold_before_it_is_known_good() {
+    let mut story = Story::settled();
+    story.release("v2").fault(FaultKind::CrashLoop, 1).until(3610.0);
+    assert_eq!(story.confirmed(), Some(Cause::ReleaseRegression));
+    story.release("v1").complete().until(3700.0);
+    assert_eq!(story.known_good(), ["v1"]);
+    let mut status = ComponentStatus::default();
+    story.tracker.persist(&mut status);
+    assert_eq!(status.known_bad.iter().map(|bad| bad.digest.as_str()).collect::<Vec<_>>(), ["v2"]);
+    story.tracker = Tracker::restore(&status);
+    // The very same once more: it looks well at first.
+    story.release("v2").complete().until(3900.0);
+    assert_eq!(story.known_good(), ["v1"], "not yet");
+    story.until(4100.0);
+    assert_eq!(story.known_good(), ["v1", "v2"], "well for as long as a release is watched");
+    story.tracker.persist(&mut status);
+    assert!(status.known_bad.is_empty() && status.known_good[0].replaced_at.is_some(), "{status:?}");
+    assert_eq!(status.known_good[1].replaced_at, None);
+}

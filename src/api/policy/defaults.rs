@@ -56,6 +56,7 @@ impl Default for Safety {
             budget: Budget::default(),
             cooldown: "5m".into(),
             circuit_breaker: CircuitBreaker::default(),
+            max_rollback_age: "168h".into(),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct DeploymentFacts {
     pub images: Box<[String]>,
     pub gitops_owner: Option<Box<str>>,
     pub memory_limit: Option<u64>,
+    pub irreversible: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -137,6 +138,7 @@ impl DeploymentFacts {
                 .map(|container| format!("{}={}", container.name, container.image.as_deref().unwrap_or_default()))
                 .collect(),
             gitops_owner: gitops::owner(&deployment.metadata).map(Into::into),
+            irreversible: spec.and_then(|spec| template::irreversible(&spec.template)).map(Into::into),
             memory_limit: spec.and_then(|spec| spec.template.spec.as_ref()).and_then(quantity::memory_limit),
         }
     }

@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::api::RESTARTED_AT;
+use super::facts::cut;
+use crate::api::{IRREVERSIBLE, RESTARTED_AT};
 
 /// Label that the deployment controller adds to a ReplicaSet's template and pods.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -36,6 +37,11 @@ pub fn digest(template: &PodTemplateSpec) -> Uuid {
     // These types always have a JSON form; were it otherwise, two templates would count as equal only if both failed.
     canonical(&serde_json::to_value(&template).unwrap_or_default(), &mut text);
     Uuid::new_v5(&NAMESPACE, text.as_bytes())
+}
+
+/// Why there is no way back from a template, if it says so.
+pub(super) fn irreversible(template: &PodTemplateSpec) -> Option<&str> {
+    template.metadata.as_ref()?.annotations.as_ref()?.get(IRREVERSIBLE).map(|why| cut(why, 200))
 }
 
 /// Keys sorted, whatever features of serde_json some dependency switches on.

@@ -120,6 +120,7 @@ impl<'a> Current<'a> {
             unschedulable,
             on_lost_nodes,
             memory_limit: deployment.memory_limit,
+            irreversible: deployment.irreversible.as_deref().map(Into::into),
             gitops_owner: deployment.gitops_owner.as_deref().map(Into::into),
         }
     }

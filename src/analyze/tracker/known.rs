@@ -1,0 +1,75 @@
+//! Which templates were seen healthy, and which turned a healthy component bad.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{super::observation::ReleaseId, Tracker};
+use crate::api::{KnownBad, KnownGood, Limits};
+
+/// Templates kept as known good. A rollback goes to the newest that is not the bad one, so two would do; more show
+/// a person the way back.
+const MAX_KNOWN_GOOD: usize = 5;
+/// Templates kept as known bad.
+const MAX_KNOWN_BAD: usize = 5;
+
+impl Tracker {
+    /// Where a rollback may go: the newest template seen healthy that is not the one that runs.
+    pub fn rollback_target(&self) -> Option<&KnownGood> {
+        let release = self.release.as_ref()?;
+        self.known_good.iter().rev().find(|good| good.digest != release.digest)
+    }
+
+    pub fn known_good(&self) -> &[KnownGood] {
+        &self.known_good
+    }
+
+    /// For how long this template has not run.
+    pub fn idle_for(&self, good: &KnownGood, now: Timestamp) -> SignedDuration {
+        let runs = self.release.as_ref().is_some_and(|release| release.digest == good.digest);
+        if runs { SignedDuration::ZERO } else { now.duration_since(good.replaced_at.unwrap_or(good.seen_at)) }
+    }
+
+    /// A template that is being rolled back from is not known good, whatever it looked like at first.
+    pub(super) fn remember_bad(&mut self, now: Timestamp) {
+        let Some(release) = &self.release else { return };
+        let (revision, digest) = (release.revision, release.digest.clone());
+        self.known_good.retain(|good| good.digest != digest);
+        if self.known_bad.iter().any(|bad| bad.digest == digest && bad.seen_at >= release.since) {
+            return;
+        }
+        self.known_bad.retain(|bad| bad.digest != digest);
+        self.known_bad.push(KnownBad { revision, digest, seen_at: now });
+        if self.known_bad.len() > MAX_KNOWN_BAD {
+            self.known_bad.remove(0);
+        }
+    }
+
+    pub(super) fn remember_good(&mut self, release: &ReleaseId, now: Timestamp, limits: &Limits) {
+        let Some(current) = self.release.as_mut() else { return };
+        if current.seen_healthy {
+            return;
+        }
+        // What turned bad before has to hold for as long as a release is watched.
+        let since = self.settled.as_ref().map_or(now, |(since, _)| *since);
+        let known_bad = self.known_bad.iter().any(|bad| bad.digest == release.digest);
+        if known_bad && now.duration_since(since) < limits.release_watch_for {
+            return;
+        }
+        self.known_bad.retain(|bad| bad.digest != release.digest);
+        current.seen_healthy = true;
+        self.proven_at = Some(now);
+        let earlier =
+            self.known_good.iter().position(|good| good.digest == release.digest).map(|at| self.known_good.remove(at));
+        let seen_at = earlier.map_or(now, |good| good.seen_at);
+        let good = KnownGood {
+            revision: release.revision,
+            hash: release.hash.clone(),
+            digest: release.digest.clone(),
+            seen_at,
+            replaced_at: None,
+        };
+        self.known_good.push(good);
+        if self.known_good.len() > MAX_KNOWN_GOOD {
+            self.known_good.remove(0);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! When a rollback is not safe it is not made, and what was bad before is known again.
+
+use kube::ResourceExt as _;
+use panacea::{
+    api::{HealthStatus, Phase},
+    plan::guard::Guard,
+};
+use serde_json::json;
+
+use crate::support::{
+    cluster::run,
+    objects::policy,
+    operator::{Operator, Options},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_says_there_is_no_way_back_is_left_to_a_person() {
+    run("irreversible", async |test| {
+        test.deploy("api", "shop/api:v1", 2).await;
+        test.wait_rolled_out("api").await;
+        let _operator = Operator::start(test, Options::default()).await;
+        test.apply_policy(&policy("shop", &["api"], &json!({}))).await;
+        test.wait_known_good("shop", "api").await;
+        let template = json!({
+            "metadata": {"annotations": {"panacea.dev/irreversible": "migrates orders to schema 7"}},
+            "spec": {"containers": [{"name": "app", "image": "shop/api:v2-crash"}]},
+        });
+        test.patch_deployment("api", json!({"spec": {"template": template}})).await;
+        let refusal = test.wait_refusal("shop", "api", Guard::Irreversible).await;
+        assert!(refusal.message.contains("migrates orders to schema 7"), "{refusal:?}");
+        test.wait_event("PersonNeeded", "shop", "panacea.dev/irreversible").await;
+        assert!(test.remediations().await.is_empty() && test.operator_writes_to_workloads().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bad_release_once_more_is_reported_at_once() {
+    run("known-bad", async |test| {
+        test.deploy("api", "shop/api:v1", 2).await;
+        test.wait_rolled_out("api").await;
+        let _operator = Operator::start(test, Options::default()).await;
+        test.apply_policy(&policy("shop", &["api"], &json!({}))).await;
+        test.wait_known_good("shop", "api").await;
+        test.release("api", "shop/api:v2-crash").await;
+        let first = test.wait_remediation(Phase::Succeeded).await;
+        test.wait_status("shop", "api", HealthStatus::Healthy).await;
+        let status = test.component("shop", "api").await.unwrap();
+        assert_eq!(status.known_bad.iter().map(|bad| bad.revision).collect::<Vec<_>>(), [2], "{status:?}");
+
+        test.release("api", "shop/api:v2-crash").await;
+        let note = "whose template is that of revision 2, with which it turned bad at";
+        test.wait_event("KnownBadRelease", "shop", note).await;
+        // It is rolled back again, to v1.
+        test.wait_component("shop", "api", "to be well again", |status| {
+            status.status == HealthStatus::Healthy
+                && status.release.as_ref().is_some_and(|release| release.revision > 4)
+        })
+        .await;
+        assert_eq!(test.image("api").await, "shop/api:v1");
+        let others = test.remediations().await.into_iter().filter(|one| one.name_any() != first.name_any());
+        for other in others {
+            let ended = test.wait_ended(&other.name_any()).await;
+            assert_eq!(ended.status.unwrap().phase, Phase::Succeeded);
+        }
+        let known = test.component("shop", "api").await.unwrap().known_good;
+        assert_eq!(known.len(), 1, "{known:?}");
+    })
+    .await;
+}

@@ -39,7 +39,7 @@ const INTERCEPT: f64 = -2.0;
 const SIGNIFICANCE: f64 = 0.5;
 const SEEN_OF_AHEAD: f64 = 0.7;
 const GROWN: f64 = 1.4;
-const COLLECTED: f64 = 0.6;
+const COLLECTED: f64 = 1.0;
 /// From here on a rise is called a leak.
 const LEAK: f64 = 0.8;
 /// Log odds that rises at 0 ended in a failure in the development sets, of which every second memory series leaks.

@@ -2,10 +2,11 @@
 //!
 //! Significance alone proves nothing: nearly every healthy process has some significant trend (Machida et al. 2013),
 //! so a rise must also be large, steady, new and larger than what a garbage collector gives back. What is left is
-//! weighed by how far it has grown and how far it must be extrapolated; the weights are a logistic regression on the
-//! development sets (docs/foresight.md), cross-validated by component.
+//! weighed by how far it has grown, how far it must be extrapolated and how significant it is beyond the gate: a level
+//! that fills up and stays bends and rests, so its residuals hang together, and the corrected test trusts it less.
 
 use super::{
+    forecast::CRITICAL,
     stats::{mad, mann_kendall, median, quantile, sen},
     window::{Block, Window},
 };
@@ -33,8 +34,18 @@ const OVER_LEVEL: f64 = 0.03;
 /// A rise that lasted for a day has seen every hour of it: this share of the level is enough, however far the limit.
 const DAY: f64 = 86_400.0;
 const OVER_LEVEL_IN_A_DAY: f64 = 0.10;
-/// Log odds from which on a rise is called a leak: about 0.9.
-const LEAK: f64 = 2.1;
+/// Weights of the log odds that a rise does not end of itself; 0 is where a person is told (docs/foresight.md).
+const INTERCEPT: f64 = -2.0;
+const SIGNIFICANCE: f64 = 0.5;
+const SEEN_OF_AHEAD: f64 = 0.7;
+const GROWN: f64 = 1.4;
+const COLLECTED: f64 = 1.0;
+/// From here on a rise is called a leak.
+const LEAK: f64 = 0.8;
+/// Log odds that rises at 0 ended in a failure in the development sets, of which every second memory series leaks.
+pub(super) const AT_CRITICAL: f64 = 3.0;
+/// Looks that must have seen a rise before its odds count in full: two hours at the usual 30 s.
+const ENOUGH_LOOKS: f64 = 240.0;
 
 /// A rise that passed every gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,8 +61,10 @@ pub struct Rise {
     pub noise: f64,
     /// How far nearly all values reach above the line of minima: the teeth of a collector, which meet the ceiling first.
     pub teeth: f64,
-    /// Log odds that it is a leak.
+    /// Log odds that it does not end of itself: of the time scale that says so most.
     pub odds: f64,
+    /// The same of this scale, less for one that was not seen for long.
+    pub sure: f64,
 }
 
 impl Rise {
@@ -70,9 +83,11 @@ impl Rise {
         (ceiling - self.level() - self.teeth).max(0.0) / self.slope()
     }
 
-    /// Probability that it is a leak, 0 to 1.
+    /// Probability that it ends in a failure, 0 to 1. What is neither sure nor a leak stays at one half: most of those
+    /// rises did end in a failure, but a process that fills its heap for the first time looks the same.
     pub fn probability(&self) -> f64 {
-        1.0 / (1.0 + (-self.odds).exp())
+        let probability = 1.0 / (1.0 + (-(self.sure + AT_CRITICAL)).exp());
+        if self.sure > 0.0 || self.is_leak() { probability } else { probability.min(CRITICAL) }
     }
 
     pub fn is_leak(&self) -> bool {
@@ -104,10 +119,14 @@ pub fn rise(window: &Window, ceiling: Option<f64>) -> Option<Rise> {
         let collected = fell > OVER_LEVEL_IN_A_DAY * blocks[0].min.abs() && collections(&blocks, fell) >= COLLECTIONS;
         let over = if collected { 0.0 } else { OVER_FALL * fell };
         let found = test(&blocks, highest_before, over, collected, ceiling);
-        best = match (best, found) {
-            (Some(best), Some(found)) if best.odds >= found.odds => Some(best),
-            (best, found) => found.or(best),
-        };
+        let Some(mut found) = found else { continue };
+        let looks = f64::from(life.looks) * found.span / (end - life.since as f64);
+        found.sure = found.odds + (looks / ENOUGH_LOOKS).min(1.0).ln();
+        best = Some(match best {
+            Some(best) if best.sure >= found.sure => Rise { odds: best.odds.max(found.odds), ..best },
+            Some(best) => Rise { odds: best.odds.max(found.odds), ..found },
+            None => found,
+        });
     }
     best
 }
@@ -173,17 +192,18 @@ fn test(blocks: &[Block], highest_before: f64, over: f64, collected: bool, ceili
     let (early, late) = points.split_at(points.len() / 2);
     let (early, late) = (sen(early)?.0, sen(late)?.0);
     let steady = early > 0.25 * slope && late > 0.5 * slope && late > 0.5 * early;
-    if !steady || mann_kendall(points, slope, signs) < SIGNIFICANT {
+    let significance = mann_kendall(points, slope, signs);
+    if !steady || significance < SIGNIFICANT {
         return None;
     }
     let mut teeth: Vec<f64> = blocks.iter().map(|block| block.mean - base - slope * (block.at - first)).collect();
     let teeth = quantile(&mut teeth, 0.9).max(0.0);
-    let mut rise = Rise { span, since: first, base, growth, noise, teeth, odds: 0.0 };
-    let teeth_ahead = if collected { 0.0 } else { teeth / slope };
-    let ahead = ceiling.map_or(f64::INFINITY, |ceiling| rise.reaches(ceiling) + teeth_ahead);
+    let mut rise = Rise { span, since: first, base, growth, noise, teeth, odds: 0.0, sure: 0.0 };
+    let ahead = ceiling.map_or(f64::INFINITY, |ceiling| rise.reaches(ceiling));
     // A minute on both sides keeps the ratio finite at the ceiling.
     let seen_of_ahead = ((span + 60.0) / (ahead + 60.0)).ln().clamp(-3.0, 2.0);
     let grown = (growth / base.abs().max(f64::MIN_POSITIVE)).ln().clamp(-4.0, 1.0);
-    rise.odds = 2.2 + 0.55 * seen_of_ahead + 1.1 * grown + if collected { 0.6 } else { 0.0 };
+    let collected = if collected { COLLECTED } else { 0.0 };
+    rise.odds = INTERCEPT + SIGNIFICANCE * significance + SEEN_OF_AHEAD * seen_of_ahead + GROWN * grown + collected;
     Some(rise)
 }

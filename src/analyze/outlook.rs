@@ -72,6 +72,8 @@ impl Outlook {
 /// What this forecast alone foresees, if its metric was measured.
 fn due(forecast: &Forecast, observation: &Observation, limits: &Limits) -> Option<Foreseen> {
     let (probability, exhaustion) = forecast.exhaustion(limits.prediction_horizon.unsigned_abs())?;
+    // As it is shown: 50% is as likely as not.
+    let probability = (probability * 100.0).round() / 100.0;
     let value = observation.value(&exhaustion.metric).filter(|_| probability >= limits.min_probability)?;
     let at = observation.at;
     let moment = |seconds: f64| {
@@ -90,7 +92,7 @@ fn due(forecast: &Forecast, observation: &Observation, limits: &Limits) -> Optio
         value,
         limit: *limit,
         relieved_at: *relieved_at,
-        probability: (probability * 100.0).round() / 100.0,
+        probability,
         failure_at: moment(time.seconds)?,
         not_before: moment(time.earliest)?,
         not_after: moment(time.latest)?,

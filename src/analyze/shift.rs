@@ -30,15 +30,17 @@ pub struct Shift {
 }
 
 /// Whether the newest looks are above what is usual. `spread`: the least standard deviation that is taken for real, in
-/// the metric's unit.
-pub fn upward(window: &Window, spread: f64) -> Option<Shift> {
+/// the metric's unit. `ceiling`: where the metric ends, if it does.
+pub fn upward(window: &Window, spread: f64, ceiling: Option<f64>) -> Option<Shift> {
     let mut values = window.last(usize::MAX);
     if values.len() < MIN_USUAL + NEW {
         return None;
     }
     let new = values.split_off(values.len() - NEW);
     let usual = median(&mut values);
-    let spread = mad(&values, usual).max(spread);
+    // Below a ceiling nothing can be further out than that, however restless it is.
+    let room = ceiling.map_or(f64::INFINITY, |ceiling| (ceiling - usual) / (STILL + 1.0));
+    let spread = mad(&values, usual).min(room).max(spread);
     let sum = new.iter().fold(0.0_f64, |sum, value| (sum + (value - usual) / spread - SLACK).max(0.0));
     let (now, before) = (new[NEW - 1], new[NEW - 2]);
     let out = sum > THRESHOLD && (now - usual) / spread > STILL;

@@ -14,8 +14,9 @@ use super::{
 pub struct Sign {
     /// That it means what it looks like, 0 to 1.
     pub probability: f64,
-    /// If it does: when. None: now, or never of itself.
+    /// If it does: when. None: it is there now, or nobody knows, since the metric has no ceiling.
     pub time: Option<TimeToFailure>,
+    now: bool,
     /// Standard deviation of that time, in seconds.
     uncertainty: f64,
     /// The rise that it was read from.
@@ -28,7 +29,7 @@ impl Sign {
     /// Probability of the failure within `horizon` seconds.
     pub fn within(&self, horizon: f64) -> f64 {
         let Some(time) = self.time else {
-            return if self.leak { 0.0 } else { self.probability };
+            return if self.now { self.probability } else { 0.0 };
         };
         let z = |seconds: f64| (seconds - time.seconds) / self.uncertainty;
         // It has not happened yet: what lies before now is left out.
@@ -44,34 +45,39 @@ pub fn read(name: &str, window: &Window, ceiling: Option<f64>) -> Option<Sign> {
         ERROR_RATE => escalation(window),
         LATENCY_MS => drift(window),
         _ if ceiling.is_some() || name.starts_with(metric::MEMORY) => {
-            leak::rise(window, ceiling).map(|rise| exhaustion(name, &rise, ceiling))
+            let newest = window.newest()? as f64;
+            leak::rise(window, ceiling).map(|rise| exhaustion(name, &rise, ceiling, newest))
         }
         _ => None,
     }
 }
 
 /// Where processes really end, as a share of the ceiling: heap caps and allocators fail before the container's limit
-/// does. Mean and standard deviation (development set oom-runs).
-const ENDS_AT: f64 = 0.95;
+/// does. Where the line and the deaths of the development set oom-runs met best, and its standard deviation.
+const ENDS_AT: f64 = 0.98;
 const ENDS_AT_SPREAD: f64 = 0.04;
 /// Standard error of an extrapolated slope, as a share of the time.
-const SLOPE_ERROR: f64 = 0.3;
+const SLOPE_ERROR: f64 = 0.2;
 /// 10% and 90% of the normal distribution.
 const EIGHTY_PERCENT: f64 = 1.2816;
 
-pub(super) fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>) -> Sign {
+pub(super) fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>, newest: f64) -> Sign {
     let growing = format!(
-        "{name} grows {} in {} ({} to {})",
+        "{name} grows {} in {} ({} to {}, {:+.0}%)",
         amount(name, rise.growth),
         span(rise.span),
         metric::show(name, rise.base),
-        metric::show(name, rise.level())
+        metric::show(name, rise.level()),
+        100.0 * rise.growth / rise.base.abs().max(f64::MIN_POSITIVE)
     );
-    let of_rise = Sign { rise: Some(*rise), leak: rise.is_leak(), ..now(rise.probability(), String::new()) };
+    let of_rise =
+        Sign { rise: Some(*rise), leak: rise.is_leak(), now: false, ..now(rise.probability(), String::new()) };
     let Some(ceiling) = ceiling else {
-        return Sign { time: None, uncertainty: 1.0, reason: growing, ..of_rise };
+        return Sign { reason: growing, ..of_rise };
     };
-    let seconds = rise.reaches(ENDS_AT * ceiling);
+    // The line ends in the middle of its last part, which is a while ago.
+    let passed = (newest - rise.since - rise.span).max(0.0);
+    let seconds = (rise.reaches(ENDS_AT * ceiling) - passed).max(0.0);
     let of_level = (ENDS_AT_SPREAD * ceiling).hypot(rise.noise) / rise.slope();
     let uncertainty = (SLOPE_ERROR * seconds).hypot(of_level);
     let time = TimeToFailure {
@@ -95,19 +101,36 @@ const SATURATED_FOR: i64 = 90;
 /// And this much above nearly all five-minute means of the last hours; so many of them are needed.
 const UNUSUAL: f64 = 1.3;
 const MIN_USUAL_BLOCKS: usize = 4;
+/// It must be so many times as far above the median of the looks before as nine in ten of them are. Who works in bursts
+/// comes near its ceiling often: there it is enough to be a little beyond them, but for this many seconds.
+const BEYOND_BURSTS: f64 = 3.0;
+const A_LITTLE_BEYOND: f64 = 1.25;
+const LONGER_THAN_BURSTS: i64 = 210;
 /// Least standard deviation of CPU that is taken for real, in its own unit: 5% of the ceiling.
 const CPU_SPREAD: f64 = 0.05;
 
 fn saturation(window: &Window, ceiling: Option<f64>) -> Option<Sign> {
     let ceiling = ceiling?;
-    let shift = shift::upward(window, CPU_SPREAD * ceiling)?;
+    let shift = shift::upward(window, CPU_SPREAD * ceiling, Some(ceiling))?;
     let newest = window.newest()?;
-    let lasting = window.samples().filter(|(at, _)| newest - at <= SATURATED_FOR);
-    let lasting = lasting.map(|(_, value)| value).fold(shift.lasting, f64::min);
+    let least = |seconds: i64| {
+        let lasting = window.samples().filter(|(at, _)| newest - at <= seconds);
+        lasting.map(|(_, value)| value).fold(shift.lasting, f64::min)
+    };
+    let lasting = least(SATURATED_FOR);
     let mut means: Vec<f64> =
         window.five_minutes().filter(|block| block.at < (newest - 450) as f64).map(|block| block.mean).collect();
     let known = means.len() >= MIN_USUAL_BLOCKS;
-    (known && lasting >= SATURATED * ceiling && lasting > UNUSUAL * quantile(&mut means, 0.97)).then(|| {
+    if !(known && lasting >= SATURATED * ceiling && lasting > UNUSUAL * quantile(&mut means, 0.97)) {
+        return None;
+    }
+    let mut before: Vec<f64> =
+        window.samples().filter(|(at, _)| newest - at > SATURATED_FOR).map(|(_, value)| value).collect();
+    let median = quantile(&mut before, 0.5);
+    let bursts = (quantile(&mut before, 0.9) - median).max(CPU_SPREAD * ceiling);
+    let beyond = (lasting - median) / bursts;
+    let outlasts = beyond > A_LITTLE_BEYOND && least(LONGER_THAN_BURSTS) >= SATURATED * ceiling;
+    (beyond > BEYOND_BURSTS || outlasts).then(|| {
         let reason = format!(
             "cpu_usage at {} for {SATURATED_FOR} s, usual are {} ± {}",
             metric::show(CPU_USAGE, lasting),
@@ -121,16 +144,18 @@ fn saturation(window: &Window, ceiling: Option<f64>) -> Option<Sign> {
 /// Errors: at least this share for two looks, and out of what is usual.
 const ESCALATED: f64 = 0.05;
 const ERROR_SPREAD: f64 = 0.005;
+/// Where every second request fails, nothing is left to foresee: above what is critical, else below it.
+const OUTAGE: f64 = 0.5;
 
 fn escalation(window: &Window) -> Option<Sign> {
-    let shift = shift::upward(window, ERROR_SPREAD)?;
+    let shift = shift::upward(window, ERROR_SPREAD, None)?;
     (shift.lasting >= ESCALATED).then(|| {
         let reason = format!(
             "error_rate went from {} to {}",
             metric::show(ERROR_RATE, shift.usual),
             metric::show(ERROR_RATE, shift.now)
         );
-        now(0.4, reason)
+        now(if shift.lasting >= OUTAGE { 0.6 } else { 0.4 }, reason)
     })
 }
 
@@ -140,7 +165,7 @@ const SLOWER: f64 = 3.0;
 fn drift(window: &Window) -> Option<Sign> {
     let mut values = window.last(usize::MAX);
     let usual = quantile(&mut values, 0.5);
-    let shift = shift::upward(window, 0.2 * usual)?;
+    let shift = shift::upward(window, 0.2 * usual, None)?;
     (shift.lasting > SLOWER * shift.usual).then(|| {
         let reason = format!(
             "latency_ms went from {} to {}",
@@ -152,7 +177,7 @@ fn drift(window: &Window) -> Option<Sign> {
 }
 
 fn now(probability: f64, reason: String) -> Sign {
-    Sign { probability, time: None, uncertainty: 1.0, rise: None, leak: false, reason }
+    Sign { probability, time: None, now: true, uncertainty: 1.0, rise: None, leak: false, reason }
 }
 
 fn amount(name: &str, value: f64) -> String {

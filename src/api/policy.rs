@@ -360,7 +360,7 @@ pub struct Prediction {
     #[schemars(extend("x-kubernetes-validations" = cel("duration(self) >= duration('10m') && duration(self) <= duration('24h')", "horizon must be from 10m to 24h")))]
     pub horizon: Span,
     /// A foreseen failure is a reason to act from this probability on; 1 never acts on a forecast. From 0.05 to 1.
-    /// Default 0.7.
+    /// Default 0.5.
     #[schemars(range(min = 0.05, max = 1.0))]
     pub min_probability: f64,
 }

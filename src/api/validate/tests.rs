@@ -129,7 +129,7 @@ fn all_mistakes_are_told_at_once() {
 fn a_mistake_in_one_component_leaves_the_others() {
     let http = |url: &str| json!({"target": {"http": {"url": url}}});
     for (fields, field, words) in [
-        (json!({"target": {}}), "target", "set exactly one of deployment, http"),
+        (json!({"target": {}}), "target", "set exactly one of deployment, statefulSet, daemonSet, http"),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
         (json!({"name": "api"}), "name", "\"api\" is used twice"),
         (

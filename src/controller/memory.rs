@@ -213,3 +213,41 @@ impl Memory {
         all.into_iter().map(|(key, _)| key).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::analyze::scenario;
+
+    #[test]
+    fn a_change_concerns_the_workload_of_that_kind_alone() {
+        let kinds = [
+            ("deployment", WorkloadKind::Deployment),
+            ("statefulSet", WorkloadKind::StatefulSet),
+            ("daemonSet", WorkloadKind::DaemonSet),
+        ];
+        let components: Vec<_> = kinds
+            .iter()
+            .map(|(field, _)| json!({"name": field.to_lowercase(), "target": {*field: {"name": "db"}}}))
+            .collect();
+        let mut policy = scenario::policy(json!({"components": components}));
+        policy.namespace = "prod".into();
+        let memory = Memory::default();
+        memory.watch_targets_of(&policy);
+        let entry = memory.policy(&policy.namespace, &policy.name, "1");
+        lock(&entry).keep_only(&policy);
+        lock(&entry).policy = Some(Arc::new(policy.clone()));
+        for (field, kind) in kinds {
+            assert_eq!(memory.mark_changed("prod", kind, "db"), [policy.name.clone()]);
+            assert_eq!(memory.mark_changed("prod", kind, "other"), Vec::<String>::new());
+            let mut entry = lock(&entry);
+            let dirty: Vec<&str> = entry.components.iter().filter(|(_, c)| c.dirty).map(|(name, _)| &**name).collect();
+            assert_eq!(dirty, [field.to_lowercase()]);
+            entry.components.values_mut().for_each(|component| component.dirty = false);
+        }
+        memory.forget("prod", &policy.name);
+        assert_eq!(memory.mark_changed("prod", WorkloadKind::DaemonSet, "db"), Vec::<String>::new());
+    }
+}

@@ -189,7 +189,7 @@ impl Step<'_> {
                 self.finish(status, Phase::Expired, "Superseded", &message).await
             }
             Err(error) if error.retryable() && now.duration_since(started_at) < EXECUTE_LIMIT => {
-                tracing::warn!(namespace, remediation = self.remediation.name_any(), component = spec.component, %error, "the write was not made yet; trying again");
+                tracing::warn!(namespace, remediation = self.remediation.name_any(), component = spec.component, %error, "the action is not complete yet; trying again");
                 Ok(Action::requeue(retry_delay(&self.remediation.name_any())))
             }
             Err(error) => self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,

@@ -4,10 +4,13 @@
 //! a good template alone heals nothing (<https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback>).
 //! So after the write, pods of the template that was judged are deleted while they are not ready: one at a time, each only
 //! as it was seen (uid and resourceVersion), and only when the controller has seen the write, or it would make the same
-//! pod again. A pod that is ready, of another template or of another owner is never touched. Nothing is remembered: a
+//! pod again. The highest ordinal goes first: where the strategy says nothing of a partition, the controller makes pods
+//! anew with the template of before up to the number that still has it (stateful_set_utils.go,
+//! `newVersionedStatefulSetPod`). One that comes back with the bad template all the same is given the time of a call to
+//! get ready, so that nothing is deleted in a loop. A pod that is ready, of another template or of another owner is never touched. Nothing is remembered: a
 //! second call finds what is left.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -50,9 +53,10 @@ impl Kubernetes {
             return Ok(());
         }
         let mut waits_for = "the state of its pods".to_owned();
+        let mut deleted = BTreeSet::new();
         let all = async {
             loop {
-                match self.clear_one(workload, from, wanted).await? {
+                match self.clear_one(workload, from, wanted, &mut deleted).await? {
                     Way::Free => return Ok(()),
                     Way::Wait(what) => waits_for = what,
                 }
@@ -63,7 +67,14 @@ impl Kubernetes {
         ended.unwrap_or_else(|_| Err(ActError::Blocked(format!("{workload} waits for {waits_for}"))))
     }
 
-    async fn clear_one(&self, workload: WorkloadRef<'_>, from: &TemplateRef, wanted: &str) -> Result<Way, ActError> {
+    /// `deleted`: the names of the pods that were, in this call.
+    async fn clear_one(
+        &self,
+        workload: WorkloadRef<'_>,
+        from: &TemplateRef,
+        wanted: &str,
+        deleted: &mut BTreeSet<String>,
+    ) -> Result<Way, ActError> {
         let live = self.read(workload).await?;
         // Another template by now is somebody else's release.
         if !live.ordered || live.digest != wanted {
@@ -76,21 +87,27 @@ impl Kubernetes {
         if let Some(going) = stuck.iter().find(|pod| pod.metadata.deletion_timestamp.is_some()) {
             return Ok(Way::Wait(format!("pod {} to be gone", going.name_any())));
         }
-        stuck.sort_by_key(ordinal);
+        stuck.sort_by_key(|pod| Reverse(ordinal(pod)));
         let Some(pod) = stuck.first() else { return Ok(Way::Free) };
         let name = pod.name_any();
+        if deleted.contains(&name) {
+            return Ok(Way::Wait(format!("pod {name}, which came back with the template of before, to be ready")));
+        }
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: pod.uid(), resource_version: pod.resource_version() }),
             ..DeleteParams::default()
         };
         match timeout(CALL_LIMIT, self.pods(workload).delete(&name, &params)).await {
             Err(_) => return Err(Call::DELETE_POD.timeout(CALL_LIMIT)),
-            Ok(Ok(_)) => tracing::info!(
-                namespace = workload.namespace,
-                workload = workload.name,
-                pod = name,
-                "deleted a pod of the bad template that was not ready: it kept the StatefulSet from being rolled out"
-            ),
+            Ok(Ok(_)) => {
+                tracing::info!(
+                    namespace = workload.namespace,
+                    workload = workload.name,
+                    pod = name,
+                    "deleted a pod that was not ready: it kept the StatefulSet's template from being rolled out"
+                );
+                deleted.insert(name.clone());
+            }
             // It has changed, or is gone: looked at again.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {}
             Ok(Err(error)) => {
@@ -141,7 +158,6 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The controller waits for the lowest one first.
 fn ordinal(pod: &Pod) -> Option<u64> {
     pod.metadata.name.as_ref()?.rsplit('-').next()?.parse().ok()
 }

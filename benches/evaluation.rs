@@ -19,7 +19,7 @@ use panacea::{
         trend::trend,
         window::{History, Window},
     },
-    api::{HealingPolicy, ValidPolicy, default_thresholds},
+    api::{HealingPolicy, ValidPolicy, WorkloadKind, default_thresholds},
     plan::{self, Situation},
     platforms::kubernetes::{ClusterIndex, Kind},
 };
@@ -185,9 +185,13 @@ fn index(criterion: &mut Criterion) {
     for kind in KINDS {
         index.listed(kind, "");
     }
-    assert!(index.workload("bench", "api").known().is_some(), "{:?}", index.workload("bench", "api"));
+    assert!(
+        index.workload(WorkloadKind::Deployment, "bench", "api").known().is_some(),
+        "{:?}",
+        index.workload(WorkloadKind::Deployment, "bench", "api")
+    );
     criterion.bench_function("state of a Deployment of 10 pods", |bencher| {
-        bencher.iter(|| black_box(index.workload("bench", "api")))
+        bencher.iter(|| black_box(index.workload(WorkloadKind::Deployment, "bench", "api")))
     });
 }
 

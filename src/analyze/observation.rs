@@ -131,7 +131,7 @@ impl TargetState {
     }
 }
 
-/// A Kubernetes workload (Deployment now; StatefulSet and DaemonSet fit the same facts).
+/// A Kubernetes workload: a Deployment, StatefulSet or DaemonSet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
     pub generation: i64,
@@ -146,9 +146,10 @@ pub struct Workload {
     pub paused: bool,
     /// The condition Progressing is False with reason ProgressDeadlineExceeded.
     pub progress_deadline_exceeded: bool,
-    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds.
+    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds. Only Deployments have one.
     pub progress_deadline_s: u32,
-    /// The template that is being rolled out, or is.
+    /// The template that is being rolled out, or is. Where pods wait for a person (OnDelete, a partition), the newest
+    /// template that has a pod.
     pub release: ReleaseId,
     /// The template's images, for messages: `name=image`, at most three.
     pub images: Vec<String>,
@@ -182,9 +183,9 @@ impl Workload {
 /// Which template a workload runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseId {
-    /// `deployment.kubernetes.io/revision`. Changes when an old template becomes the newest again.
+    /// `deployment.kubernetes.io/revision`, or the ControllerRevision's number. Changes when an old template becomes the newest again.
     pub revision: i64,
-    /// Label `pod-template-hash`: names the pods of this template.
+    /// Label `pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's pods: names the pods of this template.
     pub hash: String,
     /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing.
     pub digest: String,

@@ -13,6 +13,7 @@ mod policy;
 mod policy_status;
 mod remediation;
 mod validate;
+mod workload_kind;
 
 pub use condition::{ConditionFact, set_condition};
 pub use duration::Span;
@@ -24,6 +25,7 @@ pub use validate::{
     HttpCheck, Invalid, Limits, MetricQuery, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, default_ceilings,
     default_thresholds,
 };
+pub use workload_kind::WorkloadKind;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

@@ -101,14 +101,14 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || size(self.remedies) == 0 || has(self.target.deployment)", "remedies need a target that can be acted on: deployment")
+    validation = ("!has(self.remedies) || size(self.remedies) == 0 || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet)", "remedies need a target that can be acted on: deployment, statefulSet, daemonSet")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What it is: exactly one of deployment, http.
+    /// What it is: exactly one of deployment, statefulSet, daemonSet, http.
     pub target: Target,
 
     /// Metrics measured beside what the target tells by itself. At most 20, with unique names.
@@ -123,7 +123,7 @@ pub struct Component {
     #[schemars(extend("maxProperties" = 24))]
     pub thresholds: BTreeMap<String, Threshold>,
 
-    /// The ladder: remedies tried in order, each at most once an incident. Left out: for a deployment
+    /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
     /// RollbackDeployment for ReleaseRegression, then Restart for Crash, Exhaustion and Errors. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
@@ -133,11 +133,20 @@ pub struct Component {
 /// What a component is. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("[has(self.deployment), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, http"))]
+#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, http"))]
 pub struct Target {
     /// A Deployment in the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<ObjectName>,
+
+    /// A StatefulSet in the policy's namespace. When its pods are replaced in order and one that is not ready stands in
+    /// the way of a rollback or a restart, that pod is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful_set: Option<ObjectName>,
+
+    /// A DaemonSet in the policy's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon_set: Option<ObjectName>,
 
     /// A plain HTTP service. It can be watched; it cannot be acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,8 +221,9 @@ pub struct Metric {
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusQuery {
     /// An instant query that yields one sample. `$(namespace)`, `$(name)` and `$(pods)` are replaced: `$(pods)` is a
-    /// regular expression of the component's pods, narrowed to those of the newest template while a release is
-    /// watched, so that a bad release is told apart from the old pods beside it.
+    /// regular expression of the component's pods, narrowed to those of a Deployment's newest template while
+    /// a release is watched, so that a bad release is told apart from the old pods beside it. The names of a
+    /// StatefulSet's or DaemonSet's pods do not tell their template: there it always means all of them.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = (r"self.matches('\\S')", "query must not be blank"))]
     pub query: String,
@@ -239,7 +249,7 @@ pub struct Threshold {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 pub struct Remedy {
-    /// RollbackDeployment: back to the pinned last known good template. Restart: a rolling restart.
+    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. Restart: a rolling restart.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression.

@@ -167,7 +167,7 @@ pub struct RefusalStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseStatus {
     pub revision: i64,
-    /// pod-template-hash.
+    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash.
     pub hash: String,
     /// Digest of the template without the restart annotation.
     pub digest: String,

@@ -109,7 +109,7 @@ pub struct RemediationTarget {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct TemplateRef {
     pub revision: i64,
-    /// pod-template-hash.
+    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash.
     #[schemars(length(max = 64))]
     pub hash: String,
     /// Digest of the template without the restart annotation.

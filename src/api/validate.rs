@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{
     ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, HttpTarget, IntOrPercent, Mode, OnTimeout,
-    RemedyApproval, Span, Target, Threshold,
+    RemedyApproval, Span, Target, Threshold, WorkloadKind,
 };
 
 /// One mistake in a spec.
@@ -84,15 +84,15 @@ pub struct ValidComponent {
 
 #[derive(Debug, Clone)]
 pub enum ValidTarget {
-    Deployment { name: String },
+    Workload { kind: WorkloadKind, name: String },
     Http(Box<HttpCheck>),
 }
 
 impl ValidTarget {
-    /// `Deployment/api`, `https://…`: for messages.
+    /// `StatefulSet/db`, `https://…`: for messages.
     pub fn describe(&self) -> String {
         match self {
-            Self::Deployment { name } => format!("Deployment/{name}"),
+            Self::Workload { kind, name } => format!("{kind}/{name}"),
             Self::Http(check) => check.url.to_string(),
         }
     }
@@ -367,18 +367,21 @@ impl Checker {
     }
 
     fn target(&mut self, target: &Target) -> Option<ValidTarget> {
-        match (&target.deployment, &target.http) {
-            (Some(deployment), None) => Some(ValidTarget::Deployment { name: deployment.name.clone() }),
-            (None, Some(http)) => self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
-            (None, None) => {
-                self.bad("target", "names nothing; set exactly one of deployment, http".to_owned());
-                None
-            }
-            (Some(_), Some(_)) => {
-                self.bad("target", "names several things; set exactly one of deployment, http".to_owned());
-                None
-            }
-        }
+        let Target { deployment, stateful_set, daemon_set, http } = target;
+        let workloads = [
+            (WorkloadKind::Deployment, deployment),
+            (WorkloadKind::StatefulSet, stateful_set),
+            (WorkloadKind::DaemonSet, daemon_set),
+        ];
+        let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
+        let wrong = match (named.as_slice(), http) {
+            ([(kind, object)], None) => return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() }),
+            ([], Some(http)) => return self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
+            ([], None) => "nothing",
+            _ => "several things",
+        };
+        self.bad("target", format!("names {wrong}; set exactly one of deployment, statefulSet, daemonSet, http"));
+        None
     }
 
     fn http(&mut self, http: &HttpTarget) -> Option<HttpCheck> {
@@ -423,7 +426,7 @@ impl Checker {
         const RESTART_CAUSES: [Cause; 3] = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
         let Some(remedies) = &component.remedies else {
             return match target {
-                ValidTarget::Deployment { .. } => vec![
+                ValidTarget::Workload { .. } => vec![
                     ValidRemedy {
                         action: ActionKind::RollbackDeployment,
                         causes: vec![Cause::ReleaseRegression],
@@ -441,7 +444,7 @@ impl Checker {
         if matches!(target, ValidTarget::Http(_)) && !remedies.is_empty() {
             self.bad(
                 "remedies",
-                "nothing can be done to an http target; leave remedies out, or name the deployment".to_owned(),
+                "nothing can be done to an http target; leave remedies out, or name the workload".to_owned(),
             );
         }
         remedies

@@ -14,7 +14,7 @@ use crate::{
         assess::Assessment, forecast::Forecast, observation::Observation, outlook::Outlook, tracker::Tracker,
         window::History,
     },
-    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, ValidTarget},
+    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind},
     plan::guard::Refusal,
 };
 
@@ -27,7 +27,7 @@ pub struct ComponentMemory {
     pub trend: Option<Trend>,
     pub forecast: Option<Forecast>,
     pub outlook: Outlook,
-    /// The pod-template-hash of the last complete rollout.
+    /// The release's hash at the last complete rollout.
     pub process: Option<String>,
     pub refusal: Option<Refusal>,
     /// Whether the metrics' past is in the history.
@@ -120,12 +120,14 @@ impl PolicyMemory {
 }
 
 type Key = (String, String);
+/// Namespace, kind and name.
+type Workload = (String, WorkloadKind, String);
 
 /// All policies' memories, and which policies a workload concerns.
 #[derive(Debug, Default)]
 pub struct Memory {
     policies: Mutex<HashMap<Key, Arc<Mutex<PolicyMemory>>>>,
-    by_deployment: Mutex<HashMap<Key, BTreeSet<String>>>,
+    by_workload: Mutex<HashMap<Workload, BTreeSet<String>>>,
 }
 
 /// A poisoned lock holds data that is still whole: every change is made in one go.
@@ -154,45 +156,46 @@ impl Memory {
 
     pub fn forget(&self, namespace: &str, name: &str) {
         lock(&self.policies).remove(&(namespace.to_owned(), name.to_owned()));
-        self.set_targets(namespace, name, &[]);
+        self.set_targets(namespace, name, &BTreeSet::new());
     }
 
-    /// Notes which Deployments a policy is about.
+    /// Notes which workloads a policy is about.
     pub fn watch_targets_of(&self, policy: &ValidPolicy) {
-        let targets: Vec<&str> = policy
+        let targets: BTreeSet<(WorkloadKind, &str)> = policy
             .components
             .iter()
             .filter_map(|component| match &component.target {
-                ValidTarget::Deployment { name } => Some(name.as_str()),
+                ValidTarget::Workload { kind, name } => Some((*kind, name.as_str())),
                 ValidTarget::Http(_) => None,
             })
             .collect();
         self.set_targets(&policy.namespace, &policy.name, &targets);
     }
 
-    fn set_targets(&self, namespace: &str, policy: &str, targets: &[&str]) {
-        let mut by_deployment = lock(&self.by_deployment);
-        by_deployment.retain(|(at, deployment), policies| {
-            if at == namespace && !targets.contains(&deployment.as_str()) {
+    fn set_targets(&self, namespace: &str, policy: &str, targets: &BTreeSet<(WorkloadKind, &str)>) {
+        let mut by_workload = lock(&self.by_workload);
+        by_workload.retain(|(at, kind, workload), policies| {
+            if at == namespace && !targets.contains(&(*kind, workload.as_str())) {
                 policies.remove(policy);
             }
             !policies.is_empty()
         });
-        for target in targets {
-            by_deployment.entry((namespace.to_owned(), (*target).to_owned())).or_default().insert(policy.to_owned());
+        for (kind, target) in targets {
+            let workload = (namespace.to_owned(), *kind, (*target).to_owned());
+            by_workload.entry(workload).or_default().insert(policy.to_owned());
         }
     }
 
     /// Marks the components that a workload's change concerns, and names their policies.
-    pub fn mark_changed(&self, namespace: &str, deployment: &str) -> Vec<String> {
-        let key = (namespace.to_owned(), deployment.to_owned());
-        let names: Vec<String> = lock(&self.by_deployment).get(&key).into_iter().flatten().cloned().collect();
+    pub fn mark_changed(&self, namespace: &str, kind: WorkloadKind, workload: &str) -> Vec<String> {
+        let key = (namespace.to_owned(), kind, workload.to_owned());
+        let names: Vec<String> = lock(&self.by_workload).get(&key).into_iter().flatten().cloned().collect();
         for name in &names {
             let Some(memory) = self.find(namespace, name) else { continue };
             let mut memory = lock(&memory);
             let Some(policy) = memory.policy.clone() else { continue };
             for component in &policy.components {
-                let concerned = matches!(&component.target, ValidTarget::Deployment { name } if name == deployment);
+                let concerned = matches!(&component.target, ValidTarget::Workload { kind: of, name } if *of == kind && name == workload);
                 if let Some(entry) = memory.components.get_mut(&component.name).filter(|_| concerned) {
                     entry.dirty = true;
                 }
@@ -208,5 +211,43 @@ impl Memory {
             lock(memory).components.values_mut().for_each(|component| component.dirty = true);
         }
         all.into_iter().map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::analyze::scenario;
+
+    #[test]
+    fn a_change_concerns_the_workload_of_that_kind_alone() {
+        let kinds = [
+            ("deployment", WorkloadKind::Deployment),
+            ("statefulSet", WorkloadKind::StatefulSet),
+            ("daemonSet", WorkloadKind::DaemonSet),
+        ];
+        let components: Vec<_> = kinds
+            .iter()
+            .map(|(field, _)| json!({"name": field.to_lowercase(), "target": {*field: {"name": "db"}}}))
+            .collect();
+        let mut policy = scenario::policy(json!({"components": components}));
+        policy.namespace = "prod".into();
+        let memory = Memory::default();
+        memory.watch_targets_of(&policy);
+        let entry = memory.policy(&policy.namespace, &policy.name, "1");
+        lock(&entry).keep_only(&policy);
+        lock(&entry).policy = Some(Arc::new(policy.clone()));
+        for (field, kind) in kinds {
+            assert_eq!(memory.mark_changed("prod", kind, "db"), [policy.name.clone()]);
+            assert_eq!(memory.mark_changed("prod", kind, "other"), Vec::<String>::new());
+            let mut entry = lock(&entry);
+            let dirty: Vec<&str> = entry.components.iter().filter(|(_, c)| c.dirty).map(|(name, _)| &**name).collect();
+            assert_eq!(dirty, [field.to_lowercase()]);
+            entry.components.values_mut().for_each(|component| component.dirty = false);
+        }
+        memory.forget("prod", &policy.name);
+        assert_eq!(memory.mark_changed("prod", WorkloadKind::DaemonSet, "db"), Vec::<String>::new());
     }
 }

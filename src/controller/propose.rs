@@ -41,13 +41,13 @@ pub(super) async fn propose(
 
 fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Proposal) -> Option<Remediation> {
     let component = valid.component(&proposal.component)?;
-    let ValidTarget::Deployment { name: target } = &component.target else { return None };
+    let ValidTarget::Workload { kind, name: target } = &component.target else { return None };
     let name = format!("{}-{}-{}-{}", valid.name, proposal.component, proposal.episode, proposal.rung);
     let spec = RemediationSpec {
         policy: valid.name.clone(),
         policy_uid: valid.uid.clone(),
         component: proposal.component.clone(),
-        target: RemediationTarget { kind: "Deployment".into(), name: target.clone() },
+        target: RemediationTarget { kind: kind.to_string(), name: target.clone() },
         action: proposal.action,
         cause: proposal.cause,
         episode: proposal.episode.clone(),

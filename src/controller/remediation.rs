@@ -32,10 +32,10 @@ use super::{
 };
 use crate::{
     api::{
-        ActionKind, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation, RemediationStatus,
-        ValidPolicy, ValidTarget,
+        ActionKind, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation, RemediationSpec,
+        RemediationStatus, ValidPolicy, ValidTarget,
     },
-    platforms::kubernetes::{ActError, Outcome},
+    platforms::kubernetes::{ActError, Outcome, WorkloadRef},
 };
 
 /// How often a held back action is tried again when its guard does not say when.
@@ -96,6 +96,13 @@ async fn unreadable(ctx: &Context, object: &GuardedRemediation) -> Result<Action
         );
     }
     Ok(Action::await_change())
+}
+
+/// The workload that a Remediation acts on.
+fn workload<'a>(namespace: &'a str, spec: &'a RemediationSpec) -> Result<WorkloadRef<'a>, ActError> {
+    let kind = spec.target.kind.parse();
+    let kind = kind.map_err(|_| ActError::Rejected(format!("{} is no kind that can be acted on", spec.target.kind)))?;
+    Ok(WorkloadRef { kind, namespace, name: &spec.target.name })
 }
 
 struct Step<'a> {
@@ -182,7 +189,7 @@ impl Step<'_> {
                 self.finish(status, Phase::Expired, "Superseded", &message).await
             }
             Err(error) if error.retryable() && now.duration_since(started_at) < EXECUTE_LIMIT => {
-                tracing::warn!(namespace, remediation = self.remediation.name_any(), component = spec.component, %error, "the write was not made yet; trying again");
+                tracing::warn!(namespace, remediation = self.remediation.name_any(), component = spec.component, %error, "the action is not complete yet; trying again");
                 Ok(Action::requeue(retry_delay(&self.remediation.name_any())))
             }
             Err(error) => self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,
@@ -192,15 +199,12 @@ impl Step<'_> {
     async fn act(&self, started_at: Timestamp) -> Result<Outcome, ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
+        let workload = workload(&namespace, spec)?;
         let kubernetes = &self.ctx.platforms.kubernetes;
         match (spec.action, &spec.from, &spec.to) {
-            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
-                kubernetes.rollback(&namespace, &spec.target.name, from, to).await
-            }
+            (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
             (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
-            (ActionKind::Restart, from, _) => {
-                kubernetes.restart(&namespace, &spec.target.name, from.as_ref(), started_at).await
-            }
+            (ActionKind::Restart, from, _) => kubernetes.restart(workload, from.as_ref(), started_at).await,
         }
     }
 
@@ -208,15 +212,14 @@ impl Step<'_> {
     async fn was_done(&self, started_at: Timestamp) -> Result<bool, ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
+        let workload = workload(&namespace, spec)?;
         let kubernetes = &self.ctx.platforms.kubernetes;
         match (spec.action, &spec.from, &spec.to) {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
-                kubernetes.is_rolled_back(&namespace, &spec.target.name, from, to).await
+                kubernetes.is_rolled_back(workload, from, to).await
             }
             (ActionKind::RollbackDeployment, ..) => Ok(false),
-            (ActionKind::Restart, from, _) => {
-                kubernetes.is_restarted(&namespace, &spec.target.name, from.as_ref(), started_at).await
-            }
+            (ActionKind::Restart, from, _) => kubernetes.is_restarted(workload, from.as_ref(), started_at).await,
         }
     }
 

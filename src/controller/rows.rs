@@ -24,9 +24,9 @@ pub fn milliseconds(at: Timestamp) -> Timestamp {
 /// The Kubernetes object behind a target, for events.
 pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectReference> {
     match target {
-        ValidTarget::Deployment { name } => Some(ObjectReference {
+        ValidTarget::Workload { kind, name } => Some(ObjectReference {
             api_version: Some("apps/v1".into()),
-            kind: Some("Deployment".into()),
+            kind: Some(kind.to_string()),
             name: Some(name.clone()),
             namespace: Some(namespace.to_owned()),
             ..ObjectReference::default()

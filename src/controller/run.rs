@@ -175,7 +175,7 @@ fn workload_changes(
         for change in changes {
             match change {
                 Ok(changed) => {
-                    let names = context.memory.mark_changed(&changed.namespace, &changed.name);
+                    let names = context.memory.mark_changed(&changed.namespace, changed.kind, &changed.name);
                     keys.extend(names.into_iter().map(|name| (changed.namespace.to_string(), name)));
                 }
                 Err(BroadcastStreamRecvError::Lagged(_)) => keys.extend(context.memory.mark_all_changed()),

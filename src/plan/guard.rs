@@ -130,7 +130,7 @@ fn stale_data(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Re
         );
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
-    if let (ValidTarget::Deployment { .. }, Measured::Unknown(why)) = (&s.component.target, &s.observation.target) {
+    if let (ValidTarget::Workload { .. }, Measured::Unknown(why)) = (&s.component.target, &s.observation.target) {
         let message = format!(
             "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
             s.component.target.describe(),

@@ -58,7 +58,7 @@ impl Platforms {
     /// One look at a component: its target and all its metrics, at the same time.
     ///
     /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most). With `release_watch`, `$(pods)` in
-    /// a query means the pods of the newest template alone, and such readings say so (`of_release`).
+    /// a query means the pods of the newest template alone where names tell them, and such readings say so (`of_release`).
     pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
         let metrics = join_all(component.metrics.iter().map(|metric| async move {
             (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
@@ -76,7 +76,7 @@ impl Platforms {
 
     async fn target(&self, namespace: &str, target: &ValidTarget) -> Measured<TargetState> {
         match target {
-            ValidTarget::Deployment { name } => match self.index.workload(namespace, name) {
+            ValidTarget::Workload { kind, name } => match self.index.workload(*kind, namespace, name) {
                 Measured::Known(workload) => Measured::Known(TargetState::Workload(workload)),
                 Measured::Unknown(why) => Measured::Unknown(why),
             },

@@ -30,14 +30,14 @@ pub(super) fn expand(
     release_watch: bool,
 ) -> Result<Expanded, Unmeasured> {
     let name = match &component.target {
-        ValidTarget::Deployment { name } => name,
+        ValidTarget::Workload { name, .. } => name,
         ValidTarget::Http(_) => &component.name,
     };
     let mut of_release = false;
     let mut query = query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name));
     if query.contains(PODS) {
         let pods: PodsPattern = match &component.target {
-            ValidTarget::Deployment { name } => index.pods_pattern(namespace, name, release_watch)?,
+            ValidTarget::Workload { kind, name } => index.pods_pattern(*kind, namespace, name, release_watch)?,
             ValidTarget::Http(_) => {
                 return Err(Unmeasured::new(
                     UnknownReason::InvalidSpec,

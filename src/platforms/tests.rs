@@ -10,7 +10,10 @@ use super::{
     },
     *,
 };
-use crate::{analyze::observation::UnknownReason, api::HttpCheck};
+use crate::{
+    analyze::observation::UnknownReason,
+    api::{HttpCheck, WorkloadKind},
+};
 
 fn component(target: ValidTarget, queries: &[(&str, &str)]) -> ValidComponent {
     let metric =
@@ -26,7 +29,7 @@ fn component(target: ValidTarget, queries: &[(&str, &str)]) -> ValidComponent {
 }
 
 fn deployment() -> ValidTarget {
-    ValidTarget::Deployment { name: NAME.into() }
+    ValidTarget::Workload { kind: WorkloadKind::Deployment, name: NAME.into() }
 }
 
 fn platforms(index: ClusterIndex, prometheus: &str) -> Platforms {

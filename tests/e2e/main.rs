@@ -18,5 +18,6 @@ mod ledger;
 mod midway;
 mod quiet;
 mod way_back;
+mod workloads;
 mod writes;
 mod wrong_policies;

@@ -43,6 +43,11 @@ impl Seen<'_> {
         *self.method == Method::PATCH && self.path.contains("/deployments/")
     }
 
+    /// The deletion of a pod.
+    pub fn is_pod_deletion(&self) -> bool {
+        *self.method == Method::DELETE && self.path.contains("/pods/")
+    }
+
     /// The creation of a Remediation.
     pub fn is_remediation_post(&self) -> bool {
         *self.method == Method::POST && self.path.ends_with("/remediations")

@@ -126,11 +126,34 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
+fn each_kind_of_workload_is_a_target_with_the_same_ladder() {
+    let ladder = |policy: &ValidPolicy| -> Vec<ActionKind> {
+        policy.components[0].remedies.iter().map(|remedy| remedy.action).collect()
+    };
+    for (field, described) in
+        [("deployment", "Deployment/db"), ("statefulSet", "StatefulSet/db"), ("daemonSet", "DaemonSet/db")]
+    {
+        let target = json!({field: {"name": "db"}});
+        let policy = parse(json!({"components": [{"name": "db", "target": target}]})).unwrap();
+        assert_eq!(
+            (policy.invalid.as_slice(), policy.components[0].target.describe()),
+            (&[][..], described.to_owned())
+        );
+        assert_eq!(ladder(&policy), [ActionKind::RollbackDeployment, ActionKind::Restart]);
+    }
+}
+
+#[test]
 fn a_mistake_in_one_component_leaves_the_others() {
     let http = |url: &str| json!({"target": {"http": {"url": url}}});
     for (fields, field, words) in [
-        (json!({"target": {}}), "target", "set exactly one of deployment, http"),
+        (json!({"target": {}}), "target", "set exactly one of deployment, statefulSet, daemonSet, http"),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
+        (
+            json!({"target": {"statefulSet": {"name": "a"}, "daemonSet": {"name": "a"}}}),
+            "target",
+            "names several things; set exactly one",
+        ),
         (json!({"name": "api"}), "name", "\"api\" is used twice"),
         (
             json!({"thresholds": {"latency_ms": {"warning": 9.0, "critical": 8.0}}}),

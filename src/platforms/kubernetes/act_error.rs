@@ -1,19 +1,27 @@
+use crate::api::WorkloadKind;
+
 /// Why a rollback or a restart was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActError {
     /// `spec.paused`: a person stopped the rollout, and a write would do nothing or surprise them.
     #[error("{0} is paused; resume it with kubectl rollout resume")]
     Paused(String),
+    /// A person deletes the pods of this workload: a write would replace none of them.
+    #[error("{0} has the update strategy OnDelete: no pod would get the template before a person deletes it")]
+    OnDelete(String),
+    /// The template was written, and something keeps the pods from getting it.
+    #[error("the template was written and is not rolled out yet: {0}")]
+    Blocked(String),
     /// A GitOps controller would undo the write.
     #[error("{0} owns the template and would undo a rollback; revert the release in its source")]
     GitOpsOwned(String),
-    /// The ReplicaSet to go back to was removed (`revisionHistoryLimit`) or holds another template now.
+    /// The revision to go back to was removed (`revisionHistoryLimit`) or holds another template now.
     #[error("the template to go back to is gone: {0}")]
     TargetGone(String),
-    /// The Deployment does not exist, or is being deleted.
+    /// The workload does not exist, or is being deleted.
     #[error("{0} does not exist")]
     NotFound(String),
-    /// The Deployment runs another template than the one that was judged: a release was made meanwhile.
+    /// The workload runs another template than the one that was judged: a release was made meanwhile.
     #[error("the template changed meanwhile: judged {expected}, found {found}; nothing was written")]
     Superseded { expected: String, found: String },
     #[error("not allowed to {verb} {resource}: {message}")]
@@ -37,6 +45,8 @@ impl ActError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Paused(_) => "Paused",
+            Self::OnDelete(_) => "OnDelete",
+            Self::Blocked(_) => "Blocked",
             Self::GitOpsOwned(_) => "GitOpsOwned",
             Self::TargetGone(_) => "TargetGone",
             Self::NotFound(_) => "NotFound",
@@ -52,7 +62,7 @@ impl ActError {
     /// The same call may succeed later with nobody changing anything. Both actions are safe to repeat: they find out
     /// by themselves that they were done already.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::Unreachable(_) | Self::Timeout { .. })
+        matches!(self, Self::Conflict { .. } | Self::Unreachable(_) | Self::Timeout { .. } | Self::Blocked(_))
     }
 }
 
@@ -63,11 +73,21 @@ pub(super) struct Call {
     resource: &'static str,
 }
 
-pub(super) const GET_DEPLOYMENT: Call = Call { verb: "get", resource: "deployments" };
-pub(super) const LIST_SETS: Call = Call { verb: "list", resource: "replicasets" };
-pub(super) const PATCH_DEPLOYMENT: Call = Call { verb: "patch", resource: "deployments" };
-
 impl Call {
+    pub(super) const DELETE_POD: Self = Self { verb: "delete", resource: "pods" };
+
+    pub(super) fn get(kind: WorkloadKind) -> Self {
+        Self { verb: "get", resource: kind.plural() }
+    }
+
+    pub(super) fn patch(kind: WorkloadKind) -> Self {
+        Self { verb: "patch", resource: kind.plural() }
+    }
+
+    pub(super) fn list(resource: &'static str) -> Self {
+        Self { verb: "list", resource }
+    }
+
     pub(super) fn timeout(self, limit: std::time::Duration) -> ActError {
         ActError::Timeout { verb: self.verb, resource: self.resource, seconds: limit.as_secs() }
     }

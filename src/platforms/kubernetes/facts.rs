@@ -5,59 +5,27 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, ReplicaSet},
-        core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod},
-    },
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use uuid::Uuid;
 
-use super::{gitops, quantity, template};
+use super::template::REVISION_HASH;
+use crate::api::WorkloadKind;
 
-/// Annotation on Deployments and ReplicaSets: the number of the rollout.
-pub const REVISION: &str = "deployment.kubernetes.io/revision";
-/// What the API server fills in when `spec.progressDeadlineSeconds` is left out, in seconds.
-const PROGRESS_DEADLINE_S: u32 = 600;
-/// Images that are named in messages.
-const MAX_IMAGES: usize = 3;
+mod release;
 
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct DeploymentFacts {
-    pub uid: Box<str>,
-    pub deleting: bool,
-    pub generation: i64,
-    pub observed_generation: i64,
-    pub desired: u32,
-    pub replicas: u32,
-    pub updated: u32,
-    pub available: u32,
-    pub paused: bool,
-    pub progress_deadline_exceeded: bool,
-    pub progress_deadline_s: u32,
-    /// None until the deployment controller made the first ReplicaSet.
-    pub revision: Option<i64>,
-    pub digest: Uuid,
-    pub images: Box<[String]>,
-    pub gitops_owner: Option<Box<str>>,
-    pub memory_limit: Option<u64>,
-    pub irreversible: Option<Box<str>>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct ReplicaSetFacts {
-    pub uid: Box<str>,
-    pub deployment: Box<str>,
-    pub deployment_uid: Box<str>,
-    pub revision: i64,
-    pub hash: Box<str>,
-    pub digest: Uuid,
-}
+pub use release::REVISION;
+pub(super) use release::{Newest, RevisionFacts, WorkloadFacts};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PodFacts {
-    pub replica_set: Box<str>,
-    pub replica_set_uid: Box<str>,
+    /// Whose pod it is in the end: a ReplicaSet's is a Deployment's.
+    pub kind: WorkloadKind,
+    /// The object that controls it: a ReplicaSet, StatefulSet or DaemonSet.
+    pub owner: Box<str>,
+    pub owner_uid: Box<str>,
+    /// Which template a StatefulSet's or DaemonSet's pod is of. Empty for a Deployment's: its ReplicaSet tells.
+    pub revision_hash: Box<str>,
     pub node: Option<Box<str>>,
     pub terminating: bool,
     pub phase: Phase,
@@ -76,7 +44,7 @@ pub(super) struct PodFacts {
 pub(super) enum Phase {
     Pending,
     Running,
-    /// Succeeded, or Failed (which is how an evicted pod ends): its ReplicaSet has replaced it.
+    /// Succeeded, or Failed (which is how an evicted pod ends): its owner has replaced it.
     Over,
 }
 
@@ -104,66 +72,17 @@ pub(super) struct Failure {
     pub finished: Option<Timestamp>,
 }
 
-impl DeploymentFacts {
-    pub(super) fn new(deployment: &Deployment) -> Self {
-        let spec = deployment.spec.as_ref();
-        let status = deployment.status.as_ref();
-        let count = |value: Option<i32>| value.and_then(|count| u32::try_from(count).ok()).unwrap_or_default();
-        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        Self {
-            uid: text(deployment.metadata.uid.as_ref()),
-            deleting: deployment.metadata.deletion_timestamp.is_some(),
-            generation: deployment.metadata.generation.unwrap_or_default(),
-            observed_generation: status.and_then(|status| status.observed_generation).unwrap_or_default(),
-            desired: spec.and_then(|spec| spec.replicas).map_or(1, |replicas| count(Some(replicas))),
-            replicas: count(status.and_then(|status| status.replicas)),
-            updated: count(status.and_then(|status| status.updated_replicas)),
-            available: count(status.and_then(|status| status.available_replicas)),
-            paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
-            progress_deadline_exceeded: conditions.iter().any(|condition| {
-                condition.type_ == "Progressing"
-                    && condition.status == "False"
-                    && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
-            }),
-            progress_deadline_s: spec
-                .and_then(|spec| spec.progress_deadline_seconds)
-                .map_or(PROGRESS_DEADLINE_S, |seconds| count(Some(seconds))),
-            revision: revision(&deployment.metadata),
-            digest: spec.map(|spec| template::digest(&spec.template)).unwrap_or_default(),
-            images: spec
-                .and_then(|spec| spec.template.spec.as_ref())
-                .into_iter()
-                .flat_map(|pod| &pod.containers)
-                .take(MAX_IMAGES)
-                .map(|container| format!("{}={}", container.name, container.image.as_deref().unwrap_or_default()))
-                .collect(),
-            gitops_owner: gitops::owner(&deployment.metadata).map(Into::into),
-            irreversible: spec.and_then(|spec| template::irreversible(&spec.template)).map(Into::into),
-            memory_limit: spec.and_then(|spec| spec.template.spec.as_ref()).and_then(quantity::memory_limit),
-        }
-    }
-}
-
-impl ReplicaSetFacts {
-    /// None when no Deployment controls it.
-    pub(super) fn new(set: &ReplicaSet) -> Option<Self> {
-        let owner = controller(&set.metadata, "Deployment")?;
-        let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-        Some(Self {
-            uid: text(set.metadata.uid.as_ref()),
-            deployment: owner.name.as_str().into(),
-            deployment_uid: owner.uid.as_str().into(),
-            revision: revision(&set.metadata).unwrap_or_default(),
-            hash: text(set.metadata.labels.as_ref().and_then(|labels| labels.get(template::TEMPLATE_HASH))),
-            digest: template.map(template::digest).unwrap_or_default(),
-        })
-    }
-}
-
 impl PodFacts {
-    /// None when no ReplicaSet controls it. `before` is what was known of the same pod.
+    /// None when no workload controls it. `before` is what was known of the same pod.
     pub(super) fn new(pod: &Pod, before: Option<&Self>, now: Timestamp) -> Option<Self> {
-        let owner = controller(&pod.metadata, "ReplicaSet")?;
+        const OWNERS: [(&str, WorkloadKind); 3] = [
+            ("ReplicaSet", WorkloadKind::Deployment),
+            ("StatefulSet", WorkloadKind::StatefulSet),
+            ("DaemonSet", WorkloadKind::DaemonSet),
+        ];
+        let (kind, owner) =
+            OWNERS.into_iter().find_map(|(owner, kind)| Some((kind, controller(&pod.metadata, owner)?)))?;
+        let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key));
         let status = pod.status.as_ref();
         let condition = |kind: &str| {
             status
@@ -178,8 +97,10 @@ impl PodFacts {
         let containers: Box<[_]> = init.iter().chain(main).filter_map(ContainerFacts::new).collect();
         let trouble_since = trouble_since(&containers, before, now);
         Some(Self {
-            replica_set: owner.name.as_str().into(),
-            replica_set_uid: owner.uid.as_str().into(),
+            kind,
+            owner: owner.name.as_str().into(),
+            owner_uid: owner.uid.as_str().into(),
+            revision_hash: text(label(REVISION_HASH).filter(|_| kind != WorkloadKind::Deployment)),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             phase: match status.and_then(|status| status.phase.as_deref()) {
@@ -283,10 +204,6 @@ pub(super) fn cut(text: &str, chars: usize) -> &str {
 
 fn controller<'a>(metadata: &'a ObjectMeta, kind: &str) -> Option<&'a OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true) && owner.kind == kind)
-}
-
-fn revision(metadata: &ObjectMeta) -> Option<i64> {
-    metadata.annotations.as_ref()?.get(REVISION)?.parse().ok()
 }
 
 fn text(value: Option<&String>) -> Box<str> {

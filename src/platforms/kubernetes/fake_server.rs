@@ -38,6 +38,10 @@ pub fn patch(path: &str, status: u16, body: Value) -> Exchange {
     Exchange { method: Method::PATCH, ..get(path, status, body) }
 }
 
+pub fn delete(path: &str, status: u16, body: Value) -> Exchange {
+    Exchange { method: Method::DELETE, ..get(path, status, body) }
+}
+
 /// The answer to a watch: one event a line, then the end.
 pub fn watch(path: &str, events: &[Value]) -> Exchange {
     let lines = events.iter().map(|event| format!("{event}\n")).collect();

@@ -2,12 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     core::v1::{Node, Pod},
 };
 use serde_json::{Value, json};
+use strum::IntoEnumIterator as _;
 
-use super::{ClusterIndex, Kind};
+use super::{ClusterIndex, Kind, REVISION_HASH};
+use crate::api::WorkloadKind;
 
 pub const NS: &str = "shop";
 pub const NAME: &str = "api";
@@ -73,6 +75,68 @@ pub fn replica_set(revision: i64, tag: &str, hash: &str) -> Value {
     })
 }
 
+/// A StatefulSet or DaemonSet with `pods` pods of the template `tag`, all available. Settled.
+pub fn revisioned(kind: WorkloadKind, generation: i64, tag: &str, hash: &str, pods: i32) -> Value {
+    let mut object = json!({
+        "apiVersion": "apps/v1", "kind": kind.to_string(),
+        "metadata": {
+            "name": NAME, "namespace": NS, "uid": "w-1", "generation": generation, "resourceVersion": "100",
+        },
+        "spec": {
+            "selector": {"matchLabels": {"app": NAME}}, "template": template(tag),
+            "updateStrategy": {"type": "RollingUpdate"},
+        },
+        "status": {"observedGeneration": generation},
+    });
+    if kind == WorkloadKind::StatefulSet {
+        object["spec"]["replicas"] = pods.into();
+        object["spec"]["serviceName"] = NAME.into();
+        object["spec"]["podManagementPolicy"] = "OrderedReady".into();
+        for count in ["replicas", "readyReplicas", "availableReplicas", "currentReplicas", "updatedReplicas"] {
+            object["status"][count] = pods.into();
+        }
+        for revision in ["currentRevision", "updateRevision"] {
+            object["status"][revision] = format!("{NAME}-{hash}").into();
+        }
+    } else {
+        object["status"]["numberMisscheduled"] = 0.into();
+        for count in ["desiredNumberScheduled", "currentNumberScheduled", "updatedNumberScheduled"] {
+            object["status"][count] = pods.into();
+        }
+        for count in ["numberReady", "numberAvailable"] {
+            object["status"][count] = pods.into();
+        }
+    }
+    object
+}
+
+/// The ControllerRevision `api-HASH` with that number, as the controllers of Kubernetes write it.
+pub fn controller_revision(kind: WorkloadKind, revision: i64, tag: &str, hash: &str) -> Value {
+    let mut labels = json!({"app": NAME});
+    let key = if kind == WorkloadKind::DaemonSet { REVISION_HASH } else { "controller.kubernetes.io/hash" };
+    labels[key] = hash.into();
+    let template = with(template(tag), "/$patch", "replace".into());
+    json!({
+        "apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": revision,
+        "metadata": {
+            "name": format!("{NAME}-{hash}"), "namespace": NS, "uid": format!("cr-{hash}"), "labels": labels,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind.to_string(), "name": NAME, "uid": "w-1", "controller": true}],
+        },
+        "data": {"spec": {"template": with(template, "/metadata/creationTimestamp", Value::Null)}},
+    })
+}
+
+/// Makes a pod of a Deployment one of such a workload.
+pub fn owned_by(kind: WorkloadKind, pod: Value, name: &str, hash: &str) -> Value {
+    let hash = if kind == WorkloadKind::StatefulSet { format!("{NAME}-{hash}") } else { hash.to_owned() };
+    let pod = with(pod, "/metadata/name", name.into());
+    let pod = with(pod, "/metadata/uid", format!("pod-{name}").into());
+    let pod = with(pod, "/metadata/labels", json!({"app": NAME, REVISION_HASH: hash}));
+    let owner =
+        json!([{"apiVersion": "apps/v1", "kind": kind.to_string(), "name": NAME, "uid": "w-1", "controller": true}]);
+    with(pod, "/metadata/ownerReferences", owner)
+}
+
 /// Running on node `n1` and ready for half an hour.
 pub fn pod(hash: &str, id: &str) -> Value {
     json!({
@@ -122,7 +186,7 @@ pub fn node(name: &str, ready: bool) -> Value {
 pub fn synced() -> ClusterIndex {
     let index = ClusterIndex::default();
     index.watching(&[]);
-    for kind in [Kind::Deployments, Kind::ReplicaSets, Kind::Pods, Kind::Nodes] {
+    for kind in Kind::iter() {
         index.listing(kind, "");
         index.listed(kind, "");
     }
@@ -155,6 +219,9 @@ pub fn releasing(new_pod: Value) -> ClusterIndex {
 pub fn see(index: &ClusterIndex, object: Value) {
     match object["kind"].as_str() {
         Some("Deployment") => index.apply_deployment(&parse::<Deployment>(object)),
+        Some("StatefulSet") => index.apply_stateful_set(&parse::<StatefulSet>(object)),
+        Some("DaemonSet") => index.apply_daemon_set(&parse::<DaemonSet>(object)),
+        Some("ControllerRevision") => index.apply_controller_revision(&parse::<ControllerRevision>(object)),
         Some("ReplicaSet") => index.apply_replica_set(&parse::<ReplicaSet>(object)),
         _ if object["spec"].is_null() => index.apply_node(&parse::<Node>(object)),
         _ => index.apply_pod_at(&parse::<Pod>(object), now()),

@@ -1,40 +1,39 @@
 //! What the watches know, in a form that answers at once.
 //!
-//! Plain synchronous methods behind one lock: apply an object and look. Nothing here waits, and a look at a Deployment
+//! Plain synchronous methods behind one lock: apply an object and look. Nothing here waits, and a look at a workload
 //! of ten pods takes a few microseconds.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     core::v1::{Node, Pod},
 };
 use kube::ResourceExt as _;
+use strum::IntoEnumIterator as _;
 use tokio::sync::broadcast;
 
 use super::{
-    facts::{DeploymentFacts, PodFacts, ReplicaSetFacts, node_ready},
-    store::{Kind, Store, Touched},
+    facts::{PodFacts, RevisionFacts, WorkloadFacts, node_ready},
+    store::{Changed, Kind, Store, Touched},
     workload::{Current, PodsPattern},
 };
-use crate::analyze::observation::{Measured, UnknownReason, Unmeasured, Workload};
+use crate::{
+    analyze::observation::{Measured, UnknownReason, Unmeasured, Workload},
+    api::WorkloadKind,
+};
 
 /// How long a watch may be failing, in seconds, before what it last said is no measurement any more. Longer than a
 /// rolling restart of a control plane's API server, which takes a few seconds.
 pub const STALE_AFTER_S: i64 = 30;
-/// Changes that wait for a slow receiver; it is told when some were dropped. Twice the Deployments of a big cluster.
+/// Changes that wait for a slow receiver; it is told when some were dropped. Twice the workloads of a big cluster.
 const CHANGES: usize = 4096;
-
-/// A Deployment about which something that matters to its health changed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Changed {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
-}
+/// Whose templates ControllerRevisions hold.
+const CONTROLLER_REVISIONS_OF: [WorkloadKind; 2] = [WorkloadKind::StatefulSet, WorkloadKind::DaemonSet];
 
 /// What the watches know. Shared by the tasks that feed it and everybody who looks.
 pub struct ClusterIndex {
@@ -76,7 +75,7 @@ impl Default for ClusterIndex {
 
 impl ClusterIndex {
     /// A receiver of what changes from now on. Nothing is told before the first listings are complete; then every
-    /// Deployment is, once. A receiver that lags (`RecvError::Lagged`) should look at everything.
+    /// workload is, once. A receiver that lags (`RecvError::Lagged`) should look at everything.
     ///
     /// What only time brings about (a pod that has been unready for too long) is not told: the policy's interval is
     /// there for that.
@@ -84,32 +83,40 @@ impl ClusterIndex {
         self.changes.subscribe()
     }
 
-    /// The state of a Deployment, or why it is not known: TargetNotFound, Unsettled (caches are filling, or the
-    /// deployment controller has not caught up), Forbidden, Unreachable (a watch has been failing for over
+    /// The state of a workload, or why it is not known: TargetNotFound, Unsettled (caches are filling, or the workload's
+    /// controller has not caught up), Forbidden, Unreachable (a watch has been failing for over
     /// [`STALE_AFTER_S`]), NotConfigured (the namespace is not watched).
-    pub fn workload(&self, namespace: &str, name: &str) -> Measured<Workload> {
-        self.workload_at(namespace, name, Timestamp::now())
+    pub fn workload(&self, kind: WorkloadKind, namespace: &str, name: &str) -> Measured<Workload> {
+        self.workload_at(kind, namespace, name, Timestamp::now())
     }
 
     /// The same with the time given.
-    pub fn workload_at(&self, namespace: &str, name: &str, now: Timestamp) -> Measured<Workload> {
+    pub fn workload_at(&self, kind: WorkloadKind, namespace: &str, name: &str, now: Timestamp) -> Measured<Workload> {
         let inner = self.read();
-        let current = inner.usable(namespace, now).and_then(|()| Current::find(&inner.store, namespace, name));
+        let current =
+            inner.usable(kind, namespace, now).and_then(|()| Current::find(&inner.store, kind, namespace, name));
         match current {
             Ok(current) => Measured::Known(current.workload(|node| inner.node_lost(node), now)),
             Err(why) => Measured::Unknown(why),
         }
     }
 
-    /// A regular expression of the Deployment's pods: `NAME-HASH-.*` for every ReplicaSet that has pods, so that it
-    /// stays short with 1,000 pods. With `of_release` only the newest template's, where names tell these apart.
+    /// A regular expression of the workload's pods that stays short with 1,000 of them: `NAME-HASH-.*` for every
+    /// ReplicaSet that has pods, `NAME-[0-9]+` for a StatefulSet, `NAME-[a-z0-9]{5}` for a DaemonSet. With `of_release`
+    /// only the newest template's, where names tell these apart, which they do for a Deployment alone.
     ///
     /// # Errors
     /// As for [`Self::workload`], and NoData when there is no such pod.
-    pub fn pods_pattern(&self, namespace: &str, name: &str, of_release: bool) -> Result<PodsPattern, Unmeasured> {
+    pub fn pods_pattern(
+        &self,
+        kind: WorkloadKind,
+        namespace: &str,
+        name: &str,
+        of_release: bool,
+    ) -> Result<PodsPattern, Unmeasured> {
         let inner = self.read();
-        inner.usable(namespace, Timestamp::now())?;
-        Current::find(&inner.store, namespace, name)?.pods_pattern(of_release)
+        inner.usable(kind, namespace, Timestamp::now())?;
+        Current::find(&inner.store, kind, namespace, name)?.pods_pattern(of_release)
     }
 
     /// Every watch has completed its first listing, or was refused: there is something to say about every workload.
@@ -123,21 +130,47 @@ impl ClusterIndex {
     }
 
     pub fn apply_deployment(&self, deployment: &Deployment) {
-        let facts = DeploymentFacts::new(deployment);
-        self.update(|store| store.put_deployment(&namespace(deployment), &deployment.name_any(), Some(facts)));
+        self.put_workload(WorkloadKind::Deployment, deployment, Some(WorkloadFacts::deployment(deployment)));
     }
 
     pub fn delete_deployment(&self, deployment: &Deployment) {
-        self.update(|store| store.put_deployment(&namespace(deployment), &deployment.name_any(), None));
+        self.put_workload(WorkloadKind::Deployment, deployment, None);
+    }
+
+    pub fn apply_stateful_set(&self, set: &StatefulSet) {
+        self.put_workload(WorkloadKind::StatefulSet, set, Some(WorkloadFacts::stateful_set(set)));
+    }
+
+    pub fn delete_stateful_set(&self, set: &StatefulSet) {
+        self.put_workload(WorkloadKind::StatefulSet, set, None);
+    }
+
+    pub fn apply_daemon_set(&self, set: &DaemonSet) {
+        self.put_workload(WorkloadKind::DaemonSet, set, Some(WorkloadFacts::daemon_set(set)));
+    }
+
+    pub fn delete_daemon_set(&self, set: &DaemonSet) {
+        self.put_workload(WorkloadKind::DaemonSet, set, None);
     }
 
     pub fn apply_replica_set(&self, set: &ReplicaSet) {
-        let facts = ReplicaSetFacts::new(set);
-        self.update(|store| store.put_set(&namespace(set), &set.name_any(), facts));
+        self.put_revision(WorkloadKind::Deployment, set, RevisionFacts::replica_set(set));
     }
 
     pub fn delete_replica_set(&self, set: &ReplicaSet) {
-        self.update(|store| store.put_set(&namespace(set), &set.name_any(), None));
+        self.put_revision(WorkloadKind::Deployment, set, None);
+    }
+
+    pub fn apply_controller_revision(&self, revision: &ControllerRevision) {
+        for kind in CONTROLLER_REVISIONS_OF {
+            self.put_revision(kind, revision, RevisionFacts::controller_revision(revision, kind));
+        }
+    }
+
+    pub fn delete_controller_revision(&self, revision: &ControllerRevision) {
+        for kind in CONTROLLER_REVISIONS_OF {
+            self.put_revision(kind, revision, None);
+        }
     }
 
     pub fn apply_pod(&self, pod: &Pod) {
@@ -169,7 +202,7 @@ impl ClusterIndex {
     pub fn watching(&self, namespaces: &[String]) {
         let mut inner = self.write();
         for scope in scopes(namespaces) {
-            for kind in [Kind::Deployments, Kind::ReplicaSets, Kind::Pods] {
+            for kind in Kind::iter().filter(|kind| *kind != Kind::Nodes) {
                 inner.watches.entry((kind, scope.clone())).or_default();
             }
         }
@@ -192,7 +225,7 @@ impl ClusterIndex {
         watch.synced = true;
         let mut touched = inner.store.sweep(kind, scope, since);
         if first {
-            touched.append(&mut inner.store.all(scope));
+            touched.append(&mut inner.store.all(kind, scope));
         }
         self.tell(&inner, touched);
         drop(inner);
@@ -204,7 +237,7 @@ impl ClusterIndex {
         let mut inner = self.write();
         let recovered = inner.watches.get_mut(&(kind, scope.to_owned())).and_then(|watch| watch.failing.take());
         if recovered.is_some() {
-            let touched = inner.store.all(scope);
+            let touched = inner.store.all(kind, scope);
             self.tell(&inner, touched);
         }
         recovered.is_some()
@@ -219,10 +252,18 @@ impl ClusterIndex {
         watch.failing = Some(Failing { since, forbidden, message });
         if first && forbidden && kind == Kind::Nodes {
             // Nothing waits for nodes any more.
-            let touched = inner.store.all(scope);
+            let touched = inner.store.all(kind, scope);
             self.tell(&inner, touched);
         }
         first
+    }
+
+    fn put_workload(&self, kind: WorkloadKind, object: &impl kube::Resource, facts: Option<WorkloadFacts>) {
+        self.update(|store| store.put_workload(kind, &namespace(object), &object.name_any(), facts));
+    }
+
+    fn put_revision(&self, kind: WorkloadKind, object: &impl kube::Resource, facts: Option<RevisionFacts>) {
+        self.update(|store| store.put_revision(kind, &namespace(object), &object.name_any(), facts));
     }
 
     fn update(&self, change: impl FnOnce(&mut Store) -> Touched) {
@@ -233,10 +274,10 @@ impl ClusterIndex {
 
     /// Sends while the lock is held, so that changes arrive in their order; sending never waits.
     fn tell(&self, inner: &Inner, touched: Touched) {
-        for (namespace, name) in touched {
-            if inner.synced(&namespace) {
+        for changed in touched {
+            if inner.synced(changed.kind, &changed.namespace) {
                 // Nobody listening is fine.
-                let _ = self.changes.send(Changed { namespace, name });
+                let _ = self.changes.send(changed);
             }
         }
     }
@@ -252,27 +293,25 @@ impl ClusterIndex {
 }
 
 impl Inner {
-    /// The watches that a workload of this namespace stands on, nodes apart.
-    fn watches(&self, namespace: &str) -> impl Iterator<Item = (Kind, Option<&Watch>)> {
+    /// The watches that a workload of this kind and namespace stands on, nodes apart.
+    fn watches(&self, workload: WorkloadKind, namespace: &str) -> impl Iterator<Item = (Kind, Option<&Watch>)> {
         let scope = match &self.namespaces {
             Some(namespaces) if !namespaces.is_empty() => namespace.to_owned(),
             _ => String::new(),
         };
-        [Kind::Deployments, Kind::ReplicaSets, Kind::Pods]
-            .into_iter()
-            .map(move |kind| (kind, self.watches.get(&(kind, scope.clone()))))
+        Kind::of(workload).into_iter().map(move |kind| (kind, self.watches.get(&(kind, scope.clone()))))
     }
 
     fn nodes(&self) -> Option<&Watch> {
         self.watches.get(&(Kind::Nodes, String::new()))
     }
 
-    fn synced(&self, namespace: &str) -> bool {
-        self.watches(namespace).all(|(_, watch)| watch.is_some_and(|watch| watch.synced))
+    fn synced(&self, workload: WorkloadKind, namespace: &str) -> bool {
+        self.watches(workload, namespace).all(|(_, watch)| watch.is_some_and(|watch| watch.synced))
     }
 
     /// Whether what is stored about a namespace may be taken as the truth.
-    fn usable(&self, namespace: &str, now: Timestamp) -> Result<(), Unmeasured> {
+    fn usable(&self, workload: WorkloadKind, namespace: &str, now: Timestamp) -> Result<(), Unmeasured> {
         let filling = |kind: Kind| {
             Unmeasured::new(UnknownReason::Unsettled, format!("the first listing of {kind} is not complete yet"))
         };
@@ -286,7 +325,7 @@ impl Inner {
             }
             Some(_) => {}
         }
-        for (kind, watch) in self.watches(namespace) {
+        for (kind, watch) in self.watches(workload, namespace) {
             let Some(watch) = watch else { return Err(filling(kind)) };
             match &watch.failing {
                 Some(failing) if failing.forbidden => {
@@ -333,6 +372,8 @@ fn namespace(object: &impl kube::Resource) -> String {
     object.meta().namespace.clone().unwrap_or_default()
 }
 
+#[cfg(test)]
+mod revision_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Kubernetes: what the watches know ([`ClusterIndex`]), the tasks that feed it ([`watch`]), and the two things that
-//! are done to a Deployment ([`Kubernetes::rollback`], [`Kubernetes::restart`]).
+//! are done to a workload ([`Kubernetes::rollback`], [`Kubernetes::restart`]).
 //!
 //! Looking uses the index and costs the API server nothing; acting never trusts it and reads live.
 
@@ -19,10 +19,10 @@ mod template;
 pub mod watch;
 mod workload;
 
-pub use act::{Kubernetes, Outcome};
+pub use act::{Kubernetes, Outcome, WorkloadRef};
 pub use act_error::ActError;
 pub use facts::REVISION;
-pub use index::{Changed, ClusterIndex, STALE_AFTER_S};
-pub use store::Kind;
-pub use template::{TEMPLATE_HASH, digest};
+pub use index::{ClusterIndex, STALE_AFTER_S};
+pub use store::{Changed, Kind};
+pub use template::{REVISION_HASH, TEMPLATE_HASH, digest};
 pub use workload::PodsPattern;

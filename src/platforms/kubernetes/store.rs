@@ -5,15 +5,45 @@ use std::{
     sync::Arc,
 };
 
-use super::facts::{DeploymentFacts, PodFacts, ReplicaSetFacts};
+use strum::IntoEnumIterator as _;
+
+use super::facts::{PodFacts, RevisionFacts, WorkloadFacts};
+use crate::api::WorkloadKind;
 
 /// What is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::EnumIter)]
 pub enum Kind {
     Deployments,
+    StatefulSets,
+    DaemonSets,
     ReplicaSets,
+    ControllerRevisions,
     Pods,
     Nodes,
+}
+
+impl Kind {
+    /// What a workload stands on, nodes apart.
+    pub(super) fn of(workload: WorkloadKind) -> [Self; 3] {
+        match workload {
+            WorkloadKind::Deployment => [Self::Deployments, Self::ReplicaSets, Self::Pods],
+            WorkloadKind::StatefulSet => [Self::StatefulSets, Self::ControllerRevisions, Self::Pods],
+            WorkloadKind::DaemonSet => [Self::DaemonSets, Self::ControllerRevisions, Self::Pods],
+        }
+    }
+
+    /// Workloads of this kind stand on it.
+    fn concerns(self, workload: WorkloadKind) -> bool {
+        self == Self::Nodes || Self::of(workload).contains(&self)
+    }
+}
+
+/// A workload about which something that matters to its health changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Changed {
+    pub namespace: Arc<str>,
+    pub kind: WorkloadKind,
+    pub name: Arc<str>,
 }
 
 /// A fact, and in which listing it was last seen.
@@ -31,19 +61,48 @@ pub(super) struct Store {
     pub nodes: HashMap<Box<str>, Seen<bool>>,
 }
 
-/// The objects of one namespace. The two reverse maps hold names, also of owners that have not arrived yet: the four
-/// watches run at their own pace.
+/// The objects of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    pub deployments: HashMap<Arc<str>, Seen<DeploymentFacts>>,
-    pub sets: HashMap<Box<str>, Seen<ReplicaSetFacts>>,
+    of: [OfKind; 3],
     pub pods: HashMap<Box<str>, Seen<PodFacts>>,
-    pub sets_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
+}
+
+/// The workloads of one kind, and their revisions: ReplicaSets, or ControllerRevisions. The two reverse maps hold names,
+/// also of owners that have not arrived yet: the watches run at their own pace.
+#[derive(Debug, Default)]
+pub(super) struct OfKind {
+    pub workloads: HashMap<Arc<str>, Seen<WorkloadFacts>>,
+    pub revisions: HashMap<Box<str>, Seen<RevisionFacts>>,
+    pub revisions_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
+    /// By what controls them: of a Deployment its ReplicaSets, else the workload itself.
     pub pods_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
-/// Deployments to be looked at, by namespace and name.
-pub(super) type Touched = BTreeSet<(Arc<str>, Arc<str>)>;
+impl Space {
+    pub(super) fn of(&self, kind: WorkloadKind) -> &OfKind {
+        &self.of[kind as usize]
+    }
+
+    fn of_mut(&mut self, kind: WorkloadKind) -> &mut OfKind {
+        &mut self.of[kind as usize]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pods.is_empty() && self.of.iter().all(|of| of.workloads.is_empty() && of.revisions.is_empty())
+    }
+
+    /// The workload that a pod belongs to, if that is known yet.
+    fn workload_of(&self, kind: WorkloadKind, owner: &str) -> Option<Arc<str>> {
+        match kind {
+            WorkloadKind::Deployment => self.of(kind).revisions.get(owner).map(|set| (&*set.facts.workload).into()),
+            WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => Some(owner.into()),
+        }
+    }
+}
+
+/// Workloads to be looked at.
+pub(super) type Touched = BTreeSet<Changed>;
 
 /// Takes the place of what was known; true when it differs. `None` removes.
 fn put<K: std::hash::Hash + Eq, T: PartialEq>(
@@ -93,46 +152,65 @@ impl Store {
         (key.clone(), self.spaces.entry(key).or_default())
     }
 
-    pub(super) fn put_deployment(&mut self, namespace: &str, name: &str, facts: Option<DeploymentFacts>) -> Touched {
+    pub(super) fn put_workload(
+        &mut self,
+        kind: WorkloadKind,
+        namespace: &str,
+        name: &str,
+        facts: Option<WorkloadFacts>,
+    ) -> Touched {
         let epoch = self.epoch;
         let (namespace, space) = self.space_mut(namespace);
         let name: Arc<str> = name.into();
-        let changed = put(&mut space.deployments, name.clone(), facts, epoch);
-        changed.then_some((namespace, name)).into_iter().collect()
+        let changed = put(&mut space.of_mut(kind).workloads, name.clone(), facts, epoch);
+        changed.then_some(Changed { namespace, kind, name }).into_iter().collect()
     }
 
-    pub(super) fn put_set(&mut self, namespace: &str, name: &str, facts: Option<ReplicaSetFacts>) -> Touched {
+    pub(super) fn put_revision(
+        &mut self,
+        kind: WorkloadKind,
+        namespace: &str,
+        name: &str,
+        facts: Option<RevisionFacts>,
+    ) -> Touched {
         let epoch = self.epoch;
         let (namespace, space) = self.space_mut(namespace);
-        let before = space.sets.get(name).map(|seen| seen.facts.deployment.clone());
-        let after = facts.as_ref().map(|facts| facts.deployment.clone());
-        if !put(&mut space.sets, name.into(), facts, epoch) {
+        let of = space.of_mut(kind);
+        let before = of.revisions.get(name).map(|seen| seen.facts.workload.clone());
+        let after = facts.as_ref().map(|facts| facts.workload.clone());
+        if !put(&mut of.revisions, name.into(), facts, epoch) {
             return Touched::new();
         }
         if before != after {
-            before.iter().for_each(|owner| unlink(&mut space.sets_of, owner, name));
-            after.iter().for_each(|owner| link(&mut space.sets_of, owner.clone(), name));
+            before.iter().for_each(|owner| unlink(&mut of.revisions_of, owner, name));
+            after.iter().for_each(|owner| link(&mut of.revisions_of, owner.clone(), name));
         }
-        before.into_iter().chain(after).map(|owner| (namespace.clone(), Arc::from(owner))).collect()
+        let owners = before.into_iter().chain(after);
+        owners.map(|owner| Changed { namespace: namespace.clone(), kind, name: owner.into() }).collect()
     }
 
     pub(super) fn put_pod(&mut self, namespace: &str, name: &str, facts: Option<PodFacts>) -> Touched {
         let epoch = self.epoch;
         let (namespace, space) = self.space_mut(namespace);
-        let before = space.pods.get(name).map(|seen| seen.facts.replica_set.clone());
-        let after = facts.as_ref().map(|facts| facts.replica_set.clone());
+        let owner = |facts: &PodFacts| (facts.kind, facts.owner.clone());
+        let before = space.pods.get(name).map(|seen| owner(&seen.facts));
+        let after = facts.as_ref().map(owner);
         if !put(&mut space.pods, name.into(), facts, epoch) {
             return Touched::new();
         }
         if before != after {
-            before.iter().for_each(|owner| unlink(&mut space.pods_of, owner, name));
-            after.iter().for_each(|owner| link(&mut space.pods_of, owner.clone(), name));
+            if let Some((kind, owner)) = &before {
+                unlink(&mut space.of_mut(*kind).pods_of, owner, name);
+            }
+            if let Some((kind, owner)) = &after {
+                link(&mut space.of_mut(*kind).pods_of, owner.clone(), name);
+            }
         }
         let owners: BTreeSet<_> = before.into_iter().chain(after).collect();
         owners
-            .iter()
-            .filter_map(|set| space.sets.get(set))
-            .map(|set| (namespace.clone(), Arc::from(&*set.facts.deployment)))
+            .into_iter()
+            .filter_map(|(kind, owner)| Some((kind, space.workload_of(kind, &owner)?)))
+            .map(|(kind, name)| Changed { namespace: namespace.clone(), kind, name })
             .collect()
     }
 
@@ -147,8 +225,9 @@ impl Store {
         let mut touched = Touched::new();
         for (namespace, space) in &self.spaces {
             for pod in space.pods.values().filter(|pod| pod.facts.node.as_deref() == Some(name)) {
-                if let Some(set) = space.sets.get(&pod.facts.replica_set) {
-                    touched.insert((namespace.clone(), Arc::from(&*set.facts.deployment)));
+                let kind = pod.facts.kind;
+                if let Some(name) = space.workload_of(kind, &pod.facts.owner) {
+                    touched.insert(Changed { namespace: namespace.clone(), kind, name });
                 }
             }
         }
@@ -181,34 +260,47 @@ impl Store {
         let namespaces: Vec<Arc<str>> =
             self.spaces.keys().filter(|namespace| scope.is_empty() || ***namespace == *scope).cloned().collect();
         for namespace in namespaces {
-            let Some(space) = self.spaces.get(&namespace) else { continue };
-            let names = match kind {
-                Kind::Deployments => gone(&space.deployments, since),
-                Kind::ReplicaSets => gone(&space.sets, since),
-                Kind::Pods => gone(&space.pods, since),
-                Kind::Nodes => Vec::new(),
-            };
-            for name in names {
-                let mut more = match kind {
-                    Kind::Deployments => self.put_deployment(&namespace, &name, None),
-                    Kind::ReplicaSets => self.put_set(&namespace, &name, None),
-                    Kind::Pods => self.put_pod(&namespace, &name, None),
-                    Kind::Nodes => Touched::new(),
+            if kind == Kind::Pods {
+                let names = self.space(&namespace).map(|space| gone(&space.pods, since));
+                for name in names.unwrap_or_default() {
+                    touched.append(&mut self.put_pod(&namespace, &name, None));
+                }
+            }
+            for workload in WorkloadKind::iter() {
+                let [workloads, revisions, _] = Kind::of(workload);
+                let Some(of) = self.space(&namespace).map(|space| space.of(workload)) else { continue };
+                let names = if kind == workloads {
+                    gone(&of.workloads, since)
+                } else if kind == revisions {
+                    gone(&of.revisions, since)
+                } else {
+                    continue;
                 };
-                touched.append(&mut more);
+                for name in names {
+                    let mut more = if kind == workloads {
+                        self.put_workload(workload, &namespace, &name, None)
+                    } else {
+                        self.put_revision(workload, &namespace, &name, None)
+                    };
+                    touched.append(&mut more);
+                }
             }
         }
-        self.spaces
-            .retain(|_, space| !(space.deployments.is_empty() && space.sets.is_empty() && space.pods.is_empty()));
+        self.spaces.retain(|_, space| !space.is_empty());
         touched
     }
 
-    /// All Deployments of a namespace; empty: of all.
-    pub(super) fn all(&self, scope: &str) -> Touched {
-        self.spaces
-            .iter()
-            .filter(|(namespace, _)| scope.is_empty() || ***namespace == *scope)
-            .flat_map(|(namespace, space)| space.deployments.keys().map(|name| (namespace.clone(), name.clone())))
+    /// All workloads of a namespace (empty: of all) that stand on what is watched by this.
+    pub(super) fn all(&self, kind: Kind, scope: &str) -> Touched {
+        let spaces = self.spaces.iter().filter(|(namespace, _)| scope.is_empty() || ***namespace == *scope);
+        spaces
+            .flat_map(|(namespace, space)| {
+                let kinds = WorkloadKind::iter().filter(move |workload| kind.concerns(*workload));
+                kinds.flat_map(move |kind| {
+                    let names = space.of(kind).workloads.keys();
+                    names.map(move |name| Changed { namespace: namespace.clone(), kind, name: name.clone() })
+                })
+            })
             .collect()
     }
 }

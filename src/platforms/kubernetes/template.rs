@@ -1,6 +1,6 @@
 //! When two pod templates are the same thing.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -9,11 +9,13 @@ use crate::api::{IRREVERSIBLE, RESTARTED_AT};
 
 /// Label that the deployment controller adds to a ReplicaSet's template and pods.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
+/// Label on the pods of StatefulSets and DaemonSets: the ControllerRevision's name, or its own label of this key.
+pub const REVISION_HASH: &str = "controller-revision-hash";
 
 /// Fixed for ever: digests are kept in the ledger and in Remediations across versions of the operator.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d0f_6a0e_52c4_4a53_9b1c_1e3c_86aa_60d5);
 
-/// The same for a Deployment's template and for its ReplicaSet's, and unchanged by `kubectl rollout restart`.
+/// The same for a workload's template and for that of its ReplicaSet or ControllerRevision, and unchanged by `kubectl rollout restart`.
 ///
 /// UUID version 5 (SHA-1) of the JSON with sorted keys, without the annotation `kubectl.kubernetes.io/restartedAt` and
 /// the label `pod-template-hash`. Not for security.
@@ -37,6 +39,25 @@ pub fn digest(template: &PodTemplateSpec) -> Uuid {
     // These types always have a JSON form; were it otherwise, two templates would count as equal only if both failed.
     canonical(&serde_json::to_value(&template).unwrap_or_default(), &mut text);
     Uuid::new_v5(&NAMESPACE, text.as_bytes())
+}
+
+/// The pod template in a ControllerRevision's data, which is a strategic merge patch of the workload that replaces its
+/// template (kubernetes/pkg/controller/statefulset/stateful_set_utils.go, `getPatch`).
+pub(super) fn of_revision(data: &Value) -> Option<Value> {
+    let mut template = data.pointer("/spec/template")?.clone();
+    template.as_object_mut()?.remove("$patch");
+    Some(template)
+}
+
+/// What the pods of a ControllerRevision are labelled with: a DaemonSet's has it as a label, a StatefulSet's as its name.
+pub(super) fn revision_hash(metadata: &ObjectMeta) -> &str {
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_HASH));
+    label.or(metadata.name.as_ref()).map_or("", String::as_str)
+}
+
+/// When it was last restarted, as `kubectl rollout restart` writes it.
+pub(super) fn restarted_at(template: &PodTemplateSpec) -> Option<&str> {
+    template.metadata.as_ref()?.annotations.as_ref()?.get(RESTARTED_AT).map(String::as_str)
 }
 
 /// Why there is no way back from a template, if it says so.

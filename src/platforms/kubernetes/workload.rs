@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 
 use super::{
-    facts::{DeploymentFacts, PodFacts, ReplicaSetFacts},
+    facts::{Newest, PodFacts, RevisionFacts, WorkloadFacts},
     faults::{Fault, fault},
-    store::{Space, Store},
+    store::{OfKind, Space, Store},
 };
-use crate::analyze::observation::{PodFault, ReleaseId, UnknownReason, Unmeasured, Workload};
+use crate::{
+    analyze::observation::{PodFault, ReleaseId, UnknownReason, Unmeasured, Workload},
+    api::WorkloadKind,
+};
 
 /// ReplicaSets with pods that a pattern names; more than two or three are a rollout gone wild.
 const MAX_PATTERN_SETS: usize = 20;
@@ -15,63 +18,104 @@ const MAX_PATTERN_SETS: usize = 20;
 /// (apiserver/pkg/storage/names/generate.go: 63 - 5).
 const MAX_GENERATED_PREFIX: usize = 58;
 
-/// A Deployment with the ReplicaSet of its newest template.
+/// A workload with the revision of its newest template.
 pub(super) struct Current<'a> {
+    kind: WorkloadKind,
     name: &'a str,
     space: &'a Space,
-    deployment: &'a DeploymentFacts,
-    newest: &'a ReplicaSetFacts,
+    facts: &'a WorkloadFacts,
+    newest: &'a RevisionFacts,
+    /// How many of its pods have that template, when the status speaks of another one.
+    updated: Option<u32>,
 }
 
 impl<'a> Current<'a> {
     /// # Errors
     /// TargetNotFound, or Unsettled while the cluster's own view of the newest template is behind.
-    pub(super) fn find(store: &'a Store, namespace: &str, name: &'a str) -> Result<Self, Unmeasured> {
+    pub(super) fn find(
+        store: &'a Store,
+        kind: WorkloadKind,
+        namespace: &str,
+        name: &'a str,
+    ) -> Result<Self, Unmeasured> {
         let unsettled = |what: String| Unmeasured::new(UnknownReason::Unsettled, what);
-        let found = store.space(namespace).and_then(|space| Some((space, &space.deployments.get(name)?.facts)));
-        let Some((space, deployment)) = found else {
-            return Err(Unmeasured::new(
-                UnknownReason::TargetNotFound,
-                format!("Deployment {namespace}/{name} does not exist"),
-            ));
+        let not_found =
+            |what: &str| Unmeasured::new(UnknownReason::TargetNotFound, format!("{kind} {namespace}/{name} {what}"));
+        let found = store.space(namespace).and_then(|space| Some((space, &space.of(kind).workloads.get(name)?.facts)));
+        let Some((space, facts)) = found else {
+            return Err(not_found("does not exist"));
         };
-        if deployment.deleting {
-            return Err(Unmeasured::new(
-                UnknownReason::TargetNotFound,
-                format!("Deployment {namespace}/{name} is being deleted"),
-            ));
+        if facts.deleting {
+            return Err(not_found("is being deleted"));
         }
-        if deployment.observed_generation < deployment.generation {
+        if facts.observed_generation < facts.generation {
             return Err(unsettled(format!(
-                "the deployment controller has seen generation {} of {namespace}/{name}, which is at {}",
-                deployment.observed_generation, deployment.generation
+                "the controller of {kind}s has seen generation {} of {namespace}/{name}, which is at {}",
+                facts.observed_generation, facts.generation
             )));
         }
-        let Some(revision) = deployment.revision else {
-            return Err(unsettled(format!("{namespace}/{name} has no ReplicaSet yet")));
-        };
-        let newest = sets(space, name, deployment)
-            .map(|(_, set)| set)
-            .find(|set| set.revision == revision)
+        let mut of = revisions(space.of(kind), name, facts);
+        let (newest, wanted) = match &facts.newest {
+            Newest::None => return Err(unsettled(format!("{namespace}/{name} has no revision yet"))),
             // While paused, a changed template has no ReplicaSet: what runs is still the one before.
-            .filter(|set| deployment.paused || set.digest == deployment.digest)
-            .ok_or_else(|| {
-                unsettled(format!("the ReplicaSet of revision {revision} of {namespace}/{name} was not seen yet"))
-            })?;
-        Ok(Self { name, space, deployment, newest })
+            Newest::Number(number) => (
+                of.find(|(_, set)| set.revision == *number)
+                    .filter(|(_, set)| facts.paused || set.digest == facts.digest),
+                format!("the ReplicaSet of revision {number}"),
+            ),
+            Newest::Name(revision) => {
+                (of.find(|(name, _)| *name == &**revision), format!("the ControllerRevision {revision}"))
+            }
+            Newest::Highest => (
+                of.max_by_key(|(_, revision)| revision.revision)
+                    .filter(|(_, newest)| newest.digest == facts.digest && newest.restarted_at == facts.restarted_at),
+                "the ControllerRevision of the newest template".to_owned(),
+            ),
+        };
+        let (_, newest) =
+            newest.ok_or_else(|| unsettled(format!("{wanted} of {namespace}/{name} was not seen yet")))?;
+        let current = Self { kind, name, space, facts, newest, updated: None };
+        Ok(if facts.held { current.with_what_runs() } else { current })
     }
 
-    fn pods(&self) -> impl Iterator<Item = (&'a str, &'a PodFacts, bool)> {
-        let (space, newest) = (self.space, self.newest);
-        sets(space, self.name, self.deployment).flat_map(move |(name, set)| {
-            let of_release = std::ptr::eq(set, newest);
-            pods(space, name, set).map(move |(name, pod)| (name, pod, of_release))
-        })
+    /// Where pods wait for a person, a template that has none yet says nothing: what runs is still the one before.
+    fn with_what_runs(self) -> Self {
+        let pods_of = |revision: &RevisionFacts| {
+            let pods = own_pods(self.space, self.kind, self.name, &self.facts.uid);
+            pods.filter(|(_, pod)| !pod.terminating && pod.revision_hash == revision.hash).count()
+        };
+        if pods_of(self.newest) > 0 {
+            return self;
+        }
+        let others = revisions(self.space.of(self.kind), self.name, self.facts).map(|(_, revision)| revision);
+        let running = others.filter(|revision| pods_of(revision) > 0).max_by_key(|revision| revision.revision);
+        match running {
+            Some(newest) => Self { newest, updated: u32::try_from(pods_of(newest)).ok(), ..self },
+            None => self,
+        }
+    }
+
+    /// With whether each is of the newest template.
+    fn pods(&self) -> Box<dyn Iterator<Item = (&'a str, &'a PodFacts, bool)> + 'a> {
+        let (space, kind, newest) = (self.space, self.kind, self.newest);
+        match kind {
+            WorkloadKind::Deployment => {
+                let sets = revisions(space.of(kind), self.name, self.facts);
+                Box::new(sets.flat_map(move |(name, set)| {
+                    let of_release = std::ptr::eq(set, newest);
+                    own_pods(space, kind, name, &set.uid).map(move |(name, pod)| (name, pod, of_release))
+                }))
+            }
+            WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => {
+                let pods = own_pods(space, kind, self.name, &self.facts.uid);
+                Box::new(pods.map(move |(name, pod)| (name, pod, pod.revision_hash == newest.hash)))
+            }
+        }
     }
 
     /// `node_lost` tells whether a node is known to be away.
     pub(super) fn workload(&self, node_lost: impl Fn(&str) -> bool, now: Timestamp) -> Workload {
-        let deployment = self.deployment;
+        let facts = self.facts;
         let mut found: Vec<(bool, &str, Fault<'_>)> = Vec::new();
         let (mut unschedulable, mut on_lost_nodes) = (0, 0);
         for (name, pod, of_release) in self.pods() {
@@ -89,20 +133,20 @@ impl<'a> Current<'a> {
         found.sort_unstable_by_key(|(of_release, name, _)| (!of_release, *name));
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Workload {
-            generation: deployment.generation,
-            desired: deployment.desired,
-            replicas: deployment.replicas,
-            updated: deployment.updated,
-            available: deployment.available,
-            paused: deployment.paused,
-            progress_deadline_exceeded: deployment.progress_deadline_exceeded,
-            progress_deadline_s: deployment.progress_deadline_s,
+            generation: facts.generation,
+            desired: facts.desired,
+            replicas: facts.replicas,
+            updated: self.updated.unwrap_or(facts.updated),
+            available: facts.available,
+            paused: facts.paused,
+            progress_deadline_exceeded: facts.progress_deadline_exceeded,
+            progress_deadline_s: facts.progress_deadline_s,
             release: ReleaseId {
                 revision: self.newest.revision,
                 hash: self.newest.hash.to_string(),
                 digest: self.newest.digest.to_string(),
             },
-            images: deployment.images.to_vec(),
+            images: facts.images.to_vec(),
             faulty_pods: count(found.len()),
             faulty_release_pods: count(found.iter().filter(|(of_release, ..)| *of_release).count()),
             faults: found
@@ -119,19 +163,34 @@ impl<'a> Current<'a> {
                 .collect(),
             unschedulable,
             on_lost_nodes,
-            memory_limit: deployment.memory_limit,
-            irreversible: deployment.irreversible.as_deref().map(Into::into),
-            gitops_owner: deployment.gitops_owner.as_deref().map(Into::into),
+            memory_limit: facts.memory_limit,
+            irreversible: facts.irreversible.as_deref().map(Into::into),
+            gitops_owner: facts.gitops_owner.as_deref().map(Into::into),
         }
     }
 
     /// See [`super::ClusterIndex::pods_pattern`].
     pub(super) fn pods_pattern(&self, of_release: bool) -> Result<PodsPattern, Unmeasured> {
+        let ending = match self.kind {
+            WorkloadKind::Deployment => return self.pods_by_replica_set(of_release),
+            WorkloadKind::StatefulSet => "-[0-9]+",
+            WorkloadKind::DaemonSet => "-[a-z0-9]{5}",
+        };
+        if self.pods().next().is_none() {
+            return Err(no_data("there is no pod to measure"));
+        }
+        // The API server cuts a DaemonSet's name short; a StatefulSet's pods cannot be made when theirs is too long.
+        let length = if self.kind == WorkloadKind::DaemonSet { MAX_GENERATED_PREFIX - 1 } else { usize::MAX };
+        let name: String = self.name.chars().take(length).collect();
+        Ok(PodsPattern { regex: format!("{}{ending}", escape(&name)), of_release: false })
+    }
+
+    fn pods_by_replica_set(&self, of_release: bool) -> Result<PodsPattern, Unmeasured> {
         let prefix = |set_name: &str| -> String { format!("{set_name}-").chars().take(MAX_GENERATED_PREFIX).collect() };
         let mut newest = None;
         let mut prefixes: Vec<String> = Vec::new();
-        for (name, set) in sets(self.space, self.name, self.deployment) {
-            if pods(self.space, name, set).next().is_none() {
+        for (name, set) in revisions(self.space.of(self.kind), self.name, self.facts) {
+            if own_pods(self.space, self.kind, name, &set.uid).next().is_none() {
                 continue;
             }
             if std::ptr::eq(set, self.newest) {
@@ -139,7 +198,6 @@ impl<'a> Current<'a> {
             }
             prefixes.push(prefix(name));
         }
-        let no_data = |what: &str| Unmeasured::new(UnknownReason::NoData, what);
         if of_release {
             let newest = newest.ok_or_else(|| no_data("no pod of the new template yet"))?;
             // A very long name leaves no room for the hash: the old pods cannot be told from the new ones.
@@ -188,27 +246,37 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The Deployment's own ReplicaSets: one of an earlier Deployment of that name has another uid.
-fn sets<'a>(
-    space: &'a Space,
+fn no_data(what: &str) -> Unmeasured {
+    Unmeasured::new(UnknownReason::NoData, what)
+}
+
+/// The workload's own revisions: one of an earlier workload of that name has another uid.
+fn revisions<'a>(
+    of: &'a OfKind,
     name: &str,
-    deployment: &'a DeploymentFacts,
-) -> impl Iterator<Item = (&'a str, &'a ReplicaSetFacts)> {
-    space
-        .sets_of
+    facts: &'a WorkloadFacts,
+) -> impl Iterator<Item = (&'a str, &'a RevisionFacts)> {
+    of.revisions_of
         .get(name)
         .into_iter()
         .flatten()
-        .filter_map(|name| Some((&**name, &space.sets.get(name)?.facts)))
-        .filter(|(_, set)| set.deployment_uid == deployment.uid)
+        .filter_map(|name| Some((&**name, &of.revisions.get(name)?.facts)))
+        .filter(|(_, revision)| revision.workload_uid == facts.uid)
 }
 
-fn pods<'a>(space: &'a Space, name: &str, set: &'a ReplicaSetFacts) -> impl Iterator<Item = (&'a str, &'a PodFacts)> {
+/// The pods that the object of this name and uid controls.
+fn own_pods<'a>(
+    space: &'a Space,
+    kind: WorkloadKind,
+    owner: &str,
+    uid: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a PodFacts)> {
     space
+        .of(kind)
         .pods_of
-        .get(name)
+        .get(owner)
         .into_iter()
         .flatten()
         .filter_map(|name| Some((&**name, &space.pods.get(name)?.facts)))
-        .filter(|(_, pod)| pod.replica_set_uid == set.uid)
+        .filter(move |(_, pod)| *pod.owner_uid == *uid)
 }

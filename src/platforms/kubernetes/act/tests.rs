@@ -1,17 +1,22 @@
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::platforms::kubernetes::{
+    digest,
     fake_server::{Exchange, Seen, failure, get, hangs, patch, server},
     fixtures::{NAME, NS, deployment, parse, replica_set, template, with},
 };
 
+mod revisions;
+
+const API: WorkloadRef<'_> = WorkloadRef { kind: WorkloadKind::Deployment, namespace: NS, name: NAME };
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/api";
 const SETS: &str = "/apis/apps/v1/namespaces/shop/replicasets?&labelSelector=app%3Dapi";
 const MANAGER: &str = "/apis/apps/v1/namespaces/shop/deployments/api?&fieldManager=panacea-remediation";
 
 fn reference(revision: i64, tag: &str, hash: &str) -> TemplateRef {
-    TemplateRef { revision, hash: hash.into(), digest: digest(&parse(template(tag))).to_string() }
+    TemplateRef { revision, hash: hash.into(), digest: digest(&parse::<PodTemplateSpec>(template(tag))).to_string() }
 }
 
 fn good() -> TemplateRef {
@@ -45,14 +50,14 @@ fn conflict() -> Exchange {
 /// Rolls `v2` back to `v1` on a server with that script; nothing else may be asked.
 async fn rollback(script: Vec<Exchange>) -> (Result<Outcome, ActError>, Vec<Seen>) {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).rollback(NS, NAME, &bad(), &good()).await;
+    let outcome = Kubernetes::new(client).rollback(API, &bad(), &good()).await;
     (outcome, task.await.unwrap())
 }
 
 async fn restart(script: Vec<Exchange>, from: Option<TemplateRef>) -> (Result<Outcome, ActError>, Vec<Seen>) {
     let (client, task) = server(script);
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    let outcome = Kubernetes::new(client).restart(NS, NAME, from.as_ref(), at).await;
+    let outcome = Kubernetes::new(client).restart(API, from.as_ref(), at).await;
     (outcome, task.await.unwrap())
 }
 
@@ -175,7 +180,7 @@ async fn what_the_api_server_refuses() {
 async fn a_write_without_an_answer_ends_in_time() {
     let (client, task) = server(vec![read(deployment(2, "v2", 3)), both(), hangs(written())]);
     let started = std::time::Instant::now();
-    refused(Kubernetes::new(client).rollback(NS, NAME, &bad(), &good()).await, "Timeout", true);
+    refused(Kubernetes::new(client).rollback(API, &bad(), &good()).await, "Timeout", true);
     assert!(started.elapsed() < ACTION_LIMIT);
     drop(task);
 }
@@ -219,13 +224,13 @@ async fn whether_it_was_made_is_found_out_without_a_write() {
         let revision = if made { 1 } else { 2 };
         let (client, task) = server(vec![read(deployment(revision, tag, 3)), both()]);
         let kubernetes = Kubernetes::new(client);
-        assert_eq!(kubernetes.is_rolled_back(NS, NAME, &bad(), &good()).await, Ok(made), "{tag}");
+        assert_eq!(kubernetes.is_rolled_back(API, &bad(), &good()).await, Ok(made), "{tag}");
         drop(kubernetes);
         task.await.unwrap();
         let (client, task) = server(vec![read(deployment(revision, tag, 3))]);
         let kubernetes = Kubernetes::new(client);
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(kubernetes.is_restarted(NS, NAME, None, at).await, Ok(false), "{tag}");
+        assert_eq!(kubernetes.is_restarted(API, None, at).await, Ok(false), "{tag}");
         drop(kubernetes);
         task.await.unwrap();
     }

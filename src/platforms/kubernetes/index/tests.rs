@@ -10,14 +10,14 @@ use crate::{
 };
 
 pub(super) fn workload(index: &ClusterIndex) -> Workload {
-    match index.workload_at(NS, NAME, now()) {
+    match index.workload_at(WorkloadKind::Deployment, NS, NAME, now()) {
         Measured::Known(workload) => workload,
         Measured::Unknown(why) => panic!("{why:?}"),
     }
 }
 
 pub(super) fn unknown(index: &ClusterIndex, reason: UnknownReason) -> String {
-    match index.workload_at(NS, NAME, now()) {
+    match index.workload_at(WorkloadKind::Deployment, NS, NAME, now()) {
         Measured::Unknown(why) if why.reason == reason => why.message,
         other => panic!("expected {reason}, got {other:?}"),
     }

@@ -21,7 +21,13 @@ fn nothing_is_known_before_the_first_listings_are_complete() {
         index.listing(kind, "");
         index.listed(kind, "");
     }
+    // A Deployment stands on these; the others are still on their way.
     unknown(&index, UnknownReason::TargetNotFound);
+    for kind in [Kind::StatefulSets, Kind::DaemonSets, Kind::ControllerRevisions] {
+        assert!(!index.ready());
+        index.listing(kind, "");
+        index.listed(kind, "");
+    }
     assert!(index.ready());
 }
 
@@ -100,7 +106,7 @@ fn woken(index: &ClusterIndex, change: impl FnOnce()) -> usize {
     loop {
         match changes.try_recv() {
             Ok(changed) => {
-                assert_eq!((&*changed.namespace, &*changed.name), (NS, NAME));
+                assert_eq!((&*changed.namespace, changed.kind, &*changed.name), (NS, WorkloadKind::Deployment, NAME));
                 count += 1;
             }
             Err(TryRecvError::Empty) => return count,
@@ -147,13 +153,16 @@ fn everything_is_told_once_when_the_first_listings_are_complete() {
     let index = ClusterIndex::default();
     index.watching(&[]);
     let told = woken(&index, || {
-        for kind in [Kind::Deployments, Kind::ReplicaSets, Kind::Nodes, Kind::Pods] {
+        for kind in
+            [Kind::Deployments, Kind::ReplicaSets, Kind::StatefulSets, Kind::Nodes, Kind::Pods, Kind::DaemonSets]
+        {
             index.listing(kind, "");
             match kind {
                 Kind::Deployments => see(&index, deployment(1, "v1", 3)),
                 Kind::ReplicaSets => see(&index, replica_set(1, "v1", "aaa")),
                 Kind::Pods => see(&index, pod("aaa", "1")),
                 Kind::Nodes => see(&index, node("n1", true)),
+                _ => {}
             }
             index.listed(kind, "");
         }
@@ -172,7 +181,7 @@ fn a_watch_that_recovers_wakes_everything() {
 #[test]
 fn patterns_name_the_pods_by_template() {
     let check = |index: &ClusterIndex, of_release, expected: &str| {
-        let pattern = index.pods_pattern(NS, NAME, of_release).unwrap();
+        let pattern = index.pods_pattern(WorkloadKind::Deployment, NS, NAME, of_release).unwrap();
         assert_eq!((pattern.regex.as_str(), pattern.of_release), (expected, of_release));
     };
     let index = releasing(pod("bbb", "9"));
@@ -180,10 +189,13 @@ fn patterns_name_the_pods_by_template() {
     check(&index, true, "api-bbb-.*");
     index.delete_pod(&parse(pod("bbb", "9")));
     check(&index, false, "api-aaa-.*");
-    let why = index.pods_pattern(NS, NAME, true).unwrap_err();
+    let why = index.pods_pattern(WorkloadKind::Deployment, NS, NAME, true).unwrap_err();
     assert_eq!((why.reason, why.message.as_str()), (UnknownReason::NoData, "no pod of the new template yet"));
     let index = synced();
     see(&index, deployment(1, "v1", 0));
     see(&index, replica_set(1, "v1", "aaa"));
-    assert_eq!(index.pods_pattern(NS, NAME, false).unwrap_err().reason, UnknownReason::NoData);
+    assert_eq!(
+        index.pods_pattern(WorkloadKind::Deployment, NS, NAME, false).unwrap_err().reason,
+        UnknownReason::NoData
+    );
 }

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     analyze::observation::{Measured, UnknownReason},
+    api::WorkloadKind,
     platforms::kubernetes::{
         fake_server::{Exchange, failure, get, hangs, server_with_end, watch},
         fixtures::{NAME, NS, deployment, replica_set, see, synced, with},
@@ -55,7 +56,7 @@ fn prepared() -> ClusterIndex {
 }
 
 fn reason(index: &ClusterIndex) -> Option<UnknownReason> {
-    match index.workload(NS, NAME) {
+    match index.workload(WorkloadKind::Deployment, NS, NAME) {
         Measured::Known(_) => None,
         Measured::Unknown(why) => Some(why.reason),
     }
@@ -122,7 +123,7 @@ async fn a_refused_listing_is_forbidden_until_it_is_allowed() {
     let refused = || get(LIST, 403, failure(403, "Forbidden", "deployments.apps is forbidden"));
     follow_script(&index, vec![refused(), list("10", vec![])]).await;
     assert_eq!(reason(&index), Some(UnknownReason::Forbidden));
-    let Measured::Unknown(why) = index.workload(NS, NAME) else { panic!("known") };
+    let Measured::Unknown(why) = index.workload(WorkloadKind::Deployment, NS, NAME) else { panic!("known") };
     assert_eq!(why.message, "not allowed to watch Deployments: HTTP 403: deployments.apps is forbidden");
     follow_script(&index, vec![refused(), list("10", vec![at("3")]), from("10", &[]), from("10", &[])]).await;
     assert_eq!(reason(&index), None);

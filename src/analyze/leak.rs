@@ -178,8 +178,8 @@ fn test(blocks: &[Block], highest_before: f64, over: f64, collected: bool, ceili
     if !(growth > 0.0 && (span >= DAY || growth > over)) {
         return None;
     }
-    let mut above: Vec<f64> = points.iter().map(|(at, value)| value - slope * (at - first)).collect();
-    let base = median(&mut above);
+    let above: Vec<f64> = points.iter().map(|(at, value)| value - slope * (at - first)).collect();
+    let base = median(&above);
     let noise = mad(&above, base);
     // Not a single step, and above everything that was before.
     let step = points.windows(2).map(|pair| pair[1].1 - pair[0].1).fold(0.0, f64::max);
@@ -196,8 +196,8 @@ fn test(blocks: &[Block], highest_before: f64, over: f64, collected: bool, ceili
     if !steady || significance < SIGNIFICANT {
         return None;
     }
-    let mut teeth: Vec<f64> = blocks.iter().map(|block| block.mean - base - slope * (block.at - first)).collect();
-    let teeth = quantile(&mut teeth, 0.9).max(0.0);
+    let teeth: Vec<f64> = blocks.iter().map(|block| block.mean - base - slope * (block.at - first)).collect();
+    let teeth = quantile(&teeth, 0.9).max(0.0);
     let mut rise = Rise { span, since: first, base, growth, noise, teeth, odds: 0.0, sure: 0.0 };
     let ahead = ceiling.map_or(f64::INFINITY, |ceiling| rise.reaches(ceiling));
     // A minute on both sides keeps the ratio finite at the ceiling.

@@ -39,9 +39,9 @@ impl Normal {
             return None;
         }
         // Single looks reach further than the means of many do.
-        let mut looks = window.last(usize::MAX);
-        let median = median(&mut means);
-        let highest = quantile(&mut means, NEARLY_ALL).max(quantile(&mut looks, NEARLY_ALL)) - median;
+        let looks = window.last(usize::MAX);
+        let median = median(&means);
+        let highest = quantile(&means, NEARLY_ALL).max(quantile(&looks, NEARLY_ALL)) - median;
         let reach = (DEVIATIONS * mad(&means, median)).max(highest).max(LEAST * median.abs());
         Some(Self { median, reach })
     }

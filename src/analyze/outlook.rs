@@ -89,15 +89,20 @@ fn due(forecast: &Forecast, observation: &Observation, limits: &Limits) -> Optio
         id: format!("{:x}", at.as_millisecond()),
         at,
         metric: metric.clone(),
-        value,
+        value: four_digits(value),
         limit: *limit,
-        relieved_at: *relieved_at,
+        relieved_at: four_digits(*relieved_at),
         probability,
         failure_at: moment(time.seconds)?,
         not_before: moment(time.earliest)?,
         not_after: moment(time.latest)?,
         reason,
     })
+}
+
+/// What a person reads, and what was written is what counts.
+fn four_digits(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
 }
 
 /// The metric gave back half of what had grown, or a forecast with a history to stand on says so. What could not be

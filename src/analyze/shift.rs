@@ -37,7 +37,7 @@ pub fn upward(window: &Window, spread: f64, ceiling: Option<f64>) -> Option<Shif
         return None;
     }
     let new = values.split_off(values.len() - NEW);
-    let usual = median(&mut values);
+    let usual = median(&values);
     // Below a ceiling nothing can be further out than that, however restless it is.
     let room = ceiling.map_or(f64::INFINITY, |ceiling| (ceiling - usual) / (STILL + 1.0));
     let spread = mad(&values, usual).min(room).max(spread);

@@ -118,16 +118,16 @@ fn saturation(window: &Window, ceiling: Option<f64>) -> Option<Sign> {
         lasting.map(|(_, value)| value).fold(shift.lasting, f64::min)
     };
     let lasting = least(SATURATED_FOR);
-    let mut means: Vec<f64> =
+    let means: Vec<f64> =
         window.five_minutes().filter(|block| block.at < (newest - 450) as f64).map(|block| block.mean).collect();
     let known = means.len() >= MIN_USUAL_BLOCKS;
-    if !(known && lasting >= SATURATED * ceiling && lasting > UNUSUAL * quantile(&mut means, 0.97)) {
+    if !(known && lasting >= SATURATED * ceiling && lasting > UNUSUAL * quantile(&means, 0.97)) {
         return None;
     }
-    let mut before: Vec<f64> =
+    let before: Vec<f64> =
         window.samples().filter(|(at, _)| newest - at > SATURATED_FOR).map(|(_, value)| value).collect();
-    let median = quantile(&mut before, 0.5);
-    let bursts = (quantile(&mut before, 0.9) - median).max(CPU_SPREAD * ceiling);
+    let median = quantile(&before, 0.5);
+    let bursts = (quantile(&before, 0.9) - median).max(CPU_SPREAD * ceiling);
     let beyond = (lasting - median) / bursts;
     let outlasts = beyond > A_LITTLE_BEYOND && least(LONGER_THAN_BURSTS) >= SATURATED * ceiling;
     (beyond > BEYOND_BURSTS || outlasts).then(|| {
@@ -163,8 +163,8 @@ fn escalation(window: &Window) -> Option<Sign> {
 const SLOWER: f64 = 3.0;
 
 fn drift(window: &Window) -> Option<Sign> {
-    let mut values = window.last(usize::MAX);
-    let usual = quantile(&mut values, 0.5);
+    let values = window.last(usize::MAX);
+    let usual = quantile(&values, 0.5);
     let shift = shift::upward(window, 0.2 * usual, None)?;
     (shift.lasting > SLOWER * shift.usual).then(|| {
         let reason = format!(

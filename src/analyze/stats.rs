@@ -1,33 +1,47 @@
 //! Robust statistics for short series. Pure functions of slices; a value that is not finite must not come in.
 
-/// The median; 0 of nothing. Reorders the slice.
-pub fn median(values: &mut [f64]) -> f64 {
-    if values.is_empty() {
+/// Orders as `f64::total_cmp` does, and back again: comparing these costs a third.
+fn key(value: f64) -> i64 {
+    let bits = value.to_bits().cast_signed();
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
+}
+
+fn of_key(key: i64) -> f64 {
+    f64::from_bits((key ^ ((key >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+}
+
+/// The median; 0 of nothing.
+pub fn median(values: &[f64]) -> f64 {
+    median_of(values.iter().copied().map(key).collect())
+}
+
+fn median_of(mut keys: Vec<i64>) -> f64 {
+    if keys.is_empty() {
         return 0.0;
     }
-    let (middle, odd) = (values.len() / 2, values.len() % 2 == 1);
-    let (below, upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    let (middle, odd) = (keys.len() / 2, keys.len() % 2 == 1);
+    let (below, upper, _) = keys.select_nth_unstable(middle);
     let upper = *upper;
     if odd {
-        return upper;
+        return of_key(upper);
     }
-    let lower = below.iter().copied().max_by(f64::total_cmp).unwrap_or(upper);
+    let (lower, upper) = (of_key(below.iter().copied().max().unwrap_or(upper)), of_key(upper));
     lower + (upper - lower) / 2.0
 }
 
-/// The value below which this share (0 to 1) of the values lies. Reorders the slice.
-pub fn quantile(values: &mut [f64], share: f64) -> f64 {
-    if values.is_empty() {
+/// The value below which this share (0 to 1) of the values lies; 0 of none.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut keys: Vec<i64> = values.iter().copied().map(key).collect();
+    if keys.is_empty() {
         return 0.0;
     }
-    let place = (share.clamp(0.0, 1.0) * (values.len() - 1) as f64).round() as usize;
-    *values.select_nth_unstable_by(place, f64::total_cmp).1
+    let place = (share.clamp(0.0, 1.0) * (keys.len() - 1) as f64).round() as usize;
+    of_key(*keys.select_nth_unstable(place).1)
 }
 
 /// Median absolute deviation from `centre`, times 1.4826: the standard deviation, if the values are normal.
 pub fn mad(values: &[f64], centre: f64) -> f64 {
-    let mut away: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
-    1.4826 * median(&mut away)
+    1.4826 * median_of(values.iter().map(|value| key((value - centre).abs())).collect())
 }
 
 pub fn mean(values: &[f64]) -> f64 {
@@ -42,12 +56,12 @@ pub fn sen(points: &[(f64, f64)]) -> Option<(f64, i32)> {
         for (earlier, before) in &points[..place] {
             if at > earlier {
                 let rise = value - before;
-                slopes.push(rise / (at - earlier));
+                slopes.push(key(rise / (at - earlier)));
                 signs += i32::from(rise > 0.0) - i32::from(rise < 0.0);
             }
         }
     }
-    (!slopes.is_empty()).then(|| (median(&mut slopes), signs))
+    (!slopes.is_empty()).then(|| (median_of(slopes), signs))
 }
 
 /// The Mann-Kendall test's z for a monotonic trend, its variance corrected for autocorrelation of the ranks (Hamed and

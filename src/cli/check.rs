@@ -30,7 +30,7 @@ use crate::{
     platforms::{Platforms, kubernetes::ClusterIndex, kubernetes::watch},
 };
 
-/// How long the first listing of the cluster may take.
+/// How long the first listing of the cluster may take, and the metrics' past.
 const LIST_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
@@ -160,7 +160,9 @@ async fn look(
         let observation = first_look(&platforms, &namespace, component, deadline).await;
         let mut history = History::default();
         if valid.limits.prediction {
-            for (metric, past) in platforms.past(&namespace, component, valid.interval, observation.at).await {
+            // A slow Prometheus costs the forecast, not the answer.
+            let past = platforms.past(&namespace, component, valid.interval, observation.at);
+            for (metric, past) in tokio::time::timeout(LIST_LIMIT, past).await.unwrap_or_default() {
                 history.fill(&metric, &past.unwrap_or_default());
             }
         }

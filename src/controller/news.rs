@@ -93,8 +93,7 @@ fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Times
         news.push((Reason::CouldNotMeasure, String::new(), note));
     }
     entry.shown.blind = blind && (lasting || entry.shown.blind);
-    let note = foreseen(status, &mut entry.shown.foreseen);
-    news.extend(note.map(|note| (Reason::FailureForeseen, String::new(), note)));
+    news.extend(foreseen(status, &mut entry.shown.foreseen));
     let key = format!("refusal/{name}");
     if let Some(refusal) = &entry.refusal {
         let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
@@ -110,7 +109,7 @@ fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Times
 
 /// Tells of a forecast when its level rises to high or critical, and when it becomes a reason to act; once until it has
 /// fallen to low: what goes to and fro around a border is told once.
-fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<String> {
+fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<News> {
     let forecast = status.forecast.as_ref()?;
     let now = match forecast.level.as_str() {
         _ if status.foreseen.is_some() => Foreseen::Imminent,
@@ -127,7 +126,9 @@ fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<Str
         return None;
     }
     *told = Some(now);
-    Some(format!(
+    let incident = status.foreseen.as_ref().map(|foreseen| foreseen.id.clone());
+    let subject = incident.unwrap_or_else(|| forecast.level.clone());
+    let note = format!(
         "{}: risk of a failure within 24 h {:.0}% ({}, confidence {}), time to failure {}: {}",
         status.name,
         forecast.probability * 100.0,
@@ -135,5 +136,6 @@ fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<Str
         forecast.confidence,
         forecast.time_to_failure.as_deref().unwrap_or("unknown"),
         forecast.reasons.join("; ")
-    ))
+    );
+    Some((Reason::FailureForeseen, subject, note))
 }

@@ -2,6 +2,7 @@
 //! by `make foresight`, not tested.
 
 #[path = "../foresight/judge.rs"]
+#[allow(dead_code, reason = "the measurement uses the rest")]
 mod judge;
 #[path = "../foresight/recorded.rs"]
 mod recorded;

@@ -138,7 +138,7 @@ fn saturation_and_errors_that_are_not_usual_are_told() {
 
 #[test]
 fn who_works_in_bursts_must_outlast_them() {
-    let bursts = |look: usize| 10.0 + if look % 5 == 0 { 55.0 } else { 10.0 * noise(look) };
+    let bursts = |look: usize| 10.0 + if look.is_multiple_of(5) { 55.0 } else { 10.0 * noise(look) };
     let after = |looks: usize| foreseen("cpu_usage", 60, (1..101).map(bursts).chain(vec![97.0; looks])).level();
     assert!(after(2) < Level::Critical && after(5) == Level::Critical);
     // So restless that its ceiling is within three of its deviations.

@@ -94,14 +94,20 @@ pub fn mann_kendall(points: &[(f64, f64)], slope: f64, signs: i32) -> f64 {
     (s - s.signum()) / (variance * factor).sqrt()
 }
 
+/// Values closer than this share of the largest one are equal: windows keep 24 bits of a value, and the two points whose
+/// slope is the median one lie at the same distance from its line, whichever way rounding puts them.
+const SAME: f64 = 1e-6;
+
 /// Places in order of size, ties by their mean place.
 fn ranks(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut order: Vec<(f64, usize)> = values.enumerate().map(|(place, value)| (value, place)).collect();
     order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let largest = order.iter().map(|(value, _)| value.abs()).fold(0.0, f64::max);
     let mut ranks = vec![0.0; order.len()];
     let mut start = 0;
     while start < order.len() {
-        let end = start + order[start..].iter().take_while(|(value, _)| *value == order[start].0).count();
+        let same = order[start..].partition_point(|(value, _)| value - order[start].0 <= SAME * largest);
+        let end = start + same.max(1);
         for (_, place) in &order[start..end] {
             ranks[*place] = (start + end - 1) as f64 / 2.0;
         }

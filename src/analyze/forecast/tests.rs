@@ -253,3 +253,17 @@ proptest! {
         prop_assert!(!foreseen(MEMORY_USAGE, 30, flat.chain(healthy)).leak);
     }
 }
+/// Two points lie on the line of median slope at the same distance: rounding must not order them.
+#[test]
+fn odds_do_not_hang_on_rounding() {
+    let odds = |unit: f64| {
+        let mut history = History::default();
+        for (look, value) in leaking(261, 0.140_596).into_iter().enumerate() {
+            history.push_metric("memory_used", Timestamp::from_second(30 * look as i64).unwrap(), value * unit);
+        }
+        leak::rise(&history.metrics["memory_used"], Some(100.0 * unit)).unwrap().odds
+    };
+    for unit in [36.503_197, 7.3, 0.01, 1024.0 * 1024.0] {
+        assert!((odds(unit) - odds(1.0)).abs() < 1e-3, "unit {unit}: {} instead of {}", odds(unit), odds(1.0));
+    }
+}

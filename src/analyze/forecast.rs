@@ -6,10 +6,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    leak, metric,
+    leak::{self, Rise},
+    metric,
     signs::{self, Sign},
     window::{History, Window},
 };
+use crate::api::MemoryGrowth;
 
 /// When a failure is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
@@ -85,6 +87,8 @@ pub struct Forecast {
     pub reasons: Vec<String>,
     /// The metrics that are on their way to their ceilings.
     pub exhaustions: Vec<Exhaustion>,
+    /// The memory that most likely rises for good, if any rises.
+    pub memory: Option<MemoryGrowth>,
 }
 
 /// A metric that is on its way to its ceiling.
@@ -104,7 +108,7 @@ pub struct Exhaustion {
 impl Exhaustion {
     fn new(metric: &str, limit: Option<f64>, sign: &Sign) -> Option<Self> {
         let (limit, time, rise) = (limit?, sign.time?, sign.rise?);
-        let relieved_at = rise.base + rise.growth / 2.0;
+        let relieved_at = rise.relieved_at();
         let (metric, reason) = (metric.to_owned(), sign.reason.clone());
         Some(Self { metric, limit, relieved_at, time, reason, sign: sign.clone() })
     }
@@ -178,11 +182,17 @@ impl Forecaster for Foresight {
     fn forecast(&self, history: &History, ceilings: &Ceilings) -> Forecast {
         let mut exhaustions = Vec::new();
         let mut signs: Vec<Sign> = Vec::new();
+        let mut memory: Option<(f64, MemoryGrowth)> = None;
         for (name, window) in &history.metrics {
             let of_pods = || history.memory_limit.and_then(|bytes| metric::of_bytes(name, bytes));
             let ceiling = ceilings.get(name).copied().or_else(of_pods);
             let Some(sign) = signs::read(name, window, ceiling) else { continue };
             exhaustions.extend(Exhaustion::new(name, ceiling, &sign));
+            if let Some(rise) = sign.rise.filter(|_| name.starts_with(metric::MEMORY))
+                && memory.as_ref().is_none_or(|(probability, _)| *probability < sign.probability)
+            {
+                memory = Some((sign.probability, growth(name, window, &rise, history.memory_limit)));
+            }
             signs.push(sign);
         }
         let lives = history.metrics.values().filter_map(Window::life);
@@ -216,7 +226,19 @@ impl Forecaster for Foresight {
             confidence,
             reasons: reasons.into_iter().map(|(_, reason)| reason).take(MAX_REASONS).collect(),
             exhaustions,
+            memory: memory.map(|(_, growth)| growth),
         }
+    }
+}
+
+fn growth(name: &str, window: &Window, rise: &Rise, limit: Option<u64>) -> MemoryGrowth {
+    MemoryGrowth {
+        metric: name.to_owned(),
+        baseline: rise.base,
+        value: window.last(1).first().copied().unwrap_or_else(|| rise.level()),
+        relieved_at: rise.relieved_at(),
+        leak: rise.is_leak(),
+        bytes_per_unit: metric::bytes_per_unit(name, limit),
     }
 }
 

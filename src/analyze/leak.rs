@@ -73,6 +73,11 @@ impl Rise {
         self.base + self.growth
     }
 
+    /// Half of what had grown is given back.
+    pub fn relieved_at(&self) -> f64 {
+        self.base + self.growth / 2.0
+    }
+
     /// Units a second.
     pub fn slope(&self) -> f64 {
         self.growth / self.span

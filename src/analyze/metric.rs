@@ -34,7 +34,16 @@ pub fn show(metric: &str, value: f64) -> String {
 /// So many bytes in the unit that the name of a memory metric ends with: `memory_bytes`, `memory_mib`, `memory_heap_mb`,
 /// … None for other names.
 pub fn of_bytes(metric: &str, bytes: u64) -> Option<f64> {
-    let unit = match metric.strip_prefix(MEMORY)?.rsplit('_').next()? {
+    named_unit(metric).map(|unit| bytes as f64 / unit)
+}
+
+/// Bytes that one unit of a memory metric stands for: by its name, or of percentages by the memory `limit` in bytes.
+pub fn bytes_per_unit(metric: &str, limit: Option<u64>) -> Option<f64> {
+    if metric == MEMORY_USAGE { limit.map(|limit| limit as f64 / 100.0) } else { named_unit(metric) }
+}
+
+fn named_unit(metric: &str) -> Option<f64> {
+    Some(match metric.strip_prefix(MEMORY)?.rsplit('_').next()? {
         "bytes" => 1.0,
         "kib" => 1024.0,
         "mib" => 1024.0 * 1024.0,
@@ -43,8 +52,7 @@ pub fn of_bytes(metric: &str, bytes: u64) -> Option<f64> {
         "mb" => 1e6,
         "gb" => 1e9,
         _ => return None,
-    };
-    Some(bytes as f64 / unit)
+    })
 }
 
 #[cfg(test)]
@@ -58,5 +66,8 @@ mod tests {
         assert_eq!(of_bytes("memory_working_set_bytes", limit), Some(536_870_912.0));
         assert_eq!(of_bytes("memory_usage", limit), None);
         assert_eq!(of_bytes("disk_bytes", limit), None);
+        assert_eq!(bytes_per_unit("memory_kb", None), Some(1000.0));
+        assert_eq!(bytes_per_unit(MEMORY_USAGE, Some(200)), Some(2.0));
+        assert_eq!(bytes_per_unit(MEMORY_USAGE, None), None);
     }
 }

@@ -195,8 +195,12 @@ impl Story {
         self.memory(30.0)
     }
 
-    fn memory(&mut self, value: f64) -> &mut Self {
-        self.metrics.insert(MEMORY_USAGE.into(), Reading { value: Measured::Known(value), of_release: false });
+    pub fn memory(&mut self, value: f64) -> &mut Self {
+        self.metric(MEMORY_USAGE, value)
+    }
+
+    pub fn metric(&mut self, name: &str, value: f64) -> &mut Self {
+        self.metrics.insert(name.into(), Reading { value: Measured::Known(value), of_release: false });
         self
     }
 

@@ -6,6 +6,7 @@
 // Printer columns of equal priority look like one attribute given twice.
 #![allow(clippy::duplicated_attributes)]
 
+mod cleanup;
 mod condition;
 mod duration;
 mod percent;
@@ -15,6 +16,7 @@ mod remediation;
 mod validate;
 mod workload_kind;
 
+pub use cleanup::*;
 pub use condition::{ConditionFact, set_condition};
 pub use duration::Span;
 pub use percent::IntOrPercent;

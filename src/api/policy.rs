@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealingPolicyStatus, IntOrPercent, Span};
+use super::{HealingPolicyStatus, Hook, IntOrPercent, Span};
 
 mod defaults;
 
@@ -124,7 +124,8 @@ pub struct Component {
     pub thresholds: BTreeMap<String, Threshold>,
 
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
-    /// RollbackDeployment for ReleaseRegression, then Restart for Crash, Exhaustion and Errors. An empty list: none.
+    /// RollbackDeployment for ReleaseRegression, CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
+    /// Errors. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
     pub remedies: Option<Vec<Remedy>>,
@@ -247,18 +248,25 @@ pub struct Threshold {
 
 /// One rung of the ladder.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
+#[x_kube(validation = ("self.action != 'CleanupMemory' || !has(self.__for__) || self.__for__.all(cause, cause == 'Exhaustion')", "CleanupMemory only helps against memory that runs out; write for: [Exhaustion], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 pub struct Remedy {
-    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. Restart: a rolling restart.
+    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
+    /// hook is called, or without one the leaking pods are evicted one at a time, the fullest first, within their
+    /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
-    /// ReleaseRegression.
+    /// ReleaseRegression, CleanupMemory to Exhaustion.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub causes: Vec<Cause>,
     /// Required: a person must approve, even in mode Auto. Default AsMode.
     #[serde(default)]
     pub approval: RemedyApproval,
+    /// Of CleanupMemory: what to call instead of evicting pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
 }
 
 /// Whether a remedy needs a person's approval.
@@ -292,6 +300,8 @@ pub enum RemedyApproval {
 pub enum ActionKind {
     /// Put the last known good template back (kubectl's undo, template only).
     RollbackDeployment,
+    /// Have leaked memory given back: by the component's own hook, or by new pods one at a time.
+    CleanupMemory,
     /// Roll all pods anew (kubectl rollout restart).
     Restart,
 }

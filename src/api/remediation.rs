@@ -3,7 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActionKind, Cause, Foreseen};
+use super::{ActionKind, Cause, CleanupStatus, Foreseen, Hook, MemoryGrowth};
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
 ///
@@ -50,7 +50,7 @@ use super::{ActionKind, Cause, Foreseen};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
@@ -91,6 +91,12 @@ pub struct RemediationSpec {
     /// What was foreseen when it was decided, before anything was wrong. Left out: the component was unhealthy already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreseen: Option<Foreseen>,
+    /// Of CleanupMemory: the memory that grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryGrowth>,
+    /// Of CleanupMemory: what is called. Left out: pods are evicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
     /// A person's decision: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}'
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
@@ -155,6 +161,9 @@ pub struct RemediationStatus {
     /// When the write was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub executed_at: Option<Timestamp>,
+    /// Of CleanupMemory: how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<CleanupStatus>,
     /// The component has been healthy since, without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_since: Option<Timestamp>,

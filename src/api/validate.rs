@@ -10,9 +10,11 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, HttpTarget, IntOrPercent, Mode, OnTimeout,
-    RemedyApproval, Span, Target, Threshold, WorkloadKind,
+    ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, Mode, OnTimeout,
+    Span, Target, Threshold, WorkloadKind,
 };
+
+mod remedies;
 
 /// One mistake in a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +124,8 @@ pub struct ValidRemedy {
     /// Never empty.
     pub causes: Vec<Cause>,
     pub approval_required: bool,
+    /// Only of CleanupMemory.
+    pub hook: Option<Hook>,
 }
 
 /// Where the well-known metrics end: the percentages at 100.
@@ -420,60 +424,6 @@ impl Checker {
                 None
             }
         }
-    }
-
-    fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
-        const RESTART_CAUSES: [Cause; 3] = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
-        let Some(remedies) = &component.remedies else {
-            return match target {
-                ValidTarget::Workload { .. } => vec![
-                    ValidRemedy {
-                        action: ActionKind::RollbackDeployment,
-                        causes: vec![Cause::ReleaseRegression],
-                        approval_required: false,
-                    },
-                    ValidRemedy {
-                        action: ActionKind::Restart,
-                        causes: RESTART_CAUSES.into(),
-                        approval_required: false,
-                    },
-                ],
-                ValidTarget::Http(_) => Vec::new(),
-            };
-        };
-        if matches!(target, ValidTarget::Http(_)) && !remedies.is_empty() {
-            self.bad(
-                "remedies",
-                "nothing can be done to an http target; leave remedies out, or name the workload".to_owned(),
-            );
-        }
-        remedies
-            .iter()
-            .enumerate()
-            .map(|(index, remedy)| {
-                let causes = match (remedy.action, remedy.causes.as_slice()) {
-                    (ActionKind::RollbackDeployment, []) => vec![Cause::ReleaseRegression],
-                    (ActionKind::RollbackDeployment, causes) => {
-                        if let Some(other) = causes.iter().find(|cause| **cause != Cause::ReleaseRegression) {
-                            self.bad(
-                                &format!("remedies[{index}].for"),
-                                format!("RollbackDeployment cannot help against {other}; write [ReleaseRegression]"),
-                            );
-                        }
-                        causes.to_vec()
-                    }
-                    (ActionKind::Restart, []) => {
-                        vec![Cause::ReleaseRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors]
-                    }
-                    (ActionKind::Restart, causes) => causes.to_vec(),
-                };
-                ValidRemedy {
-                    action: remedy.action,
-                    causes,
-                    approval_required: remedy.approval == RemedyApproval::Required,
-                }
-            })
-            .collect()
     }
 }
 

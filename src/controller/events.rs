@@ -120,10 +120,15 @@ impl Events {
     }
 
     pub async fn about_remediation(&self, remediation: &Remediation, reason: Reason, note: &str) {
+        self.about_step(remediation, reason, "", note).await;
+    }
+
+    /// Of one of several steps: `subject` names it, so that each has its own event.
+    pub async fn about_step(&self, remediation: &Remediation, reason: Reason, subject: &str, note: &str) {
         let fact = Fact {
             reason,
             component: remediation.spec.component.clone(),
-            subject: String::new(),
+            subject: subject.to_owned(),
             note: note.to_owned(),
             secondary: None,
         };

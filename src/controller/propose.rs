@@ -58,6 +58,8 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         from: proposal.from.clone(),
         to: proposal.to.clone(),
         foreseen: proposal.foreseen.clone(),
+        memory: proposal.memory.clone(),
+        hook: proposal.hook.clone(),
         approval: None,
     };
     let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &proposal.component)];

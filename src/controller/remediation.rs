@@ -7,6 +7,7 @@
 //! Assumptions: one operator at a time; the API server orders writes to one object.
 
 mod approve;
+mod cleanup;
 mod record;
 
 use std::{sync::Arc, time::Duration};
@@ -137,9 +138,8 @@ impl Step<'_> {
     }
 
     /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
-    async fn execute(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
+    async fn execute(&self, status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
-        let namespace = self.remediation.namespace().unwrap_or_default();
         let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
         if let Some(ValidTarget::Http(_)) = target {
             return self
@@ -152,6 +152,9 @@ impl Step<'_> {
                 .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
                 .await;
         }
+        if spec.action == ActionKind::CleanupMemory {
+            return self.clean(status, policy).await;
+        }
         let result = match withdrawn(spec, policy) {
             None => self.act(started_at).await,
             // A write that is not wanted any more is not made; one that was made before is still verified.
@@ -163,37 +166,38 @@ impl Step<'_> {
                 Err(error) => Err(error),
             },
         };
-        let now = Timestamp::now();
         match result {
             Ok(outcome) => {
-                status.phase = Phase::Verifying;
-                status.executed_at = Some(rows::milliseconds(now));
-                status.reason = match outcome {
-                    Outcome::Done { .. } => "Executed",
-                    Outcome::AlreadyDone => "AlreadyDone",
-                }
-                .into();
-                status.message = match (spec.action, &spec.to) {
+                let message = match (spec.action, &spec.to) {
                     (ActionKind::RollbackDeployment, Some(to)) => {
                         format!("template of revision {} is back; watching whether it helps", to.revision)
                     }
                     _ => "pods are being replaced; watching whether it helps".to_owned(),
                 };
-                self.write(&status, false).await?;
-                self.ctx.events.about_remediation(self.remediation, Reason::Verifying, &status.message).await;
-                Ok(Action::requeue(RETRY_LOOK))
+                self.executed(status, outcome, message).await
             }
-            Err(ActError::Superseded { expected, found }) => {
-                let message =
-                    format!("a newer release came first ({expected} was judged, {found} runs); it was not touched");
-                self.finish(status, Phase::Expired, "Superseded", &message).await
-            }
-            Err(error) if error.retryable() && now.duration_since(started_at) < EXECUTE_LIMIT => {
-                tracing::warn!(namespace, remediation = self.remediation.name_any(), component = spec.component, %error, "the action is not complete yet; trying again");
-                Ok(Action::requeue(retry_delay(&self.remediation.name_any())))
-            }
-            Err(error) => self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,
+            Err(error) => self.not_done(status, error, started_at).await,
         }
+    }
+
+    /// It was done; whether it helped is told by looking on.
+    async fn executed(
+        &self,
+        mut status: RemediationStatus,
+        outcome: Outcome,
+        message: String,
+    ) -> Result<Action, Error> {
+        status.phase = Phase::Verifying;
+        status.executed_at = Some(rows::milliseconds(Timestamp::now()));
+        status.reason = match outcome {
+            Outcome::Done { .. } => "Executed",
+            Outcome::AlreadyDone => "AlreadyDone",
+        }
+        .into();
+        status.message = message;
+        self.write(&status, false).await?;
+        self.ctx.events.about_remediation(self.remediation, Reason::Verifying, &status.message).await;
+        Ok(Action::requeue(RETRY_LOOK))
     }
 
     async fn act(&self, started_at: Timestamp) -> Result<Outcome, ActError> {
@@ -205,6 +209,7 @@ impl Step<'_> {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
             (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
             (ActionKind::Restart, from, _) => kubernetes.restart(workload, from.as_ref(), started_at).await,
+            (ActionKind::CleanupMemory, ..) => Err(ActError::Rejected("it has several steps".to_owned())),
         }
     }
 
@@ -218,7 +223,7 @@ impl Step<'_> {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
                 kubernetes.is_rolled_back(workload, from, to).await
             }
-            (ActionKind::RollbackDeployment, ..) => Ok(false),
+            (ActionKind::RollbackDeployment | ActionKind::CleanupMemory, ..) => Ok(false),
             (ActionKind::Restart, from, _) => kubernetes.is_restarted(workload, from.as_ref(), started_at).await,
         }
     }
@@ -240,6 +245,7 @@ impl Step<'_> {
             .filter(|_| !policy.suspend)
             .and_then(|memory| {
                 with_component(&memory, &self.remediation.spec.component, |entry| {
+                    note_memory(&self.remediation.spec, &mut status, entry);
                     verify::judge(&self.remediation.spec, &status, entry, &policy.limits, now)
                 })
             })
@@ -344,10 +350,19 @@ impl Step<'_> {
     }
 }
 
+/// Of a cleanup: what the memory is now.
+fn note_memory(spec: &RemediationSpec, status: &mut RemediationStatus, entry: &ComponentMemory) {
+    let value = spec.memory.as_ref().zip(entry.last.as_ref());
+    let value = value.and_then(|(growth, look)| look.observation.value(&growth.metric));
+    if let Some(cleanup) = &mut status.cleanup {
+        cleanup.after = value.or(cleanup.after);
+    }
+}
+
 fn with_component<T>(
     memory: &std::sync::Mutex<PolicyMemory>,
     component: &str,
-    read: impl FnOnce(&ComponentMemory) -> T,
+    with: impl FnOnce(&mut ComponentMemory) -> T,
 ) -> Option<T> {
-    lock(memory).components.get(component).map(read)
+    lock(memory).components.get_mut(component).map(with)
 }

@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, Unit};
 use k8s_openapi::api::core::v1::ObjectReference;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::memory::Look;
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
         observation::Measured,
     },
     api::{
-        ActionKind, Decision, Phase, Remediation, RemediationStatus, Trend, ValidComponent, ValidPolicy, ValidTarget,
+        ActionKind, CleanupStatus, Decision, MemoryGrowth, Phase, Remediation, RemediationStatus, Trend,
+        ValidComponent, ValidPolicy, ValidTarget,
     },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id},
 };
@@ -151,6 +152,8 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     let action = match (spec.action, success) {
         (ActionKind::RollbackDeployment, true) => ActionType::AutomaticRollback,
         (ActionKind::RollbackDeployment, false) => ActionType::RollbackFailed,
+        // One type for both: the column success tells.
+        (ActionKind::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
         (ActionKind::Restart, true) => ActionType::ServiceRestart,
         (ActionKind::Restart, false) => ActionType::ServiceRestartFailed,
     };
@@ -166,17 +169,21 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     if let Some(foreseen) = &spec.foreseen {
         input["foreseen"] = json!(foreseen);
     }
+    let mut output = json!({
+        "phase": status.phase.to_string(), "reason": status.reason, "message": status.message,
+        "executed": status.executed_at.is_some(),
+        "decided_to_executed_s": seconds(Some(spec.decided_at), status.executed_at),
+        "executed_to_finished_s": seconds(status.executed_at, status.finished_at),
+    });
+    if let (Some(growth), Some(fields)) = (&spec.memory, output.as_object_mut()) {
+        fields.extend(cleaned(growth, status.cleanup.as_ref()));
+    }
     rows.push(
         BrainRow {
             id,
             action,
             input,
-            output: json!({
-                "phase": status.phase.to_string(), "reason": status.reason, "message": status.message,
-                "executed": status.executed_at.is_some(),
-                "decided_to_executed_s": seconds(Some(spec.decided_at), status.executed_at),
-                "executed_to_finished_s": seconds(status.executed_at, status.finished_at),
-            }),
+            output,
             success,
             metadata,
             executed_at: status.executed_at.unwrap_or(started_at),
@@ -199,4 +206,24 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         );
     }
     rows
+}
+
+/// What a cleanup found and freed. `baseline`, `before`, `after` are in the metric's unit, `freed_mb` in megabytes (10^6
+/// bytes) as measured by that metric, whoever says what else; null: not known.
+fn cleaned(growth: &MemoryGrowth, cleanup: Option<&CleanupStatus>) -> serde_json::Map<String, Value> {
+    let megabytes = |value: f64| growth.bytes_per_unit.map(|bytes| value * bytes / 1e6);
+    let after = cleanup.and_then(|cleanup| cleanup.after);
+    let fields = json!({
+        "metric": growth.metric, "baseline": growth.baseline, "before": growth.value, "after": after,
+        "baseline_mb": megabytes(growth.baseline), "before_mb": megabytes(growth.value),
+        "after_mb": after.and_then(megabytes), "freed_mb": after.and_then(|after| megabytes(growth.value - after)),
+        "leak_detected": growth.leak,
+        "objects_collected": cleanup.and_then(|cleanup| cleanup.objects_collected),
+        "hook_freed_mb": cleanup.and_then(|cleanup| cleanup.memory_freed_mb),
+        "pods": cleanup.map(|cleanup| cleanup.pods.iter().map(|pod| &pod.name).collect::<Vec<_>>()),
+    });
+    match fields {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::memory::{ComponentMemory, Look};
 use crate::{
     analyze::metric::show,
-    api::{ActionKind, Foreseen, Limits, Phase, RemediationSpec, RemediationStatus},
+    api::{ActionKind, Limits, Phase, RemediationSpec, RemediationStatus},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn judge(
     };
     let meant = match spec.action {
         ActionKind::RollbackDeployment => spec.to.as_ref(),
-        ActionKind::Restart => spec.from.as_ref(),
+        ActionKind::CleanupMemory | ActionKind::Restart => spec.from.as_ref(),
     };
     let workload = look.observation.target.known().and_then(|target| target.workload());
     if let (Some(workload), Some(meant)) = (workload, meant)
@@ -102,42 +102,50 @@ pub fn judge(
             relief.map(|relief| format!("{relief}; ")).unwrap_or_default(),
             look.assessment.message()
         );
-        let reason = if relief.is_some_and(|relief| !relief.came) { "StillForeseen" } else { "StillUnhealthy" };
+        let reason = match (relief, &spec.foreseen) {
+            (Some(relief), Some(_)) if !relief.came => "StillForeseen",
+            _ => "StillUnhealthy",
+        };
         return Verification::Done { phase: Phase::Ineffective, reason, message };
     }
     Verification::Wait { healthy_since: healthy_since.map(super::rows::milliseconds) }
 }
 
-/// What became of the metric that was to meet its limit.
+/// What became of the metric that was to meet its limit, or whose memory was to be given back.
 #[derive(Debug, Clone, Copy)]
 struct Relief<'a> {
-    foreseen: &'a Foreseen,
+    metric: &'a str,
+    /// When it was decided.
+    before: f64,
+    relieved_at: f64,
     /// None: not measured.
     now: Option<f64>,
     came: bool,
 }
 
 impl<'a> Relief<'a> {
-    /// None for an action that was not taken ahead of anything.
+    /// None for an action that is not about one metric.
     fn of(spec: &'a RemediationSpec, look: &Look) -> Option<Self> {
-        let foreseen = spec.foreseen.as_ref()?;
-        let now = look.observation.value(&foreseen.metric);
-        Some(Self { foreseen, now, came: now.is_some_and(|now| now <= foreseen.relieved_at) })
+        let memory = spec.memory.as_ref().map(|growth| (&growth.metric, growth.value, growth.relieved_at));
+        let foreseen = || spec.foreseen.as_ref().map(|it| (&it.metric, it.value, it.relieved_at));
+        let (metric, before, relieved_at) = memory.or_else(foreseen)?;
+        let now = look.observation.value(metric);
+        Some(Self { metric, before, relieved_at, now, came: now.is_some_and(|now| now <= relieved_at) })
     }
 }
 
 impl fmt::Display for Relief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Foreseen { metric, value, relieved_at, .. } = self.foreseen;
+        let Self { metric, before, relieved_at, .. } = *self;
         let show = |value| show(metric, value);
         match self.now {
-            Some(now) if self.came => write!(f, "{metric} went from {} to {}", show(*value), show(now)),
+            Some(now) if self.came => write!(f, "{metric} went from {} to {}", show(before), show(now)),
             Some(now) => write!(
                 f,
                 "{metric} is {}, was {} before, and is out of danger at {}",
                 show(now),
-                show(*value),
-                show(*relieved_at)
+                show(before),
+                show(relieved_at)
             ),
             None => write!(f, "{metric} could not be measured"),
         }

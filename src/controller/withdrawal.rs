@@ -27,6 +27,6 @@ pub fn unlisted(spec: &RemediationSpec, policy: &ValidPolicy) -> Option<Withdraw
     let Some(component) = policy.component(&spec.component) else {
         return Some(("ComponentGone", "the policy does not name this component any more, or names it wrongly"));
     };
-    let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action);
+    let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && remedy.hook == spec.hook);
     (!listed).then_some((Guard::NoRemedy.into(), "the policy does not list this action any more"))
 }

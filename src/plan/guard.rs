@@ -274,7 +274,7 @@ fn cooldown(s: &Situation<'_>, _: Intent<'_>) -> Option<Refusal> {
 fn foreseen_again(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Refusal> {
     let Ground::Foreseen(foreseen) = ground else { return None };
     let horizon = s.policy.limits.prediction_horizon;
-    let last = history::last_ahead(s.history, &s.component.name)?;
+    let last = history::last_ahead(s.history, &s.component.name, &foreseen.id)?;
     let retry_at = last.checked_add(horizon).ok()?;
     (s.now < retry_at).then(|| {
         let message = format!(

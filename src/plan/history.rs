@@ -39,9 +39,10 @@ pub fn last_started(history: &[Past], component: &str) -> Option<Timestamp> {
     history.iter().filter(|past| past.component == component).filter_map(|past| past.started_at).max()
 }
 
-/// When the newest action on the component ahead of a foreseen failure was begun.
-pub fn last_ahead(history: &[Past], component: &str) -> Option<Timestamp> {
-    let ahead = history.iter().filter(|past| past.component == component && past.ahead);
+/// When the newest action on the component ahead of a foreseen failure was begun, in another incident than this one:
+/// within one the ladder is climbed.
+pub fn last_ahead(history: &[Past], component: &str, episode: &str) -> Option<Timestamp> {
+    let ahead = history.iter().filter(|past| past.component == component && past.ahead && past.episode != episode);
     ahead.filter_map(|past| past.started_at).max()
 }
 

@@ -4,7 +4,17 @@ use super::{
     Ground, Situation,
     guard::{Guard, Refusal},
 };
-use crate::api::{ActionKind, Cause, KnownGood, TemplateRef, ValidRemedy};
+use crate::{
+    analyze::{
+        assess::{Problem, ProblemKind},
+        metric::MEMORY,
+    },
+    api::{ActionKind, Cause, KnownGood, MemoryGrowth, TemplateRef, ValidRemedy},
+};
+
+/// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
+/// not (the system that Panacea re-imagines cleans up at +50%).
+const GROWN: f64 = 0.5;
 
 /// The remedy to try, and for what.
 #[derive(Debug, Clone)]
@@ -14,6 +24,8 @@ pub struct Rung<'a> {
     pub cause: Cause,
     /// Where a rollback goes.
     pub target: Option<TemplateRef>,
+    /// What a cleanup is for.
+    pub memory: Option<MemoryGrowth>,
 }
 
 /// The first remedy of the ladder that is for this cause and was not tried in this incident.
@@ -42,8 +54,27 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
         );
         return Err(Refusal::person(Guard::NoKnownGood, message));
     }
+    match first_of(situation, ground, cause, &tried)? {
+        (Some(rung), _) => Ok(rung),
+        (None, fitting) => Err(nothing_left(situation, ground, cause, fitting, tried.len())),
+    }
+}
+
+/// Whether a remedy is left for the same cause after that of this rung.
+pub fn is_last(situation: &Situation<'_>, ground: Ground<'_>, rung: u32, cause: Cause) -> bool {
+    let before: Vec<u32> = (0..=rung).collect();
+    !matches!(first_of(situation, ground, cause, &before), Ok((Some(_), _)))
+}
+
+/// The first remedy that can be applied, and otherwise how many are for this cause.
+fn first_of<'a>(
+    situation: &Situation<'a>,
+    ground: Ground<'_>,
+    cause: Cause,
+    tried: &[u32],
+) -> Result<(Option<Rung<'a>>, usize), Refusal> {
     let mut fitting = 0;
-    for (index, remedy) in component.remedies.iter().enumerate() {
+    for (index, remedy) in situation.component.remedies.iter().enumerate() {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         if !remedy.causes.contains(&cause) {
             continue;
@@ -52,19 +83,42 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
         if tried.contains(&index) {
             continue;
         }
-        let target = match remedy.action {
-            ActionKind::Restart => None,
+        let rung = Rung { index, remedy, cause, target: None, memory: None };
+        let rung = match remedy.action {
+            ActionKind::Restart => rung,
+            ActionKind::CleanupMemory => match leaking(situation, ground, remedy) {
+                None => continue,
+                Some(growth) => Rung { memory: Some(growth.clone()), ..rung },
+            },
             ActionKind::RollbackDeployment => match situation.tracker.rollback_target() {
                 None => continue,
                 Some(good) => {
                     too_old(situation, good)?;
-                    Some(TemplateRef { revision: good.revision, hash: good.hash.clone(), digest: good.digest.clone() })
+                    let (hash, digest) = (good.hash.clone(), good.digest.clone());
+                    Rung { target: Some(TemplateRef { revision: good.revision, hash, digest }), ..rung }
                 }
             },
         };
-        return Ok(Rung { index, remedy, cause, target });
+        return Ok((Some(rung), fitting));
     }
-    Err(nothing_left(situation, ground, cause, fitting, tried.len()))
+    Ok((None, fitting))
+}
+
+/// The memory that a cleanup would have given back; none when memory is not what runs out, or has not grown by much, or
+/// when pods would have to be evicted that nobody stands in for.
+fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, remedy: &ValidRemedy) -> Option<&'a MemoryGrowth> {
+    let growth = situation.forecast?.memory.as_ref()?;
+    let is_of_memory =
+        |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if name.starts_with(MEMORY));
+    let meant = match ground {
+        Ground::Foreseen(foreseen) => foreseen.metric == growth.metric,
+        Ground::Unhealthy(_) => situation.assessment.critical().any(is_of_memory),
+    };
+    let grown = 2.0 * (growth.relieved_at - growth.baseline) > GROWN * growth.baseline.abs();
+    let leaks = growth.leak || grown || matches!(ground, Ground::Foreseen(_));
+    let workload = situation.workload()?;
+    let stood_in_for = workload.desired >= 2 && workload.available >= workload.desired;
+    (meant && leaks && (remedy.hook.is_some() || stood_in_for)).then_some(growth)
 }
 
 /// # Errors

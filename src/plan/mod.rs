@@ -16,10 +16,11 @@ use crate::{
     analyze::{
         assess::Assessment,
         forecast::Forecast,
+        metric::show,
         observation::{Observation, Workload},
         tracker::Tracker,
     },
-    api::{ActionKind, Cause, Foreseen, Mode, TemplateRef, ValidComponent, ValidPolicy},
+    api::{ActionKind, Cause, Foreseen, Hook, MemoryGrowth, Mode, TemplateRef, ValidComponent, ValidPolicy},
 };
 use guard::Refusal;
 use history::Past;
@@ -103,6 +104,10 @@ pub struct Proposal {
     pub to: Option<TemplateRef>,
     /// Why it is done before anything is wrong.
     pub foreseen: Option<Foreseen>,
+    /// What a cleanup is for.
+    pub memory: Option<MemoryGrowth>,
+    /// What a cleanup calls.
+    pub hook: Option<Hook>,
 }
 
 /// Decides about one component: its next remedy, if there is one and every guard lets it.
@@ -138,6 +143,8 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
             Ground::Foreseen(foreseen) => Some(foreseen.clone()),
             Ground::Unhealthy(_) => None,
         },
+        memory: rung.memory,
+        hook: rung.remedy.hook.clone(),
     }))
 }
 
@@ -165,6 +172,10 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
                 "it turned bad within {since} s of revision {} ({images}); revision {} was the last one seen healthy",
                 release.revision, to.revision
             )
+        }
+        (ActionKind::CleanupMemory, ..) if let Some(growth) = &rung.memory => {
+            let MemoryGrowth { metric, baseline, value, .. } = growth;
+            format!("{metric} has grown from {} to {}", show(metric, *baseline), show(metric, *value))
         }
         _ => format!("cause {}", rung.cause),
     };

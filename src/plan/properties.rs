@@ -243,6 +243,7 @@ impl World {
             started_at: None,
             finished_at: None,
         });
+        assert_eq!(proposal.memory.is_some(), proposal.action == ActionKind::CleanupMemory);
         self.proposals.push(proposal);
     }
 

@@ -230,7 +230,7 @@ fn denials() -> Vec<Deny> {
         Deny {
             person: true,
             unhealthy: 0,
-            words: &["would apply Restart to api", "spec.mode is Observe"],
+            words: &["would apply CleanupMemory to api", "spec.mode is Observe"],
             ..deny("Observe, and nothing wrong yet", Guard::ObserveMode, leak(json!({"mode": "Observe"})))
         },
         Deny {
@@ -336,7 +336,7 @@ fn crashes_without_a_release_are_restarted() {
     let proposal = proposal(&crash(json!({})), &[]);
     assert_eq!(
         (proposal.action, proposal.cause, proposal.rung, proposal.to),
-        (ActionKind::Restart, Cause::Crash, 1, None)
+        (ActionKind::Restart, Cause::Crash, 2, None)
     );
 }
 
@@ -472,3 +472,4 @@ fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
 }
 
 mod ahead;
+mod cleanup;

@@ -4,6 +4,7 @@
 //! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`].
 
 mod fetch;
+pub mod hook;
 pub mod http;
 pub mod kubernetes;
 mod past;
@@ -12,7 +13,7 @@ pub mod prometheus;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::Semaphore;
@@ -22,12 +23,15 @@ use crate::{
     analyze::observation::{Measured, Observation, Reading, TargetState},
     api::{MetricQuery, ValidComponent, ValidTarget},
 };
+use hook::Hooks;
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes};
 use prometheus::Prometheus;
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
 pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
+/// Pods that are asked about at the same time.
+const PODS_AT_ONCE: usize = 8;
 /// The metric that an http target offers by itself, in milliseconds.
 const LATENCY: &str = "latency_ms";
 
@@ -38,6 +42,8 @@ pub struct Platforms {
     index: Arc<ClusterIndex>,
     prometheus: Prometheus,
     http: Http,
+    /// The components' own cleanups.
+    pub hooks: Hooks,
     /// Turns for asking for pasts.
     pasts: Semaphore,
 }
@@ -51,6 +57,7 @@ impl Platforms {
             index,
             prometheus: Prometheus::new(prometheus_url),
             http: Http::default(),
+            hooks: Hooks::default(),
             pasts: Semaphore::new(past::AT_ONCE),
         }
     }
@@ -72,6 +79,23 @@ impl Platforms {
             metrics.entry(LATENCY.to_owned()).or_insert_with(own);
         }
         Observation { at: Timestamp::now(), target, metrics }
+    }
+
+    /// What a metric says of single pods, in the order of `pods`; none when its query does not tell them apart.
+    ///
+    /// Takes at most [`METRIC_LIMIT`] for each eight of them.
+    pub async fn of_pods(
+        &self,
+        namespace: &str,
+        component: &ValidComponent,
+        metric: &str,
+        pods: &[String],
+    ) -> Option<Vec<Measured<f64>>> {
+        let metric = component.metrics.iter().find(|own| own.name == metric)?;
+        let query = |pod: &String| placeholders::expand_for_pod(&metric.query, namespace, component, pod);
+        let queries = pods.iter().map(query).collect::<Option<Vec<String>>>()?;
+        let ask = |query: String| async move { self.prometheus.query(&query, metric.url.as_ref(), METRIC_LIMIT).await };
+        Some(stream::iter(queries).map(ask).buffered(PODS_AT_ONCE).collect().await)
     }
 
     async fn target(&self, namespace: &str, target: &ValidTarget) -> Measured<TargetState> {

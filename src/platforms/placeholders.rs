@@ -29,12 +29,8 @@ pub(super) fn expand(
     index: &ClusterIndex,
     release_watch: bool,
 ) -> Result<Expanded, Unmeasured> {
-    let name = match &component.target {
-        ValidTarget::Workload { name, .. } => name,
-        ValidTarget::Http(_) => &component.name,
-    };
     let mut of_release = false;
-    let mut query = query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name));
+    let mut query = named(query, namespace, component);
     if query.contains(PODS) {
         let pods: PodsPattern = match &component.target {
             ValidTarget::Workload { kind, name } => index.pods_pattern(*kind, namespace, name, release_watch)?,
@@ -49,6 +45,20 @@ pub(super) fn expand(
         query = query.replace(PODS, &pods.regex);
     }
     Ok(Expanded { query, of_release })
+}
+
+/// The same of one pod alone; none when the query does not tell pods apart.
+pub(super) fn expand_for_pod(query: &str, namespace: &str, component: &ValidComponent, pod: &str) -> Option<String> {
+    let one = PodsPattern::of_pod(pod).regex;
+    query.contains(PODS).then(|| named(query, namespace, component).replace(PODS, &one))
+}
+
+fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
+    let name = match &component.target {
+        ValidTarget::Workload { name, .. } => name,
+        ValidTarget::Http(_) => &component.name,
+    };
+    query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name))
 }
 
 /// Kubernetes names hold nothing that could end a PromQL string; anything else is left out rather than trusted.

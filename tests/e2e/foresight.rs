@@ -85,7 +85,9 @@ async fn a_leak_is_healed_before_it_kills_and_a_sawtooth_is_let_alone() {
         let operator = Operator::start(test, Options::default()).await;
         let died = AtomicBool::new(false);
         let story = async {
-            test.apply_policy(&watching(&traffic, &json!({}))).await;
+            let mut wanted = watching(&traffic, &json!({}));
+            wanted["spec"]["components"][0]["remedies"] = json!([{"action": "Restart"}]);
+            test.apply_policy(&wanted).await;
             let what = "to be foreseen to fail";
             let limit = Duration::from_secs(240);
             let status =

@@ -7,6 +7,7 @@ mod support;
 
 mod approval;
 mod check;
+mod cleanup;
 mod crash_safety;
 mod crds;
 mod foresight;

@@ -14,6 +14,7 @@ fn saying(within: [f64; 3], seconds: Option<f64>, leak: bool) -> Forecast {
         confidence: Confidence::Low,
         reasons: Vec::new(),
         exhaustions: Vec::new(),
+        memory: None,
     }
 }
 

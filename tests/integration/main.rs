@@ -7,6 +7,7 @@ mod postgres;
 mod backtest;
 mod crd_drift;
 mod foresight;
+mod hook;
 mod house;
 mod http;
 mod knowledge;

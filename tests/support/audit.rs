@@ -25,6 +25,8 @@ pub struct Write {
     pub resource: String,
     pub name: String,
     pub code: u64,
+    /// It was only asked whether it could be done.
+    pub dry_run: bool,
 }
 
 /// All writing requests to objects of this namespace, oldest first, refused ones included; `""` names those that
@@ -67,8 +69,15 @@ impl Test {
         let mut writes = operator_writes(&self.namespace);
         // Without its own writes in the log, that there are no others would prove nothing.
         assert!(writes.iter().any(Write::is_to_its_own), "the operator is not in the audit log");
-        writes.retain(|write| !write.is_to_its_own());
+        writes.retain(|write| !write.is_to_its_own() && !write.dry_run);
         writes
+    }
+
+    /// The pods that were evicted, in order, by the operator with this name at the API server.
+    pub fn evicted_by(&self, user: &str) -> Vec<String> {
+        let evictions = self.writes().into_iter().filter(|write| write.user == user && !write.dry_run);
+        let done = evictions.filter(|write| write.resource == "pods/eviction" && write.code < 300);
+        done.map(|write| write.name).collect()
     }
 
     /// The operator has written nothing in this namespace but events and its policies' status: no Remediation was
@@ -118,6 +127,7 @@ fn parse(line: &str) -> Option<(String, Write)> {
         resource,
         name: text("/objectRef/name"),
         code: event.pointer("/responseStatus/code").and_then(Value::as_u64)?,
+        dry_run: text("/requestURI").contains("dryRun=All"),
     };
     Some((text("/objectRef/namespace"), write))
 }

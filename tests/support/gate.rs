@@ -34,6 +34,7 @@ pub enum Side {
 pub struct Seen<'a> {
     pub method: &'a Method,
     pub path: &'a str,
+    pub query: &'a str,
     pub body: &'a str,
 }
 
@@ -46,6 +47,11 @@ impl Seen<'_> {
     /// The deletion of a pod.
     pub fn is_pod_deletion(&self) -> bool {
         *self.method == Method::DELETE && self.path.contains("/pods/")
+    }
+
+    /// The eviction of a pod, not the question whether it could be.
+    pub fn is_eviction(&self) -> bool {
+        *self.method == Method::POST && self.path.ends_with("/eviction") && !self.query.contains("dryRun")
     }
 
     /// The creation of a Remediation.
@@ -156,7 +162,12 @@ async fn forward(
     parts.uri = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default().parse()?;
     let held = {
         let text = String::from_utf8_lossy(&body);
-        let seen = Seen { method: &parts.method, path: parts.uri.path(), body: &text };
+        let seen = Seen {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            body: &text,
+        };
         let mut rule = rule.lock().unwrap();
         rule.take_if(|rule| (rule.wanted)(&seen))
     };

@@ -15,6 +15,7 @@ pub mod objects;
 pub mod operator;
 pub mod postgres;
 pub mod prometheus;
+pub mod role;
 pub mod shell;
 pub mod traffic;
 pub mod wait;

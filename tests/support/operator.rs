@@ -208,13 +208,17 @@ impl Operator {
 
     /// What the ledger's rows of actions were decided on (`input_data`), in order.
     pub async fn action_inputs(&self) -> Vec<serde_json::Value> {
+        self.of_actions("SELECT input_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at").await
+    }
+
+    /// What came of them (`output_data`), in order.
+    pub async fn action_outputs(&self) -> Vec<serde_json::Value> {
+        self.of_actions("SELECT output_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at").await
+    }
+
+    async fn of_actions(&self, query: &'static str) -> Vec<serde_json::Value> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
-        let texts: Vec<String> = sqlx::query_scalar(
-            "SELECT input_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at",
-        )
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+        let texts: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut connection).await.unwrap();
         texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }
 

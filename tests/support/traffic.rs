@@ -32,6 +32,8 @@ struct Counters {
     pods: BTreeMap<String, (f64, f64)>,
     /// Gauges that a test sets.
     gauges: BTreeMap<String, f64>,
+    /// The same of single pods, by gauge and pod.
+    pod_gauges: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 /// The traffic of one Deployment, and gauges that the test sets. Ends when dropped.
@@ -87,6 +89,11 @@ impl Traffic {
         self.counters.lock().unwrap().gauges.insert(gauge.to_owned(), value);
     }
 
+    /// Sets a gauge `NAME{namespace,app,pod}` of these pods; others have none any more.
+    pub fn set_of_pods(&self, gauge: &str, values: BTreeMap<String, f64>) {
+        self.counters.lock().unwrap().pod_gauges.insert(gauge.to_owned(), values);
+    }
+
     /// The query of a gauge set by [`Self::set`].
     pub fn gauge_query(&self, gauge: &str) -> String {
         format!(r#"{gauge}{{namespace="{}",app="{}"}}"#, self.namespace, self.app)
@@ -132,6 +139,12 @@ async fn render(State((counters, labels)): State<(Arc<Mutex<Counters>>, String)>
     }
     for (gauge, value) in &counters.gauges {
         text += &format!("# TYPE {gauge} gauge\n{gauge}{{{labels}}} {value}\n");
+    }
+    for (gauge, pods) in &counters.pod_gauges {
+        text += &format!("# TYPE {gauge} gauge\n");
+        for (pod, value) in pods {
+            text += &format!("{gauge}{{{labels},pod=\"{pod}\"}} {value}\n");
+        }
     }
     text
 }

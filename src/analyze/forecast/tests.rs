@@ -21,7 +21,7 @@ fn foreseen(metric: &str, seconds: i64, values: impl IntoIterator<Item = f64>) -
 
 /// A forecast that a metric runs out in half an hour, with this probability; at 50 it is out of danger.
 pub(crate) fn exhausting(metric: &str, probability: f64) -> Forecast {
-    let rise = leak::Rise {
+    let rise = Rise {
         span: 3600.0,
         since: 0.0,
         base: 30.0,
@@ -42,6 +42,14 @@ pub(crate) fn exhausting(metric: &str, probability: f64) -> Forecast {
         confidence: Confidence::High,
         reasons: exhaustions.iter().map(|exhaustion| exhaustion.reason.clone()).collect(),
         exhaustions,
+        memory: (probability > 0.0 && metric.starts_with(metric::MEMORY)).then(|| MemoryGrowth {
+            metric: metric.to_owned(),
+            baseline: rise.base,
+            value: rise.level(),
+            relieved_at: rise.relieved_at(),
+            leak: rise.is_leak(),
+            bytes_per_unit: None,
+        }),
     }
 }
 

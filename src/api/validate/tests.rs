@@ -58,6 +58,7 @@ fn the_smallest_policy_gets_the_defaults() {
         ladder,
         [
             (ActionKind::RollbackDeployment, [Cause::ReleaseRegression].as_slice()),
+            (ActionKind::CleanupMemory, [Cause::Exhaustion].as_slice()),
             (ActionKind::Restart, restart.as_slice())
         ]
     );
@@ -139,13 +140,14 @@ fn each_kind_of_workload_is_a_target_with_the_same_ladder() {
             (policy.invalid.as_slice(), policy.components[0].target.describe()),
             (&[][..], described.to_owned())
         );
-        assert_eq!(ladder(&policy), [ActionKind::RollbackDeployment, ActionKind::Restart]);
+        assert_eq!(ladder(&policy), [ActionKind::RollbackDeployment, ActionKind::CleanupMemory, ActionKind::Restart]);
     }
 }
 
 #[test]
 fn a_mistake_in_one_component_leaves_the_others() {
     let http = |url: &str| json!({"target": {"http": {"url": url}}});
+    let hook = |hook: Value| json!({"remedies": [{"action": "CleanupMemory", "hook": hook}]});
     for (fields, field, words) in [
         (json!({"target": {}}), "target", "set exactly one of deployment, statefulSet, daemonSet, http"),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
@@ -210,6 +212,19 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "remedies[1].for",
             "cannot help against Crash; write [ReleaseRegression]",
         ),
+        (
+            json!({"remedies": [{"action": "CleanupMemory", "for": ["Exhaustion", "Errors"]}]}),
+            "remedies[0].for",
+            "cannot help against Errors; write [Exhaustion]",
+        ),
+        (
+            json!({"remedies": [{"action": "Restart", "hook": {"url": "http://a/gc"}}]}),
+            "remedies[0].hook",
+            "Restart calls no hook",
+        ),
+        (hook(json!({"url": "http://u:hunter2@a/gc"})), "remedies[0].hook.url", "holds credentials"),
+        (hook(json!({"url": "a/gc"})), "remedies[0].hook.url", "is not a URL"),
+        (hook(json!({"url": "http://a/gc", "timeout": "2m"})), "remedies[0].hook.timeout", "must be from 100ms to 1m"),
     ] {
         let policy = parse(json!({"components": [api(), component(fields.clone())]})).unwrap();
         let names: Vec<&str> = policy.components.iter().map(|component| component.name.as_str()).collect();
@@ -236,6 +251,10 @@ fn remedies_mean_what_they_say() {
         [(vec![ReleaseRegression], true)]
     );
     assert_eq!(causes(json!([{"action": "Restart"}])), [(vec![ReleaseRegression, Crash, Exhaustion, Errors], false)]);
+    assert_eq!(
+        causes(json!([{"action": "CleanupMemory", "hook": {"url": "http://a/gc"}}])),
+        [(vec![Exhaustion], false)]
+    );
     assert_eq!(causes(json!([{"action": "Restart", "for": ["Unknown"]}])), [(vec![Cause::Unknown], false)]);
 }
 

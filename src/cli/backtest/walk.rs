@@ -206,6 +206,7 @@ mod tests {
                 confidence: Confidence::High,
                 reasons: Vec::new(),
                 exhaustions: Vec::new(),
+                memory: None,
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The first step: may it be done, and may it be done now?
 
-use jiff::Timestamp;
-use kube::runtime::controller::Action;
+use jiff::{SignedDuration, Timestamp};
+use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{Step, with_component};
+use super::{Step, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy},
@@ -19,11 +19,19 @@ use crate::{
     plan::{
         self, Ground, Situation,
         guard::{Guard, Refusal},
+        ladder,
     },
+    platforms::kubernetes::ActError,
 };
 
 /// A permission to act: made only by the guards, on a fresh look.
-struct Allowed(());
+struct Allowed {
+    /// No other remedy is left for what is wrong.
+    last_resort: bool,
+}
+
+/// How long the next remedy waits for what the API server refuses; a disruption budget may be behind for a moment.
+const WAIT_FOR_LEAVE: SignedDuration = SignedDuration::from_secs(10);
 
 impl Step<'_> {
     /// Pending, AwaitingApproval, Blocked: may it be done, and may it be done now?
@@ -102,6 +110,15 @@ impl Step<'_> {
         // From the look at the guards until `Running` is stored, no other action may pass.
         let place = self.ctx.starting.lock().await;
         match self.allowed(&policy).await? {
+            Ok(Allowed { last_resort }) if let Some(why) = self.refused().await => {
+                drop(place);
+                let reason = why.reason();
+                if !last_resort && status.reason == reason && now >= waiting_since + WAIT_FOR_LEAVE {
+                    let message = format!("{why}; nothing was done, the next remedy is tried");
+                    return self.finish(status, Phase::Expired, reason, &message).await;
+                }
+                self.hold(status, Phase::Blocked, reason, &why.to_string(), last).await
+            }
             Ok(allowed) => {
                 let status = self.begin(status, allowed).await?;
                 drop(place);
@@ -120,7 +137,7 @@ impl Step<'_> {
                             Phase::Pending,
                             reason,
                             &refusal.message,
-                            now + jiff::SignedDuration::from_millis(500),
+                            now + SignedDuration::from_millis(500),
                         )
                         .await
                     }
@@ -128,6 +145,18 @@ impl Step<'_> {
                 }
             }
         }
+    }
+
+    /// What the API server would refuse. What else is in the way is found when it is done.
+    async fn refused(&self) -> Option<ActError> {
+        let spec = &self.remediation.spec;
+        if spec.hook.is_some() {
+            return None;
+        }
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let workload = workload(&namespace, spec).ok()?;
+        let refused = self.ctx.platforms.kubernetes.preflight(workload, spec.action, spec.from.as_ref()).await.err()?;
+        matches!(refused, ActError::Forbidden { .. } | ActError::Budget(_)).then_some(refused)
     }
 
     /// The reason for it is gone: the component is well again, or another template runs.
@@ -170,7 +199,7 @@ impl Step<'_> {
         let Some(component) = policy.component(&spec.component) else {
             return refuse(Guard::NoRemedy, "the policy does not name this component any more");
         };
-        if !component.remedies.iter().any(|remedy| remedy.action == spec.action) {
+        if !component.remedies.iter().any(|remedy| remedy.action == spec.action && remedy.hook == spec.hook) {
             return refuse(Guard::NoRemedy, "the policy does not list this action any more");
         }
         let all = self.of_policy().await?;
@@ -217,7 +246,8 @@ impl Step<'_> {
             history: &history,
             now,
         };
-        Ok(plan::still_allowed(&situation, ground, spec.action).map(|()| Allowed(())))
+        let last_resort = ladder::is_last(&situation, ground, spec.rung, spec.cause);
+        Ok(plan::still_allowed(&situation, ground, spec.action).map(|()| Allowed { last_resort }))
     }
 
     /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.

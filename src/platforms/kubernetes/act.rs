@@ -1,8 +1,10 @@
-//! The two things that are done to a workload. Both read live, write once under a precondition, and find out by
-//! themselves that they were done already: a crash between any two lines and a second call are harmless.
+//! What is done to workloads: rollback, restart, new pods one at a time. All read live, write under a precondition, and
+//! find out by themselves that they were done already: a crash between any two lines and a second call are harmless.
 
 mod history;
 mod live;
+mod preflight;
+mod recycle;
 mod stuck;
 
 use std::{fmt, time::Duration};
@@ -18,6 +20,7 @@ use super::{
 };
 use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
 use live::{digest_of, restarted_at};
+pub use recycle::{Recycled, Waits};
 
 /// Tries when other writers come between our reading and our writing.
 const TRIES: u32 = 5;

@@ -12,6 +12,12 @@ pub enum ActError {
     /// The template was written, and something keeps the pods from getting it.
     #[error("the template was written and is not rolled out yet: {0}")]
     Blocked(String),
+    /// A PodDisruptionBudget lets no pod be evicted.
+    #[error("{0}")]
+    Budget(String),
+    /// What the action rests on could not be measured, so nothing was done.
+    #[error("{0}")]
+    Unmeasured(String),
     /// A GitOps controller would undo the write.
     #[error("{0} owns the template and would undo a rollback; revert the release in its source")]
     GitOpsOwned(String),
@@ -47,6 +53,8 @@ impl ActError {
             Self::Paused(_) => "Paused",
             Self::OnDelete(_) => "OnDelete",
             Self::Blocked(_) => "Blocked",
+            Self::Unmeasured(_) => "CouldNotMeasure",
+            Self::Budget(_) => "DisruptionBudget",
             Self::GitOpsOwned(_) => "GitOpsOwned",
             Self::TargetGone(_) => "TargetGone",
             Self::NotFound(_) => "NotFound",
@@ -62,7 +70,14 @@ impl ActError {
     /// The same call may succeed later with nobody changing anything. Both actions are safe to repeat: they find out
     /// by themselves that they were done already.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::Unreachable(_) | Self::Timeout { .. } | Self::Blocked(_))
+        matches!(
+            self,
+            Self::Conflict { .. }
+                | Self::Unreachable(_)
+                | Self::Timeout { .. }
+                | Self::Blocked(_)
+                | Self::Unmeasured(_)
+        )
     }
 }
 
@@ -75,6 +90,26 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) const DELETE_POD: Self = Self { verb: "delete", resource: "pods" };
+    pub(super) const EVICT_POD: Self = Self { verb: "create", resource: "pods/eviction" };
+
+    pub(super) const ASK_ACCESS: Self = Self { verb: "create", resource: "selfsubjectaccessreviews" };
+
+    pub(super) fn verb(self) -> &'static str {
+        self.verb
+    }
+
+    pub(super) fn group(self) -> &'static str {
+        if self.resource.starts_with("pods") { "" } else { "apps" }
+    }
+
+    /// With the subresource.
+    pub(super) fn resource(self) -> (&'static str, Option<&'static str>) {
+        self.resource.split_once('/').map_or((self.resource, None), |(resource, sub)| (resource, Some(sub)))
+    }
+
+    pub(super) fn forbidden(self, message: String) -> ActError {
+        ActError::Forbidden { verb: self.verb, resource: self.resource, message }
+    }
 
     pub(super) fn get(kind: WorkloadKind) -> Self {
         Self { verb: "get", resource: kind.plural() }
@@ -94,7 +129,6 @@ impl Call {
 
     /// What an answer of the API server means for us.
     pub(super) fn failed(self, error: &kube::Error) -> ActError {
-        let Self { verb, resource } = self;
         let kube::Error::Api(status) = error else {
             return ActError::Unreachable(words(error));
         };
@@ -104,7 +138,7 @@ impl Call {
             403 if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
                 ActError::Rejected(message)
             }
-            401 | 403 => ActError::Forbidden { verb, resource, message },
+            401 | 403 => self.forbidden(message),
             404 => ActError::NotFound(message),
             409 => ActError::Conflict { tries: 1 },
             429 | 500..=599 => ActError::Unreachable(format!("HTTP {}: {message}", status.code)),

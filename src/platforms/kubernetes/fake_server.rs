@@ -38,6 +38,10 @@ pub fn patch(path: &str, status: u16, body: Value) -> Exchange {
     Exchange { method: Method::PATCH, ..get(path, status, body) }
 }
 
+pub fn post(path: &str, status: u16, body: Value) -> Exchange {
+    Exchange { method: Method::POST, ..get(path, status, body) }
+}
+
 pub fn delete(path: &str, status: u16, body: Value) -> Exchange {
     Exchange { method: Method::DELETE, ..get(path, status, body) }
 }

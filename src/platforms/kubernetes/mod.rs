@@ -19,7 +19,7 @@ mod template;
 pub mod watch;
 mod workload;
 
-pub use act::{Kubernetes, Outcome, WorkloadRef};
+pub use act::{Kubernetes, Outcome, Recycled, Waits, WorkloadRef};
 pub use act_error::ActError;
 pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};

@@ -224,6 +224,12 @@ pub struct PodsPattern {
     pub of_release: bool,
 }
 
+impl PodsPattern {
+    pub fn of_pod(name: &str) -> Self {
+        Self { regex: escape(name), of_release: false }
+    }
+}
+
 fn alternation(prefixes: &[String]) -> String {
     let alternatives: Vec<String> = prefixes.iter().map(|prefix| format!("{}.*", escape(prefix))).collect();
     match alternatives.as_slice() {

@@ -63,7 +63,7 @@ impl Kubernetes {
         }
     }
 
-    async fn held(
+    pub(super) async fn held(
         &self,
         workload: WorkloadRef<'_>,
         live: &Live,

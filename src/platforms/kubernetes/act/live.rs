@@ -32,6 +32,8 @@ pub(super) struct Live {
     pub ordered: bool,
     /// The name of a StatefulSet's newest ControllerRevision.
     pub update_revision: Option<String>,
+    /// Pods wanted.
+    pub desired: usize,
     selector: Value,
 }
 
@@ -59,6 +61,7 @@ impl Kubernetes {
             observed: status["observedGeneration"].as_i64() >= found.metadata.generation,
             ordered: spec["podManagementPolicy"] == "OrderedReady",
             update_revision: status["updateRevision"].as_str().map(str::to_owned),
+            desired: desired(&found.data),
             selector: spec["selector"].clone(),
             metadata: found.metadata,
         })
@@ -136,6 +139,12 @@ pub(super) fn digest_of(template: &Value) -> Result<String, ActError> {
     let typed: PodTemplateSpec = serde_json::from_value(template.clone())
         .map_err(|why| ActError::Unreachable(format!("the API server's answer holds no pod template: {why}")))?;
     Ok(digest(&typed).to_string())
+}
+
+/// A DaemonSet wants one on each fitting node, and says how many those are.
+fn desired(data: &Value) -> usize {
+    let wanted = data["spec"]["replicas"].as_u64().or_else(|| data["status"]["desiredNumberScheduled"].as_u64());
+    usize::try_from(wanted.unwrap_or(1)).unwrap_or(usize::MAX)
 }
 
 pub(super) fn restarted_at(template: &Value) -> Option<&str> {

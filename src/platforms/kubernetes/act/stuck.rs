@@ -148,12 +148,12 @@ impl Kubernetes {
         Ok(pods.items.into_iter().filter(is_stuck).collect())
     }
 
-    fn pods(&self, workload: WorkloadRef<'_>) -> Api<Pod> {
+    pub(super) fn pods(&self, workload: WorkloadRef<'_>) -> Api<Pod> {
         Api::namespaced(self.client.clone(), workload.namespace)
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(super) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -8,6 +8,7 @@ use crate::platforms::kubernetes::{
     fixtures::{NAME, NS, deployment, parse, replica_set, template, with},
 };
 
+mod recycle;
 mod revisions;
 
 const API: WorkloadRef<'_> = WorkloadRef { kind: WorkloadKind::Deployment, namespace: NS, name: NAME };

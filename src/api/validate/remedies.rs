@@ -1,0 +1,76 @@
+//! The ladder: the default one, and the one that a policy declares.
+
+use super::{Checker, MINUTE, ValidRemedy, ValidTarget};
+use crate::api::{ActionKind, Cause, Component, Remedy, RemedyApproval};
+
+/// Every cause that is known for what it is.
+const KNOWN: [Cause; 4] = [Cause::ReleaseRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors];
+
+/// The remedies of a workload whose policy names none.
+const DEFAULT: [(ActionKind, &[Cause]); 3] = [
+    (ActionKind::RollbackDeployment, &[Cause::ReleaseRegression]),
+    (ActionKind::CleanupMemory, &[Cause::Exhaustion]),
+    (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
+];
+
+/// The one cause that an action can help against, if there is only one.
+fn only_for(action: ActionKind) -> Option<Cause> {
+    match action {
+        ActionKind::RollbackDeployment => Some(Cause::ReleaseRegression),
+        ActionKind::CleanupMemory => Some(Cause::Exhaustion),
+        ActionKind::Restart => None,
+    }
+}
+
+impl Checker {
+    pub(super) fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
+        let http = matches!(target, ValidTarget::Http(_));
+        let Some(remedies) = &component.remedies else {
+            let default = DEFAULT.iter().filter(|_| !http);
+            return default
+                .map(|(action, causes)| ValidRemedy {
+                    action: *action,
+                    causes: causes.to_vec(),
+                    approval_required: false,
+                    hook: None,
+                })
+                .collect();
+        };
+        if http && !remedies.is_empty() {
+            self.bad(
+                "remedies",
+                "nothing can be done to an http target; leave remedies out, or name the workload".to_owned(),
+            );
+        }
+        remedies.iter().enumerate().map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy)).collect()
+    }
+
+    fn remedy(&mut self, field: &str, remedy: &Remedy) -> ValidRemedy {
+        let Remedy { action, causes, approval, hook } = remedy;
+        let only = only_for(*action);
+        if let Some((only, other)) = only.and_then(|only| Some((only, causes.iter().find(|cause| **cause != only)?))) {
+            self.bad(&format!("{field}.for"), format!("{action} cannot help against {other}; write [{only}]"));
+        }
+        let causes = match only {
+            Some(only) => vec![only],
+            None if causes.is_empty() => KNOWN.to_vec(),
+            None => causes.clone(),
+        };
+        if let Some(hook) = hook {
+            self.url(&format!("{field}.hook.url"), &hook.url);
+            self.duration(&format!("{field}.hook.timeout"), &hook.timeout, 100, MINUTE);
+            if *action != ActionKind::CleanupMemory {
+                self.bad(
+                    &format!("{field}.hook"),
+                    format!("{action} calls no hook; take it out, or make the action CleanupMemory"),
+                );
+            }
+        }
+        ValidRemedy {
+            action: *action,
+            causes,
+            approval_required: *approval == RemedyApproval::Required,
+            hook: hook.clone(),
+        }
+    }
+}

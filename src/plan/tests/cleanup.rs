@@ -1,0 +1,65 @@
+//! When memory is cleaned up, and when that is passed over.
+
+use super::*;
+
+/// v1 fills its memory, and the looks say so: above the critical threshold.
+fn full(spec: Value) -> Story {
+    let mut story = Story::settled_with(policy(spec));
+    story.leaking(0.9).memory(95.0).until(3602.0);
+    story
+}
+
+fn acts(story: &Story, history: &[Past]) -> (ActionKind, u32) {
+    let Proposal { action, rung, .. } = proposal(story, history);
+    (action, rung)
+}
+
+#[test]
+fn memory_that_leaks_is_cleaned_up_first_and_the_proposal_says_what_it_is_for() {
+    let story = full(json!({}));
+    let proposal = proposal(&story, &[]);
+    assert_eq!((proposal.action, proposal.cause), (ActionKind::CleanupMemory, Cause::Exhaustion));
+    assert_eq!((&proposal.foreseen, &proposal.hook), (&None, &None));
+    assert_eq!(proposal.memory, story.forecast.memory);
+    assert!(proposal.why.contains("memory_usage has grown from 30% to 70%"), "{}", proposal.why);
+    assert_eq!(acts(&story, &[tried(&story, 1, Phase::Ineffective)]), (ActionKind::Restart, 2));
+}
+
+#[test]
+fn what_no_cleanup_can_help_is_passed_over() {
+    let restart = (ActionKind::Restart, 2);
+    let mut alone = full(json!({}));
+    alone.workload(|w| (w.desired, w.replicas, w.updated, w.available) = (1, 1, 1, 1)).after(1.0);
+    assert_eq!(acts(&alone, &[]), restart, "nobody would stand in for its only pod");
+    let mut missing = full(json!({}));
+    missing.workload(|w| w.available = 3).after(1.0);
+    assert_eq!(acts(&missing, &[]), restart, "one pod is missing already");
+    let mut young = full(json!({}));
+    young.forecast.memory = None;
+    assert_eq!(acts(&young, &[]), restart, "full, and not seen to grow");
+    let mut little = full(json!({}));
+    let growth = little.forecast.memory.as_mut().unwrap();
+    (growth.leak, growth.relieved_at) = (false, growth.baseline * 1.2);
+    assert_eq!(acts(&little, &[]), restart, "it grew by 40%");
+    little.forecast.memory.as_mut().unwrap().leak = true;
+    assert_eq!(acts(&little, &[]).0, ActionKind::CleanupMemory, "but for good");
+    let mut cpu = Story::settled();
+    cpu.leaking(0.9).metric(crate::analyze::metric::CPU_USAGE, 99.0).until(3602.0);
+    assert_eq!(acts(&cpu, &[]), restart, "it is CPU that runs out");
+}
+
+#[test]
+fn a_hook_asks_for_no_second_pod() {
+    let target = json!({"deployment": {"name": "api"}});
+    let remedies = json!([{"action": "CleanupMemory", "hook": {"url": "http://api/gc", "method": "PUT"}}, {"action": "CleanupMemory"}]);
+    let mut story = full(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
+    story.workload(|w| (w.desired, w.replicas, w.updated, w.available) = (1, 1, 1, 1)).after(1.0);
+    let hook = proposal(&story, &[]).hook.unwrap();
+    assert_eq!((hook.url.as_str(), hook.method.to_string().as_str()), ("http://api/gc", "PUT"));
+    let ground = Ground::Unhealthy(&story.tracker.episode().unwrap().id);
+    let situation = situation(&story, 1, &[]);
+    assert!(ladder::is_last(&situation, ground, 0, Cause::Exhaustion), "the second one needs a second pod");
+    let four = full(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
+    let last = |rung| ladder::is_last(&super::situation(&four, 1, &[]), ground, rung, Cause::Exhaustion);
+    assert_eq!([last(0), last(1)], [false, true]);
+}

@@ -1,0 +1,62 @@
+//! Asked before an action is begun: would the API server let it be done?
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{Api, api::PostParams};
+
+use super::{ActError, Call, Kubernetes, WorkloadRef, limited};
+use crate::api::{ActionKind, TemplateRef};
+
+impl Kubernetes {
+    /// Whether the operator's role and the pods' disruption budgets let this action be done now. Writes nothing.
+    ///
+    /// # Errors
+    /// Forbidden or Budget when they do not; else what else is in the way, see [`ActError`].
+    pub async fn preflight(
+        &self,
+        workload: WorkloadRef<'_>,
+        action: ActionKind,
+        from: Option<&TemplateRef>,
+    ) -> Result<(), ActError> {
+        match action {
+            ActionKind::RollbackDeployment | ActionKind::Restart => {
+                self.may(Call::patch(workload.kind), workload.namespace).await
+            }
+            ActionKind::CleanupMemory => {
+                self.may(Call::EVICT_POD, workload.namespace).await?;
+                self.could_recycle(workload, from).await
+            }
+        }
+    }
+
+    /// # Errors
+    /// Forbidden, with the missing verb.
+    async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
+        const ASK: Call = Call::ASK_ACCESS;
+        let (resource, subresource) = call.resource();
+        let attributes = ResourceAttributes {
+            group: Some(call.group().to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource: subresource.map(str::to_owned),
+            verb: Some(call.verb().to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() },
+            ..SelfSubjectAccessReview::default()
+        };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = limited(ASK, api.create(&PostParams::default(), &review)).await?;
+        match answer.status {
+            Some(status) if !status.allowed => Err(call.forbidden(format!(
+                "the operator's role does not grant it in namespace {namespace}{}; see rbac in the chart's values",
+                status
+                    .reason
+                    .filter(|reason| !reason.is_empty())
+                    .map(|reason| format!(" ({reason})"))
+                    .unwrap_or_default()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}

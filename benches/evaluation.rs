@@ -64,6 +64,8 @@ fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
         unschedulable: 0,
         on_lost_nodes: 0,
         memory_limit: None,
+        config: None,
+        oldest_pod: None,
         irreversible: None,
         gitops_owner: None,
     };
@@ -72,7 +74,7 @@ fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
     let metrics = metrics.iter().map(|name| ((*name).to_owned(), reading.clone()));
     Observation {
         at: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute),
-        target: Measured::Known(TargetState::Workload(workload)),
+        target: Measured::Known(TargetState::Workload(Box::new(workload))),
         metrics: metrics.collect(),
     }
 }

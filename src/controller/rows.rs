@@ -11,7 +11,7 @@ use crate::{
         observation::Measured,
     },
     api::{
-        ActionKind, CleanupStatus, Decision, MemoryGrowth, Phase, Remediation, RemediationStatus, Trend,
+        ActionKind, CleanupStatus, ConfigChange, Decision, MemoryGrowth, Phase, Remediation, RemediationStatus, Trend,
         ValidComponent, ValidPolicy, ValidTarget,
     },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id},
@@ -150,8 +150,8 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     let Some(started_at) = status.started_at else { return rows };
     let success = status.phase == Phase::Succeeded;
     let action = match (spec.action, success) {
-        (ActionKind::RollbackDeployment, true) => ActionType::AutomaticRollback,
-        (ActionKind::RollbackDeployment, false) => ActionType::RollbackFailed,
+        (ActionKind::RollbackDeployment | ActionKind::RollbackConfig, true) => ActionType::AutomaticRollback,
+        (ActionKind::RollbackDeployment | ActionKind::RollbackConfig, false) => ActionType::RollbackFailed,
         // One type for both: the column success tells.
         (ActionKind::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
         (ActionKind::Restart, true) => ActionType::ServiceRestart,
@@ -190,14 +190,25 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         }
         .into(),
     );
-    if spec.action == ActionKind::RollbackDeployment {
+    // What is put back, from what to what: digests, never content.
+    let content = |of: fn(&ConfigChange) -> &String| {
+        let objects = spec.config.iter().flat_map(|config| &config.objects);
+        let map = objects.map(|change| (format!("{}/{}", change.kind, change.name), json!(of(change)))).collect();
+        Value::Object(map)
+    };
+    let states = match spec.action {
+        ActionKind::RollbackDeployment => Some(("deployment", json!(spec.from), json!(spec.to))),
+        ActionKind::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
+        ActionKind::CleanupMemory | ActionKind::Restart => None,
+    };
+    if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(
             RollbackRow {
                 id,
                 component: spec.component.clone(),
-                rollback_type: "deployment".into(),
-                from_state: json!(spec.from),
-                to_state: json!(spec.to),
+                rollback_type: rollback_type.into(),
+                from_state,
+                to_state,
                 success,
                 error_message: (!success).then(|| format!("{}: {}", status.reason, status.message)),
                 executed_at: status.executed_at.unwrap_or(started_at),

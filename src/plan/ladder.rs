@@ -9,7 +9,7 @@ use crate::{
         assess::{Problem, ProblemKind},
         metric::MEMORY,
     },
-    api::{ActionKind, Cause, KnownGood, MemoryGrowth, TemplateRef, ValidRemedy},
+    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, TemplateRef, ValidRemedy},
 };
 
 /// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
@@ -24,6 +24,8 @@ pub struct Rung<'a> {
     pub cause: Cause,
     /// Where a rollback goes.
     pub target: Option<TemplateRef>,
+    /// Where a rollback of configuration goes.
+    pub config: Option<ConfigRollback>,
     /// What a cleanup is for.
     pub memory: Option<MemoryGrowth>,
 }
@@ -83,9 +85,13 @@ fn first_of<'a>(
         if tried.contains(&index) {
             continue;
         }
-        let rung = Rung { index, remedy, cause, target: None, memory: None };
+        let rung = Rung { index, remedy, cause, target: None, config: None, memory: None };
         let rung = match remedy.action {
             ActionKind::Restart => rung,
+            ActionKind::RollbackConfig => match situation.tracker.config_target() {
+                None => continue,
+                Some(config) => Rung { config: Some(config), ..rung },
+            },
             ActionKind::CleanupMemory => match leaking(situation, ground, remedy) {
                 None => continue,
                 Some(growth) => Rung { memory: Some(growth.clone()), ..rung },

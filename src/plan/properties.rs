@@ -243,6 +243,7 @@ impl World {
             started_at: None,
             finished_at: None,
         });
+        assert_eq!(proposal.config.is_some(), proposal.action == ActionKind::RollbackConfig);
         assert_eq!(proposal.memory.is_some(), proposal.action == ActionKind::CleanupMemory);
         self.proposals.push(proposal);
     }
@@ -271,7 +272,8 @@ impl World {
                 }
                 let ahead = self.history[index].ahead;
                 self.assert_may_act(component, action, ahead, "begun");
-                self.assert_limits_allow(component, ahead);
+                let episode = self.history[index].episode.clone();
+                self.assert_limits_allow(component, ahead.then_some(&episode));
                 self.history[index].phase = Phase::Running;
                 self.history[index].started_at = Some(at(self.now));
             }
@@ -319,7 +321,7 @@ impl World {
     }
 
     /// Sums of the simulation's own.
-    fn assert_limits_allow(&self, component: usize, ahead: bool) {
+    fn assert_limits_allow(&self, component: usize, ahead: Option<&String>) {
         let limits = &self.policy.limits;
         let now = at(self.now);
         let name = &self.policy.components[component].name;
@@ -331,7 +333,8 @@ impl World {
         let mut mine: Vec<&Past> = self.history.iter().filter(|past| past.component == *name).collect();
         assert!(mine.iter().copied().filter_map(ago).all(|ago| ago >= limits.cooldown), "within the cooldown");
         let held = |past: &&Past| past.ahead && ago(past).is_some_and(|ago| ago < limits.prediction_horizon);
-        assert!(!ahead || !mine.iter().any(held), "ahead again within the horizon");
+        let other = |past: &&&Past| ahead.is_some_and(|episode| past.episode != *episode);
+        assert!(!mine.iter().filter(other).any(|past| held(past)), "ahead again within the horizon");
         mine.retain(|past| past.started_at.is_some() && past.finished_at.is_some());
         mine.sort_by_key(|past| past.finished_at);
         let bad = |past: &&&Past| matches!(past.phase, Phase::Failed | Phase::Ineffective);

@@ -336,7 +336,7 @@ fn crashes_without_a_release_are_restarted() {
     let proposal = proposal(&crash(json!({})), &[]);
     assert_eq!(
         (proposal.action, proposal.cause, proposal.rung, proposal.to),
-        (ActionKind::Restart, Cause::Crash, 2, None)
+        (ActionKind::Restart, Cause::Crash, 3, None)
     );
 }
 

@@ -8,6 +8,7 @@ mod support;
 mod approval;
 mod check;
 mod cleanup;
+mod config;
 mod crash_safety;
 mod crds;
 mod foresight;

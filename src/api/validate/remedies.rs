@@ -4,11 +4,13 @@ use super::{Checker, MINUTE, ValidRemedy, ValidTarget};
 use crate::api::{ActionKind, Cause, Component, Remedy, RemedyApproval};
 
 /// Every cause that is known for what it is.
-const KNOWN: [Cause; 4] = [Cause::ReleaseRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors];
+const KNOWN: [Cause; 5] =
+    [Cause::ReleaseRegression, Cause::ConfigRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors];
 
 /// The remedies of a workload whose policy names none.
-const DEFAULT: [(ActionKind, &[Cause]); 3] = [
+const DEFAULT: [(ActionKind, &[Cause]); 4] = [
     (ActionKind::RollbackDeployment, &[Cause::ReleaseRegression]),
+    (ActionKind::RollbackConfig, &[Cause::ConfigRegression]),
     (ActionKind::CleanupMemory, &[Cause::Exhaustion]),
     (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
 ];
@@ -17,6 +19,7 @@ const DEFAULT: [(ActionKind, &[Cause]); 3] = [
 fn only_for(action: ActionKind) -> Option<Cause> {
     match action {
         ActionKind::RollbackDeployment => Some(Cause::ReleaseRegression),
+        ActionKind::RollbackConfig => Some(Cause::ConfigRegression),
         ActionKind::CleanupMemory => Some(Cause::Exhaustion),
         ActionKind::Restart => None,
     }

@@ -5,6 +5,7 @@
 
 mod act;
 mod act_error;
+mod config;
 mod facts;
 #[cfg(test)]
 pub(in crate::platforms) mod fake_server;
@@ -19,7 +20,7 @@ mod template;
 pub mod watch;
 mod workload;
 
-pub use act::{Kubernetes, Outcome, Recycled, Waits, WorkloadRef};
+pub use act::{CopyOf, Kubernetes, Named, Outcome, Recycled, Waits, WorkloadRef};
 pub use act_error::ActError;
 pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};

@@ -347,10 +347,11 @@ impl Tracker {
     }
 
     fn cause_of(&self, assessment: &Assessment, workload: Option<&Workload>, limits: &Limits, now: Timestamp) -> Cause {
-        if self.is_regression(assessment, limits, now) {
-            Cause::ReleaseRegression
-        } else if self.is_config_regression(assessment, workload, limits, now) {
+        // Configuration is blamed only beside a template that was healthy before it changed: that is the newer change.
+        if self.is_config_regression(assessment, workload, limits, now) {
             Cause::ConfigRegression
+        } else if self.is_regression(assessment, limits, now) {
+            Cause::ReleaseRegression
         } else {
             cause(assessment)
         }

@@ -62,14 +62,14 @@ pub struct KeptState {
     pub seen_at: Timestamp,
 }
 
-/// Where a rollback of configuration goes.
+/// Where a rollback of configuration, or of a whole state, goes.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct ConfigRollback {
-    /// Name of the ControllerRevision that holds the content.
+    /// Name of the ControllerRevision that holds the state.
     #[schemars(length(max = 253))]
     pub state: String,
     /// The objects that differ.
-    #[schemars(length(min = 1, max = 50))]
+    #[schemars(length(max = 50))]
     pub objects: Vec<ConfigChange>,
 }
 

@@ -91,7 +91,7 @@ pub struct RemediationSpec {
     /// What was foreseen when it was decided, before anything was wrong. Left out: the component was unhealthy already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreseen: Option<Foreseen>,
-    /// Of RollbackConfig: the objects, and their content to go back to.
+    /// Of RollbackConfig and RollbackPreviousState: the state, and the objects whose content goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigRollback>,
     /// Of CleanupMemory: the memory that grows.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use uuid::Uuid;
 
@@ -14,11 +14,12 @@ use super::{
 use crate::{
     analyze::tracker::GoodState,
     api::{ActionKind, COMPONENT_LABEL, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy, ValidTarget},
-    platforms::kubernetes::{CopyOf, WorkloadRef},
+    platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
 };
 
-/// Between two tries to keep a copy of the same component.
-const RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+/// Between two tries to keep a copy of the same component; when it is not allowed, the longer one.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+const RETRY_REFUSED: SignedDuration = SignedDuration::from_mins(10);
 /// Fixed for ever: names of copies are kept in statuses.
 const NAMESPACE: Uuid = Uuid::from_u128(0x52f6_1c04_8d37_4d0b_a6c1_93b5_70de_4e2f);
 
@@ -31,7 +32,7 @@ pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPol
             let Some(entry) = memory.components.get_mut(&component.name) else { continue };
             let due = entry.keep_due.is_none_or(|due| due <= now);
             let Some(good) = entry.tracker.unkept().filter(|_| due) else { continue };
-            entry.keep_due = Some(now + RETRY);
+            entry.keep_due = Some(now + RETRY_REFUSED);
             good
         };
         let (Some(owner), ValidTarget::Workload { kind, name }) = (policy.controller_owner_ref(&()), &component.target)
@@ -46,6 +47,12 @@ pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPol
         let copy = CopyOf { name: name.clone(), labels: labels.clone(), owner };
         let kubernetes = &ctx.platforms.kubernetes;
         if let Err(error) = kubernetes.keep(workload, copy, &good).await {
+            // What changed just now is judged anew first.
+            if error.retryable() || matches!(error, ActError::Superseded { .. }) {
+                let mut memory = lock(memory);
+                let entry = memory.components.get_mut(&component.name);
+                entry.into_iter().for_each(|entry| entry.keep_due = Some(now + RETRY));
+            }
             tracing::warn!(
                 namespace = valid.namespace, policy = valid.name, component = component.name, %error,
                 "the good state could not be kept, so its configuration cannot be put back; tried again"
@@ -55,6 +62,7 @@ pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPol
         let names: Vec<String> = {
             let mut memory = lock(memory);
             let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+            entry.keep_due = None;
             entry.tracker.kept(good, name, rows::milliseconds(now));
             entry.tracker.kept_states().iter().map(|kept| kept.name.clone()).collect()
         };
@@ -65,7 +73,8 @@ pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPol
 }
 
 fn goes_back(component: &ValidComponent) -> bool {
-    component.remedies.iter().any(|remedy| remedy.action == ActionKind::RollbackConfig)
+    use ActionKind::{RollbackConfig, RollbackPreviousState};
+    component.remedies.iter().any(|remedy| matches!(remedy.action, RollbackConfig | RollbackPreviousState))
 }
 
 /// The same state of the same policy has the same name: a copy that was made before a crash is found again.

@@ -36,7 +36,7 @@ use crate::{
         ActionKind, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation, RemediationSpec,
         RemediationStatus, ValidComponent, ValidPolicy, ValidTarget,
     },
-    platforms::kubernetes::{ActError, Named, Outcome, WorkloadRef},
+    platforms::kubernetes::{ActError, Named, Outcome, WholeState, WorkloadRef},
 };
 
 /// How often a held back action is tried again when its guard does not say when.
@@ -115,6 +115,13 @@ fn named(policy: &ValidPolicy) -> Named {
     policy.components.iter().filter_map(of).collect()
 }
 
+fn whole_state(spec: &RemediationSpec) -> Result<WholeState<'_>, ActError> {
+    match (&spec.from, &spec.to, &spec.config) {
+        (Some(from), Some(to), Some(config)) => Ok(WholeState { from, to, config }),
+        _ => Err(ActError::TargetGone("it is not named".to_owned())),
+    }
+}
+
 struct Step<'a> {
     ctx: &'a Context,
     remediation: &'a Remediation,
@@ -181,6 +188,9 @@ impl Step<'_> {
                     (ActionKind::RollbackDeployment, Some(to)) => {
                         format!("template of revision {} is back; watching whether it helps", to.revision)
                     }
+                    (ActionKind::RollbackPreviousState, Some(to)) => {
+                        format!("the state of revision {} is back; watching whether it helps", to.revision)
+                    }
                     (ActionKind::RollbackConfig, _) => {
                         "the configuration is back, and pods are being replaced; watching whether it helps".to_owned()
                     }
@@ -221,6 +231,10 @@ impl Step<'_> {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
             (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
             (ActionKind::Restart, from, _) => kubernetes.restart(workload, from.as_ref(), started_at).await,
+            (ActionKind::RollbackPreviousState, ..) => {
+                let named = policy.map(named).unwrap_or_default();
+                kubernetes.restore(workload, whole_state(spec)?, &named, started_at).await
+            }
             (ActionKind::RollbackConfig, from, _) => {
                 let named = policy.map(named).unwrap_or_default();
                 let to = spec.config.as_ref().ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
@@ -242,6 +256,13 @@ impl Step<'_> {
             }
             (ActionKind::RollbackDeployment | ActionKind::CleanupMemory, ..) => Ok(false),
             // Half of it is worse than all of it: what was begun is finished.
+            (ActionKind::RollbackPreviousState, ..) => {
+                let begun = kubernetes.is_restoring(workload, whole_state(spec)?, started_at).await?;
+                if begun {
+                    self.act(started_at, policy).await?;
+                }
+                Ok(begun)
+            }
             (ActionKind::RollbackConfig, ..) => {
                 let Some(to) = &spec.config else { return Ok(false) };
                 let begun = kubernetes.config_left(workload, to).await? < to.objects.len();

@@ -149,13 +149,14 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     // Nothing was begun: there is a decision at most, no action.
     let Some(started_at) = status.started_at else { return rows };
     let success = status.phase == Phase::Succeeded;
+    use ActionKind as A;
     let action = match (spec.action, success) {
-        (ActionKind::RollbackDeployment | ActionKind::RollbackConfig, true) => ActionType::AutomaticRollback,
-        (ActionKind::RollbackDeployment | ActionKind::RollbackConfig, false) => ActionType::RollbackFailed,
+        (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, true) => ActionType::AutomaticRollback,
+        (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, false) => ActionType::RollbackFailed,
         // One type for both: the column success tells.
-        (ActionKind::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
-        (ActionKind::Restart, true) => ActionType::ServiceRestart,
-        (ActionKind::Restart, false) => ActionType::ServiceRestartFailed,
+        (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
+        (A::Restart, true) => ActionType::ServiceRestart,
+        (A::Restart, false) => ActionType::ServiceRestartFailed,
     };
     let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| {
         from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64())
@@ -197,9 +198,14 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         Value::Object(map)
     };
     let states = match spec.action {
-        ActionKind::RollbackDeployment => Some(("deployment", json!(spec.from), json!(spec.to))),
-        ActionKind::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
-        ActionKind::CleanupMemory | ActionKind::Restart => None,
+        A::RollbackDeployment => Some(("deployment", json!(spec.from), json!(spec.to))),
+        A::RollbackPreviousState => Some((
+            "previous_state",
+            json!({"template": spec.from, "config": content(|change| &change.from)}),
+            json!({"template": spec.to, "config": content(|change| &change.to)}),
+        )),
+        A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
+        A::CleanupMemory | A::Restart => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(

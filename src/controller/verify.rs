@@ -50,7 +50,7 @@ pub fn judge(
         return unseen(status, limits, now);
     };
     let meant = match spec.action {
-        ActionKind::RollbackDeployment => spec.to.as_ref(),
+        ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState => spec.to.as_ref(),
         ActionKind::RollbackConfig | ActionKind::CleanupMemory | ActionKind::Restart => spec.from.as_ref(),
     };
     let workload = look.observation.target.known().and_then(|target| target.workload());

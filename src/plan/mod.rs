@@ -178,6 +178,14 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
                 release.revision, to.revision
             )
         }
+        (ActionKind::RollbackPreviousState, Some(to), Some(release)) => {
+            let since = situation.now.duration_since(release.since).as_secs();
+            let configs = rung.config.as_ref().map_or(0, |config| config.objects.len());
+            format!(
+                "it turned bad within {since} s of revision {} ({images}), with {configs} changed ConfigMaps; the state of revision {} was the last one seen healthy",
+                release.revision, to.revision
+            )
+        }
         (ActionKind::RollbackConfig, ..) if let Some(config) = &rung.config => {
             let names: Vec<String> = config.objects.iter().map(|one| format!("{}/{}", one.kind, one.name)).collect();
             format!(

@@ -19,6 +19,7 @@ mod kept;
 mod ledger;
 mod midway;
 mod quiet;
+mod state;
 mod way_back;
 mod workloads;
 mod writes;

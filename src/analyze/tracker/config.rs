@@ -85,13 +85,18 @@ impl Tracker {
         }
     }
 
-    /// What was seen healthy and is not kept yet. Without configuration there is nothing to keep.
+    /// What was seen healthy and is not kept yet.
     pub fn unkept(&self) -> Option<GoodState> {
         let release = self.release.as_ref().filter(|release| release.seen_healthy)?;
-        let config = self.config.as_ref().filter(|config| config.seen_healthy && !config.objects.is_empty())?;
-        let known = |kept: &KeptState| kept.template == release.digest && kept.objects == config.objects;
-        let good = GoodState { template: release.digest.clone(), objects: config.objects.clone() };
-        (!self.kept.iter().any(known)).then_some(good)
+        // Where ConfigMaps are not watched, the template is all of it.
+        let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy);
+        let known = |kept: &KeptState| kept.template == release.digest && kept.objects == self.objects();
+        let good = GoodState { template: release.digest.clone(), objects: self.objects().to_vec() };
+        (!unproven && !self.kept.iter().any(known)).then_some(good)
+    }
+
+    fn objects(&self) -> &[ConfigObject] {
+        self.config.as_ref().map_or(&[], |config| &config.objects)
     }
 
     /// It is kept under this name from now on; the oldest ones are not any more.
@@ -110,9 +115,17 @@ impl Tracker {
 
     /// Where the configuration may go back to: the newest kept one of this template that differs from what is there.
     pub fn config_target(&self) -> Option<ConfigRollback> {
-        let (release, config) = (self.release.as_ref()?, self.config.as_ref()?);
+        let release = self.release.as_ref()?;
         let of_template = self.kept.iter().rev().filter(|kept| kept.template == release.digest);
-        of_template.map(|kept| way_back(config, kept)).find(|way| !way.objects.is_empty())
+        of_template.map(|kept| way_back(self.objects(), kept)).find(|way| !way.objects.is_empty())
+    }
+
+    /// The state that was seen healthy last, when what runs differs from it: its template, and how its configuration differs.
+    pub fn state_target(&self) -> Option<(&KeptState, ConfigRollback)> {
+        let release = self.release.as_ref()?;
+        let kept = self.kept.last()?;
+        let way = way_back(self.objects(), kept);
+        (kept.template != release.digest || !way.objects.is_empty()).then_some((kept, way))
     }
 
     /// Content changed, and pods may not have it yet, or have it for a short time.
@@ -156,7 +169,7 @@ impl Tracker {
 }
 
 /// Only what both states name: an object that only one of them names says nothing about the other.
-fn way_back(config: &ConfigStatus, kept: &KeptState) -> ConfigRollback {
+fn way_back(objects: &[ConfigObject], kept: &KeptState) -> ConfigRollback {
     let change = |now: &ConfigObject| {
         let good = kept.objects.iter().find(|good| (good.kind, &good.name) == (now.kind, &now.name))?;
         // What was not there is not taken away.
@@ -167,7 +180,7 @@ fn way_back(config: &ConfigStatus, kept: &KeptState) -> ConfigRollback {
             to: good.digest.clone(),
         })
     };
-    ConfigRollback { state: kept.name.clone(), objects: config.objects.iter().filter_map(change).collect() }
+    ConfigRollback { state: kept.name.clone(), objects: objects.iter().filter_map(change).collect() }
 }
 
 /// Whether a pod that was started then has this content. The API tells whole seconds, and what is in the environment is

@@ -59,6 +59,7 @@ fn the_smallest_policy_gets_the_defaults() {
         [
             (ActionKind::RollbackDeployment, [Cause::ReleaseRegression].as_slice()),
             (ActionKind::RollbackConfig, [Cause::ConfigRegression].as_slice()),
+            (ActionKind::RollbackPreviousState, [Cause::ReleaseRegression, Cause::ConfigRegression].as_slice()),
             (ActionKind::CleanupMemory, [Cause::Exhaustion].as_slice()),
             (ActionKind::Restart, restart.as_slice())
         ]
@@ -146,6 +147,7 @@ fn each_kind_of_workload_is_a_target_with_the_same_ladder() {
             [
                 ActionKind::RollbackDeployment,
                 ActionKind::RollbackConfig,
+                ActionKind::RollbackPreviousState,
                 ActionKind::CleanupMemory,
                 ActionKind::Restart
             ]

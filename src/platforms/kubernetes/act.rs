@@ -6,6 +6,7 @@ mod history;
 mod live;
 mod preflight;
 mod recycle;
+mod state;
 mod stuck;
 
 use std::{fmt, time::Duration};
@@ -23,6 +24,7 @@ use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
 pub use config::{CopyOf, Named};
 use live::{digest_of, restarted_at};
 pub use recycle::{Recycled, Waits};
+pub use state::WholeState;
 
 /// Tries when other writers come between our reading and our writing.
 const TRIES: u32 = 5;

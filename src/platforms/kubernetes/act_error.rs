@@ -104,6 +104,7 @@ impl Call {
     pub(super) const PATCH_CONFIG: Self = Self { verb: "patch", resource: "configmaps" };
     pub(super) const CREATE_CONFIG: Self = Self { verb: "create", resource: "configmaps" };
     pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
+    pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
     pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
     pub(super) const ASK_ACCESS: Self = Self { verb: "create", resource: "selfsubjectaccessreviews" };
 

@@ -20,7 +20,7 @@ mod template;
 pub mod watch;
 mod workload;
 
-pub use act::{CopyOf, Kubernetes, Named, Outcome, Recycled, Waits, WorkloadRef};
+pub use act::{CopyOf, Kubernetes, Named, Outcome, Recycled, Waits, WholeState, WorkloadRef};
 pub use act_error::ActError;
 pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};

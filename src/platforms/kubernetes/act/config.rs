@@ -74,7 +74,9 @@ impl Kubernetes {
             let map = map.unwrap_or_default();
             maps.insert(object.name.clone(), json!({"data": map.data, "binaryData": map.binary_data}));
         }
-        let data = json!({"template": live.template, "configMaps": maps});
+        let data = json!({
+            "template": live.template, "strategy": live.strategy, "replicas": live.replicas, "configMaps": maps,
+        });
         let size = data.to_string().len();
         if size > MAX_COPY {
             return Err(ActError::Rejected(format!(
@@ -137,11 +139,17 @@ impl Kubernetes {
         named: &Named,
         at: Timestamp,
     ) -> Result<Outcome, ActError> {
-        for write in self.config_writes(workload, to, named).await? {
+        let writes = self.config_writes(workload, to, named).await?;
+        self.write_all(workload, writes).await?;
+        self.restart(workload, from, at).await
+    }
+
+    pub(super) async fn write_all(&self, workload: WorkloadRef<'_>, writes: Vec<Write>) -> Result<(), ActError> {
+        for write in writes {
             let call = write.call();
             limited(call, self.write_config(workload.namespace, write)).await?;
         }
-        self.restart(workload, from, at).await
+        Ok(())
     }
 
     /// How many of the objects are not back yet.
@@ -164,14 +172,7 @@ impl Kubernetes {
         to: &ConfigRollback,
         named: &Named,
     ) -> Result<Vec<Write>, ActError> {
-        let copies = self.copies(workload.namespace);
-        let copy = match limited(Call::list("controllerrevisions"), copies.get(&to.state)).await {
-            Err(ActError::NotFound(_)) => {
-                return Err(ActError::TargetGone(format!("ControllerRevision {} does not exist", to.state)));
-            }
-            other => other?,
-        };
-        let kept = copy.data.map(|data| data.0).unwrap_or_default();
+        let kept = self.copy_of(workload.namespace, &to.state).await?;
         let mut writes = Vec::new();
         for change in &to.objects {
             let good: ConfigMap = serde_json::from_value(kept["configMaps"][&change.name].clone()).unwrap_or_default();
@@ -194,6 +195,17 @@ impl Kubernetes {
             writes.push(Write::new(&change.name, live.as_ref(), good));
         }
         Ok(writes)
+    }
+
+    /// What a copy holds.
+    pub(super) async fn copy_of(&self, namespace: &str, name: &str) -> Result<Value, ActError> {
+        match limited(Call::GET_COPY, self.copies(namespace).get(name)).await {
+            Err(ActError::NotFound(_)) => {
+                Err(ActError::TargetGone(format!("ControllerRevision {name} does not exist")))
+            }
+            Ok(copy) => Ok(copy.data.map(|data| data.0).unwrap_or_default()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn write_config(&self, namespace: &str, write: Write) -> kube::Result<ConfigMap> {

@@ -20,10 +20,10 @@ impl Kubernetes {
         config: Option<(&ConfigRollback, &Named)>,
     ) -> Result<(), ActError> {
         match action {
-            ActionKind::RollbackConfig => {
-                self.may(Call::PATCH_CONFIG, workload.namespace).await?;
+            ActionKind::RollbackConfig | ActionKind::RollbackPreviousState => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
-                if let Some((to, named)) = config {
+                if let Some((to, named)) = config.filter(|(to, _)| !to.objects.is_empty()) {
+                    self.may(Call::PATCH_CONFIG, workload.namespace).await?;
                     self.config_writes(workload, to, named).await?;
                 }
                 Ok(())

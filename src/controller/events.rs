@@ -26,6 +26,8 @@ pub enum Reason {
     Recovered,
     /// A new template runs.
     ReleaseSeen,
+    /// A ConfigMap that the template names has new content.
+    ConfigSeen,
     /// A template that turned the component bad before was released again.
     KnownBadRelease,
     /// A template was seen healthy: from now on it is the last known good one.
@@ -70,6 +72,7 @@ impl Reason {
             | Self::Ineffective => (EventType::Warning, tracing::Level::WARN),
             Self::Recovered
             | Self::ReleaseSeen
+            | Self::ConfigSeen
             | Self::KnownGood
             | Self::RemediationCreated
             | Self::Approved

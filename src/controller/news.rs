@@ -60,6 +60,16 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
             news.push((Reason::KnownBadRelease, subject, note));
         }
     }
+    let since = |component: &ComponentStatus| component.config.as_ref().map(|config| config.since);
+    if let Some(config) = status.config.as_ref().filter(|config| !config.changed.is_empty())
+        && since(before).is_some_and(|before| before != config.since)
+    {
+        let note = format!(
+            "{name}: {} changed; it is not known good before it was healthy with pods that have it",
+            config.changed.join(", ")
+        );
+        news.push((Reason::ConfigSeen, config.since.to_string(), note));
+    }
     if let (None, Some(episode)) = (&before.episode, &status.episode) {
         let note = format!("{name} is {} ({}): {message}", status.status, episode.cause);
         news.push((Reason::Unhealthy, episode.id.clone(), note));

@@ -192,7 +192,10 @@ impl Step<'_> {
                         format!("the state of revision {} is back; watching whether it helps", to.revision)
                     }
                     (ActionKind::RollbackConfig, _) => {
-                        "the configuration is back, and pods are being replaced; watching whether it helps".to_owned()
+                        let objects = spec.config.iter().flat_map(|config| &config.objects);
+                        let names: Vec<String> = objects.map(|one| format!("{}/{}", one.kind, one.name)).collect();
+                        let names = names.join(", ");
+                        format!("{names} is as it was, and pods are being replaced; watching whether it helps")
                     }
                     _ => "pods are being replaced; watching whether it helps".to_owned(),
                 };

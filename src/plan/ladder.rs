@@ -9,7 +9,7 @@ use crate::{
         assess::{Problem, ProblemKind},
         metric::MEMORY,
     },
-    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, TemplateRef, ValidRemedy},
+    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, Phase, TemplateRef, ValidRemedy},
 };
 
 /// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
@@ -96,7 +96,7 @@ fn first_of<'a>(
                 None => continue,
                 Some(growth) => Rung { memory: Some(growth.clone()), ..rung },
             },
-            ActionKind::RollbackPreviousState => match whole_state(situation)? {
+            ActionKind::RollbackPreviousState => match whole_state(situation, ground)? {
                 None => continue,
                 Some((target, config)) => Rung { target: Some(target), config: Some(config), ..rung },
             },
@@ -120,8 +120,18 @@ fn first_of<'a>(
     Ok((None, fitting))
 }
 
-/// The template and configuration of the last known good state, when what runs differs from it.
-fn whole_state(situation: &Situation<'_>) -> Result<Option<(TemplateRef, ConfigRollback)>, Refusal> {
+/// The template and configuration of the last known good state, when what runs differs from it. Who said no to going back
+/// is not asked whether to go back further.
+fn whole_state(
+    situation: &Situation<'_>,
+    ground: Ground<'_>,
+) -> Result<Option<(TemplateRef, ConfigRollback)>, Refusal> {
+    let incident = situation.history.iter().filter(|past| past.episode == ground.episode());
+    let back = [ActionKind::RollbackDeployment, ActionKind::RollbackConfig];
+    let mut here = incident.filter(|past| past.component == situation.component.name);
+    if here.any(|past| past.phase == Phase::Rejected && back.contains(&past.action)) {
+        return Ok(None);
+    }
     let Some((kept, config)) = situation.tracker.state_target() else { return Ok(None) };
     let good = situation.tracker.known_good().iter().find(|good| good.digest == kept.template);
     if let Some(good) = good {

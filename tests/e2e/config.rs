@@ -196,6 +196,8 @@ async fn environment_that_no_pod_has_read_is_not_good_and_is_blamed_when_new_pod
         })
         .await;
         assert_eq!(remediation.spec.action, ActionKind::RollbackConfig);
+        test.wait_event("ConfigSeen", "shop", "api: ConfigMap/more changed").await;
+        test.wait_event("Verifying", &remediation.name_any(), "ConfigMap/more is as it was").await;
         assert_eq!(content(&test.map("more").await), content(&map("more", "good")));
         test.wait_rolled_out("api").await;
     })
@@ -244,7 +246,11 @@ async fn good_changes_are_kept_and_a_deleted_config_map_comes_back() {
 
 /// Bad configuration that must not be put back: nothing is written, and the reason is told.
 async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Future<Output = ()>) {
-    let mut operator = test.watched(Options::default()).await;
+    let mut operator = Operator::start(test, Options::default()).await;
+    let mut wanted = policy("shop", &["api"], &json!({"spec": {"interval": "60s"}}));
+    wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackConfig"}]);
+    test.apply_policy(&wanted).await;
+    test.wait_kept(1).await;
     let held = during(test, Way::Mounted, async {
         make_bad.await;
         test.wait_remediation(Phase::Blocked).await

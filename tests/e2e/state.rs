@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{DaemonSet, Deployment, ReplicaSet},
     autoscaling::v2::HorizontalPodAutoscaler,
 };
 use kube::{
     ResourceExt as _,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use panacea::api::{ActionKind, Phase};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use crate::{
         operator::{Operator, Options},
         wait,
     },
+    workloads::{BAD, PODS, V1, image, policy_of, stateful_set},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,6 +167,49 @@ async fn killed_between_configuration_and_template_it_finishes_in_its_next_life(
             if rows.len() == 1 { Ok(()) } else { Err(format!("{rows:?}")) }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
+    run("state-sets", async |test| {
+        let only = json!({"remedies": [{"action": "RollbackPreviousState"}]});
+        let operator = test.good_set("RollingUpdate", &json!({"spec": {"mode": "Observe"}}), Options::default()).await;
+        test.wait_pods(V1, PODS).await;
+        let mut wanted = policy_of("statefulSet", &json!({"spec": {"mode": "Auto"}}));
+        crate::support::objects::merge(&mut wanted["spec"]["components"][0], &only);
+        test.replace_policy(&wanted).await;
+        test.wait_component("shop", "db", "to be kept", |status| status.kept.len() == 1).await;
+        test.release_set(BAD).await;
+        let remediation = test.wait_remediation(Phase::Succeeded).await;
+        assert_eq!(remediation.spec.action, ActionKind::RollbackPreviousState);
+        test.wait_pods(V1, PODS).await;
+        assert_eq!(test.wrote("statefulsets"), ["patch db"]);
+        assert_eq!(test.wrote("pods"), ["delete db-2"], "the pod in the way");
+        test.wait_recorded(&remediation.name_any(), Duration::from_secs(20)).await;
+        drop(operator);
+    })
+    .await;
+    run("state-agents", async |test| {
+        let _operator = Operator::start(test, Options::default()).await;
+        let template = stateful_set("RollingUpdate")["spec"]["template"].clone();
+        let set: DaemonSet = serde_json::from_value(json!({
+            "metadata": {"name": "db"}, "spec": {"selector": {"matchLabels": {"app": "db"}}, "template": template},
+        }))
+        .unwrap();
+        test.api().create(&PostParams::default(), &set).await.unwrap();
+        let mut wanted = policy_of("daemonSet", &json!({"spec": {"interval": "60s"}}));
+        wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackPreviousState"}]);
+        test.apply_policy(&wanted).await;
+        test.wait_component("shop", "db", "to be kept", |status| status.kept.len() == 1).await;
+        let patch = Patch::Strategic(image(&json!(BAD)));
+        test.api::<DaemonSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
+        let remediation = test.wait_remediation(Phase::Succeeded).await;
+        assert_eq!(remediation.spec.action, ActionKind::RollbackPreviousState);
+        let template = test.api::<DaemonSet>().get("db").await.unwrap().spec.unwrap().template;
+        assert_eq!(template.spec.unwrap().containers[0].image.as_deref(), Some(V1));
+        assert_eq!(test.wrote("daemonsets"), ["patch db"]);
     })
     .await;
 }

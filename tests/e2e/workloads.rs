@@ -24,11 +24,11 @@ use crate::support::{
     wait,
 };
 
-const V1: &str = "shop/db:v1";
-const BAD: &str = "shop/db:v2-crash";
-const PODS: usize = 3;
+pub const V1: &str = "shop/db:v1";
+pub const BAD: &str = "shop/db:v2-crash";
+pub const PODS: usize = 3;
 
-fn stateful_set(strategy: &str) -> Value {
+pub fn stateful_set(strategy: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
         "spec": {
@@ -43,13 +43,13 @@ fn stateful_set(strategy: &str) -> Value {
 }
 
 /// A policy over the StatefulSet or DaemonSet `db`.
-fn policy_of(target: &str, patch: &Value) -> Value {
+pub fn policy_of(target: &str, patch: &Value) -> Value {
     let mut policy = policy("shop", &["db"], patch);
     policy["spec"]["components"][0]["target"] = json!({target: {"name": "db"}});
     policy
 }
 
-fn image(object: &Value) -> Value {
+pub fn image(object: &Value) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": object}]}}}})
 }
 
@@ -58,13 +58,13 @@ impl Test {
         self.api::<StatefulSet>().get("db").await.unwrap()
     }
 
-    async fn release_set(&self, to: &str) {
+    pub async fn release_set(&self, to: &str) {
         let patch = Patch::Strategic(image(&json!(to)));
         self.api::<StatefulSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
     }
 
     /// A StatefulSet of three pods, an operator, and a policy that has seen it healthy.
-    async fn good_set(&self, strategy: &str, patch: &Value, options: Options) -> Operator {
+    pub async fn good_set(&self, strategy: &str, patch: &Value, options: Options) -> Operator {
         let operator = Operator::start(self, options).await;
         let set = serde_json::from_value(stateful_set(strategy)).unwrap();
         self.api::<StatefulSet>().create(&PostParams::default(), &set).await.unwrap();
@@ -83,7 +83,7 @@ impl Test {
     }
 
     /// Waits until that many pods are there, all ready and of this image.
-    async fn wait_pods(&self, wanted: &str, count: usize) {
+    pub async fn wait_pods(&self, wanted: &str, count: usize) {
         wait::until(&format!("{count} ready pods of {wanted}"), Duration::from_secs(60), async || {
             let pods = self.pods().await;
             let ready = pods.iter().filter(|pod| is_ready(pod) && image_of(pod) == wanted).count();
@@ -92,10 +92,12 @@ impl Test {
         .await;
     }
 
-    /// What the operator wrote to objects of this kind, as (verb, name), with the answer's code.
+    /// What the operator wrote to objects of this kind, as (verb, name), with the answer's code. A conflict wrote nothing:
+    /// the object had changed since it was read.
     fn operator_wrote(&self, resource: &str) -> Vec<(String, String, u64)> {
         let writes = self.writes().into_iter();
-        let of_it = writes.filter(|write: &Write| write.user == OPERATOR && write.resource == resource);
+        let of_it =
+            writes.filter(|write: &Write| write.user == OPERATOR && write.resource == resource && write.code != 409);
         of_it.map(|write| (write.verb, write.name, write.code)).collect()
     }
 }

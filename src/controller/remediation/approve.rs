@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{Step, named, with_component, workload};
+use super::{RETRY_LOOK, Step, named, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy},
@@ -129,6 +129,10 @@ impl Step<'_> {
                 self.ctx.metrics.refusal(refusal.guard.into());
                 let wait = refusal.retry_at.map_or(last, |at| at.min(last));
                 match refusal.guard {
+                    // A crash loop runs for moments: what held it back stands meanwhile.
+                    Guard::NotConfirmed | Guard::StaleData if status.phase == Phase::Blocked => {
+                        Ok(Action::requeue(RETRY_LOOK))
+                    }
                     // These end by looking again, in a moment: not worth a phase of its own.
                     Guard::NotConfirmed | Guard::StaleData => {
                         let reason: &'static str = refusal.guard.into();

@@ -50,6 +50,9 @@ fn a_part_goes_back_first_and_the_whole_after_it() {
     assert_eq!(proposal(&template, &[]).action, ActionKind::RollbackDeployment);
     let next = proposal(&template, &[tried(&template, 0, Phase::Failed)]);
     assert_eq!((next.action, next.config.map(|way| way.objects.len())), (ActionKind::RollbackPreviousState, Some(0)));
+    let no = Past { action: ActionKind::RollbackDeployment, ..tried(&template, 0, Phase::Rejected) };
+    let Verdict::Refuse(refusal) = check(&template, &[no]) else { panic!("a person said no") };
+    assert_eq!(refusal.guard, Guard::LadderExhausted);
     let mut content = kept(json!({}));
     content.workload.config = Some(config("bad"));
     content.error_rate(0.5).until(3605.0);

@@ -60,7 +60,7 @@ impl Kubernetes {
     /// # Errors
     /// Superseded when something changed meanwhile, Rejected when the copy would be too large; else see [`ActError`].
     pub async fn keep(&self, workload: WorkloadRef<'_>, copy: CopyOf, good: &GoodState) -> Result<(), ActError> {
-        let live = self.read(workload).await?;
+        let live = self.read_any(workload).await?;
         if live.digest != good.template {
             return Err(changed("template", &good.template, &live.digest));
         }
@@ -147,6 +147,14 @@ impl Kubernetes {
     pub(super) async fn write_all(&self, workload: WorkloadRef<'_>, writes: Vec<Write>) -> Result<(), ActError> {
         for write in writes {
             let call = write.call();
+            if let Write::Patch { name, patch } = &write {
+                let keys: Vec<&String> = ["data", "binaryData"]
+                    .into_iter()
+                    .flat_map(|field| patch[field].as_object().into_iter().flat_map(Map::keys))
+                    .collect();
+                let namespace = workload.namespace;
+                tracing::info!(namespace, workload = workload.name, config_map = name, ?keys, "putting keys back");
+            }
             limited(call, self.write_config(workload.namespace, write)).await?;
         }
         Ok(())

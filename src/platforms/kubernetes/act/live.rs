@@ -32,6 +32,7 @@ pub(super) struct Live {
     pub ordered: bool,
     /// The name of a StatefulSet's newest ControllerRevision.
     pub update_revision: Option<String>,
+    paused: bool,
     /// Pods wanted.
     pub desired: usize,
     /// `spec.replicas`, and how pods are replaced, as they came.
@@ -41,7 +42,19 @@ pub(super) struct Live {
 }
 
 impl Kubernetes {
+    /// A workload whose template can be changed to some effect.
     pub(super) async fn read(&self, workload: WorkloadRef<'_>) -> Result<Live, ActError> {
+        let live = self.read_any(workload).await?;
+        if live.paused {
+            return Err(ActError::Paused(workload.to_string()));
+        }
+        if live.strategy["type"] == "OnDelete" {
+            return Err(ActError::OnDelete(workload.to_string()));
+        }
+        Ok(live)
+    }
+
+    pub(super) async fn read_any(&self, workload: WorkloadRef<'_>) -> Result<Live, ActError> {
         let kind = workload.kind;
         let api = self.api(workload.namespace, kind.into(), kind.plural());
         let found = limited(Call::get(kind), api.get(workload.name)).await.map_err(|error| match error {
@@ -52,18 +65,13 @@ impl Kubernetes {
         if found.metadata.deletion_timestamp.is_some() {
             return Err(ActError::NotFound(format!("{workload} is being deleted and")));
         }
-        if spec["paused"] == true {
-            return Err(ActError::Paused(workload.to_string()));
-        }
-        if spec["updateStrategy"]["type"] == "OnDelete" {
-            return Err(ActError::OnDelete(workload.to_string()));
-        }
         Ok(Live {
             digest: digest_of(&spec["template"])?,
             template: spec["template"].clone(),
             observed: status["observedGeneration"].as_i64() >= found.metadata.generation,
             ordered: spec["podManagementPolicy"] == "OrderedReady",
             update_revision: status["updateRevision"].as_str().map(str::to_owned),
+            paused: spec["paused"] == true,
             desired: desired(&found.data),
             replicas: spec["replicas"].clone(),
             strategy: spec[strategy_field(kind)].clone(),

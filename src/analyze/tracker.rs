@@ -7,7 +7,7 @@
 mod config;
 mod known;
 
-pub use config::GoodState;
+pub use config::{GoodState, MAX_KEPT};
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
+use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use super::{
     rows,
 };
 use crate::{
-    analyze::tracker::GoodState,
+    analyze::tracker::{GoodState, MAX_KEPT},
     api::{ActionKind, COMPONENT_LABEL, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy, ValidTarget},
     platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
 };
@@ -23,52 +24,77 @@ const RETRY_REFUSED: SignedDuration = SignedDuration::from_mins(10);
 /// Fixed for ever: names of copies are kept in statuses.
 const NAMESPACE: Uuid = Uuid::from_u128(0x52f6_1c04_8d37_4d0b_a6c1_93b5_70de_4e2f);
 
+/// Copies of one policy that are made at the same time: a hundred components are good in the same moment when an operator
+/// is new.
+const AT_ONCE: usize = 16;
+
 /// Keeps what is good and not kept yet, for components whose ladder goes back to it.
 pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
     let now = Timestamp::now();
-    for component in valid.components.iter().filter(|component| goes_back(component)) {
-        let good = {
-            let mut memory = lock(memory);
-            let Some(entry) = memory.components.get_mut(&component.name) else { continue };
-            let due = entry.keep_due.is_none_or(|due| due <= now);
-            let Some(good) = entry.tracker.unkept().filter(|_| due) else { continue };
-            entry.keep_due = Some(now + RETRY_REFUSED);
-            good
-        };
-        let (Some(owner), ValidTarget::Workload { kind, name }) = (policy.controller_owner_ref(&()), &component.target)
-        else {
-            continue;
-        };
-        let workload = WorkloadRef { kind: *kind, namespace: &valid.namespace, name };
-        let labels: BTreeMap<String, String> = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &component.name)]
-            .map(|(k, v)| (k.to_owned(), v.clone()))
-            .into();
-        let name = name_of(valid, component, &good);
-        let copy = CopyOf { name: name.clone(), labels: labels.clone(), owner };
-        let kubernetes = &ctx.platforms.kubernetes;
-        if let Err(error) = kubernetes.keep(workload, copy, &good).await {
-            // What changed just now is judged anew first.
-            if error.retryable() || matches!(error, ActError::Superseded { .. }) {
-                let mut memory = lock(memory);
-                let entry = memory.components.get_mut(&component.name);
-                entry.into_iter().for_each(|entry| entry.keep_due = Some(now + RETRY));
+    let due: Vec<(usize, GoodState)> = {
+        let mut memory = lock(memory);
+        let going_back = valid.components.iter().enumerate().filter(|(_, component)| goes_back(component));
+        going_back
+            .filter_map(|(index, component)| {
+                let entry = memory.components.get_mut(&component.name)?;
+                let due = entry.keep_due.is_none_or(|due| due <= now);
+                let good = entry.tracker.unkept().filter(|_| due)?;
+                entry.keep_due = Some(now + RETRY_REFUSED);
+                Some((index, good))
+            })
+            .collect()
+    };
+    stream::iter(due)
+        .map(|(index, good)| async move { keep_one(ctx, policy, valid, memory, &valid.components[index], good).await })
+        .buffer_unordered(AT_ONCE)
+        .collect::<()>()
+        .await;
+}
+
+async fn keep_one(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    valid: &ValidPolicy,
+    memory: &Mutex<PolicyMemory>,
+    component: &ValidComponent,
+    good: GoodState,
+) {
+    let (Some(owner), ValidTarget::Workload { kind, name }) = (policy.controller_owner_ref(&()), &component.target)
+    else {
+        return;
+    };
+    let workload = WorkloadRef { kind: *kind, namespace: &valid.namespace, name };
+    let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &component.name)];
+    let labels: BTreeMap<String, String> = labels.map(|(key, value)| (key.to_owned(), value.clone())).into();
+    let name = name_of(valid, component, &good);
+    let copy = CopyOf { name: name.clone(), labels: labels.clone(), owner };
+    let kubernetes = &ctx.platforms.kubernetes;
+    let kept = kubernetes.keep(workload, copy, &good).await;
+    let names: Vec<String> = {
+        let mut memory = lock(memory);
+        let Some(entry) = memory.components.get_mut(&component.name) else { return };
+        match &kept {
+            Ok(()) => {
+                entry.keep_due = None;
+                entry.tracker.kept(good, name, rows::milliseconds(Timestamp::now()));
             }
-            tracing::warn!(
-                namespace = valid.namespace, policy = valid.name, component = component.name, %error,
-                "the good state could not be kept, so its configuration cannot be put back; tried again"
-            );
-            continue;
+            // What changed just now is judged anew first.
+            Err(error) if error.retryable() || matches!(error, ActError::Superseded { .. }) => {
+                entry.keep_due = Some(Timestamp::now() + RETRY);
+            }
+            Err(_) => {}
         }
-        let names: Vec<String> = {
-            let mut memory = lock(memory);
-            let Some(entry) = memory.components.get_mut(&component.name) else { continue };
-            entry.keep_due = None;
-            entry.tracker.kept(good, name, rows::milliseconds(now));
-            entry.tracker.kept_states().iter().map(|kept| kept.name.clone()).collect()
-        };
-        if let Err(error) = kubernetes.forget_copies(&valid.namespace, &labels, &names).await {
-            tracing::info!(namespace = valid.namespace, policy = valid.name, %error, "old copies were not removed");
-        }
+        entry.tracker.kept_states().iter().map(|kept| kept.name.clone()).collect()
+    };
+    if let Err(error) = kept {
+        tracing::warn!(
+            namespace = valid.namespace, policy = valid.name, component = component.name, %error,
+            "the good state is not kept yet, so it cannot be put back from a copy; tried again"
+        );
+    } else if names.len() == MAX_KEPT
+        && let Err(error) = kubernetes.forget_copies(&valid.namespace, &labels, &names).await
+    {
+        tracing::info!(namespace = valid.namespace, policy = valid.name, %error, "old copies were not removed");
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::api::{ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KeptState, Limits, MISSING};
 
 /// States kept: the good one, and two to show a person the way back.
-const MAX_KEPT: usize = 3;
+pub const MAX_KEPT: usize = 3;
 
 /// A pair of template and configuration that was seen healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    facts::{Newest, PodFacts, RevisionFacts, WorkloadFacts},
+    facts::{Newest, Phase, PodFacts, RevisionFacts, WorkloadFacts},
     faults::{Fault, fault},
     store::{OfKind, Space, Store},
 };
@@ -169,6 +169,20 @@ impl<'a> Current<'a> {
         }
     }
 
+    /// See [`super::ClusterIndex::limited_pods`].
+    pub(super) fn limited_pods(&self, of_release: bool, node_lost: impl Fn(&str) -> bool) -> Vec<LimitedPod> {
+        let running = |pod: &PodFacts| pod.phase == Phase::Running && !pod.terminating && pod.limits.is_some();
+        self.pods()
+            .filter(|(_, pod, newest)| running(pod) && (*newest || !of_release))
+            .filter(|(_, pod, _)| !pod.node.as_deref().is_some_and(&node_lost))
+            .map(|(name, pod, _)| LimitedPod {
+                name: name.to_owned(),
+                started: pod.started,
+                ready_since: pod.ready_changed.filter(|_| pod.ready),
+            })
+            .collect()
+    }
+
     /// See [`super::ClusterIndex::pods_pattern`].
     pub(super) fn pods_pattern(&self, of_release: bool) -> Result<PodsPattern, Unmeasured> {
         let ending = match self.kind {
@@ -214,6 +228,15 @@ impl<'a> Current<'a> {
         prefixes.truncate(MAX_PATTERN_SETS);
         Ok(PodsPattern { regex: alternation(&prefixes), of_release: false })
     }
+}
+
+/// A running pod that may not use as much as it likes of something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LimitedPod {
+    pub name: String,
+    pub started: Option<Timestamp>,
+    /// None while it is not ready.
+    pub ready_since: Option<Timestamp>,
 }
 
 /// A regular expression (RE2) that matches the names of pods.

@@ -18,6 +18,7 @@ mod kept;
 mod ledger;
 mod midway;
 mod quiet;
+mod usage;
 mod way_back;
 mod workloads;
 mod writes;

@@ -147,7 +147,7 @@ async fn a_pod_without_figures_or_with_old_ones_is_left_out() {
 
 #[tokio::test]
 async fn where_it_is_not_installed_it_is_asked_for_again_after_five_minutes() {
-    let (usage, server) = usage(vec![refusal(404, "NotFound"), only_memory("70Mi")]);
+    let (usage, server) = usage(vec![get(PODS, 404, json!("404 page not found")), only_memory("70Mi")]);
     let index = index();
     let elsewhere =
         with(with(deployment(1, "v1", 1), "/metadata/namespace", "other".into()), "/metadata/uid", "d-1".into());
@@ -184,7 +184,7 @@ async fn what_was_measured_counts_until_it_is_old_whatever_becomes_of_the_source
     let broken = get(PODS, 200, json!({"kind": "PodMetricsList", "items": "none"}));
     let (usage, server) = usage(vec![
         only_memory("80Mi"),
-        refusal(503, "ServiceUnavailable"),
+        get(PODS, 503, json!("service unavailable")),
         broken,
         refusal(500, "InternalError"),
         refusal(429, "TooManyRequests"),

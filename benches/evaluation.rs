@@ -64,15 +64,17 @@ fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
         unschedulable: 0,
         on_lost_nodes: 0,
         memory_limit: None,
+        config: None,
+        oldest_pod: None,
         irreversible: None,
         gitops_owner: None,
     };
     let noise = (minute * 7919 % 97) as f64 / 97.0;
-    let reading = Reading { value: Measured::Known(40.0 + noise + slope * minute as f64), of_release: false };
+    let reading = Reading::new(Measured::Known(40.0 + noise + slope * minute as f64), false);
     let metrics = metrics.iter().map(|name| ((*name).to_owned(), reading.clone()));
     Observation {
         at: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute),
-        target: Measured::Known(TargetState::Workload(workload)),
+        target: Measured::Known(TargetState::Workload(Box::new(workload))),
         metrics: metrics.collect(),
     }
 }

@@ -7,11 +7,8 @@ use super::{
 };
 use crate::api::Cause;
 
-/// The cause by the worst critical problem. `regression` comes from the [`super::tracker`], which knows the releases.
-pub fn cause(assessment: &Assessment, regression: bool) -> Cause {
-    if regression {
-        return Cause::ReleaseRegression;
-    }
+/// The cause by the worst critical problem. Regressions are told by the [`super::tracker`], which knows the releases.
+pub fn cause(assessment: &Assessment) -> Cause {
     let rank = |kind: &ProblemKind| match kind {
         ProblemKind::Fault(FaultKind::OomKilled) => Cause::Exhaustion,
         ProblemKind::Fault(_) | ProblemKind::ProgressDeadlineExceeded => Cause::Crash,

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
+use crate::api::ConfigObject;
+
 /// A thing that was measured, or the reason why it could not be.
 ///
 /// `Unknown` is never zero, never healthy, and never a reason to act.
@@ -141,7 +143,7 @@ impl fmt::Display for Sample {
 /// What the target is, by kind of platform.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TargetState {
-    Workload(Workload),
+    Workload(Box<Workload>),
     Http(HttpState),
 }
 
@@ -188,10 +190,22 @@ pub struct Workload {
     pub on_lost_nodes: u32,
     /// Memory that a pod of the newest template may use, in bytes: the sum of its containers' limits, when each has one.
     pub memory_limit: Option<u64>,
+    /// The configuration that its template names, by name. None: it is not known, since ConfigMaps are not watched.
+    pub config: Option<Vec<ObservedConfig>>,
+    /// When the oldest of its pods was started.
+    pub oldest_pod: Option<Timestamp>,
     /// The newest template says that there is no way back from it, and why.
     pub irreversible: Option<String>,
     /// A GitOps controller that would undo our writes, in words ("Flux Kustomization shop/storefront").
     pub gitops_owner: Option<String>,
+}
+
+/// An object that a template names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedConfig {
+    pub object: ConfigObject,
+    /// What changes in it reaches a container only when that is started anew.
+    pub on_start: bool,
 }
 
 impl Workload {
@@ -223,6 +237,8 @@ pub struct PodFault {
     pub of_release: bool,
     /// Since when, as far as the API tells.
     pub since: Timestamp,
+    /// When the pod was started.
+    pub pod_started: Option<Timestamp>,
     /// For a person: exit code, restart count, the kubelet's message. At most 200 characters.
     pub detail: String,
 }

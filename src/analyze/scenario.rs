@@ -79,6 +79,8 @@ impl Story {
             unschedulable: 0,
             on_lost_nodes: 0,
             memory_limit: None,
+            config: None,
+            oldest_pod: None,
             irreversible: None,
             gitops_owner: None,
         };
@@ -146,6 +148,7 @@ impl Story {
             kind,
             of_release: true,
             since: at(self.now),
+            pod_started: None,
             detail: "exit code 1".into(),
         };
         self.workload.faults = (0..count).map(fault).collect();
@@ -215,7 +218,7 @@ impl Story {
     /// One look now.
     pub fn look(&mut self) -> Evidence {
         let target = if self.visible {
-            Measured::Known(TargetState::Workload(self.workload.clone()))
+            Measured::Known(TargetState::Workload(Box::new(self.workload.clone())))
         } else {
             Measured::Unknown(Unmeasured::new(UnknownReason::Forbidden, "deployments.apps is forbidden"))
         };

@@ -4,7 +4,10 @@
 //! What must survive a restart ([`Tracker::persisted`]) is kept in the policy's status; the counters start anew,
 //! which only ever delays an action.
 
+mod config;
 mod known;
+
+pub use config::GoodState;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +18,9 @@ use super::{
     cause::cause,
     observation::{Observation, ReleaseId, Workload},
 };
-use crate::api::{Cause, ComponentStatus, Episode, HealthStatus, KnownBad, KnownGood, Limits, ReleaseStatus};
+use crate::api::{
+    Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KeptState, KnownBad, KnownGood, Limits, ReleaseStatus,
+};
 
 /// How long unspecific evidence against a release that came during an incident is not counted after its rollout:
 /// what the metrics still say of the pods before it. Two scrapes at the usual 30 s.
@@ -47,6 +52,8 @@ pub struct Tracker {
     release: Option<ReleaseStatus>,
     known_good: Vec<KnownGood>,
     known_bad: Vec<KnownBad>,
+    config: Option<ConfigStatus>,
+    kept: Vec<KeptState>,
     episode: Option<Episode>,
     status: HealthStatus,
     since: Option<Timestamp>,
@@ -77,6 +84,8 @@ impl Tracker {
             release: status.release.clone(),
             known_good: status.known_good.clone(),
             known_bad: status.known_bad.clone(),
+            config: status.config.clone(),
+            kept: status.kept.clone(),
             episode: status.episode.clone(),
             status: status.status,
             since: status.since,
@@ -89,6 +98,8 @@ impl Tracker {
         status.release.clone_from(&self.release);
         status.known_good.clone_from(&self.known_good);
         status.known_bad.clone_from(&self.known_bad);
+        status.config.clone_from(&self.config);
+        status.kept.clone_from(&self.kept);
         status.episode.clone_from(&self.episode);
         status.status = self.status;
         status.since = self.since;
@@ -100,6 +111,7 @@ impl Tracker {
         let workload = observation.target.known().and_then(|target| target.workload());
         if let Some(workload) = workload {
             self.follow_release(&workload.release, now);
+            self.follow_config(workload, now);
             self.follow_rollout(workload, observation, now);
         }
         let evidence = self.weigh(assessment, workload, now);
@@ -119,14 +131,16 @@ impl Tracker {
             self.status = assessment.status;
             self.since = Some(now);
         }
-        self.cause = assessment.is_bad().then(|| cause(assessment, self.is_regression(assessment, limits, now)));
+        self.cause = assessment.is_bad().then(|| self.cause_of(assessment, workload, limits, now));
         if self.bad >= limits.unhealthy_after && self.episode.is_none() {
             let id = format!("{:x}", now.as_millisecond());
             let cause = self.cause.unwrap_or(Cause::Unknown);
             self.episode = Some(Episode { id, started_at: now, cause });
         }
-        if self.is_confirmed_bad(limits) && self.cause == Some(Cause::ReleaseRegression) {
-            self.remember_bad(now);
+        match self.cause.filter(|_| self.is_confirmed_bad(limits)) {
+            Some(Cause::ReleaseRegression) => self.remember_bad(now),
+            Some(Cause::ConfigRegression) => self.remember_bad_config(),
+            _ => {}
         }
         // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.
         if self.good >= limits.healthy_after && (workload.is_none() || self.settled.is_some()) {
@@ -135,6 +149,7 @@ impl Tracker {
         let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;
         if let Some(workload) = workload.filter(|workload| proven && workload.desired > 0) {
             self.remember_good(&workload.release, now, limits);
+            self.prove_config(workload, now, limits);
         }
         self.last_look = Some(now);
         evidence
@@ -180,7 +195,7 @@ impl Tracker {
         let (Some(release), Some(now)) = (&self.release, self.last_look) else { return false };
         let young = now.duration_since(release.since) < limits.release_watch_for;
         let settled = release.seen_healthy && self.proven_at.is_none_or(|at| now.duration_since(at) >= LATE_EVIDENCE);
-        young && !settled
+        (young && !settled) || self.config_unproven(now, limits)
     }
 
     /// The newest template was not yet seen healthy: one faulty pod of it is enough to call it bad.
@@ -337,6 +352,17 @@ impl Tracker {
             }
             _ => true,
         })
+    }
+
+    fn cause_of(&self, assessment: &Assessment, workload: Option<&Workload>, limits: &Limits, now: Timestamp) -> Cause {
+        // Configuration is blamed only beside a template that was healthy before it changed: that is the newer change.
+        if self.is_config_regression(assessment, workload, limits, now) {
+            Cause::ConfigRegression
+        } else if self.is_regression(assessment, limits, now) {
+            Cause::ReleaseRegression
+        } else {
+            cause(assessment)
+        }
     }
 
     fn is_regression(&self, assessment: &Assessment, limits: &Limits, now: Timestamp) -> bool {

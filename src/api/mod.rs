@@ -8,6 +8,7 @@
 
 mod cleanup;
 mod condition;
+mod config;
 mod duration;
 mod percent;
 mod policy;
@@ -18,6 +19,7 @@ mod workload_kind;
 
 pub use cleanup::*;
 pub use condition::{ConditionFact, set_condition};
+pub use config::*;
 pub use duration::Span;
 pub use percent::IntOrPercent;
 pub use policy::*;

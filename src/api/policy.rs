@@ -124,7 +124,8 @@ pub struct Component {
     pub thresholds: BTreeMap<String, Threshold>,
 
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
-    /// RollbackDeployment for ReleaseRegression, CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
+    /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both,
+    /// CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
     /// Errors. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
@@ -250,16 +251,22 @@ pub struct Threshold {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
 #[x_kube(validation = ("self.action != 'CleanupMemory' || !has(self.__for__) || self.__for__.all(cause, cause == 'Exhaustion')", "CleanupMemory only helps against memory that runs out; write for: [Exhaustion], or leave it out"))]
+#[x_kube(validation = ("self.action != 'RollbackPreviousState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackPreviousState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
+#[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 pub struct Remedy {
-    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
+    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. RollbackConfig: back to the content that the ConfigMaps had
+    /// when it was last seen healthy, the changed keys of the changed ones, then new pods. RollbackPreviousState: back to the
+    /// whole state that was seen healthy last; it comes before RollbackDeployment when template and configuration both
+    /// changed. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
     /// hook is called, or without one the leaking pods are evicted one at a time, the fullest first, within their
     /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
-    /// ReleaseRegression, CleanupMemory to Exhaustion.
+    /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
+    /// Exhaustion.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5))]
+    #[schemars(length(max = 6))]
     pub causes: Vec<Cause>,
     /// Required: a person must approve, even in mode Auto. Default AsMode.
     #[serde(default)]
@@ -300,6 +307,11 @@ pub enum RemedyApproval {
 pub enum ActionKind {
     /// Put the last known good template back (kubectl's undo, template only).
     RollbackDeployment,
+    /// Put the last known good content of the changed ConfigMaps back, then roll all pods anew.
+    RollbackConfig,
+    /// Put the whole last known good state back: template, strategy, replicas (where no autoscaler has them) and the
+    /// content of ConfigMaps, from a copy that was kept.
+    RollbackPreviousState,
     /// Have leaked memory given back: by the component's own hook, or by new pods one at a time.
     CleanupMemory,
     /// Roll all pods anew (kubectl rollout restart).
@@ -327,6 +339,8 @@ pub enum ActionKind {
 pub enum Cause {
     /// It turned bad with its newest template, and the one before was good.
     ReleaseRegression,
+    /// It turned bad after a ConfigMap changed that its template names, and the template did not change.
+    ConfigRegression,
     /// Containers crash or cannot start.
     Crash,
     /// A resource runs out: memory, CPU.

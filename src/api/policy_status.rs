@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
+use super::{Cause, ConfigStatus, KeptState};
 
 /// What Panacea knows and does about a policy. Written only when it differs; nothing in it ticks.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
@@ -71,6 +71,12 @@ pub struct ComponentStatus {
     /// Templates with which it turned bad, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_bad: Vec<KnownBad>,
+    /// The ConfigMaps that the template names, and since when they have the content they have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
+    /// States seen healthy, template and configuration, of which a copy is kept; newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptState>,
     /// The incident that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub episode: Option<Episode>,

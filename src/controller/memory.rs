@@ -38,6 +38,8 @@ pub struct ComponentMemory {
     pub dirty: bool,
     /// When the next look is due; none: at once.
     pub due: Option<Timestamp>,
+    /// When a copy of the good state is tried to be kept again.
+    pub keep_due: Option<Timestamp>,
     /// When the next row of a check is due in the ledger.
     pub row_due: Option<Timestamp>,
     /// The words in the status, kept while only figures in them change: a figure alone is not worth a write.

@@ -12,6 +12,7 @@
 
 mod backfill;
 pub mod events;
+mod keep;
 pub mod kinds;
 mod look;
 pub mod memory;

@@ -21,7 +21,7 @@ use kube::{
 use super::{
     Context, Error, GuardedRemediation, backfill,
     events::{Fact, Reason},
-    history_of, limited,
+    history_of, keep, limited,
     look::{Seen, analyze},
     memory::{PolicyMemory, lock},
     news,
@@ -95,6 +95,7 @@ async fn round(
         let observed = observe(ctx, valid, memory).await;
         analyze(ctx, valid, &mut lock(memory), observed);
         backfill::start(&context.shared, valid, memory);
+        keep::keep(ctx, policy, valid, memory).await;
     }
     // First the status: an incident must be known there before a Remediation names it.
     update_status(context, policy, valid, memory).await?;

@@ -58,6 +58,7 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         from: proposal.from.clone(),
         to: proposal.to.clone(),
         foreseen: proposal.foreseen.clone(),
+        config: proposal.config.clone(),
         memory: proposal.memory.clone(),
         hook: proposal.hook.clone(),
         approval: None,

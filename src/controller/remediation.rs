@@ -34,9 +34,9 @@ use super::{
 use crate::{
     api::{
         ActionKind, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation, RemediationSpec,
-        RemediationStatus, ValidPolicy, ValidTarget,
+        RemediationStatus, ValidComponent, ValidPolicy, ValidTarget,
     },
-    platforms::kubernetes::{ActError, Outcome, WorkloadRef},
+    platforms::kubernetes::{ActError, Named, Outcome, WholeState, WorkloadRef},
 };
 
 /// How often a held back action is tried again when its guard does not say when.
@@ -106,6 +106,22 @@ fn workload<'a>(namespace: &'a str, spec: &'a RemediationSpec) -> Result<Workloa
     Ok(WorkloadRef { kind, namespace, name: &spec.target.name })
 }
 
+/// The workloads that the policy is about.
+fn named(policy: &ValidPolicy) -> Named {
+    let of = |component: &ValidComponent| match &component.target {
+        ValidTarget::Workload { kind, name } => Some((*kind, name.clone())),
+        ValidTarget::Http(_) => None,
+    };
+    policy.components.iter().filter_map(of).collect()
+}
+
+fn whole_state(spec: &RemediationSpec) -> Result<WholeState<'_>, ActError> {
+    match (&spec.from, &spec.to, &spec.config) {
+        (Some(from), Some(to), Some(config)) => Ok(WholeState { from, to, config }),
+        _ => Err(ActError::TargetGone("it is not named".to_owned())),
+    }
+}
+
 struct Step<'a> {
     ctx: &'a Context,
     remediation: &'a Remediation,
@@ -156,9 +172,9 @@ impl Step<'_> {
             return self.clean(status, policy).await;
         }
         let result = match withdrawn(spec, policy) {
-            None => self.act(started_at).await,
+            None => self.act(started_at, policy).await,
             // A write that is not wanted any more is not made; one that was made before is still verified.
-            Some((reason, why)) => match self.was_done(started_at).await {
+            Some((reason, why)) => match self.was_done(started_at, policy).await {
                 Ok(true) => Ok(Outcome::AlreadyDone),
                 Ok(false) => {
                     return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
@@ -171,6 +187,12 @@ impl Step<'_> {
                 let message = match (spec.action, &spec.to) {
                     (ActionKind::RollbackDeployment, Some(to)) => {
                         format!("template of revision {} is back; watching whether it helps", to.revision)
+                    }
+                    (ActionKind::RollbackPreviousState, Some(to)) => {
+                        format!("the state of revision {} is back; watching whether it helps", to.revision)
+                    }
+                    (ActionKind::RollbackConfig, _) => {
+                        "the configuration is back, and pods are being replaced; watching whether it helps".to_owned()
                     }
                     _ => "pods are being replaced; watching whether it helps".to_owned(),
                 };
@@ -200,7 +222,7 @@ impl Step<'_> {
         Ok(Action::requeue(RETRY_LOOK))
     }
 
-    async fn act(&self, started_at: Timestamp) -> Result<Outcome, ActError> {
+    async fn act(&self, started_at: Timestamp, policy: Option<&ValidPolicy>) -> Result<Outcome, ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
         let workload = workload(&namespace, spec)?;
@@ -209,12 +231,21 @@ impl Step<'_> {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
             (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
             (ActionKind::Restart, from, _) => kubernetes.restart(workload, from.as_ref(), started_at).await,
+            (ActionKind::RollbackPreviousState, ..) => {
+                let named = policy.map(named).unwrap_or_default();
+                kubernetes.restore(workload, whole_state(spec)?, &named, started_at).await
+            }
+            (ActionKind::RollbackConfig, from, _) => {
+                let named = policy.map(named).unwrap_or_default();
+                let to = spec.config.as_ref().ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
+                kubernetes.rollback_config(workload, from.as_ref(), to, &named, started_at).await
+            }
             (ActionKind::CleanupMemory, ..) => Err(ActError::Rejected("it has several steps".to_owned())),
         }
     }
 
     /// Whether the write was made, by a life of the operator that could not say so.
-    async fn was_done(&self, started_at: Timestamp) -> Result<bool, ActError> {
+    async fn was_done(&self, started_at: Timestamp, policy: Option<&ValidPolicy>) -> Result<bool, ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
         let workload = workload(&namespace, spec)?;
@@ -224,6 +255,22 @@ impl Step<'_> {
                 kubernetes.is_rolled_back(workload, from, to).await
             }
             (ActionKind::RollbackDeployment | ActionKind::CleanupMemory, ..) => Ok(false),
+            // Half of it is worse than all of it: what was begun is finished.
+            (ActionKind::RollbackPreviousState, ..) => {
+                let begun = kubernetes.is_restoring(workload, whole_state(spec)?, started_at).await?;
+                if begun {
+                    self.act(started_at, policy).await?;
+                }
+                Ok(begun)
+            }
+            (ActionKind::RollbackConfig, ..) => {
+                let Some(to) = &spec.config else { return Ok(false) };
+                let begun = kubernetes.config_left(workload, to).await? < to.objects.len();
+                if begun {
+                    self.act(started_at, policy).await?;
+                }
+                Ok(begun)
+            }
             (ActionKind::Restart, from, _) => kubernetes.is_restarted(workload, from.as_ref(), started_at).await,
         }
     }

@@ -11,7 +11,7 @@ use crate::{
         observation::Measured,
     },
     api::{
-        ActionKind, CleanupStatus, Decision, MemoryGrowth, Phase, Remediation, RemediationStatus, Trend,
+        ActionKind, CleanupStatus, ConfigChange, Decision, MemoryGrowth, Phase, Remediation, RemediationStatus, Trend,
         ValidComponent, ValidPolicy, ValidTarget,
     },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id},
@@ -149,13 +149,14 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     // Nothing was begun: there is a decision at most, no action.
     let Some(started_at) = status.started_at else { return rows };
     let success = status.phase == Phase::Succeeded;
+    use ActionKind as A;
     let action = match (spec.action, success) {
-        (ActionKind::RollbackDeployment, true) => ActionType::AutomaticRollback,
-        (ActionKind::RollbackDeployment, false) => ActionType::RollbackFailed,
+        (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, true) => ActionType::AutomaticRollback,
+        (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, false) => ActionType::RollbackFailed,
         // One type for both: the column success tells.
-        (ActionKind::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
-        (ActionKind::Restart, true) => ActionType::ServiceRestart,
-        (ActionKind::Restart, false) => ActionType::ServiceRestartFailed,
+        (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
+        (A::Restart, true) => ActionType::ServiceRestart,
+        (A::Restart, false) => ActionType::ServiceRestartFailed,
     };
     let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| {
         from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64())
@@ -190,14 +191,30 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         }
         .into(),
     );
-    if spec.action == ActionKind::RollbackDeployment {
+    // What is put back, from what to what: digests, never content.
+    let content = |of: fn(&ConfigChange) -> &String| {
+        let objects = spec.config.iter().flat_map(|config| &config.objects);
+        let map = objects.map(|change| (format!("{}/{}", change.kind, change.name), json!(of(change)))).collect();
+        Value::Object(map)
+    };
+    let states = match spec.action {
+        A::RollbackDeployment => Some(("deployment", json!(spec.from), json!(spec.to))),
+        A::RollbackPreviousState => Some((
+            "previous_state",
+            json!({"template": spec.from, "config": content(|change| &change.from)}),
+            json!({"template": spec.to, "config": content(|change| &change.to)}),
+        )),
+        A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
+        A::CleanupMemory | A::Restart => None,
+    };
+    if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(
             RollbackRow {
                 id,
                 component: spec.component.clone(),
-                rollback_type: "deployment".into(),
-                from_state: json!(spec.from),
-                to_state: json!(spec.to),
+                rollback_type: rollback_type.into(),
+                from_state,
+                to_state,
                 success,
                 error_message: (!success).then(|| format!("{}: {}", status.reason, status.message)),
                 executed_at: status.executed_at.unwrap_or(started_at),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::memory::{ComponentMemory, Look};
 use crate::{
     analyze::metric::show,
-    api::{ActionKind, Limits, Phase, RemediationSpec, RemediationStatus},
+    api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub fn judge(
         return unseen(status, limits, now);
     };
     let meant = match spec.action {
-        ActionKind::RollbackDeployment => spec.to.as_ref(),
-        ActionKind::CleanupMemory | ActionKind::Restart => spec.from.as_ref(),
+        ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState => spec.to.as_ref(),
+        ActionKind::RollbackConfig | ActionKind::CleanupMemory | ActionKind::Restart => spec.from.as_ref(),
     };
     let workload = look.observation.target.known().and_then(|target| target.workload());
     if let (Some(workload), Some(meant)) = (workload, meant)
@@ -67,8 +67,13 @@ pub fn judge(
             return Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message };
         }
     }
+    let back = |change: &ConfigChange| {
+        let objects = workload.and_then(|workload| workload.config.as_ref()).into_iter().flatten();
+        objects.map(|one| &one.object).any(|one| one.name == change.name && one.digest == change.to)
+    };
+    let config_back = spec.config.as_ref().is_none_or(|config| config.objects.iter().all(back));
     let complete = workload.is_none_or(|workload| {
-        workload.rollout_complete() && meant.is_none_or(|meant| meant.digest == workload.release.digest)
+        config_back && workload.rollout_complete() && meant.is_none_or(|meant| meant.digest == workload.release.digest)
     });
     let relief = Relief::of(spec, look);
     let healthy_since = entry.tracker.healthy_since().filter(|_| complete && relief.is_none_or(|relief| relief.came));

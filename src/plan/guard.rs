@@ -178,9 +178,13 @@ fn paused(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusa
     })
 }
 
+fn puts_a_template_back(action: ActionKind) -> bool {
+    matches!(action, ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState)
+}
+
 fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo.
-    if action != ActionKind::RollbackDeployment {
+    if !puts_a_template_back(action) {
         return None;
     }
     let owner = s.workload()?.gitops_owner.as_ref()?;
@@ -190,7 +194,7 @@ fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<
 }
 
 fn irreversible(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
-    if action != ActionKind::RollbackDeployment {
+    if !puts_a_template_back(action) {
         return None;
     }
     let workload = s.workload()?;

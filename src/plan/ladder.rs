@@ -9,7 +9,7 @@ use crate::{
         assess::{Problem, ProblemKind},
         metric::MEMORY,
     },
-    api::{ActionKind, Cause, KnownGood, MemoryGrowth, TemplateRef, ValidRemedy},
+    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, TemplateRef, ValidRemedy},
 };
 
 /// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
@@ -24,6 +24,8 @@ pub struct Rung<'a> {
     pub cause: Cause,
     /// Where a rollback goes.
     pub target: Option<TemplateRef>,
+    /// Where a rollback of configuration goes.
+    pub config: Option<ConfigRollback>,
     /// What a cleanup is for.
     pub memory: Option<MemoryGrowth>,
 }
@@ -83,15 +85,29 @@ fn first_of<'a>(
         if tried.contains(&index) {
             continue;
         }
-        let rung = Rung { index, remedy, cause, target: None, memory: None };
+        let rung = Rung { index, remedy, cause, target: None, config: None, memory: None };
         let rung = match remedy.action {
             ActionKind::Restart => rung,
+            ActionKind::RollbackConfig => match situation.tracker.config_target() {
+                None => continue,
+                Some(config) => Rung { config: Some(config), ..rung },
+            },
             ActionKind::CleanupMemory => match leaking(situation, ground, remedy) {
                 None => continue,
                 Some(growth) => Rung { memory: Some(growth.clone()), ..rung },
             },
+            ActionKind::RollbackPreviousState => match whole_state(situation)? {
+                None => continue,
+                Some((target, config)) => Rung { target: Some(target), config: Some(config), ..rung },
+            },
             ActionKind::RollbackDeployment => match situation.tracker.rollback_target() {
                 None => continue,
+                // The template alone would not do.
+                Some(_)
+                    if both_changed(situation) && has_untried(situation, ActionKind::RollbackPreviousState, tried) =>
+                {
+                    continue;
+                }
                 Some(good) => {
                     too_old(situation, good)?;
                     let (hash, digest) = (good.hash.clone(), good.digest.clone());
@@ -102,6 +118,28 @@ fn first_of<'a>(
         return Ok((Some(rung), fitting));
     }
     Ok((None, fitting))
+}
+
+/// The template and configuration of the last known good state, when what runs differs from it.
+fn whole_state(situation: &Situation<'_>) -> Result<Option<(TemplateRef, ConfigRollback)>, Refusal> {
+    let Some((kept, config)) = situation.tracker.state_target() else { return Ok(None) };
+    let good = situation.tracker.known_good().iter().find(|good| good.digest == kept.template);
+    if let Some(good) = good {
+        too_old(situation, good)?;
+    }
+    let (revision, hash) = good.map(|good| (good.revision, good.hash.clone())).unwrap_or_default();
+    Ok(Some((TemplateRef { revision, hash, digest: kept.template.clone() }, config)))
+}
+
+fn both_changed(situation: &Situation<'_>) -> bool {
+    let running = situation.tracker.release().map(|release| &release.digest);
+    let target = situation.tracker.state_target();
+    target.is_some_and(|(kept, config)| Some(&kept.template) != running && !config.objects.is_empty())
+}
+
+fn has_untried(situation: &Situation<'_>, action: ActionKind, tried: &[u32]) -> bool {
+    let mut rungs = (0_u32..).zip(&situation.component.remedies);
+    rungs.any(|(index, remedy)| remedy.action == action && !tried.contains(&index))
 }
 
 /// The memory that a cleanup would have given back; none when memory is not what runs out, or has not grown by much, or

@@ -20,7 +20,9 @@ use crate::{
         observation::{Observation, Workload},
         tracker::Tracker,
     },
-    api::{ActionKind, Cause, Foreseen, Hook, MemoryGrowth, Mode, TemplateRef, ValidComponent, ValidPolicy},
+    api::{
+        ActionKind, Cause, ConfigRollback, Foreseen, Hook, MemoryGrowth, Mode, TemplateRef, ValidComponent, ValidPolicy,
+    },
 };
 use guard::Refusal;
 use history::Past;
@@ -104,6 +106,8 @@ pub struct Proposal {
     pub to: Option<TemplateRef>,
     /// Why it is done before anything is wrong.
     pub foreseen: Option<Foreseen>,
+    /// Where a rollback of configuration goes.
+    pub config: Option<ConfigRollback>,
     /// What a cleanup is for.
     pub memory: Option<MemoryGrowth>,
     /// What a cleanup calls.
@@ -143,6 +147,7 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
             Ground::Foreseen(foreseen) => Some(foreseen.clone()),
             Ground::Unhealthy(_) => None,
         },
+        config: rung.config,
         memory: rung.memory,
         hook: rung.remedy.hook.clone(),
     }))
@@ -171,6 +176,21 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
             format!(
                 "it turned bad within {since} s of revision {} ({images}); revision {} was the last one seen healthy",
                 release.revision, to.revision
+            )
+        }
+        (ActionKind::RollbackPreviousState, Some(to), Some(release)) => {
+            let since = situation.now.duration_since(release.since).as_secs();
+            let configs = rung.config.as_ref().map_or(0, |config| config.objects.len());
+            format!(
+                "it turned bad within {since} s of revision {} ({images}), with {configs} changed ConfigMaps; the state of revision {} was the last one seen healthy",
+                release.revision, to.revision
+            )
+        }
+        (ActionKind::RollbackConfig, ..) if let Some(config) = &rung.config => {
+            let names: Vec<String> = config.objects.iter().map(|one| format!("{}/{}", one.kind, one.name)).collect();
+            format!(
+                "it turned bad after a change of {}, with the template that was healthy before it",
+                names.join(", ")
             )
         }
         (ActionKind::CleanupMemory, ..) if let Some(growth) = &rung.memory => {

@@ -231,7 +231,8 @@ impl World {
             assert_ne!(&to.digest, running, "a rollback to what runs");
             assert!(self.ever_good[component].contains(&to.digest), "a rollback to what was never healthy");
         }
-        assert_eq!(proposal.to.is_some(), proposal.action == ActionKind::RollbackDeployment);
+        let back = [ActionKind::RollbackDeployment, ActionKind::RollbackPreviousState];
+        assert_eq!(proposal.to.is_some(), back.contains(&proposal.action));
         let phase = if proposal.approval_required { Phase::AwaitingApproval } else { Phase::Pending };
         self.history.push(Past {
             component: proposal.component.clone(),
@@ -243,6 +244,8 @@ impl World {
             started_at: None,
             finished_at: None,
         });
+        let config = [ActionKind::RollbackConfig, ActionKind::RollbackPreviousState];
+        assert_eq!(proposal.config.is_some(), config.contains(&proposal.action));
         assert_eq!(proposal.memory.is_some(), proposal.action == ActionKind::CleanupMemory);
         self.proposals.push(proposal);
     }
@@ -271,7 +274,8 @@ impl World {
                 }
                 let ahead = self.history[index].ahead;
                 self.assert_may_act(component, action, ahead, "begun");
-                self.assert_limits_allow(component, ahead);
+                let episode = self.history[index].episode.clone();
+                self.assert_limits_allow(component, ahead.then_some(&episode));
                 self.history[index].phase = Phase::Running;
                 self.history[index].started_at = Some(at(self.now));
             }
@@ -319,7 +323,7 @@ impl World {
     }
 
     /// Sums of the simulation's own.
-    fn assert_limits_allow(&self, component: usize, ahead: bool) {
+    fn assert_limits_allow(&self, component: usize, ahead: Option<&String>) {
         let limits = &self.policy.limits;
         let now = at(self.now);
         let name = &self.policy.components[component].name;
@@ -331,7 +335,8 @@ impl World {
         let mut mine: Vec<&Past> = self.history.iter().filter(|past| past.component == *name).collect();
         assert!(mine.iter().copied().filter_map(ago).all(|ago| ago >= limits.cooldown), "within the cooldown");
         let held = |past: &&Past| past.ahead && ago(past).is_some_and(|ago| ago < limits.prediction_horizon);
-        assert!(!ahead || !mine.iter().any(held), "ahead again within the horizon");
+        let other = |past: &&&Past| ahead.is_some_and(|episode| past.episode != *episode);
+        assert!(!mine.iter().filter(other).any(held), "ahead again within the horizon");
         mine.retain(|past| past.started_at.is_some() && past.finished_at.is_some());
         mine.sort_by_key(|past| past.finished_at);
         let bad = |past: &&&Past| matches!(past.phase, Phase::Failed | Phase::Ineffective);

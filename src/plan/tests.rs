@@ -336,7 +336,7 @@ fn crashes_without_a_release_are_restarted() {
     let proposal = proposal(&crash(json!({})), &[]);
     assert_eq!(
         (proposal.action, proposal.cause, proposal.rung, proposal.to),
-        (ActionKind::Restart, Cause::Crash, 2, None)
+        (ActionKind::Restart, Cause::Crash, 4, None)
     );
 }
 
@@ -473,3 +473,4 @@ fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
 
 mod ahead;
 mod cleanup;
+mod state;

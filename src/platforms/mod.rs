@@ -130,7 +130,7 @@ impl Platforms {
     async fn target(&self, namespace: &str, target: &ValidTarget) -> Measured<TargetState> {
         match target {
             ValidTarget::Workload { kind, name } => match self.index.workload(*kind, namespace, name) {
-                Measured::Known(workload) => Measured::Known(TargetState::Workload(workload)),
+                Measured::Known(workload) => Measured::Known(TargetState::Workload(Box::new(workload))),
                 Measured::Unknown(why) => Measured::Unknown(why),
             },
             ValidTarget::Http(check) => match self.http.look(check).await {

@@ -54,6 +54,11 @@ impl Seen<'_> {
         *self.method == Method::POST && self.path.ends_with("/eviction") && !self.query.contains("dryRun")
     }
 
+    /// The change of a ConfigMap.
+    pub fn is_config_patch(&self) -> bool {
+        *self.method == Method::PATCH && self.path.contains("/configmaps/")
+    }
+
     /// The creation of a Remediation.
     pub fn is_remediation_post(&self) -> bool {
         *self.method == Method::POST && self.path.ends_with("/remediations")

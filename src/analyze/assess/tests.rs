@@ -59,7 +59,7 @@ fn scores_statuses_and_causes() {
         change(&mut story).look();
         let (_, assessment) = story.last.as_ref().unwrap();
         assert_eq!((assessment.status, assessment.score), (*status, *score), "{name}: {assessment:?}");
-        assert_eq!(cause(assessment, false), *expected, "{name}");
+        assert_eq!(cause(assessment), *expected, "{name}");
         assert!(!assessment.message().is_empty());
     }
 }

@@ -33,6 +33,7 @@ impl Tracker {
         let Some(release) = &self.release else { return };
         let (revision, digest) = (release.revision, release.digest.clone());
         self.known_good.retain(|good| good.digest != digest);
+        self.kept.retain(|kept| kept.template != digest);
         if self.known_bad.iter().any(|bad| bad.digest == digest && bad.seen_at >= release.since) {
             return;
         }

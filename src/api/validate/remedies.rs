@@ -4,20 +4,25 @@ use super::{Checker, MINUTE, ValidRemedy, ValidTarget};
 use crate::api::{ActionKind, Cause, Component, Remedy, RemedyApproval};
 
 /// Every cause that is known for what it is.
-const KNOWN: [Cause; 4] = [Cause::ReleaseRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors];
+const KNOWN: [Cause; 5] =
+    [Cause::ReleaseRegression, Cause::ConfigRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors];
 
 /// The remedies of a workload whose policy names none.
-const DEFAULT: [(ActionKind, &[Cause]); 3] = [
+const DEFAULT: [(ActionKind, &[Cause]); 5] = [
     (ActionKind::RollbackDeployment, &[Cause::ReleaseRegression]),
+    (ActionKind::RollbackConfig, &[Cause::ConfigRegression]),
+    (ActionKind::RollbackPreviousState, &[Cause::ReleaseRegression, Cause::ConfigRegression]),
     (ActionKind::CleanupMemory, &[Cause::Exhaustion]),
     (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
 ];
 
-/// The one cause that an action can help against, if there is only one.
-fn only_for(action: ActionKind) -> Option<Cause> {
+/// The causes that an action can help against, if not all.
+fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
     match action {
-        ActionKind::RollbackDeployment => Some(Cause::ReleaseRegression),
-        ActionKind::CleanupMemory => Some(Cause::Exhaustion),
+        ActionKind::RollbackDeployment => Some(&[Cause::ReleaseRegression]),
+        ActionKind::RollbackConfig => Some(&[Cause::ConfigRegression]),
+        ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
+        ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
         ActionKind::Restart => None,
     }
 }
@@ -47,15 +52,16 @@ impl Checker {
 
     fn remedy(&mut self, field: &str, remedy: &Remedy) -> ValidRemedy {
         let Remedy { action, causes, approval, hook } = remedy;
-        let only = only_for(*action);
-        if let Some((only, other)) = only.and_then(|only| Some((only, causes.iter().find(|cause| **cause != only)?))) {
-            self.bad(&format!("{field}.for"), format!("{action} cannot help against {other}; write [{only}]"));
+        let only = only_for(*action).unwrap_or(&KNOWN);
+        let foreign = causes.iter().find(|cause| only_for(*action).is_some() && !only.contains(cause));
+        if let Some(other) = foreign {
+            let all: Vec<String> = only.iter().map(Cause::to_string).collect();
+            self.bad(
+                &format!("{field}.for"),
+                format!("{action} cannot help against {other}; write [{}]", all.join(", ")),
+            );
         }
-        let causes = match only {
-            Some(only) => vec![only],
-            None if causes.is_empty() => KNOWN.to_vec(),
-            None => causes.clone(),
-        };
+        let causes = if causes.is_empty() { only.to_vec() } else { causes.clone() };
         if let Some(hook) = hook {
             self.url(&format!("{field}.hook.url"), &hook.url);
             self.duration(&format!("{field}.hook.timeout"), &hook.timeout, 100, MINUTE);

@@ -58,6 +58,8 @@ fn the_smallest_policy_gets_the_defaults() {
         ladder,
         [
             (ActionKind::RollbackDeployment, [Cause::ReleaseRegression].as_slice()),
+            (ActionKind::RollbackConfig, [Cause::ConfigRegression].as_slice()),
+            (ActionKind::RollbackPreviousState, [Cause::ReleaseRegression, Cause::ConfigRegression].as_slice()),
             (ActionKind::CleanupMemory, [Cause::Exhaustion].as_slice()),
             (ActionKind::Restart, restart.as_slice())
         ]
@@ -140,7 +142,16 @@ fn each_kind_of_workload_is_a_target_with_the_same_ladder() {
             (policy.invalid.as_slice(), policy.components[0].target.describe()),
             (&[][..], described.to_owned())
         );
-        assert_eq!(ladder(&policy), [ActionKind::RollbackDeployment, ActionKind::CleanupMemory, ActionKind::Restart]);
+        assert_eq!(
+            ladder(&policy),
+            [
+                ActionKind::RollbackDeployment,
+                ActionKind::RollbackConfig,
+                ActionKind::RollbackPreviousState,
+                ActionKind::CleanupMemory,
+                ActionKind::Restart
+            ]
+        );
     }
 }
 
@@ -218,6 +229,11 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "cannot help against Errors; write [Exhaustion]",
         ),
         (
+            json!({"remedies": [{"action": "RollbackConfig", "for": ["Crash"]}]}),
+            "remedies[0].for",
+            "cannot help against Crash; write [ConfigRegression]",
+        ),
+        (
             json!({"remedies": [{"action": "Restart", "hook": {"url": "http://a/gc"}}]}),
             "remedies[0].hook",
             "Restart calls no hook",
@@ -244,13 +260,16 @@ fn remedies_mean_what_they_say() {
         let remedies = policy.components[0].remedies.iter();
         remedies.map(|remedy| (remedy.causes.clone(), remedy.approval_required)).collect::<Vec<_>>()
     };
-    use Cause::{Crash, Errors, Exhaustion, ReleaseRegression};
+    use Cause::{ConfigRegression, Crash, Errors, Exhaustion, ReleaseRegression};
     assert_eq!(causes(json!([])), []);
     assert_eq!(
         causes(json!([{"action": "RollbackDeployment", "approval": "Required"}])),
         [(vec![ReleaseRegression], true)]
     );
-    assert_eq!(causes(json!([{"action": "Restart"}])), [(vec![ReleaseRegression, Crash, Exhaustion, Errors], false)]);
+    assert_eq!(
+        causes(json!([{"action": "Restart"}])),
+        [(vec![ReleaseRegression, ConfigRegression, Crash, Exhaustion, Errors], false)]
+    );
     assert_eq!(
         causes(json!([{"action": "CleanupMemory", "hook": {"url": "http://a/gc"}}])),
         [(vec![Exhaustion], false)]

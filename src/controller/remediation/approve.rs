@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{Step, with_component, workload};
+use super::{Step, named, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy},
@@ -110,7 +110,7 @@ impl Step<'_> {
         // From the look at the guards until `Running` is stored, no other action may pass.
         let place = self.ctx.starting.lock().await;
         match self.allowed(&policy).await? {
-            Ok(Allowed { last_resort }) if let Some(why) = self.refused().await => {
+            Ok(Allowed { last_resort }) if let Some(why) = self.refused(&policy).await => {
                 drop(place);
                 let reason = why.reason();
                 if !last_resort && status.reason == reason && now >= waiting_since + WAIT_FOR_LEAVE {
@@ -148,15 +148,26 @@ impl Step<'_> {
     }
 
     /// What the API server would refuse. What else is in the way is found when it is done.
-    async fn refused(&self) -> Option<ActError> {
+    async fn refused(&self, policy: &ValidPolicy) -> Option<ActError> {
         let spec = &self.remediation.spec;
         if spec.hook.is_some() {
             return None;
         }
         let namespace = self.remediation.namespace().unwrap_or_default();
         let workload = workload(&namespace, spec).ok()?;
-        let refused = self.ctx.platforms.kubernetes.preflight(workload, spec.action, spec.from.as_ref()).await.err()?;
-        matches!(refused, ActError::Forbidden { .. } | ActError::Budget(_)).then_some(refused)
+        let named = named(policy);
+        let config = spec.config.as_ref().map(|config| (config, &named));
+        let kubernetes = &self.ctx.platforms.kubernetes;
+        let refused = kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?;
+        let stays = matches!(
+            refused,
+            ActError::Forbidden { .. }
+                | ActError::Budget(_)
+                | ActError::Immutable(_)
+                | ActError::Shared(_)
+                | ActError::GitOpsOwned(_)
+        );
+        stays.then_some(refused)
     }
 
     /// The reason for it is gone: the component is well again, or another template runs.

@@ -10,17 +10,17 @@ fn what_is_foreseen_is_healed_before_it_comes_and_the_proposal_says_so() {
     story.after(60.0);
     let foreseen = story.outlook.foreseen().unwrap().clone();
     let proposal = proposal(&story, &[]);
-    assert_eq!((proposal.action, proposal.cause, proposal.rung), (ActionKind::CleanupMemory, Cause::Exhaustion, 1));
+    assert_eq!((proposal.action, proposal.cause, proposal.rung), (ActionKind::CleanupMemory, Cause::Exhaustion, 3));
     assert_eq!((&proposal.episode, proposal.foreseen.as_ref()), (&foreseen.id, Some(&foreseen)));
     for word in ["foreseen with 86% within 1h", "memory_usage grows", "is at its limit of 100%", "before it comes"] {
         assert!(proposal.why.contains(word), "{word:?} is not in {:?}", proposal.why);
     }
-    let tried = |phase| Past { episode: foreseen.id.clone(), rung: 1, ahead: true, ..past("api", phase, 0.0) };
+    let tried = |phase| Past { episode: foreseen.id.clone(), rung: 3, ahead: true, ..past("api", phase, 0.0) };
     assert_eq!(check(&story, &[tried(Phase::Verifying)]), Verdict::Nothing, "one at a time");
     let failed = tried(Phase::Ineffective);
     let Verdict::Propose(next) = check(&story, std::slice::from_ref(&failed)) else { panic!("a rung is left") };
-    assert_eq!((next.action, next.rung), (ActionKind::Restart, 2));
-    let all = [failed.clone(), Past { rung: 2, ..failed }];
+    assert_eq!((next.action, next.rung), (ActionKind::Restart, 4));
+    let all = [failed.clone(), Past { rung: 4, ..failed }];
     let Verdict::Refuse(refusal) = check(&story, &all) else { panic!("tried already") };
     assert_eq!((refusal.guard, refusal.calls_person), (Guard::LadderExhausted, true));
     assert!(refusal.message.contains("will still fail (memory_usage grows"), "{refusal:?}");

@@ -22,12 +22,12 @@ fn memory_that_leaks_is_cleaned_up_first_and_the_proposal_says_what_it_is_for() 
     assert_eq!((&proposal.foreseen, &proposal.hook), (&None, &None));
     assert_eq!(proposal.memory, story.forecast.memory);
     assert!(proposal.why.contains("memory_usage has grown from 30% to 70%"), "{}", proposal.why);
-    assert_eq!(acts(&story, &[tried(&story, 1, Phase::Ineffective)]), (ActionKind::Restart, 2));
+    assert_eq!(acts(&story, &[tried(&story, 3, Phase::Ineffective)]), (ActionKind::Restart, 4));
 }
 
 #[test]
 fn what_no_cleanup_can_help_is_passed_over() {
-    let restart = (ActionKind::Restart, 2);
+    let restart = (ActionKind::Restart, 4);
     let mut alone = full(json!({}));
     alone.workload(|w| (w.desired, w.replicas, w.updated, w.available) = (1, 1, 1, 1)).after(1.0);
     assert_eq!(acts(&alone, &[]), restart, "nobody would stand in for its only pod");

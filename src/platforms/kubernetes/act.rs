@@ -1,10 +1,12 @@
 //! What is done to workloads: rollback, restart, new pods one at a time. All read live, write under a precondition, and
 //! find out by themselves that they were done already: a crash between any two lines and a second call are harmless.
 
+mod config;
 mod history;
 mod live;
 mod preflight;
 mod recycle;
+mod state;
 mod stuck;
 
 use std::{fmt, time::Duration};
@@ -19,8 +21,10 @@ use super::{
     gitops,
 };
 use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
+pub use config::{CopyOf, Named};
 use live::{digest_of, restarted_at};
 pub use recycle::{Recycled, Waits};
+pub use state::WholeState;
 
 /// Tries when other writers come between our reading and our writing.
 const TRIES: u32 = 5;

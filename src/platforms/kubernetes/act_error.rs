@@ -18,8 +18,14 @@ pub enum ActError {
     /// What the action rests on could not be measured, so nothing was done.
     #[error("{0}")]
     Unmeasured(String),
+    /// An object that nobody can change.
+    #[error("{0}")]
+    Immutable(String),
+    /// Workloads use the object that the policy does not name.
+    #[error("{0}")]
+    Shared(String),
     /// A GitOps controller would undo the write.
-    #[error("{0} owns the template and would undo a rollback; revert the release in its source")]
+    #[error("{0} would undo a rollback; revert the change in its source")]
     GitOpsOwned(String),
     /// The revision to go back to was removed (`revisionHistoryLimit`) or holds another template now.
     #[error("the template to go back to is gone: {0}")]
@@ -53,6 +59,8 @@ impl ActError {
             Self::Paused(_) => "Paused",
             Self::OnDelete(_) => "OnDelete",
             Self::Blocked(_) => "Blocked",
+            Self::Immutable(_) => "Immutable",
+            Self::Shared(_) => "Shared",
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
             Self::GitOpsOwned(_) => "GitOpsOwned",
@@ -92,6 +100,12 @@ impl Call {
     pub(super) const DELETE_POD: Self = Self { verb: "delete", resource: "pods" };
     pub(super) const EVICT_POD: Self = Self { verb: "create", resource: "pods/eviction" };
 
+    pub(super) const GET_CONFIG: Self = Self { verb: "get", resource: "configmaps" };
+    pub(super) const PATCH_CONFIG: Self = Self { verb: "patch", resource: "configmaps" };
+    pub(super) const CREATE_CONFIG: Self = Self { verb: "create", resource: "configmaps" };
+    pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
+    pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
+    pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
     pub(super) const ASK_ACCESS: Self = Self { verb: "create", resource: "selfsubjectaccessreviews" };
 
     pub(super) fn verb(self) -> &'static str {
@@ -99,7 +113,7 @@ impl Call {
     }
 
     pub(super) fn group(self) -> &'static str {
-        if self.resource.starts_with("pods") { "" } else { "apps" }
+        if ["pods", "configmaps"].iter().any(|core| self.resource.starts_with(core)) { "" } else { "apps" }
     }
 
     /// With the subresource.

@@ -11,7 +11,7 @@ const ARGO_INSTANCE: &str = "argocd.argoproj.io/instance";
 /// The GitOps controller that owns the object's spec, in words; none when no sign of one is there.
 ///
 /// Signs: the labels and annotations that Argo CD and Flux use to find their objects again, and failing those, field
-/// managers of theirs that own a part of `spec`.
+/// managers of theirs that own a part of `spec`, or of a ConfigMap's data.
 pub fn owner(metadata: &ObjectMeta) -> Option<String> {
     let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key));
     if let Some(id) = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ARGO_TRACKING)) {
@@ -35,7 +35,9 @@ pub fn owner(metadata: &ObjectMeta) -> Option<String> {
             "argocd-controller" | "argocd-application-controller" => "an Argo CD Application",
             _ => return None,
         };
-        entry.fields_v1.as_ref()?.0.get("f:spec")?;
+        // A ConfigMap has no spec.
+        let fields = &entry.fields_v1.as_ref()?.0;
+        ["f:spec", "f:data", "f:binaryData"].iter().find_map(|part| fields.get(part))?;
         Some(format!("{who} (field manager {manager})"))
     })
 }

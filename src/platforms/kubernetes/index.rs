@@ -11,13 +11,14 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    core::v1::{Node, Pod},
+    core::v1::{ConfigMap, Node, Pod},
 };
 use kube::ResourceExt as _;
 use strum::IntoEnumIterator as _;
 use tokio::sync::broadcast;
 
 use super::{
+    config::config_digest,
     facts::{PodFacts, RevisionFacts, WorkloadFacts, node_ready},
     quantity::ContainerLimits,
     store::{Changed, Kind, Store, Touched},
@@ -97,7 +98,10 @@ impl ClusterIndex {
         let current =
             inner.usable(kind, namespace, now).and_then(|()| Current::find(&inner.store, kind, namespace, name));
         match current {
-            Ok(current) => Measured::Known(current.workload(|node| inner.node_lost(node), now)),
+            Ok(current) => {
+                let config = inner.sees_config(namespace);
+                Measured::Known(current.workload(|node| inner.node_lost(node), config, now))
+            }
             Err(why) => Measured::Unknown(why),
         }
     }
@@ -212,6 +216,14 @@ impl ClusterIndex {
         self.update(|store| store.put_pod(&namespace(pod), &pod.name_any(), None));
     }
 
+    pub fn apply_config_map(&self, map: &ConfigMap) {
+        self.update(|store| store.put_config(&namespace(map), &map.name_any(), Some(config_digest(map))));
+    }
+
+    pub fn delete_config_map(&self, map: &ConfigMap) {
+        self.update(|store| store.put_config(&namespace(map), &map.name_any(), None));
+    }
+
     pub fn apply_node(&self, node: &Node) {
         self.update(|store| store.put_node(&node.name_any(), Some(node_ready(node))));
     }
@@ -272,8 +284,8 @@ impl ClusterIndex {
         let since = watch.failing.as_ref().map_or(now, |failing| failing.since);
         let first = watch.failing.is_none();
         watch.failing = Some(Failing { since, forbidden, message });
-        if first && forbidden && kind == Kind::Nodes {
-            // Nothing waits for nodes any more.
+        if first && forbidden && matches!(kind, Kind::Nodes | Kind::ConfigMaps) {
+            // Nothing waits for these any more.
             let touched = inner.store.all(kind, scope);
             self.tell(&inner, touched);
         }
@@ -317,11 +329,21 @@ impl ClusterIndex {
 impl Inner {
     /// The watches that a workload of this kind and namespace stands on, nodes apart.
     fn watches(&self, workload: WorkloadKind, namespace: &str) -> impl Iterator<Item = (Kind, Option<&Watch>)> {
-        let scope = match &self.namespaces {
+        let scope = self.scope(namespace);
+        Kind::of(workload).into_iter().map(move |kind| (kind, self.watches.get(&(kind, scope.clone()))))
+    }
+
+    /// Whether what is known of ConfigMaps may be taken as the truth.
+    fn sees_config(&self, namespace: &str) -> bool {
+        let watch = self.watches.get(&(Kind::ConfigMaps, self.scope(namespace)));
+        watch.is_some_and(|watch| watch.synced && watch.failing.is_none())
+    }
+
+    fn scope(&self, namespace: &str) -> String {
+        match &self.namespaces {
             Some(namespaces) if !namespaces.is_empty() => namespace.to_owned(),
             _ => String::new(),
-        };
-        Kind::of(workload).into_iter().map(move |kind| (kind, self.watches.get(&(kind, scope.clone()))))
+        }
     }
 
     fn nodes(&self) -> Option<&Watch> {

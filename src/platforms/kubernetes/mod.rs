@@ -6,6 +6,7 @@
 
 mod act;
 mod act_error;
+mod config;
 mod facts;
 #[cfg(test)]
 pub(in crate::platforms) mod fake_server;
@@ -21,7 +22,7 @@ mod usage;
 pub mod watch;
 mod workload;
 
-pub use act::{Kubernetes, Outcome, Recycled, Waits, WorkloadRef};
+pub use act::{CopyOf, Kubernetes, Named, Outcome, Recycled, Waits, WholeState, WorkloadRef};
 pub use act_error::ActError;
 pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};

@@ -6,6 +6,7 @@ use std::{
 };
 
 use strum::IntoEnumIterator as _;
+use uuid::Uuid;
 
 use super::facts::{PodFacts, RevisionFacts, WorkloadFacts};
 use crate::api::WorkloadKind;
@@ -19,6 +20,7 @@ pub enum Kind {
     ReplicaSets,
     ControllerRevisions,
     Pods,
+    ConfigMaps,
     Nodes,
 }
 
@@ -34,7 +36,7 @@ impl Kind {
 
     /// Workloads of this kind stand on it.
     fn concerns(self, workload: WorkloadKind) -> bool {
-        self == Self::Nodes || Self::of(workload).contains(&self)
+        matches!(self, Self::Nodes | Self::ConfigMaps) || Self::of(workload).contains(&self)
     }
 }
 
@@ -66,6 +68,8 @@ pub(super) struct Store {
 pub(super) struct Space {
     of: [OfKind; 3],
     pub pods: HashMap<Box<str>, Seen<PodFacts>>,
+    /// Digests of ConfigMaps.
+    pub configs: HashMap<Box<str>, Seen<Uuid>>,
 }
 
 /// The workloads of one kind, and their revisions: ReplicaSets, or ControllerRevisions. The two reverse maps hold names,
@@ -89,7 +93,9 @@ impl Space {
     }
 
     fn is_empty(&self) -> bool {
-        self.pods.is_empty() && self.of.iter().all(|of| of.workloads.is_empty() && of.revisions.is_empty())
+        self.pods.is_empty()
+            && self.configs.is_empty()
+            && self.of.iter().all(|of| of.workloads.is_empty() && of.revisions.is_empty())
     }
 
     /// The workload that a pod belongs to, if that is known yet.
@@ -214,6 +220,20 @@ impl Store {
             .collect()
     }
 
+    pub(super) fn put_config(&mut self, namespace: &str, name: &str, digest: Option<Uuid>) -> Touched {
+        let epoch = self.epoch;
+        let (namespace, space) = self.space_mut(namespace);
+        if !put(&mut space.configs, name.into(), digest, epoch) {
+            return Touched::new();
+        }
+        let kinds = WorkloadKind::iter().flat_map(|kind| {
+            let workloads = space.of(kind).workloads.iter();
+            let named = workloads.filter(|(_, seen)| seen.facts.config.iter().any(|config| &*config.name == name));
+            named.map(move |(workload, _)| (kind, workload.clone()))
+        });
+        kinds.map(|(kind, name)| Changed { namespace: namespace.clone(), kind, name }).collect()
+    }
+
     pub(super) fn put_node(&mut self, name: &str, ready: Option<bool>) -> Touched {
         let was = self.nodes.get(name).map(|seen| seen.facts);
         let epoch = self.epoch;
@@ -264,6 +284,12 @@ impl Store {
                 let names = self.space(&namespace).map(|space| gone(&space.pods, since));
                 for name in names.unwrap_or_default() {
                     touched.append(&mut self.put_pod(&namespace, &name, None));
+                }
+            }
+            if kind == Kind::ConfigMaps {
+                let names = self.space(&namespace).map(|space| gone(&space.configs, since));
+                for name in names.unwrap_or_default() {
+                    touched.append(&mut self.put_config(&namespace, &name, None));
                 }
             }
             for workload in WorkloadKind::iter() {

@@ -66,7 +66,7 @@ pub(super) fn irreversible(template: &PodTemplateSpec) -> Option<&str> {
 }
 
 /// Keys sorted, whatever features of serde_json some dependency switches on.
-fn canonical(value: &Value, out: &mut String) {
+pub(super) fn canonical(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();

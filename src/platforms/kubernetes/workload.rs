@@ -3,13 +3,14 @@
 use jiff::Timestamp;
 
 use super::{
+    config::ConfigRef,
     facts::{Newest, Phase, PodFacts, RevisionFacts, WorkloadFacts},
     faults::{Fault, fault},
     store::{OfKind, Space, Store},
 };
 use crate::{
-    analyze::observation::{PodFault, ReleaseId, UnknownReason, Unmeasured, Workload},
-    api::WorkloadKind,
+    analyze::observation::{ObservedConfig, PodFault, ReleaseId, UnknownReason, Unmeasured, Workload},
+    api::{ConfigKind, ConfigObject, MISSING, WorkloadKind},
 };
 
 /// ReplicaSets with pods that a pattern names; more than two or three are a rollout gone wild.
@@ -114,23 +115,28 @@ impl<'a> Current<'a> {
     }
 
     /// `node_lost` tells whether a node is known to be away.
-    pub(super) fn workload(&self, node_lost: impl Fn(&str) -> bool, now: Timestamp) -> Workload {
+    /// `with_config`: what is known of ConfigMaps is the truth.
+    pub(super) fn workload(&self, node_lost: impl Fn(&str) -> bool, with_config: bool, now: Timestamp) -> Workload {
         let facts = self.facts;
-        let mut found: Vec<(bool, &str, Fault<'_>)> = Vec::new();
+        let mut found: Vec<(bool, &str, Option<Timestamp>, Fault<'_>)> = Vec::new();
+        let mut oldest_pod: Option<Timestamp> = None;
         let (mut unschedulable, mut on_lost_nodes) = (0, 0);
         for (name, pod, of_release) in self.pods() {
             if pod.node.as_deref().is_some_and(&node_lost) {
                 on_lost_nodes += 1;
                 continue;
             }
+            if let Some(started) = pod.started.filter(|_| !pod.terminating && pod.phase != Phase::Over) {
+                oldest_pod = Some(oldest_pod.map_or(started, |oldest| oldest.min(started)));
+            }
             if pod.unschedulable && !pod.terminating {
                 unschedulable += 1;
             }
             if let Some(fault) = fault(pod, now) {
-                found.push((of_release, name, fault));
+                found.push((of_release, name, pod.started, fault));
             }
         }
-        found.sort_unstable_by_key(|(of_release, name, _)| (!of_release, *name));
+        found.sort_unstable_by_key(|(of_release, name, ..)| (!of_release, *name));
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Workload {
             generation: facts.generation,
@@ -152,18 +158,21 @@ impl<'a> Current<'a> {
             faults: found
                 .into_iter()
                 .take(Workload::MAX_FAULTS)
-                .map(|(of_release, pod, fault)| PodFault {
+                .map(|(of_release, pod, pod_started, fault)| PodFault {
                     pod: pod.to_owned(),
                     container: fault.container.to_owned(),
                     kind: fault.kind,
                     of_release,
                     since: fault.since,
+                    pod_started,
                     detail: fault.detail(),
                 })
                 .collect(),
             unschedulable,
             on_lost_nodes,
             memory_limit: facts.memory_limit,
+            config: with_config.then(|| self.config()),
+            oldest_pod,
             irreversible: facts.irreversible.as_deref().map(Into::into),
             gitops_owner: facts.gitops_owner.as_deref().map(Into::into),
         }
@@ -181,6 +190,19 @@ impl<'a> Current<'a> {
                 ready_since: pod.ready_changed.filter(|_| pod.ready),
             })
             .collect()
+    }
+
+    fn config(&self) -> Vec<ObservedConfig> {
+        let digest = |name: &str| self.space.configs.get(name).map(|seen| seen.facts.to_string());
+        let observed = |config: &ConfigRef| ObservedConfig {
+            object: ConfigObject {
+                kind: ConfigKind::ConfigMap,
+                name: config.name.to_string(),
+                digest: digest(&config.name).unwrap_or_else(|| MISSING.to_owned()),
+            },
+            on_start: config.on_start,
+        };
+        self.facts.config.iter().map(observed).collect()
     }
 
     /// See [`super::ClusterIndex::pods_pattern`].

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{ActError, CALL_LIMIT, Call, Kubernetes, Outcome, WorkloadRef, limited};
 use crate::{
-    api::{REMEDIATION_MANAGER, RESTARTED_AT, TemplateRef},
+    api::{REMEDIATION_MANAGER, RESTARTED_AT, TemplateRef, WorkloadKind},
     platforms::kubernetes::{facts::REVISION, template::digest},
 };
 
@@ -34,6 +34,9 @@ pub(super) struct Live {
     pub update_revision: Option<String>,
     /// Pods wanted.
     pub desired: usize,
+    /// `spec.replicas`, and how pods are replaced, as they came.
+    pub replicas: Value,
+    pub strategy: Value,
     selector: Value,
 }
 
@@ -62,6 +65,8 @@ impl Kubernetes {
             ordered: spec["podManagementPolicy"] == "OrderedReady",
             update_revision: status["updateRevision"].as_str().map(str::to_owned),
             desired: desired(&found.data),
+            replicas: spec["replicas"].clone(),
+            strategy: spec[strategy_field(kind)].clone(),
             selector: spec["selector"].clone(),
             metadata: found.metadata,
         })
@@ -139,6 +144,14 @@ pub(super) fn digest_of(template: &Value) -> Result<String, ActError> {
     let typed: PodTemplateSpec = serde_json::from_value(template.clone())
         .map_err(|why| ActError::Unreachable(format!("the API server's answer holds no pod template: {why}")))?;
     Ok(digest(&typed).to_string())
+}
+
+/// Where a workload says how its pods are replaced.
+pub(super) fn strategy_field(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::Deployment => "strategy",
+        WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => "updateStrategy",
+    }
 }
 
 /// A DaemonSet wants one on each fitting node, and says how many those are.

@@ -3,21 +3,31 @@
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
-use super::{ActError, Call, Kubernetes, WorkloadRef, limited};
-use crate::api::{ActionKind, TemplateRef};
+use super::{ActError, Call, Kubernetes, WorkloadRef, config::Named, limited};
+use crate::api::{ActionKind, ConfigRollback, TemplateRef};
 
 impl Kubernetes {
-    /// Whether the operator's role and the pods' disruption budgets let this action be done now. Writes nothing.
+    /// Whether the operator's role, the pods' disruption budgets and the owners of ConfigMaps let this action be done now.
+    /// Writes nothing.
     ///
     /// # Errors
-    /// Forbidden or Budget when they do not; else what else is in the way, see [`ActError`].
+    /// Forbidden, Budget, Immutable, Shared or GitOpsOwned when they do not; else what else is in the way, see [`ActError`].
     pub async fn preflight(
         &self,
         workload: WorkloadRef<'_>,
         action: ActionKind,
         from: Option<&TemplateRef>,
+        config: Option<(&ConfigRollback, &Named)>,
     ) -> Result<(), ActError> {
         match action {
+            ActionKind::RollbackConfig | ActionKind::RollbackPreviousState => {
+                self.may(Call::patch(workload.kind), workload.namespace).await?;
+                if let Some((to, named)) = config.filter(|(to, _)| !to.objects.is_empty()) {
+                    self.may(Call::PATCH_CONFIG, workload.namespace).await?;
+                    self.config_writes(workload, to, named).await?;
+                }
+                Ok(())
+            }
             ActionKind::RollbackDeployment | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await
             }

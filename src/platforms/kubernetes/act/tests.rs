@@ -8,6 +8,7 @@ use crate::platforms::kubernetes::{
     fixtures::{NAME, NS, deployment, parse, replica_set, template, with},
 };
 
+mod config;
 mod recycle;
 mod revisions;
 

@@ -12,7 +12,10 @@ use uuid::Uuid;
 use super::{controller, text};
 use crate::{
     api::WorkloadKind,
-    platforms::kubernetes::{gitops, quantity, template},
+    platforms::kubernetes::{
+        config::{self, ConfigRef},
+        gitops, quantity, template,
+    },
 };
 
 /// Annotation on Deployments and ReplicaSets: the number of the rollout.
@@ -44,6 +47,7 @@ pub(in crate::platforms::kubernetes) struct WorkloadFacts {
     pub gitops_owner: Option<Box<str>>,
     pub memory_limit: Option<u64>,
     pub irreversible: Option<Box<str>>,
+    pub config: Box<[ConfigRef]>,
 }
 
 /// How a workload's controller says which revision is of the newest template.
@@ -101,6 +105,7 @@ impl WorkloadFacts {
             gitops_owner: gitops::owner(metadata).map(Into::into),
             memory_limit: template.and_then(|template| template.spec.as_ref()).and_then(quantity::memory_limit),
             irreversible: template.and_then(template::irreversible).map(Into::into),
+            config: template.map(config::references).unwrap_or_default(),
         }
     }
 

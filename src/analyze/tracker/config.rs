@@ -1,0 +1,375 @@
+//! Which configuration runs beside the template, and which was seen healthy.
+//!
+//! A change of a ConfigMap is not a release of its own: what is in the environment reaches a container only when it is
+//! started anew, what is mounted after a minute or so, and then the program has to read it. So new content counts as
+//! seen healthy only with pods that were all started after it, or, when all of it is mounted, after a whole release watch.
+
+use jiff::Timestamp;
+
+use super::{
+    super::{
+        assess::Assessment,
+        observation::{ObservedConfig, Workload},
+    },
+    Tracker,
+};
+use crate::api::{ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KeptState, Limits, MISSING};
+
+/// States kept: the good one, and two to show a person the way back.
+const MAX_KEPT: usize = 3;
+
+/// A pair of template and configuration that was seen healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoodState {
+    /// Digest of the template.
+    pub template: String,
+    pub objects: Vec<ConfigObject>,
+}
+
+impl Tracker {
+    pub(super) fn follow_config(&mut self, workload: &Workload, now: Timestamp) {
+        let Some(seen) = &workload.config else { return };
+        let objects: Vec<ConfigObject> = seen.iter().map(|one| one.object.clone()).collect();
+        let Some(config) = &mut self.config else {
+            let changed = Vec::new();
+            let came_during_incident = false;
+            self.config =
+                Some(ConfigStatus { objects, since: now, seen_healthy: false, changed, came_during_incident });
+            return;
+        };
+        if config.objects == objects {
+            return;
+        }
+        let before =
+            |new: &ConfigObject| config.objects.iter().find(|old| (old.kind, &old.name) == (new.kind, &new.name));
+        let differs = |new: &&ConfigObject| before(new).is_some_and(|old| old.digest != new.digest);
+        let mut changed: Vec<String> = objects.iter().filter(differs).map(described).collect();
+        let new_content = !changed.is_empty();
+        if !config.seen_healthy {
+            // What changed before, and was not proven yet, is part of it.
+            let named: Vec<String> = objects.iter().map(described).collect();
+            changed.extend(config.changed.iter().filter(|object| named.contains(*object)).cloned());
+            changed.sort_unstable();
+            changed.dedup();
+        }
+        let open = self.episode.is_some()
+            || self.bad > 0
+            || matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
+        let since = if new_content { now } else { config.since };
+        let came_during_incident = if new_content { open } else { config.came_during_incident };
+        self.config = Some(ConfigStatus { objects, since, seen_healthy: false, changed, came_during_incident });
+        if new_content {
+            (self.bad, self.good, self.settled_good) = (0, 0, 0);
+        }
+    }
+
+    /// The component has been healthy for long enough with its rollout complete.
+    pub(super) fn prove_config(&mut self, workload: &Workload, now: Timestamp, limits: &Limits) {
+        let (Some(config), Some(seen)) = (&mut self.config, &workload.config) else { return };
+        let Some(release) = self.release.as_ref().filter(|release| release.seen_healthy) else { return };
+        let new_pods = workload.oldest_pod.is_some_and(|started| has_it(started, config));
+        let mounted = |name: &String| {
+            let on_start = |one: &&ObservedConfig| one.on_start && described(&one.object) == *name;
+            seen.iter().find(on_start).is_none()
+        };
+        let lasted = now.duration_since(config.since) >= limits.release_watch_for;
+        if config.changed.is_empty() || new_pods || (lasted && config.changed.iter().all(mounted)) {
+            config.seen_healthy = true;
+            config.changed.clear();
+            // The one that was seen healthy last is the last one.
+            let same = |kept: &KeptState| kept.template == release.digest && kept.objects == config.objects;
+            if let Some(place) = self.kept.iter().position(same) {
+                let kept = self.kept.remove(place);
+                self.kept.push(kept);
+            }
+        }
+    }
+
+    /// What was seen healthy and is not kept yet.
+    pub fn unkept(&self) -> Option<GoodState> {
+        let release = self.release.as_ref().filter(|release| release.seen_healthy)?;
+        // Where ConfigMaps are not watched, the template is all of it.
+        let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy);
+        let known = |kept: &KeptState| kept.template == release.digest && kept.objects == self.objects();
+        let good = GoodState { template: release.digest.clone(), objects: self.objects().to_vec() };
+        (!unproven && !self.kept.iter().any(known)).then_some(good)
+    }
+
+    fn objects(&self) -> &[ConfigObject] {
+        self.config.as_ref().map_or(&[], |config| &config.objects)
+    }
+
+    /// It is kept under this name from now on; the oldest ones are not any more.
+    pub fn kept(&mut self, good: GoodState, name: String, now: Timestamp) {
+        self.kept.retain(|kept| kept.name != name);
+        self.kept.push(KeptState { name, template: good.template, objects: good.objects, seen_at: now });
+        if self.kept.len() > MAX_KEPT {
+            self.kept.remove(0);
+        }
+    }
+
+    /// Copies that are still needed.
+    pub fn kept_states(&self) -> &[KeptState] {
+        &self.kept
+    }
+
+    /// Where the configuration may go back to: the newest kept one of this template that differs from what is there.
+    pub fn config_target(&self) -> Option<ConfigRollback> {
+        let release = self.release.as_ref()?;
+        let of_template = self.kept.iter().rev().filter(|kept| kept.template == release.digest);
+        of_template.map(|kept| way_back(self.objects(), kept)).find(|way| !way.objects.is_empty())
+    }
+
+    /// The state that was seen healthy last, when what runs differs from it: its template, and how its configuration differs.
+    pub fn state_target(&self) -> Option<(&KeptState, ConfigRollback)> {
+        let release = self.release.as_ref()?;
+        let kept = self.kept.last()?;
+        let way = way_back(self.objects(), kept);
+        (kept.template != release.digest || !way.objects.is_empty()).then_some((kept, way))
+    }
+
+    /// Content changed, and pods may not have it yet, or have it for a short time.
+    pub(super) fn config_unproven(&self, now: Timestamp, limits: &Limits) -> bool {
+        let Some(config) = self.config.as_ref() else { return false };
+        let young = now.duration_since(config.since) < limits.release_watch_for;
+        young && !config.seen_healthy && !config.changed.is_empty()
+    }
+
+    /// It turned bad after configuration changed, and the template did not.
+    pub(super) fn is_config_regression(
+        &self,
+        assessment: &Assessment,
+        workload: Option<&Workload>,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> bool {
+        let (Some(release), Some(config)) = (&self.release, &self.config) else { return false };
+        if config.seen_healthy || config.changed.is_empty() || config.came_during_incident {
+            return false;
+        }
+        if self.config_target().is_none() {
+            return false;
+        }
+        // New pods bring what changed before into effect.
+        let in_effect = config.since.max(release.since);
+        let young = now.duration_since(in_effect) <= limits.release_watch_for;
+        let of_new_pods = workload.is_some_and(|workload| {
+            let mut faults = workload.faults.iter().peekable();
+            faults.peek().is_some()
+                && faults.all(|fault| fault.pod_started.is_some_and(|started| has_it(started, config)))
+        });
+        young || (of_new_pods && assessment.critical().any(|problem| problem.value.is_none()))
+    }
+
+    /// What turned it bad is not the last known good, whatever it looked like at first.
+    pub(super) fn remember_bad_config(&mut self) {
+        let Some(config) = &self.config else { return };
+        self.kept.retain(|kept| kept.objects != config.objects);
+    }
+}
+
+/// Only what both states name: an object that only one of them names says nothing about the other.
+fn way_back(objects: &[ConfigObject], kept: &KeptState) -> ConfigRollback {
+    let change = |now: &ConfigObject| {
+        let good = kept.objects.iter().find(|good| (good.kind, &good.name) == (now.kind, &now.name))?;
+        // What was not there is not taken away.
+        (good.digest != now.digest && good.digest != MISSING).then(|| ConfigChange {
+            kind: now.kind,
+            name: now.name.clone(),
+            from: now.digest.clone(),
+            to: good.digest.clone(),
+        })
+    };
+    ConfigRollback { state: kept.name.clone(), objects: objects.iter().filter_map(change).collect() }
+}
+
+/// Whether a pod that was started then has this content. The API tells whole seconds, and what is in the environment is
+/// read a while after: the second of the change counts.
+fn has_it(started: Timestamp, config: &ConfigStatus) -> bool {
+    started.as_second() >= config.since.as_second()
+}
+
+fn described(object: &ConfigObject) -> String {
+    format!("{}/{}", object.kind, object.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        analyze::{
+            observation::FaultKind,
+            scenario::{Story, at},
+        },
+        api::{Cause, ComponentStatus, ConfigKind},
+    };
+
+    fn map(name: &str, digest: &str, on_start: bool) -> ObservedConfig {
+        let object = ConfigObject { kind: ConfigKind::ConfigMap, name: name.into(), digest: digest.into() };
+        ObservedConfig { object, on_start }
+    }
+
+    impl Story {
+        fn config(&mut self, maps: &[ObservedConfig]) -> &mut Self {
+            self.workload.config = Some(maps.to_vec());
+            self
+        }
+
+        /// All its pods are new ones.
+        fn new_pods(&mut self) -> &mut Self {
+            self.workload.oldest_pod = Some(at(self.now));
+            self
+        }
+
+        fn then(&mut self, seconds: f64) -> &mut Self {
+            let end = self.now + seconds;
+            self.until(end)
+        }
+
+        fn keep(&mut self, name: &str) -> &mut Self {
+            let good = self.tracker.unkept().expect("nothing is to be kept");
+            self.tracker.kept(good, name.to_owned(), at(self.now));
+            self
+        }
+
+        /// (object, from, to) of the way back.
+        fn way_back(&self) -> Vec<(String, String, String)> {
+            let objects = self.tracker.config_target().map(|way| way.objects).unwrap_or_default();
+            objects.into_iter().map(|change| (change.name, change.from, change.to)).collect()
+        }
+
+        fn seen_healthy(&self) -> bool {
+            self.tracker.config.as_ref().unwrap().seen_healthy
+        }
+    }
+
+    /// v1 with two ConfigMaps, the one mounted and the other in the environment; good, and kept as `first`.
+    fn settled() -> Story {
+        let mut story = Story::new();
+        story.config(&[map("env", "e1", true), map("live", "l1", false)]).new_pods().error_rate(0.001).until(3600.0);
+        story.keep("first");
+        assert!(story.seen_healthy() && story.tracker.unkept().is_none());
+        story
+    }
+
+    #[test]
+    fn what_turns_bad_after_a_change_of_configuration_goes_back_to_what_was_good() {
+        let mut story = settled();
+        story.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3605.0);
+        assert!(story.tracker.watches_release(&story.policy.limits), "looked at closely, as a release is");
+        story.error_rate(0.5).until(3610.0);
+        assert_eq!(story.confirmed(), Some(Cause::ConfigRegression));
+        assert_eq!(story.way_back(), [("live".into(), "l2".into(), "l1".into())]);
+        // Back again: the incident goes on until it is healthy.
+        story.config(&[map("env", "e1", true), map("live", "l1", false)]).error_rate(0.0).new_pods().until(3660.0);
+        assert_eq!((story.confirmed(), story.tracker.episode(), story.way_back()), (None, None, vec![]));
+    }
+
+    #[test]
+    fn what_no_pod_has_read_is_neither_good_nor_forgotten() {
+        let mut story = settled();
+        story.config(&[map("env", "e2", true), map("live", "l1", false)]).until(3.0 * 3600.0);
+        assert!(!story.seen_healthy() && story.tracker.unkept().is_none(), "the pods have the environment of before");
+        // An hour later they are restarted, and crash.
+        story.now = 3.0 * 3600.0;
+        story.restart().new_pods().fault(FaultKind::CrashLoop, 1).until(3.0 * 3600.0 + 5.0);
+        assert_eq!(story.confirmed(), Some(Cause::ConfigRegression));
+        let mut moved = settled();
+        moved.config(&[map("env", "e2", true), map("live", "l1", false)]).until(3.0 * 3600.0);
+        // Also without a restart, when the pods that crash are those that are new.
+        let new = |story: &Story, seconds: f64| Some(at(story.now + seconds));
+        let (young, old) = (new(&moved, -10.0), new(&moved, -9.0 * 3600.0));
+        moved.fault(FaultKind::CrashLoop, 2);
+        moved.workload.faults.iter_mut().for_each(|fault| fault.pod_started = young);
+        let mut other = moved.clone();
+        moved.until(3.0 * 3600.0 + 5.0);
+        assert_eq!(moved.confirmed(), Some(Cause::ConfigRegression));
+        other.workload.faults[0].pod_started = old;
+        other.until(3.0 * 3600.0 + 5.0);
+        assert_eq!(other.confirmed(), Some(Cause::Crash), "an old pod crashes as well");
+    }
+
+    #[test]
+    fn a_good_change_is_the_last_known_good_one() {
+        let mut story = settled();
+        story.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3600.0 + 290.0);
+        assert!(!story.seen_healthy(), "mounted: after a whole release watch");
+        story.until(3600.0 + 420.0);
+        assert!(story.seen_healthy());
+        story.keep("second");
+        story.config(&[map("env", "e2", true), map("live", "l2", false)]).after(1.0);
+        story.restart().new_pods().complete().then(60.0);
+        assert!(story.seen_healthy(), "in the environment: with new pods");
+        story.keep("third");
+        story.config(&[map("env", "e3", true), map("live", "l1", false)]).error_rate(0.5).then(10.0);
+        let back = [("env".into(), "e3".into(), "e2".into()), ("live".into(), "l1".into(), "l2".into())];
+        assert_eq!(story.way_back(), back, "not to the first one");
+        let mut status = ComponentStatus::default();
+        story.tracker.persist(&mut status);
+        assert_eq!(Tracker::restore(&status).config_target(), story.tracker.config_target(), "it survives a restart");
+        assert_eq!(status.kept.iter().map(|kept| kept.name.as_str()).collect::<Vec<_>>(), ["first", "second", "third"]);
+    }
+
+    #[test]
+    fn what_is_not_its_fault_is_not_blamed_on_configuration() {
+        // A new template came as well: that is gone back from first.
+        let mut both = settled();
+        both.config(&[map("env", "e2", true), map("live", "l1", false)]).release("v2");
+        both.fault(FaultKind::CrashLoop, 1).until(3605.0);
+        assert_eq!(both.confirmed(), Some(Cause::ReleaseRegression));
+        // It was bad before.
+        let mut during = settled();
+        during.error_rate(0.5).until(3610.0);
+        during.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3620.0);
+        assert_eq!(during.confirmed(), Some(Cause::Errors));
+        // Nothing is kept to go back to.
+        let mut unkept = settled();
+        unkept.tracker.kept.clear();
+        unkept.config(&[map("env", "e1", true), map("live", "l2", false)]).error_rate(0.5).until(3610.0);
+        assert_eq!(unkept.confirmed(), Some(Cause::Errors));
+        // ConfigMaps cannot be seen any more: nothing changed.
+        let mut blind = settled();
+        blind.workload.config = None;
+        blind.error_rate(0.5).until(3610.0);
+        assert_eq!(blind.confirmed(), Some(Cause::Errors));
+        // The template names another one; those that both name are as they were.
+        let mut renamed = settled();
+        renamed
+            .release("v2")
+            .config(&[map("env", "e1", true), map("new", "n1", true)])
+            .complete()
+            .new_pods()
+            .until(3700.0);
+        assert!(renamed.seen_healthy());
+        renamed.keep("other").config(&[map("env", "e1", true), map("new", "n2", true)]).error_rate(0.5);
+        renamed.until(3710.0);
+        assert_eq!(renamed.way_back(), [("new".into(), "n2".into(), "n1".into())]);
+    }
+
+    #[test]
+    fn a_deleted_object_comes_back_and_one_that_was_not_there_is_not_taken_away() {
+        let mut story = settled();
+        story
+            .config(&[map("env", MISSING, true), map("live", "l1", false)])
+            .fault(FaultKind::CrashLoop, 1)
+            .until(3605.0);
+        assert_eq!(story.way_back(), [("env".into(), MISSING.into(), "e1".into())]);
+        let mut optional = Story::new();
+        optional.config(&[map("env", MISSING, true)]).new_pods().until(3600.0);
+        optional.keep("first").config(&[map("env", "e1", true)]).fault(FaultKind::CrashLoop, 1).until(3605.0);
+        assert_eq!(optional.confirmed(), Some(Cause::Crash));
+    }
+
+    #[test]
+    fn few_states_are_kept() {
+        let mut story = settled();
+        for version in 2..9 {
+            let digest = format!("e{version}");
+            story.config(&[map("env", &digest, true), map("live", "l1", false)]).after(1.0);
+            story.restart().new_pods().complete().then(60.0);
+            story.keep(&digest);
+        }
+        let names: Vec<&str> = story.tracker.kept_states().iter().map(|kept| kept.name.as_str()).collect();
+        assert_eq!(names, ["e6", "e7", "e8"]);
+    }
+}

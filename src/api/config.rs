@@ -1,0 +1,86 @@
+//! The configuration that a workload stands on, beside its template.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An object that a template names, and what was in it.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigObject {
+    pub kind: ConfigKind,
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Digest of its content; `missing` when there is no such object.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+}
+
+/// [`ConfigObject::digest`] of an object that does not exist.
+pub const MISSING: &str = "missing";
+
+/// What holds configuration.
+#[derive(
+    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display,
+)]
+pub enum ConfigKind {
+    ConfigMap,
+}
+
+/// The configuration of the template that runs.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatus {
+    /// What the template names, by name.
+    #[schemars(length(max = 50))]
+    pub objects: Vec<ConfigObject>,
+    /// When this content was first seen.
+    pub since: Timestamp,
+    /// It has been seen healthy, with pods that have it.
+    pub seen_healthy: bool,
+    /// The objects that changed since the content before, which was seen healthy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub changed: Vec<String>,
+    /// The component was not healthy when it changed.
+    #[serde(default)]
+    pub came_during_incident: bool,
+}
+
+/// A state that was seen healthy, template and configuration together, and of which Panacea keeps a copy.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptState {
+    /// Name of the ControllerRevision, in the same namespace, that holds it.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Digest of the template.
+    #[schemars(length(max = 64))]
+    pub template: String,
+    #[schemars(length(max = 50))]
+    pub objects: Vec<ConfigObject>,
+    /// When it was last seen healthy for the first time.
+    pub seen_at: Timestamp,
+}
+
+/// Where a rollback of configuration, or of a whole state, goes.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+pub struct ConfigRollback {
+    /// Name of the ControllerRevision that holds the state.
+    #[schemars(length(max = 253))]
+    pub state: String,
+    /// The objects that differ.
+    #[schemars(length(max = 50))]
+    pub objects: Vec<ConfigChange>,
+}
+
+/// An object, and from which content to which.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+pub struct ConfigChange {
+    pub kind: ConfigKind,
+    #[schemars(length(max = 253))]
+    pub name: String,
+    #[schemars(length(max = 64))]
+    pub from: String,
+    #[schemars(length(max = 64))]
+    pub to: String,
+}

@@ -1,0 +1,86 @@
+//! Copies of states that were seen healthy: made when a state is new, removed when it is too old to go back to.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Resource as _;
+use uuid::Uuid;
+
+use super::{
+    Context,
+    memory::{PolicyMemory, lock},
+    rows,
+};
+use crate::{
+    analyze::tracker::GoodState,
+    api::{ActionKind, COMPONENT_LABEL, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy, ValidTarget},
+    platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
+};
+
+/// Between two tries to keep a copy of the same component; when it is not allowed, the longer one.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+const RETRY_REFUSED: SignedDuration = SignedDuration::from_mins(10);
+/// Fixed for ever: names of copies are kept in statuses.
+const NAMESPACE: Uuid = Uuid::from_u128(0x52f6_1c04_8d37_4d0b_a6c1_93b5_70de_4e2f);
+
+/// Keeps what is good and not kept yet, for components whose ladder goes back to it.
+pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
+    let now = Timestamp::now();
+    for component in valid.components.iter().filter(|component| goes_back(component)) {
+        let good = {
+            let mut memory = lock(memory);
+            let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+            let due = entry.keep_due.is_none_or(|due| due <= now);
+            let Some(good) = entry.tracker.unkept().filter(|_| due) else { continue };
+            entry.keep_due = Some(now + RETRY_REFUSED);
+            good
+        };
+        let (Some(owner), ValidTarget::Workload { kind, name }) = (policy.controller_owner_ref(&()), &component.target)
+        else {
+            continue;
+        };
+        let workload = WorkloadRef { kind: *kind, namespace: &valid.namespace, name };
+        let labels: BTreeMap<String, String> = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &component.name)]
+            .map(|(k, v)| (k.to_owned(), v.clone()))
+            .into();
+        let name = name_of(valid, component, &good);
+        let copy = CopyOf { name: name.clone(), labels: labels.clone(), owner };
+        let kubernetes = &ctx.platforms.kubernetes;
+        if let Err(error) = kubernetes.keep(workload, copy, &good).await {
+            // What changed just now is judged anew first.
+            if error.retryable() || matches!(error, ActError::Superseded { .. }) {
+                let mut memory = lock(memory);
+                let entry = memory.components.get_mut(&component.name);
+                entry.into_iter().for_each(|entry| entry.keep_due = Some(now + RETRY));
+            }
+            tracing::warn!(
+                namespace = valid.namespace, policy = valid.name, component = component.name, %error,
+                "the good state could not be kept, so its configuration cannot be put back; tried again"
+            );
+            continue;
+        }
+        let names: Vec<String> = {
+            let mut memory = lock(memory);
+            let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+            entry.keep_due = None;
+            entry.tracker.kept(good, name, rows::milliseconds(now));
+            entry.tracker.kept_states().iter().map(|kept| kept.name.clone()).collect()
+        };
+        if let Err(error) = kubernetes.forget_copies(&valid.namespace, &labels, &names).await {
+            tracing::info!(namespace = valid.namespace, policy = valid.name, %error, "old copies were not removed");
+        }
+    }
+}
+
+fn goes_back(component: &ValidComponent) -> bool {
+    use ActionKind::{RollbackConfig, RollbackPreviousState};
+    component.remedies.iter().any(|remedy| matches!(remedy.action, RollbackConfig | RollbackPreviousState))
+}
+
+/// The same state of the same policy has the same name: a copy that was made before a crash is found again.
+fn name_of(policy: &ValidPolicy, component: &ValidComponent, good: &GoodState) -> String {
+    let mut parts = vec![policy.uid.as_str(), &component.name, &good.template];
+    parts.extend(good.objects.iter().flat_map(|object| [object.name.as_str(), &object.digest]));
+    let id = Uuid::new_v5(&NAMESPACE, parts.join("\0").as_bytes()).simple().to_string();
+    format!("panacea-{}-{}", component.name, &id[..10])
+}

@@ -1,0 +1,77 @@
+//! When the whole state goes back, and when a part of it.
+
+use super::*;
+use crate::{
+    analyze::observation::ObservedConfig,
+    api::{ConfigKind, ConfigObject},
+};
+
+fn config(digest: &str) -> Vec<ObservedConfig> {
+    let object = ConfigObject { kind: ConfigKind::ConfigMap, name: "app".into(), digest: digest.into() };
+    vec![ObservedConfig { object, on_start: false }]
+}
+
+/// v1 and its configuration are good and kept.
+fn kept(spec: Value) -> Story {
+    let mut story = Story::with(policy(spec));
+    story.workload.config = Some(config("good"));
+    story.error_rate(0.001).until(3600.0);
+    let good = story.tracker.unkept().unwrap();
+    story.tracker.kept(good, "first".into(), at(3600.0));
+    story
+}
+
+#[test]
+fn when_template_and_configuration_both_changed_both_go_back_at_once() {
+    let mut story = kept(json!({}));
+    story.workload.config = Some(config("bad"));
+    story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
+    let whole = proposal(&story, &[]);
+    assert_eq!((whole.action, whole.rung), (ActionKind::RollbackPreviousState, 2));
+    assert_eq!(whole.to.as_ref().map(|to| (to.revision, to.digest.as_str())), Some((1, "v1")));
+    let way = whole.config.unwrap();
+    assert_eq!((way.state.as_str(), way.objects.len(), way.objects[0].to.as_str()), ("first", 1, "good"));
+    assert!(whole.why.contains("with 1 changed ConfigMaps; the state of revision 1"), "{}", whole.why);
+    // When that was tried, the template alone is what is left.
+    assert_eq!(proposal(&story, &[tried(&story, 2, Phase::Failed)]).action, ActionKind::RollbackDeployment);
+    // A ladder without it goes on as it says.
+    let target = json!({"deployment": {"name": "api"}});
+    let remedies = json!([{"action": "RollbackDeployment"}]);
+    let mut other = kept(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
+    other.workload.config = Some(config("bad"));
+    other.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
+    assert_eq!(proposal(&other, &[]).action, ActionKind::RollbackDeployment);
+}
+
+#[test]
+fn a_part_goes_back_first_and_the_whole_after_it() {
+    let mut template = kept(json!({}));
+    template.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
+    assert_eq!(proposal(&template, &[]).action, ActionKind::RollbackDeployment);
+    let next = proposal(&template, &[tried(&template, 0, Phase::Failed)]);
+    assert_eq!((next.action, next.config.map(|way| way.objects.len())), (ActionKind::RollbackPreviousState, Some(0)));
+    let mut content = kept(json!({}));
+    content.workload.config = Some(config("bad"));
+    content.error_rate(0.5).until(3605.0);
+    let part = proposal(&content, &[]);
+    assert_eq!((part.action, part.cause), (ActionKind::RollbackConfig, Cause::ConfigRegression));
+    assert!(part.why.contains("after a change of ConfigMap/app"), "{}", part.why);
+    let next = proposal(&content, &[tried(&content, 1, Phase::Ineffective)]);
+    assert_eq!(next.action, ActionKind::RollbackPreviousState);
+}
+
+#[test]
+fn the_way_back_of_a_whole_state_has_the_same_limits() {
+    let bad = |spec: Value, change: &dyn Fn(&mut Story)| {
+        let mut story = kept(spec);
+        change(&mut story);
+        story.workload.config = Some(config("bad"));
+        story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
+        let Verdict::Refuse(refusal) = check(&story, &[]) else { panic!("not refused") };
+        refusal.guard
+    };
+    let workload = |change: fn(&mut Workload)| move |story: &mut Story| _ = story.workload(change);
+    assert_eq!(bad(json!({}), &workload(|w| w.irreversible = Some("schema".into()))), Guard::Irreversible);
+    assert_eq!(bad(json!({}), &workload(|w| w.gitops_owner = Some("Flux".into()))), Guard::GitOpsOwned);
+    assert_eq!(bad(json!({"mode": "Observe"}), &|_| ()), Guard::ObserveMode);
+}

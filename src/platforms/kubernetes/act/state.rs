@@ -1,0 +1,130 @@
+//! The whole of a good state is put back from its copy: configuration, template, strategy, and the number of pods where no
+//! autoscaler has it. Works also when the workload's own history does not reach back so far any more.
+
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::{Api, api::ListParams};
+use serde_json::{Value, json};
+
+use super::{
+    ActError, Call, Kubernetes, Outcome, WorkloadRef,
+    config::Named,
+    limited,
+    live::{digest_of, restarted_at, strategy_field},
+};
+use crate::{
+    api::{ConfigRollback, RESTARTED_AT, TemplateRef},
+    platforms::kubernetes::gitops,
+};
+
+/// Autoscalers read of one namespace.
+const MAX_AUTOSCALERS: u32 = 500;
+
+/// What goes back, and from which template.
+#[derive(Debug, Clone, Copy)]
+pub struct WholeState<'a> {
+    pub from: &'a TemplateRef,
+    pub to: &'a TemplateRef,
+    pub config: &'a ConfigRollback,
+}
+
+impl Kubernetes {
+    /// Puts the state back. `at` names this action: a second call with the same value does nothing more.
+    ///
+    /// # Errors
+    /// See [`ActError`], and [`Self::rollback_config`] for ConfigMaps.
+    pub async fn restore(
+        &self,
+        workload: WorkloadRef<'_>,
+        state: WholeState<'_>,
+        named: &Named,
+        at: Timestamp,
+    ) -> Result<Outcome, ActError> {
+        let writes = self.config_writes(workload, state.config, named).await?;
+        // Looked at before anything is written: half a state is worse than none.
+        self.state_patch(workload, state, at).await?;
+        self.write_all(workload, writes).await?;
+        let outcome = self
+            .tries(workload, || async {
+                match self.state_patch(workload, state, at).await? {
+                    None => Ok(Some(Outcome::AlreadyDone)),
+                    Some(patch) => self.write(workload, patch, "application/json-patch+json").await,
+                }
+            })
+            .await?;
+        self.make_way(workload, state.from, &state.to.digest).await?;
+        Ok(outcome)
+    }
+
+    /// Whether [`Self::restore`] has begun to write.
+    ///
+    /// # Errors
+    /// As for [`Self::restore`].
+    pub async fn is_restoring(
+        &self,
+        workload: WorkloadRef<'_>,
+        state: WholeState<'_>,
+        at: Timestamp,
+    ) -> Result<bool, ActError> {
+        let objects = state.config.objects.len();
+        Ok(self.config_left(workload, state.config).await? < objects
+            || self.state_patch(workload, state, at).await?.is_none())
+    }
+
+    /// What is to be written; none when it was written already.
+    async fn state_patch(
+        &self,
+        workload: WorkloadRef<'_>,
+        WholeState { from, to, config }: WholeState<'_>,
+        at: Timestamp,
+    ) -> Result<Option<Value>, ActError> {
+        let live = self.read(workload).await?;
+        let at = at.to_string();
+        if live.digest == to.digest && restarted_at(&live.template) == Some(&at) {
+            return Ok(None);
+        }
+        if let Some(owner) = gitops::owner(&live.metadata) {
+            return Err(ActError::GitOpsOwned(owner));
+        }
+        live.must_be(from)?;
+        let kept = self.copy_of(workload.namespace, &config.state).await?;
+        if digest_of(&kept["template"])? != to.digest {
+            return Err(ActError::TargetGone(format!("ControllerRevision {} holds another template", config.state)));
+        }
+        let mut template = kept["template"].clone();
+        // So that pods are new ones also when only configuration differs, and that this is known to be done.
+        match template.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            Some(annotations) => drop(annotations.insert(RESTARTED_AT.to_owned(), at.into())),
+            None => template["metadata"]["annotations"] = json!({RESTARTED_AT: at}),
+        }
+        let field = format!("/spec/{}", strategy_field(workload.kind));
+        let mut patch = vec![
+            json!({"op": "replace", "path": "/metadata/resourceVersion", "value": live.metadata.resource_version}),
+            json!({"op": "replace", "path": "/spec/template", "value": template}),
+        ];
+        if kept["strategy"].is_object() && kept["strategy"] != live.strategy {
+            patch.push(json!({"op": "add", "path": field, "value": kept["strategy"]}));
+        }
+        let scaled = kept["replicas"].is_u64() && kept["replicas"] != live.replicas;
+        if scaled && !self.is_autoscaled(workload).await? {
+            patch.push(json!({"op": "add", "path": "/spec/replicas", "value": kept["replicas"]}));
+        }
+        Ok(Some(Value::Array(patch)))
+    }
+
+    /// Whether a HorizontalPodAutoscaler has the number of pods; also when that cannot be seen.
+    async fn is_autoscaled(&self, workload: WorkloadRef<'_>) -> Result<bool, ActError> {
+        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), workload.namespace);
+        let params = ListParams::default().limit(MAX_AUTOSCALERS);
+        let kind: &'static str = workload.kind.into();
+        match limited(Call::list("horizontalpodautoscalers"), api.list(&params)).await {
+            Ok(all) => Ok(all
+                .items
+                .iter()
+                .filter_map(|one| one.spec.as_ref())
+                .any(|spec| spec.scale_target_ref.kind == kind && spec.scale_target_ref.name == workload.name)),
+            Err(ActError::Forbidden { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}

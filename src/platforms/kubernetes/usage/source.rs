@@ -64,6 +64,9 @@ pub(super) enum Trouble {
     /// Registered, and its backend does not answer.
     #[error("metrics.k8s.io fails: {0}")]
     Down(String),
+    /// It hangs, or has too much to say of this namespace.
+    #[error("metrics.k8s.io gives no answer within {} s", CALL_LIMIT.as_secs())]
+    Silent,
     /// Something else than PodMetrics, or too much.
     #[error("the answer of metrics.k8s.io cannot be used: {0}")]
     Unusable(String),
@@ -81,13 +84,14 @@ impl Trouble {
     }
 }
 
-/// What the log was told since the source last answered; rights and answers differ from namespace to namespace, so of
-/// those it is told once for all.
+/// What the log was told: that it is away, since it last answered; what differs from namespace to namespace, once for
+/// all.
 #[derive(Default)]
 struct Said {
     absent: bool,
     forbidden: bool,
     down: bool,
+    silent: bool,
     unusable: bool,
 }
 
@@ -105,7 +109,7 @@ impl Source {
     pub(super) async fn pods(&self, namespace: &str) -> Result<Vec<PodMetrics>, Trouble> {
         let answer = match timeout(CALL_LIMIT, self.ask(namespace)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Trouble::Down(format!("no answer within {} s", CALL_LIMIT.as_secs()))),
+            Err(_) => Err(Trouble::Silent),
         };
         self.say(namespace, answer.as_ref().err());
         answer
@@ -143,6 +147,7 @@ impl Source {
             Some(Trouble::Absent) => &mut said.absent,
             Some(Trouble::Forbidden(_)) => &mut said.forbidden,
             Some(Trouble::Down(_)) => &mut said.down,
+            Some(Trouble::Silent) => &mut said.silent,
             Some(Trouble::Unusable(_)) => &mut said.unusable,
         };
         if let (Some(trouble), false) = (trouble, std::mem::replace(told, true)) {

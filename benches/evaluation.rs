@@ -70,7 +70,7 @@ fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
         gitops_owner: None,
     };
     let noise = (minute * 7919 % 97) as f64 / 97.0;
-    let reading = Reading { value: Measured::Known(40.0 + noise + slope * minute as f64), of_release: false };
+    let reading = Reading::new(Measured::Known(40.0 + noise + slope * minute as f64), false);
     let metrics = metrics.iter().map(|name| ((*name).to_owned(), reading.clone()));
     Observation {
         at: Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute),

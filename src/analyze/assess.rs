@@ -136,8 +136,11 @@ pub fn assess(
             Measured::Known(value) => {
                 let Some(threshold) = thresholds.get(name) else { continue };
                 let window = history.metrics.get(name);
-                if let Some((severity, cost, message)) = judge(name, *value, threshold, window) {
+                if let Some((severity, cost, mut message)) = judge(name, *value, threshold, window) {
                     penalty += cost;
+                    if let Some(sample) = &reading.sample {
+                        message += &format!(" in {sample}");
+                    }
                     let kind = ProblemKind::Metric(name.clone());
                     problems.push(Problem {
                         kind,

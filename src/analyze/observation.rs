@@ -1,6 +1,6 @@
 //! What one look at a component saw: plain data, filled by a platform, read by the analysis.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
@@ -113,8 +113,31 @@ impl Observation {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub value: Measured<f64>,
-    /// True when the query was narrowed to the pods of the current template.
+    /// True when it was narrowed to the pods of the current template.
     pub of_release: bool,
+    /// Where the value comes from, when the source tells.
+    pub sample: Option<Sample>,
+}
+
+impl Reading {
+    /// Of a source that tells neither whose value it is nor when it was measured.
+    pub fn new(value: Measured<f64>, of_release: bool) -> Self {
+        Self { value, of_release, sample: None }
+    }
+}
+
+/// The container whose value is the worst of all, and when it was measured: looks may come faster than samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    pub pod: String,
+    pub container: String,
+    pub at: Timestamp,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {} of pod {}", self.container, self.pod)
+    }
 }
 
 /// What the target is, by kind of platform.

@@ -46,7 +46,7 @@ impl<F: Forecaster> Replay<F> {
     /// One look: what was measured at that time. A look less than a second after the last one is judged, and its metrics
     /// are not remembered.
     pub fn look<'a>(&mut self, at: Timestamp, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Said {
-        let reading = |value| Reading { value: Measured::Known(value), of_release: false };
+        let reading = |value| Reading::new(Measured::Known(value), false);
         let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), reading(value))).collect();
         // Recorded histories know nothing of the target: it is taken to be up.
         let target = Measured::Known(TargetState::Http(HttpState { failure: None, latency_ms: None }));

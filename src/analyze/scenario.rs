@@ -10,7 +10,7 @@ use super::{
     forecast::{Forecast, tests::exhausting},
     metric::{ERROR_RATE, MEMORY_USAGE},
     observation::{
-        FaultKind, Measured, Observation, PodFault, Reading, ReleaseId, TargetState, UnknownReason, Unmeasured,
+        FaultKind, Measured, Observation, PodFault, Reading, ReleaseId, Sample, TargetState, UnknownReason, Unmeasured,
         Workload,
     },
     outlook::Outlook,
@@ -170,19 +170,19 @@ impl Story {
 
     /// Of all pods together.
     pub fn error_rate(&mut self, value: f64) -> &mut Self {
-        self.metrics.insert(ERROR_RATE.into(), Reading { value: Measured::Known(value), of_release: false });
+        self.metrics.insert(ERROR_RATE.into(), Reading::new(Measured::Known(value), false));
         self
     }
 
     /// Of the newest template's pods alone.
     pub fn release_error_rate(&mut self, value: f64) -> &mut Self {
-        self.metrics.insert(ERROR_RATE.into(), Reading { value: Measured::Known(value), of_release: true });
+        self.metrics.insert(ERROR_RATE.into(), Reading::new(Measured::Known(value), true));
         self
     }
 
     pub fn prometheus_down(&mut self) -> &mut Self {
         let why = Unmeasured::new(UnknownReason::Unreachable, "connection refused");
-        self.metrics.insert(ERROR_RATE.into(), Reading { value: Measured::Unknown(why), of_release: false });
+        self.metrics.insert(ERROR_RATE.into(), Reading::new(Measured::Unknown(why), false));
         self
     }
 
@@ -203,7 +203,15 @@ impl Story {
     }
 
     pub fn metric(&mut self, name: &str, value: f64) -> &mut Self {
-        self.metrics.insert(name.into(), Reading { value: Measured::Known(value), of_release: false });
+        self.metrics.insert(name.into(), Reading::new(Measured::Known(value), false));
+        self
+    }
+
+    /// The same as a source has it that tells which container it is, and measured it at `second`.
+    pub fn sampled_memory(&mut self, value: f64, second: f64) -> &mut Self {
+        let sample = Sample { pod: "api-aaa-1".into(), container: "app".into(), at: at(second) };
+        let reading = Reading { sample: Some(sample), ..Reading::new(Measured::Known(value), false) };
+        self.metrics.insert(MEMORY_USAGE.into(), reading);
         self
     }
 

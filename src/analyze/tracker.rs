@@ -69,6 +69,8 @@ pub struct Tracker {
     last_look: Option<Timestamp>,
     /// What the metrics above their critical thresholds were at the last look.
     bad_values: BTreeMap<String, f64>,
+    /// When those were measured that the last counted look saw above their critical thresholds, where that is known.
+    samples: BTreeMap<String, Timestamp>,
     last_bad: Option<Timestamp>,
     /// When a look was last counted as good or bad.
     counted_at: Option<Timestamp>,
@@ -120,7 +122,11 @@ impl Tracker {
         let new_sample =
             values.iter().any(|(name, value)| self.bad_values.get(name).is_some_and(|before| before != value));
         self.bad_values = values;
-        self.count(evidence, now, limits, new_sample);
+        let samples = samples(observation, &self.bad_values);
+        self.count(evidence, now, limits, new_sample, self.repeats(assessment, &samples));
+        if self.counted_at == Some(now) {
+            self.samples = samples;
+        }
         if self.status != assessment.status || self.since.is_none() {
             self.status = assessment.status;
             self.since = Some(now);
@@ -176,7 +182,9 @@ impl Tracker {
         if unconfirmed || recovering {
             wait = wait.min(limits.confirm_after);
         }
-        if unconfirmed && !self.bad_values.is_empty() && self.watches_release(limits) {
+        // Of a source that tells when it measured the next sample is known by that, and not by looking often.
+        let scraped = self.bad_values.keys().any(|name| !self.samples.contains_key(name));
+        if unconfirmed && scraped && self.watches_release(limits) {
             wait = wait.min(limits.release_watch_every / CONFIRM_STEPS);
         }
         wait
@@ -374,14 +382,23 @@ impl Tracker {
         (young || !release.seen_healthy) && (specific || !good_was_bad_too)
     }
 
+    /// All that is critical are samples that were counted before: seen twice, measured once.
+    fn repeats(&self, assessment: &Assessment, samples: &BTreeMap<String, Timestamp>) -> bool {
+        assessment.critical().all(|problem| match &problem.kind {
+            ProblemKind::Metric(name) => samples.get(name).is_some_and(|at| self.samples.get(name) == Some(at)),
+            _ => false,
+        })
+    }
+
     /// A change wakes a look at any moment; looks that follow each other faster than they are meant to are one
-    /// look, or a burst of events would confirm itself. During a release a bad metric that has another value than
-    /// before was measured anew, and that is a second look however soon it comes.
-    fn count(&mut self, evidence: Evidence, now: Timestamp, limits: &Limits, new_sample: bool) {
+    /// look, or a burst of events would confirm itself, and so would a sample that `repeats`. During a release a bad
+    /// metric that has another value than before was measured anew, and that is a second look however soon it comes.
+    fn count(&mut self, evidence: Evidence, now: Timestamp, limits: &Limits, new_sample: bool, repeats: bool) {
         let watching = self.watches_release(limits);
         let meant = if watching { limits.release_watch_every.min(limits.confirm_after) } else { limits.confirm_after };
         let spaced = self.counted_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= meant.mul_f64(0.9));
-        let counts = spaced || (watching && new_sample && evidence == Evidence::Bad);
+        let bad = evidence == Evidence::Bad;
+        let counts = (spaced && !(bad && repeats)) || (watching && new_sample && bad);
         let step = u32::from(counts);
         if counts {
             self.counted_at = Some(now);
@@ -430,6 +447,12 @@ fn metric_values(assessment: &Assessment) -> BTreeMap<String, f64> {
         _ => None,
     });
     values.collect()
+}
+
+/// When these metrics were measured, as far as their sources tell.
+fn samples(observation: &Observation, of: &BTreeMap<String, f64>) -> BTreeMap<String, Timestamp> {
+    let at = |name: &String| Some((name.clone(), observation.metrics.get(name)?.sample.as_ref()?.at));
+    of.keys().filter_map(at).collect()
 }
 
 #[cfg(test)]

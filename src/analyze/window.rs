@@ -371,7 +371,8 @@ pub struct History {
 }
 
 impl History {
-    /// Adds what was measured; what was not leaves a gap.
+    /// Adds what was measured, at the time when it was: a sample that several looks see is one point. What was not
+    /// measured leaves a gap.
     pub fn push(&mut self, observation: &Observation, score: Option<u8>) {
         self.push_score(observation, score);
         if let Some(workload) = observation.target.known().and_then(|target| target.workload()) {
@@ -379,7 +380,8 @@ impl History {
         }
         for (name, reading) in &observation.metrics {
             if let Measured::Known(value) = reading.value {
-                self.push_metric(name, observation.at, value);
+                let at = reading.sample.as_ref().map_or(observation.at, |sample| sample.at.min(observation.at));
+                self.push_metric(name, at, value);
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::{
 };
 use hook::Hooks;
 use http::Http;
-use kubernetes::{ClusterIndex, Kubernetes};
+use kubernetes::{ClusterIndex, Kubernetes, OFFERED, Usage, Whose};
 use prometheus::Prometheus;
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
@@ -40,6 +40,7 @@ pub struct Platforms {
     /// The actions on workloads.
     pub kubernetes: Kubernetes,
     index: Arc<ClusterIndex>,
+    usage: Usage,
     prometheus: Prometheus,
     http: Http,
     /// The components' own cleanups.
@@ -53,7 +54,8 @@ impl Platforms {
     /// (`rustls::crypto::aws_lc_rs::default_provider().install_default()`) before.
     pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
         Self {
-            kubernetes: Kubernetes::new(client),
+            kubernetes: Kubernetes::new(client.clone()),
+            usage: Usage::new(client),
             index,
             prometheus: Prometheus::new(prometheus_url),
             http: Http::default(),
@@ -70,12 +72,20 @@ impl Platforms {
         let metrics = join_all(component.metrics.iter().map(|metric| async move {
             (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
         }));
-        let (target, metrics) = tokio::join!(self.target(namespace, &component.target), metrics);
+        let (target, metrics, usage) = tokio::join!(
+            self.target(namespace, &component.target),
+            metrics,
+            self.usage(namespace, component, release_watch)
+        );
         let mut metrics: std::collections::BTreeMap<_, _> = metrics.into_iter().collect();
+        for (metric, reading) in usage {
+            // What the policy measures itself wins, also while that is unknown.
+            metrics.entry(metric.to_owned()).or_insert(reading);
+        }
         if let Measured::Known(TargetState::Http(state)) = &target
             && let Some(latency_ms) = state.latency_ms
         {
-            let own = || Reading { value: Measured::Known(latency_ms), of_release: false };
+            let own = || Reading::new(Measured::Known(latency_ms), false);
             metrics.entry(LATENCY.to_owned()).or_insert_with(own);
         }
         Observation { at: Timestamp::now(), target, metrics }
@@ -91,11 +101,30 @@ impl Platforms {
         metric: &str,
         pods: &[String],
     ) -> Option<Vec<Measured<f64>>> {
-        let metric = component.metrics.iter().find(|own| own.name == metric)?;
+        let Some(metric) = component.metrics.iter().find(|own| own.name == metric) else {
+            let whose = whose(namespace, component, false)?;
+            return self.usage.of_pods(&self.index, whose, metric, pods, Timestamp::now()).await;
+        };
         let query = |pod: &String| placeholders::expand_for_pod(&metric.query, namespace, component, pod);
         let queries = pods.iter().map(query).collect::<Option<Vec<String>>>()?;
         let ask = |query: String| async move { self.prometheus.query(&query, metric.url.as_ref(), METRIC_LIMIT).await };
         Some(stream::iter(queries).map(ask).buffered(PODS_AT_ONCE).collect().await)
+    }
+
+    /// What the policy does not measure itself.
+    async fn usage(
+        &self,
+        namespace: &str,
+        component: &ValidComponent,
+        release_watch: bool,
+    ) -> Vec<(&'static str, Reading)> {
+        let measured = |name: &str| component.metrics.iter().any(|metric| metric.name == name);
+        match whose(namespace, component, release_watch) {
+            Some(whose) if !OFFERED.into_iter().all(measured) => {
+                self.usage.read(&self.index, whose, Timestamp::now()).await
+            }
+            _ => Vec::new(),
+        }
     }
 
     async fn target(&self, namespace: &str, target: &ValidTarget) -> Measured<TargetState> {
@@ -119,12 +148,20 @@ impl Platforms {
         release_watch: bool,
     ) -> Reading {
         match placeholders::expand(&metric.query, namespace, component, &self.index, release_watch) {
-            Ok(expanded) => Reading {
-                value: self.prometheus.query(&expanded.query, metric.url.as_ref(), METRIC_LIMIT).await,
-                of_release: expanded.of_release,
-            },
-            Err(why) => Reading { value: Measured::Unknown(why), of_release: false },
+            Ok(expanded) => Reading::new(
+                self.prometheus.query(&expanded.query, metric.url.as_ref(), METRIC_LIMIT).await,
+                expanded.of_release,
+            ),
+            Err(why) => Reading::new(Measured::Unknown(why), false),
         }
+    }
+}
+
+/// None for what has no containers.
+fn whose<'a>(namespace: &'a str, component: &'a ValidComponent, of_release: bool) -> Option<Whose<'a>> {
+    match &component.target {
+        ValidTarget::Workload { kind, name } => Some(Whose { kind: *kind, namespace, name, of_release }),
+        ValidTarget::Http(_) => None,
     }
 }
 

@@ -5,8 +5,8 @@ use wiremock::{Mock, MockServer, ResponseTemplate, matchers::body_string_contain
 
 use super::{
     kubernetes::{
-        fake_server::server,
-        fixtures::{NAME, NS, healthy, pod, releasing, synced},
+        fake_server::{get, server},
+        fixtures::{NAME, NS, healthy, pod, releasing, see, synced, with},
     },
     *,
 };
@@ -58,7 +58,7 @@ async fn reading(index: ClusterIndex, target: ValidTarget, query: &str, sent: &s
 }
 
 fn seven(of_release: bool) -> Reading {
-    Reading { value: Measured::Known(7.0), of_release }
+    Reading::new(Measured::Known(7.0), of_release)
 }
 
 fn reason(reading: &Reading) -> Option<UnknownReason> {
@@ -133,4 +133,31 @@ async fn an_http_target_offers_its_latency_unless_a_metric_of_that_name_is_decla
     let declared = component(target(), &[(LATENCY, "lat{name=\"$(name)\"}")]);
     let seen = platforms(synced(), &server.uri()).observe(NS, &declared, false).await;
     assert_eq!(seen.metrics[LATENCY], seven(false));
+}
+
+#[tokio::test]
+async fn cpu_and_memory_come_from_the_cluster_where_the_policy_does_not_measure_them() {
+    let limits = json!([{"name": "main", "resources": {"limits": {"cpu": "1", "memory": "100Mi"}}}]);
+    let index = healthy();
+    see(&index, with(pod("aaa", "1"), "/spec/containers", limits));
+    let figures = json!({"items": [{
+        "metadata": {"name": "api-aaa-1"}, "timestamp": Timestamp::now(), "window": "10s",
+        "containers": [{"name": "main", "usage": {"cpu": "250m", "memory": "40Mi"}}],
+    }]});
+    let path = "/apis/metrics.k8s.io/v1beta1/namespaces/shop/pods?";
+    let (client, asked) = server(vec![get(path, 200, figures)]);
+    let prometheus = prometheus("own").await;
+    let platforms = Platforms::new(client, Arc::new(index), Some(Url::parse(&prometheus.uri()).unwrap()));
+    let seen = platforms.observe(NS, &component(deployment(), &[]), false).await;
+    assert_eq!((seen.value("cpu_usage"), seen.value("memory_usage")), (Some(25.0), Some(40.0)));
+    // Prometheus has no answer to the second: unknown is what the policy's own metric is then.
+    let own = component(deployment(), &[("cpu_usage", "own"), ("memory_usage", "nothing")]);
+    let seen = platforms.observe(NS, &own, false).await;
+    assert_eq!(seen.metrics["cpu_usage"], seven(false));
+    assert!(reason(&seen.metrics["memory_usage"]).is_some());
+    let pods = ["api-aaa-1".to_owned()];
+    let of_pods = platforms.of_pods(NS, &component(deployment(), &[]), "memory_usage", &pods).await;
+    assert_eq!(of_pods, Some(vec![Measured::Known(40.0)]));
+    drop(platforms);
+    assert_eq!(asked.await.unwrap().len(), 1);
 }

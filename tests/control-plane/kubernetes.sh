@@ -32,13 +32,24 @@ start_etcd() {
 make_tokens() {
   local user group
   umask 077
-  for user in admin kwok system:kube-controller-manager system:kube-scheduler; do
+  for user in admin kwok metrics-server system:kube-controller-manager system:kube-scheduler; do
     group=''
-    if [[ $user == admin || $user == kwok ]]; then group=,system:masters; fi
+    case $user in admin | kwok | metrics-server) group=,system:masters ;; esac
     printf '%s,%s,%s%s\n' "$(openssl rand -hex 16)" "$user" "$user" "$group"
   done >"$dir/kubernetes/tokens.csv"
   umask 022
   openssl genrsa -out "$dir/kubernetes/service-accounts.key" 2048 2>/dev/null
+  make_front_proxy
+}
+
+# By this certificate an aggregated API server knows that the one in front of it has already asked who is there.
+make_front_proxy() {
+  local keys=$dir/kubernetes/front-proxy
+  mkdir -p "$keys"
+  openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=front-proxy-ca -keyout "$keys/ca.key" -out "$keys/ca.crt" 2>/dev/null
+  openssl req -new -newkey rsa:2048 -nodes -subj /CN=front-proxy-client -keyout "$keys/client.key" -out "$keys/client.csr" 2>/dev/null
+  openssl x509 -req -days 3650 -in "$keys/client.csr" -CA "$keys/ca.crt" -CAkey "$keys/ca.key" -CAcreateserial \
+    -out "$keys/client.crt" 2>/dev/null
 }
 
 token_of() { awk -F, -v user="$1" '$2 == user {print $1}' "$dir/kubernetes/tokens.csv"; }
@@ -60,6 +71,13 @@ start_apiserver() {
 --authorization-mode=Node,RBAC
 --token-auth-file=$keys/tokens.csv
 --service-cluster-ip-range=10.0.0.0/16
+--requestheader-client-ca-file=$keys/front-proxy/ca.crt
+--requestheader-allowed-names=front-proxy-client
+--requestheader-username-headers=X-Remote-User
+--requestheader-group-headers=X-Remote-Group
+--requestheader-extra-headers-prefix=X-Remote-Extra-
+--proxy-client-cert-file=$keys/front-proxy/client.crt
+--proxy-client-key-file=$keys/front-proxy/client.key
 --endpoint-reconciler-type=none
 --audit-policy-file=$PANACEA_CONTROL_PLANE/audit-policy.yaml
 --audit-log-path=$dir/audit.log
@@ -97,14 +115,51 @@ start_controllers() {
 
   # The heartbeat is a quarter of the lease duration. By label, not by annotation: kwok sees a label's removal
   # and lets go of the node, so that a test can stop the heartbeat of one.
-  local stage first=1
+  local stage first=1 port
   for stage in "$PANACEA_CONTROL_PLANE"/stages/*.yaml; do
     [[ -n $first ]] || printf -- '---\n'
     first=''
     cat "$stage"
   done >"$keys/kwok.yaml"
+  # One port for the kubelets of all nodes: the path tells which one is meant.
+  port=$(free_port)
   spawn "$dir" kwok kwok --kubeconfig="$keys/kwok.kubeconfig" --config="$keys/kwok.yaml" \
-    --manage-nodes-with-label-selector=type=kwok --node-lease-duration-seconds=8 --cidr=10.128.0.0/9 --node-ip=127.0.0.1
+    --manage-nodes-with-label-selector=type=kwok --node-lease-duration-seconds=8 --cidr=10.128.0.0/9 --node-ip=127.0.0.1 \
+    --node-port="$port" --server-address="127.0.0.1:$port"
+}
+
+# It looks at the simulated kubelets as often as it may (10 s). Nobody waits for its first figures, which take two looks.
+start_metrics_server() {
+  local keys=$dir/kubernetes config=$dir/kubernetes/metrics-server.kubeconfig
+  metrics_port=$(free_port)
+  kubeconfig "$config" "$server" "$(token_of metrics-server)"
+  spawn "$dir" metrics-server metrics-server --kubeconfig="$config" --authentication-kubeconfig="$config" \
+    --authorization-kubeconfig="$config" --bind-address=127.0.0.1 --secure-port="$metrics_port" --cert-dir="$keys/metrics-server" \
+    --kubelet-insecure-tls --kubelet-use-node-status-port --kubelet-preferred-address-types=InternalIP \
+    --kubelet-request-timeout=5s --metric-resolution=10s
+}
+
+# Registered only when it answers: while a registered API is away, namespaces are not removed.
+register_metrics_server() {
+  wait_for 60 "$dir" metrics-server curl -fsSk -m 2 "https://127.0.0.1:$metrics_port/livez"
+  admin apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Service
+metadata: {name: metrics-server, namespace: kube-system}
+spec: {type: ExternalName, externalName: localhost, ports: [{port: $metrics_port}]}
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1beta1.metrics.k8s.io}
+spec:
+  group: metrics.k8s.io
+  version: v1beta1
+  groupPriorityMinimum: 100
+  versionPriority: 100
+  insecureSkipTLSVerify: true
+  service: {name: metrics-server, namespace: kube-system, port: $metrics_port}
+YAML
+  wait_for 60 "$dir" metrics-server admin get --raw /apis/metrics.k8s.io/v1beta1
 }
 
 node_manifest() {
@@ -113,7 +168,7 @@ apiVersion: v1
 kind: Node
 metadata:
   name: $1
-  annotations: {kwok.x-k8s.io/node: fake}
+  annotations: {kwok.x-k8s.io/node: fake, metrics.k8s.io/resource-metrics-path: /metrics/nodes/$1/metrics/resource}
   labels: {type: kwok, kubernetes.io/hostname: $1, kubernetes.io/os: linux, kubernetes.io/arch: amd64, kubernetes.io/role: agent}
 status:
   allocatable: {cpu: "1000", memory: 4Ti, pods: "1000"}

@@ -20,6 +20,7 @@ mod ledger;
 mod midway;
 mod quiet;
 mod state;
+mod usage;
 mod way_back;
 mod workloads;
 mod writes;

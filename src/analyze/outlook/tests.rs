@@ -33,7 +33,7 @@ impl Watched {
             Some(value) => Measured::Known(value),
             None => Measured::Unknown(Unmeasured::new(UnknownReason::Timeout, "no answer")),
         };
-        let metrics = BTreeMap::from([(MEMORY_USAGE.to_owned(), Reading { value, of_release: false })]);
+        let metrics = BTreeMap::from([(MEMORY_USAGE.to_owned(), Reading::new(value, false))]);
         let target = Measured::Known(TargetState::Http(HttpState { failure: None, latency_ms: None }));
         let observation = Observation { at: Timestamp::from_second(self.second).unwrap(), target, metrics };
         self.history.push(&observation, Some(100));

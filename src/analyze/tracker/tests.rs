@@ -414,3 +414,26 @@ fn what_turned_bad_before_has_to_hold_before_it_is_known_good() {
     assert!(status.known_bad.is_empty() && status.known_good[0].replaced_at.is_some(), "{status:?}");
     assert_eq!(status.known_good[1].replaced_at, None);
 }
+
+/// metrics-server measures four times a minute at most; looks come every two seconds while something is suspected.
+#[test]
+fn one_sample_confirms_nothing_however_often_it_is_looked_at() {
+    let mut story = Story::new();
+    let start = story.now;
+    story.sampled_memory(95.0, start - 20.0).until(start + 40.0);
+    assert_eq!((story.evidence, story.confirmed()), (Some(Evidence::Bad), None), "twenty looks at one sample");
+    assert_eq!(story.next_look(), story.policy.limits.release_watch_every);
+    let remembered: Vec<f64> = story.history.metrics["memory_usage"].last(9);
+    assert_eq!(remembered, [95.0], "one point");
+    story.sampled_memory(94.0, start + 40.0).look();
+    assert_eq!(story.confirmed(), Some(Cause::Exhaustion));
+    let problem = &story.last.as_ref().unwrap().1.problems[0].message;
+    assert_eq!(problem, "memory_usage 94% > 90% (critical threshold) in container app of pod api-aaa-1");
+    story.sampled_memory(94.0, start + 40.0).after(2.0);
+    assert!(story.confirmed().is_some(), "what is confirmed stays so");
+    // What else is wrong needs no sample.
+    let mut story = Story::new();
+    let start = story.now;
+    story.sampled_memory(95.0, start - 20.0).fault(FaultKind::CrashLoop, 4).until(start + 4.0);
+    assert!(story.confirmed().is_some());
+}

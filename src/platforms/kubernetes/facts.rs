@@ -3,13 +3,18 @@
 //!
 //! Two facts are equal exactly when nothing that matters changed, which is what decides whether anyone is woken.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use super::template::REVISION_HASH;
+use super::{
+    quantity::{ContainerLimits, container_limits},
+    template::REVISION_HASH,
+};
 use crate::api::WorkloadKind;
 
 mod release;
@@ -38,6 +43,7 @@ pub(super) struct PodFacts {
     pub containers: Box<[ContainerFacts]>,
     /// Since when they have been in trouble; kept from update to update.
     pub trouble_since: Option<Timestamp>,
+    pub limits: Option<Arc<[ContainerLimits]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +122,7 @@ impl PodFacts {
             ready_changed: ready.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
             containers,
             trouble_since,
+            limits: pod.spec.as_ref().and_then(container_limits),
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,8 +20,9 @@ use tokio::sync::broadcast;
 use super::{
     config::config_digest,
     facts::{PodFacts, RevisionFacts, WorkloadFacts, node_ready},
+    quantity::ContainerLimits,
     store::{Changed, Kind, Store, Touched},
-    workload::{Current, PodsPattern},
+    workload::{Current, LimitedPod, PodsPattern},
 };
 use crate::{
     analyze::observation::{Measured, UnknownReason, Unmeasured, Workload},
@@ -121,6 +122,27 @@ impl ClusterIndex {
         let inner = self.read();
         inner.usable(kind, namespace, Timestamp::now())?;
         Current::find(&inner.store, kind, namespace, name)?.pods_pattern(of_release)
+    }
+
+    /// The workload's running pods, on nodes that are there, with a container that has a limit; with `of_release` only
+    /// those of the newest template. None where the workload cannot be looked at.
+    pub(super) fn limited_pods(
+        &self,
+        kind: WorkloadKind,
+        namespace: &str,
+        name: &str,
+        of_release: bool,
+        now: Timestamp,
+    ) -> Vec<LimitedPod> {
+        let inner = self.read();
+        let current =
+            inner.usable(kind, namespace, now).and_then(|()| Current::find(&inner.store, kind, namespace, name));
+        current.map_or_else(|_| Vec::new(), |current| current.limited_pods(of_release, |node| inner.node_lost(node)))
+    }
+
+    /// What the containers of a pod may use; None when no workload controls it, or none of them has a limit.
+    pub(super) fn container_limits(&self, namespace: &str, pod: &str) -> Option<Arc<[ContainerLimits]>> {
+        self.read().store.pod(namespace, pod)?.limits.clone()
     }
 
     /// Every watch has completed its first listing, or was refused: there is something to say about every workload.

@@ -1,7 +1,8 @@
 //! Kubernetes: what the watches know ([`ClusterIndex`]), the tasks that feed it ([`watch`]), and the two things that
 //! are done to a workload ([`Kubernetes::rollback`], [`Kubernetes::restart`]).
 //!
-//! Looking uses the index and costs the API server nothing; acting never trusts it and reads live.
+//! Looking uses the index and costs the API server nothing, but for what containers use of their limits ([`Usage`]);
+//! acting never trusts it and reads live.
 
 mod act;
 mod act_error;
@@ -17,6 +18,7 @@ mod index;
 mod quantity;
 mod store;
 mod template;
+mod usage;
 pub mod watch;
 mod workload;
 
@@ -26,4 +28,5 @@ pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};
 pub use store::{Changed, Kind};
 pub use template::{REVISION_HASH, TEMPLATE_HASH, digest};
+pub use usage::{OFFERED, Usage, Whose};
 pub use workload::PodsPattern;

@@ -1,17 +1,22 @@
-//! Amounts of memory as Kubernetes writes them:
+//! Amounts of memory and CPU as Kubernetes writes them:
 //! <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 
-use k8s_openapi::api::core::v1::PodSpec;
+use std::sync::Arc;
 
-/// Bytes of a quantity such as `128Mi`, `1.5G`, `1e9` or `128974848000m`; None when it is none.
-fn bytes(quantity: &str) -> Option<u64> {
-    const SUFFIXES: [(&str, f64); 13] = [
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+/// What a quantity such as `128Mi`, `1.5G`, `1e9`, `250m` or `12345678n` says, in whole units (bytes, cores); None when
+/// it is none, or negative.
+pub(super) fn amount(quantity: &str) -> Option<f64> {
+    const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),
         ("Gi", 1_073_741_824.0),
         ("Ti", 1_099_511_627_776.0),
         ("Pi", 1_125_899_906_842_624.0),
         ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
         ("m", 1e-3),
         ("k", 1e3),
         ("M", 1e6),
@@ -22,17 +27,45 @@ fn bytes(quantity: &str) -> Option<u64> {
     ];
     let suffixed = SUFFIXES.iter().find_map(|(suffix, unit)| Some((quantity.strip_suffix(suffix)?, *unit)));
     let (number, unit) = suffixed.unwrap_or((quantity, 1.0));
-    let bytes = number.parse::<f64>().ok()? * unit;
-    (bytes.is_finite() && bytes >= 0.0).then_some(bytes as u64)
+    let amount = number.parse::<f64>().ok()? * unit;
+    (amount.is_finite() && amount >= 0.0).then_some(amount)
 }
 
 /// What a pod may use: the sum of its containers' memory limits. None when one of them has none.
 pub(super) fn memory_limit(pod: &PodSpec) -> Option<u64> {
-    let limits = pod.containers.iter().map(|container| {
-        let limits = container.resources.as_ref()?.limits.as_ref()?;
-        bytes(&limits.get("memory")?.0).filter(|limit| *limit > 0)
-    });
+    let limits =
+        pod.containers.iter().map(|container| Some(limit(container, "memory")? as u64).filter(|limit| *limit > 0));
     limits.sum::<Option<u64>>().filter(|sum| *sum > 0)
+}
+
+/// What one container may use. One of the two is always there.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ContainerLimits {
+    pub name: Box<str>,
+    /// Above 0.
+    pub cores: Option<f64>,
+    /// In bytes, above 0.
+    pub memory: Option<f64>,
+}
+
+/// The limits of a pod's containers, sidecars among them, as admission left them (a LimitRange, an injected sidecar):
+/// the template does not say that. None when no container has any.
+pub(super) fn container_limits(pod: &PodSpec) -> Option<Arc<[ContainerLimits]>> {
+    let inits = pod.init_containers.iter().flatten();
+    let sidecars = inits.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let limits = pod.containers.iter().chain(sidecars).filter_map(|container| {
+        let (cores, memory) = (limit(container, "cpu"), limit(container, "memory"));
+        let name = container.name.as_str().into();
+        (cores.is_some() || memory.is_some()).then_some(ContainerLimits { name, cores, memory })
+    });
+    let limits: Vec<ContainerLimits> = limits.collect();
+    (!limits.is_empty()).then(|| limits.into())
+}
+
+/// Zero is how one writes that there is none.
+fn limit(container: &Container, resource: &str) -> Option<f64> {
+    let limits = container.resources.as_ref()?.limits.as_ref()?;
+    amount(&limits.get(resource)?.0).filter(|limit| *limit > 0.0)
 }
 
 #[cfg(test)]
@@ -41,22 +74,30 @@ mod tests {
 
     use super::*;
 
+    fn rounded(amount: f64) -> f64 {
+        (amount * 1e6).round() / 1e6
+    }
+
     #[test]
     fn reads_every_way_of_writing_an_amount() {
         let cases = [
-            ("128974848", Some(128_974_848)),
-            ("129e6", Some(129_000_000)),
-            ("129M", Some(129_000_000)),
-            ("128974848000m", Some(128_974_848)),
-            ("123Mi", Some(128_974_848)),
-            ("1.5Gi", Some(1_610_612_736)),
-            ("0", Some(0)),
+            ("128974848", Some(128_974_848.0)),
+            ("129e6", Some(129_000_000.0)),
+            ("129M", Some(129_000_000.0)),
+            ("128974848000m", Some(128_974_848.0)),
+            ("123Mi", Some(128_974_848.0)),
+            ("1024Ki", Some(1_048_576.0)),
+            ("1.5Gi", Some(1_610_612_736.0)),
+            ("250m", Some(0.25)),
+            ("250000u", Some(0.25)),
+            ("250000000n", Some(0.25)),
+            ("0", Some(0.0)),
             ("", None),
             ("-1", None),
             ("1Zi", None),
         ];
         for (quantity, expected) in cases {
-            assert_eq!(bytes(quantity), expected, "{quantity:?}");
+            assert_eq!(amount(quantity).map(rounded), expected, "{quantity:?}");
         }
     }
 
@@ -73,5 +114,21 @@ mod tests {
         assert_eq!(memory_limit(&pod(&[Some("1Gi"), Some("1Mi")])), Some(1_074_790_400));
         assert_eq!(memory_limit(&pod(&[Some("1Gi"), None])), None, "the other one may use all of the node");
         assert_eq!(memory_limit(&pod(&[])), None);
+    }
+
+    #[test]
+    fn limits_are_those_of_containers_and_sidecars() {
+        let limited = |name: &str, limits: serde_json::Value| json!({"name": name, "resources": {"limits": limits}});
+        let mut sidecar = limited("proxy", json!({"cpu": "100m"}));
+        sidecar["restartPolicy"] = "Always".into();
+        let pod = json!({
+            "containers": [limited("app", json!({"cpu": "2", "memory": "1Ki"})), limited("none", json!({"cpu": "0"})), {"name": "free"}],
+            "initContainers": [sidecar, limited("setup", json!({"memory": "1Ki"}))],
+        });
+        let limits = container_limits(&serde_json::from_value(pod).unwrap()).unwrap();
+        let expected = [("app", Some(2.0), Some(1024.0)), ("proxy", Some(0.1), None)];
+        assert_eq!(limits.iter().map(|it| (&*it.name, it.cores, it.memory)).collect::<Vec<_>>(), expected);
+        let free = json!({"containers": [{"name": "free"}]});
+        assert_eq!(container_limits(&serde_json::from_value(free).unwrap()), None);
     }
 }

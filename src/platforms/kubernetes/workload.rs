@@ -178,6 +178,20 @@ impl<'a> Current<'a> {
         }
     }
 
+    /// See [`super::ClusterIndex::limited_pods`].
+    pub(super) fn limited_pods(&self, of_release: bool, node_lost: impl Fn(&str) -> bool) -> Vec<LimitedPod> {
+        let running = |pod: &PodFacts| pod.phase == Phase::Running && !pod.terminating && pod.limits.is_some();
+        self.pods()
+            .filter(|(_, pod, newest)| running(pod) && (*newest || !of_release))
+            .filter(|(_, pod, _)| !pod.node.as_deref().is_some_and(&node_lost))
+            .map(|(name, pod, _)| LimitedPod {
+                name: name.to_owned(),
+                started: pod.started,
+                ready_since: pod.ready_changed.filter(|_| pod.ready),
+            })
+            .collect()
+    }
+
     fn config(&self) -> Vec<ObservedConfig> {
         let digest = |name: &str| self.space.configs.get(name).map(|seen| seen.facts.to_string());
         let observed = |config: &ConfigRef| ObservedConfig {
@@ -236,6 +250,15 @@ impl<'a> Current<'a> {
         prefixes.truncate(MAX_PATTERN_SETS);
         Ok(PodsPattern { regex: alternation(&prefixes), of_release: false })
     }
+}
+
+/// A running pod that may not use as much as it likes of something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LimitedPod {
+    pub name: String,
+    pub started: Option<Timestamp>,
+    /// None while it is not ready.
+    pub ready_since: Option<Timestamp>,
 }
 
 /// A regular expression (RE2) that matches the names of pods.

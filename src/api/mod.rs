@@ -26,8 +26,8 @@ pub use policy::*;
 pub use policy_status::*;
 pub use remediation::*;
 pub use validate::{
-    HttpCheck, Invalid, Limits, MetricQuery, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, default_ceilings,
-    default_thresholds,
+    HttpCheck, Invalid, Limits, MetricQuery, OFFERED, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget,
+    default_ceilings, default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

@@ -117,7 +117,8 @@ pub struct Component {
     #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["name".to_string()]))]
     pub metrics: Vec<Metric>,
 
-    /// Thresholds by metric name; left out: cpu_usage 70/90 %, memory_usage 75/90 %, error_rate 0.05/0.10,
+    /// Thresholds by metric name; left out: cpu_usage 70/90 % and memory_usage 75/90 % where metrics measures them (what
+    /// comes from metrics.k8s.io unasked counts only with a threshold of its own), error_rate 0.05/0.10,
     /// latency_ms 2000/5000.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 24))]

@@ -76,7 +76,7 @@ pub struct ValidComponent {
     pub name: String,
     pub target: ValidTarget,
     pub metrics: Vec<MetricQuery>,
-    /// By metric name; the defaults filled in.
+    /// By metric name; the defaults filled in, but for [`OFFERED`] metrics that the policy does not mention.
     pub thresholds: BTreeMap<String, Threshold>,
     /// Where metrics end: what `metrics[].limit` says, and 100 for the well-known percentages.
     pub ceilings: BTreeMap<String, f64>,
@@ -128,9 +128,12 @@ pub struct ValidRemedy {
     pub hook: Option<Hook>,
 }
 
+/// Metrics that workloads have without being measured by their policy, in percent of the containers' limits.
+pub const OFFERED: [&str; 2] = ["cpu_usage", "memory_usage"];
+
 /// Where the well-known metrics end: the percentages at 100.
 pub fn default_ceilings() -> BTreeMap<String, f64> {
-    ["cpu_usage", "memory_usage"].map(|name| (name.to_owned(), 100.0)).into()
+    OFFERED.map(|name| (name.to_owned(), 100.0)).into()
 }
 
 /// The thresholds of the well-known metrics where a policy names none (design: warning / critical).
@@ -332,6 +335,14 @@ impl Checker {
                 self.bad(&format!("thresholds.{name}"), format!("warning {warning} must be below critical {critical}"));
             }
             thresholds.insert(name.clone(), *threshold);
+        }
+        // What the platform offers unasked is no reason to call a component bad before its policy says from where on: many
+        // run at their CPU limit, or with a heap that fills most of its memory, by design.
+        for offered in OFFERED {
+            let named = component.thresholds.contains_key(offered);
+            if !named && !component.metrics.iter().any(|metric| metric.name == offered) {
+                thresholds.remove(offered);
+            }
         }
         let mut metrics = Vec::with_capacity(component.metrics.len());
         let mut ceilings = default_ceilings();

@@ -21,11 +21,11 @@ use url::Url;
 
 use crate::{
     analyze::observation::{Measured, Observation, Reading, TargetState},
-    api::{MetricQuery, ValidComponent, ValidTarget},
+    api::{MetricQuery, OFFERED, ValidComponent, ValidTarget},
 };
 use hook::Hooks;
 use http::Http;
-use kubernetes::{ClusterIndex, Kubernetes, OFFERED, Usage, Whose};
+use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
 use prometheus::Prometheus;
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.

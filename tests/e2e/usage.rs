@@ -29,6 +29,11 @@ use crate::support::{
 /// metrics-server looks every 10 s, and its answer serves as long: this holds a few rounds of both.
 const LIMIT: Duration = Duration::from_secs(150);
 
+/// What is offered unasked counts against a component when its policy says from where on.
+fn judged() -> Value {
+    json!({"memory_usage": {"warning": 75, "critical": 90}})
+}
+
 impl Test {
     /// Two pods of an `app` that may use 100Mi and a `proxy` that may use ten times as much.
     async fn deploy_limited(&self, name: &str) {
@@ -78,6 +83,7 @@ async fn a_full_container_is_found_named_and_healed_without_any_metrics_stack() 
         let started = Instant::now();
         let mut wanted = policy("shop", &["full"], &json!({"spec": {"interval": "1s"}}));
         wanted["spec"]["components"][0]["remedies"] = json!([{"action": "Restart"}]);
+        wanted["spec"]["components"][0]["thresholds"] = judged();
         test.apply_policy(&wanted).await;
         test.wait_known_good("shop", "full").await;
         let pod = test.fill_one("full", "95Mi").await;
@@ -118,7 +124,9 @@ async fn without_the_right_to_it_a_component_is_as_well_as_its_other_signals_say
         let role = Role::with(test, &["rbac.readUsage=false"]).await;
         let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
         let operator = Operator::start(test, options).await;
-        test.apply_policy(&policy("shop", &["full"], &json!({"spec": {"interval": "1s"}}))).await;
+        let mut wanted = policy("shop", &["full"], &json!({"spec": {"interval": "1s"}}));
+        wanted["spec"]["components"][0]["thresholds"] = judged();
+        test.apply_policy(&wanted).await;
         test.wait_figures(&pod, "95Mi").await;
         operator.wait_looks(15).await;
         let status = test.component("shop", "full").await.unwrap();

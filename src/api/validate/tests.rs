@@ -51,7 +51,12 @@ fn the_smallest_policy_gets_the_defaults() {
         (SignedDuration::from_mins(2), SignedDuration::from_mins(10))
     );
     let component = policy.component("api").unwrap();
-    assert_eq!(component.thresholds, default_thresholds());
+    let judged: Vec<&str> = component.thresholds.keys().map(String::as_str).collect();
+    assert_eq!(judged, ["error_rate", "latency_ms"], "nobody asked for CPU and memory");
+    let asked = json!({"name": "api", "target": {"deployment": {"name": "api"}}, "metrics": [metric("cpu_usage", "up", None)], "thresholds": {"memory_usage": {"warning": 1, "critical": 2}}});
+    let asked = parse(json!({"components": [asked]})).unwrap();
+    assert_eq!(asked.components[0].thresholds["cpu_usage"], default_thresholds()["cpu_usage"]);
+    assert_eq!(asked.components[0].thresholds["memory_usage"].critical, 2.0);
     let ladder: Vec<_> = component.remedies.iter().map(|remedy| (remedy.action, remedy.causes.as_slice())).collect();
     let restart = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
     assert_eq!(

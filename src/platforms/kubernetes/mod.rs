@@ -28,5 +28,5 @@ pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};
 pub use store::{Changed, Kind};
 pub use template::{REVISION_HASH, TEMPLATE_HASH, digest};
-pub use usage::{OFFERED, Usage, Whose};
+pub use usage::{Usage, Whose};
 pub use workload::PodsPattern;

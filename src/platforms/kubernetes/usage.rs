@@ -30,15 +30,12 @@ use super::{
 };
 use crate::{
     analyze::{
-        metric::{CPU_USAGE, MEMORY_USAGE},
+        metric::CPU_USAGE,
         observation::{Measured, Reading, Sample, UnknownReason, Unmeasured},
     },
-    api::WorkloadKind,
+    api::{OFFERED, WorkloadKind},
 };
 use source::{PodMetrics, Quantities, Source};
-
-/// The metrics that are offered, where a policy does not measure them itself.
-pub const OFFERED: [&str; 2] = [CPU_USAGE, MEMORY_USAGE];
 
 /// An answer serves this long: metrics-server looks at kubelets no more often.
 const FRESH: SignedDuration = SignedDuration::from_secs(10);

@@ -2,6 +2,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::analyze::metric::MEMORY_USAGE;
 use crate::platforms::kubernetes::{
     fake_server::{Exchange, failure, get, hangs, server},
     fixtures::{NAME, NS, ago, deployment, healthy, now, owned_by, pod, releasing, replica_set, see, synced, with},

@@ -24,9 +24,8 @@ const RETRY_REFUSED: SignedDuration = SignedDuration::from_mins(10);
 /// Fixed for ever: names of copies are kept in statuses.
 const NAMESPACE: Uuid = Uuid::from_u128(0x52f6_1c04_8d37_4d0b_a6c1_93b5_70de_4e2f);
 
-/// Copies of one policy that are made at the same time: a hundred components are good in the same moment when an operator
-/// is new.
-const AT_ONCE: usize = 16;
+/// Copies of one policy that are made, or wait for their turn, at the same time.
+const AT_ONCE: usize = 4;
 
 /// Keeps what is good and not kept yet, for components whose ladder goes back to it.
 pub(super) async fn keep(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {

@@ -3,6 +3,7 @@
 //! - [`policy`]: observe → analyze → update status → plan → propose → record, one policy at a time
 //! - [`remediation`]: approve → execute → verify → record, one action at a time; the only place that changes
 //!   anything outside
+//! - `keep`: copies of states that were seen healthy
 //! - `backfill`: what the metrics were before the first look
 //! - `look`: a look judged and remembered; `propose`: a proposal stored as a Remediation
 //! - [`status`], [`rows`]: pure: what to show, what to write down

@@ -9,12 +9,15 @@ mod recycle;
 mod state;
 mod stuck;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use super::{
     act_error::{ActError, Call},
@@ -38,6 +41,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
+    /// Turns for making copies of good states.
+    copying: Arc<Semaphore>,
 }
 
 /// Which workload is acted on.
@@ -65,7 +70,7 @@ pub enum Outcome {
 
 impl Kubernetes {
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, copying: Arc::new(Semaphore::new(config::COPIES_AT_ONCE)) }
     }
 
     /// Puts the template `to` back, if `from` is still the one that runs: what `kubectl rollout undo` does, with the

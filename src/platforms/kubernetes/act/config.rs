@@ -37,6 +37,9 @@ use crate::{
 
 /// A copy that is larger is not kept, in bytes: etcd takes 1.5 MiB with all that is around it.
 const MAX_COPY: usize = 1_000_000;
+/// Copies that are made at the same time: a thousand components are good in the same moment when an operator is new, and
+/// what a copy takes while it is made is not all given back.
+pub(super) const COPIES_AT_ONCE: usize = 4;
 /// Objects read of one kind when it is looked for who else uses a ConfigMap.
 const MAX_LISTED: u32 = 500;
 /// Others named in a message.
@@ -60,6 +63,7 @@ impl Kubernetes {
     /// # Errors
     /// Superseded when something changed meanwhile, Rejected when the copy would be too large; else see [`ActError`].
     pub async fn keep(&self, workload: WorkloadRef<'_>, copy: CopyOf, good: &GoodState) -> Result<(), ActError> {
+        let _turn = self.copying.acquire().await;
         let live = self.read_any(workload).await?;
         if live.digest != good.template {
             return Err(changed("template", &good.template, &live.digest));

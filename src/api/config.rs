@@ -1,5 +1,7 @@
 //! The configuration that a workload stands on, beside its template.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,12 @@ pub struct ConfigObject {
     /// Digest of its content; `missing` when there is no such object.
     #[schemars(length(max = 64))]
     pub digest: String,
+}
+
+impl fmt::Display for ConfigObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
 }
 
 /// [`ConfigObject::digest`] of an object that does not exist.
@@ -83,4 +91,18 @@ pub struct ConfigChange {
     pub from: String,
     #[schemars(length(max = 64))]
     pub to: String,
+}
+
+impl fmt::Display for ConfigChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+impl ConfigRollback {
+    /// The objects, for messages: `ConfigMap/app, ConfigMap/more`.
+    pub fn names(&self) -> String {
+        let names: Vec<String> = self.objects.iter().map(ConfigChange::to_string).collect();
+        names.join(", ")
+    }
 }

@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     api::{
-        ActionKind, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation, RemediationSpec,
-        RemediationStatus, ValidComponent, ValidPolicy, ValidTarget,
+        ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation,
+        RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget,
     },
     platforms::kubernetes::{ActError, Named, Outcome, WholeState, WorkloadRef},
 };
@@ -192,14 +192,16 @@ impl Step<'_> {
                         format!("the state of revision {} is back; watching whether it helps", to.revision)
                     }
                     (ActionKind::RollbackConfig, _) => {
-                        let objects = spec.config.iter().flat_map(|config| &config.objects);
-                        let names: Vec<String> = objects.map(|one| format!("{}/{}", one.kind, one.name)).collect();
-                        let names = names.join(", ");
+                        let names = spec.config.as_ref().map(ConfigRollback::names).unwrap_or_default();
                         format!("{names} is as it was, and pods are being replaced; watching whether it helps")
                     }
                     _ => "pods are being replaced; watching whether it helps".to_owned(),
                 };
-                self.executed(status, outcome, message).await
+                let reason = match outcome {
+                    Outcome::Done { .. } => "Executed",
+                    Outcome::AlreadyDone => "AlreadyDone",
+                };
+                self.executed(status, reason, message).await
             }
             Err(error) => self.not_done(status, error, started_at).await,
         }
@@ -209,16 +211,12 @@ impl Step<'_> {
     async fn executed(
         &self,
         mut status: RemediationStatus,
-        outcome: Outcome,
+        reason: &'static str,
         message: String,
     ) -> Result<Action, Error> {
         status.phase = Phase::Verifying;
         status.executed_at = Some(rows::milliseconds(Timestamp::now()));
-        status.reason = match outcome {
-            Outcome::Done { .. } => "Executed",
-            Outcome::AlreadyDone => "AlreadyDone",
-        }
-        .into();
+        status.reason = reason.into();
         status.message = message;
         self.write(&status, false).await?;
         self.ctx.events.about_remediation(self.remediation, Reason::Verifying, &status.message).await;

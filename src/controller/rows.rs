@@ -194,7 +194,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     // What is put back, from what to what: digests, never content.
     let content = |of: fn(&ConfigChange) -> &String| {
         let objects = spec.config.iter().flat_map(|config| &config.objects);
-        let map = objects.map(|change| (format!("{}/{}", change.kind, change.name), json!(of(change)))).collect();
+        let map = objects.map(|change| (change.to_string(), json!(of(change)))).collect();
         Value::Object(map)
     };
     let states = match spec.action {

@@ -187,11 +187,8 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
             )
         }
         (ActionKind::RollbackConfig, ..) if let Some(config) = &rung.config => {
-            let names: Vec<String> = config.objects.iter().map(|one| format!("{}/{}", one.kind, one.name)).collect();
-            format!(
-                "it turned bad after a change of {}, with the template that was healthy before it",
-                names.join(", ")
-            )
+            let names = config.names();
+            format!("it turned bad after a change of {names}, with the template that was healthy before it")
         }
         (ActionKind::CleanupMemory, ..) if let Some(growth) = &rung.memory => {
             let MemoryGrowth { metric, baseline, value, .. } = growth;

@@ -43,11 +43,11 @@ impl Tracker {
         let before =
             |new: &ConfigObject| config.objects.iter().find(|old| (old.kind, &old.name) == (new.kind, &new.name));
         let differs = |new: &&ConfigObject| before(new).is_some_and(|old| old.digest != new.digest);
-        let mut changed: Vec<String> = objects.iter().filter(differs).map(described).collect();
+        let mut changed: Vec<String> = objects.iter().filter(differs).map(ConfigObject::to_string).collect();
         let new_content = !changed.is_empty();
         if !config.seen_healthy {
             // What changed before, and was not proven yet, is part of it.
-            let named: Vec<String> = objects.iter().map(described).collect();
+            let named: Vec<String> = objects.iter().map(ConfigObject::to_string).collect();
             changed.extend(config.changed.iter().filter(|object| named.contains(*object)).cloned());
             changed.sort_unstable();
             changed.dedup();
@@ -69,7 +69,7 @@ impl Tracker {
         let Some(release) = self.release.as_ref().filter(|release| release.seen_healthy) else { return };
         let new_pods = workload.oldest_pod.is_some_and(|started| has_it(started, config));
         let mounted = |name: &String| {
-            let on_start = |one: &&ObservedConfig| one.on_start && described(&one.object) == *name;
+            let on_start = |one: &&ObservedConfig| one.on_start && one.object.to_string() == *name;
             seen.iter().find(on_start).is_none()
         };
         let lasted = now.duration_since(config.since) >= limits.release_watch_for;
@@ -187,10 +187,6 @@ fn way_back(objects: &[ConfigObject], kept: &KeptState) -> ConfigRollback {
 /// read a while after: the second of the change counts.
 fn has_it(started: Timestamp, config: &ConfigStatus) -> bool {
     started.as_second() >= config.since.as_second()
-}
-
-fn described(object: &ConfigObject) -> String {
-    format!("{}/{}", object.kind, object.name)
 }
 
 #[cfg(test)]

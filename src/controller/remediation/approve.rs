@@ -214,9 +214,6 @@ impl Step<'_> {
         let Some(component) = policy.component(&spec.component) else {
             return refuse(Guard::NoRemedy, "the policy does not name this component any more");
         };
-        if !component.remedies.iter().any(|remedy| remedy.action == spec.action && remedy.hook == spec.hook) {
-            return refuse(Guard::NoRemedy, "the policy does not list this action any more");
-        }
         let all = self.of_policy().await?;
         let others = all.iter().filter(|other| {
             other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid

@@ -14,7 +14,7 @@ use crate::{
     analyze::observation::Measured,
     api::{CleanupStatus, Hook, LeakingPod, MemoryGrowth, Phase, RemediationStatus, ValidPolicy},
     controller::{Error, events::Reason, policy::retry_delay, rows, withdrawal::withdrawn},
-    platforms::kubernetes::{ActError, Outcome, Recycled, Waits},
+    platforms::kubernetes::{ActError, Recycled, Waits},
 };
 
 /// Pods that one action recycles at most: what one list of the API server holds.
@@ -58,7 +58,7 @@ impl Step<'_> {
                     ..CleanupStatus::default()
                 });
                 let message = "the hook did its cleanup; watching whether it helps".to_owned();
-                self.executed(status, Outcome::Done { generation: 0 }, message).await
+                self.executed(status, "Executed", message).await
             }
             Err(error) => self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,
         }
@@ -112,7 +112,7 @@ impl Step<'_> {
                 }
                 let pods = if all == 1 { "one pod was".to_owned() } else { format!("{all} pods were") };
                 let message = format!("{pods} recycled; watching whether it helps");
-                self.executed(status, Outcome::Done { generation: 0 }, message).await
+                self.executed(status, "Executed", message).await
             }
             Ok(Recycled::One { pod, left }) => {
                 cleanup.progressed_at = Some(rows::milliseconds(Timestamp::now()));

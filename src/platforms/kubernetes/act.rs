@@ -88,14 +88,7 @@ impl Kubernetes {
         from: &TemplateRef,
         to: &TemplateRef,
     ) -> Result<Outcome, ActError> {
-        let outcome = self
-            .tries(workload, || async {
-                match self.rollback_patch(workload, from, to).await? {
-                    None => Ok(Some(Outcome::AlreadyDone)),
-                    Some(patch) => self.write(workload, patch, "application/json-patch+json").await,
-                }
-            })
-            .await?;
+        let outcome = self.tries(workload, || self.rollback_patch(workload, from, to)).await?;
         self.make_way(workload, from, &to.digest).await?;
         Ok(outcome)
     }
@@ -161,14 +154,7 @@ impl Kubernetes {
         from: Option<&TemplateRef>,
         at: Timestamp,
     ) -> Result<Outcome, ActError> {
-        let outcome = self
-            .tries(workload, || async {
-                match self.restart_patch(workload, from, at).await? {
-                    None => Ok(Some(Outcome::AlreadyDone)),
-                    Some(patch) => self.write(workload, patch, "application/merge-patch+json").await,
-                }
-            })
-            .await?;
+        let outcome = self.tries(workload, || self.restart_patch(workload, from, at)).await?;
         if let Some(from) = from {
             self.make_way(workload, from, &from.digest).await?;
         }
@@ -209,11 +195,16 @@ impl Kubernetes {
         })))
     }
 
-    /// Reads and decides again for as long as others come between: `None` is such a conflict.
-    async fn tries<F>(&self, workload: WorkloadRef<'_>, mut attempt: impl FnMut() -> F) -> Result<Outcome, ActError>
+    /// Writes the patch that `decide` reads and decides on, anew for as long as others come between. None: it was written
+    /// already.
+    async fn tries<F>(&self, workload: WorkloadRef<'_>, mut decide: impl FnMut() -> F) -> Result<Outcome, ActError>
     where
-        F: Future<Output = Result<Option<Outcome>, ActError>>,
+        F: Future<Output = Result<Option<Value>, ActError>>,
     {
+        let mut attempt = async || match decide().await? {
+            None => Ok(Some(Outcome::AlreadyDone)),
+            Some(patch) => self.write(workload, patch).await,
+        };
         let all = async {
             let mut wait = FIRST_WAIT;
             for _ in 1..TRIES {

@@ -80,14 +80,12 @@ impl Kubernetes {
         })
     }
 
-    /// None on a conflict. Both kinds of patch carry the resourceVersion, which the API server compares (409).
-    pub(super) async fn write(
-        &self,
-        workload: WorkloadRef<'_>,
-        patch: Value,
-        content_type: &'static str,
-    ) -> Result<Option<Outcome>, ActError> {
+    /// None on a conflict. Both kinds of patch, JSON Patch (an array) and merge patch, carry the resourceVersion, which the
+    /// API server compares (409).
+    pub(super) async fn write(&self, workload: WorkloadRef<'_>, patch: Value) -> Result<Option<Outcome>, ActError> {
         let call = Call::patch(workload.kind);
+        let content_type =
+            if patch.is_array() { "application/json-patch+json" } else { "application/merge-patch+json" };
         let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..PatchParams::default() };
         let path = format!("/apis/apps/v1/namespaces/{}/{}", workload.namespace, workload.kind.plural());
         let broken = |why: String| ActError::Rejected(format!("the request could not be built: {why}"));

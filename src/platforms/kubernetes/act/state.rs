@@ -44,14 +44,7 @@ impl Kubernetes {
         // Looked at before anything is written: half a state is worse than none.
         self.state_patch(workload, state, at).await?;
         self.write_all(workload, writes).await?;
-        let outcome = self
-            .tries(workload, || async {
-                match self.state_patch(workload, state, at).await? {
-                    None => Ok(Some(Outcome::AlreadyDone)),
-                    Some(patch) => self.write(workload, patch, "application/json-patch+json").await,
-                }
-            })
-            .await?;
+        let outcome = self.tries(workload, || self.state_patch(workload, state, at)).await?;
         self.make_way(workload, state.from, &state.to.digest).await?;
         Ok(outcome)
     }

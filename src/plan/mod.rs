@@ -186,15 +186,16 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
                 release.revision, to.revision
             )
         }
-        (ActionKind::RollbackConfig, ..) if let Some(config) = &rung.config => {
-            let names = config.names();
+        (ActionKind::RollbackConfig, ..) => {
+            let names = rung.config.as_ref().map(ConfigRollback::names).unwrap_or_default();
             format!("it turned bad after a change of {names}, with the template that was healthy before it")
         }
-        (ActionKind::CleanupMemory, ..) if let Some(growth) = &rung.memory => {
-            let MemoryGrowth { metric, baseline, value, .. } = growth;
-            format!("{metric} has grown from {} to {}", show(metric, *baseline), show(metric, *value))
-        }
-        _ => format!("cause {}", rung.cause),
+        _ => match &rung.memory {
+            Some(MemoryGrowth { metric, baseline, value, .. }) => {
+                format!("{metric} has grown from {} to {}", show(metric, *baseline), show(metric, *value))
+            }
+            None => format!("cause {}", rung.cause),
+        },
     };
     let mut text = format!("{}; {decided}", seen.join("; "));
     if let Some((cut, _)) = text.char_indices().nth(2000) {

@@ -110,16 +110,17 @@ impl Step<'_> {
         // From the look at the guards until `Running` is stored, no other action may pass.
         let place = self.ctx.starting.lock().await;
         match self.allowed(&policy).await? {
-            Ok(Allowed { last_resort }) if let Some(why) = self.refused(&policy).await => {
-                drop(place);
-                let reason = why.reason();
-                if !last_resort && status.reason == reason && now >= waiting_since + WAIT_FOR_LEAVE {
-                    let message = format!("{why}; nothing was done, the next remedy is tried");
-                    return self.finish(status, Phase::Expired, reason, &message).await;
-                }
-                self.hold(status, Phase::Blocked, reason, &why.to_string(), last).await
-            }
             Ok(allowed) => {
+                if let Some(why) = self.refused(&policy).await {
+                    drop(place);
+                    let reason = why.reason();
+                    let waited = status.reason == reason && now >= waiting_since + WAIT_FOR_LEAVE;
+                    if waited && !allowed.last_resort {
+                        let message = format!("{why}; nothing was done, the next remedy is tried");
+                        return self.finish(status, Phase::Expired, reason, &message).await;
+                    }
+                    return self.hold(status, Phase::Blocked, reason, &why.to_string(), last).await;
+                }
                 let status = self.begin(status, allowed).await?;
                 drop(place);
                 self.execute(status, Some(&policy)).await

@@ -10,6 +10,7 @@ mod cleanup;
 mod condition;
 mod config;
 mod duration;
+mod own;
 mod percent;
 mod policy;
 mod policy_status;
@@ -21,12 +22,13 @@ pub use cleanup::*;
 pub use condition::{ConditionFact, set_condition};
 pub use config::*;
 pub use duration::Span;
+pub use own::*;
 pub use percent::IntOrPercent;
 pub use policy::*;
 pub use policy_status::*;
 pub use remediation::*;
 pub use validate::{
-    HttpCheck, Invalid, Limits, MetricQuery, OFFERED, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget,
+    HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget,
     default_ceilings, default_thresholds,
 };
 pub use workload_kind::WorkloadKind;

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealingPolicyStatus, Hook, IntOrPercent, Span};
+use super::{HealingPolicyStatus, Hook, IntOrPercent, JobRemedy, Span, WebhookRemedy};
 
 mod defaults;
 
@@ -101,7 +101,7 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || size(self.remedies) == 0 || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet)", "remedies need a target that can be acted on: deployment, statefulSet, daemonSet")
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
@@ -151,7 +151,7 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon_set: Option<ObjectName>,
 
-    /// A plain HTTP service. It can be watched; it cannot be acted on.
+    /// A plain HTTP service. It can be watched; only a Job or Webhook of your own can heal it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpTarget>,
 }
@@ -250,6 +250,8 @@ pub struct Threshold {
 
 /// One rung of the ladder.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = ("has(self.job) == (self.action == 'Job')", "the action Job needs job, and no other has it"))]
+#[x_kube(validation = ("has(self.webhook) == (self.action == 'Webhook')", "the action Webhook needs webhook, and no other has it"))]
 #[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
 #[x_kube(validation = ("self.action != 'CleanupMemory' || !has(self.__for__) || self.__for__.all(cause, cause == 'Exhaustion')", "CleanupMemory only helps against memory that runs out; write for: [Exhaustion], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackPreviousState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackPreviousState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
@@ -261,7 +263,8 @@ pub struct Remedy {
     /// whole state that was seen healthy last; it comes before RollbackDeployment when template and configuration both
     /// changed. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
     /// hook is called, or without one the leaking pods are evicted one at a time, the fullest first, within their
-    /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart.
+    /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart. Job: a Job of
+    /// your own is run. Webhook: an endpoint of your own is called.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
@@ -275,6 +278,12 @@ pub struct Remedy {
     /// Of CleanupMemory: what to call instead of evicting pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
+    /// Of Job: what is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRemedy>,
+    /// Of Webhook: what is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookRemedy>,
 }
 
 /// Whether a remedy needs a person's approval.
@@ -317,6 +326,10 @@ pub enum ActionKind {
     CleanupMemory,
     /// Roll all pods anew (kubectl rollout restart).
     Restart,
+    /// Run a Job of the team's own.
+    Job,
+    /// Call an endpoint of the team's own.
+    Webhook,
 }
 
 /// Why a component is unhealthy, as far as the signals tell.

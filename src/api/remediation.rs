@@ -3,7 +3,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, MemoryGrowth};
+use super::{
+    ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, JobRemedy, MemoryGrowth, RunStatus, WebhookRemedy,
+};
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
 ///
@@ -50,7 +52,7 @@ use super::{ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, Me
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook) && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job) && has(self.webhook) == has(oldSelf.webhook) && (!has(self.webhook) || self.webhook == oldSelf.webhook)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
@@ -100,6 +102,12 @@ pub struct RemediationSpec {
     /// Of CleanupMemory: what is called. Left out: pods are evicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
+    /// Of Job: what is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRemedy>,
+    /// Of Webhook: what is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookRemedy>,
     /// A person's decision: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}'
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
@@ -167,6 +175,9 @@ pub struct RemediationStatus {
     /// Of CleanupMemory: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<CleanupStatus>,
+    /// Of Job and Webhook: how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunStatus>,
     /// The component has been healthy since, without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_since: Option<Timestamp>,

@@ -10,8 +10,8 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, Mode, OnTimeout,
-    Span, Target, Threshold, WorkloadKind,
+    ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy, Mode,
+    OnTimeout, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
 };
 
 mod remedies;
@@ -124,8 +124,18 @@ pub struct ValidRemedy {
     /// Never empty.
     pub causes: Vec<Cause>,
     pub approval_required: bool,
+    pub means: Means,
+}
+
+/// What a remedy brings with it, beside its action.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Means {
     /// Only of CleanupMemory.
     pub hook: Option<Hook>,
+    /// Only of Job, and always there.
+    pub job: Option<JobRemedy>,
+    /// Only of Webhook, and always there.
+    pub webhook: Option<WebhookRemedy>,
 }
 
 /// Metrics that workloads have without being measured by their policy, in percent of the containers' limits.

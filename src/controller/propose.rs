@@ -41,13 +41,16 @@ pub(super) async fn propose(
 
 fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Proposal) -> Option<Remediation> {
     let component = valid.component(&proposal.component)?;
-    let ValidTarget::Workload { kind, name: target } = &component.target else { return None };
+    let target = match &component.target {
+        ValidTarget::Workload { kind, name } => RemediationTarget { kind: kind.to_string(), name: name.clone() },
+        ValidTarget::Http(_) => RemediationTarget { kind: "Http".to_owned(), name: component.name.clone() },
+    };
     let name = format!("{}-{}-{}-{}", valid.name, proposal.component, proposal.episode, proposal.rung);
     let spec = RemediationSpec {
         policy: valid.name.clone(),
         policy_uid: valid.uid.clone(),
         component: proposal.component.clone(),
-        target: RemediationTarget { kind: kind.to_string(), name: target.clone() },
+        target,
         action: proposal.action,
         cause: proposal.cause,
         episode: proposal.episode.clone(),
@@ -60,7 +63,9 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         foreseen: proposal.foreseen.clone(),
         config: proposal.config.clone(),
         memory: proposal.memory.clone(),
-        hook: proposal.hook.clone(),
+        hook: proposal.means.hook.clone(),
+        job: proposal.means.job.clone(),
+        webhook: proposal.means.webhook.clone(),
         approval: None,
     };
     let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &proposal.component)];

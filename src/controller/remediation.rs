@@ -8,6 +8,7 @@
 
 mod approve;
 mod cleanup;
+mod own;
 mod record;
 
 use std::{sync::Arc, time::Duration};
@@ -156,6 +157,9 @@ impl Step<'_> {
     /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
     async fn execute(&self, status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
+        if matches!(spec.action, ActionKind::Job | ActionKind::Webhook) {
+            return self.run_own(status, policy).await;
+        }
         let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
         if let Some(ValidTarget::Http(_)) = target {
             return self
@@ -241,7 +245,9 @@ impl Step<'_> {
                 let to = spec.config.as_ref().ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
                 kubernetes.rollback_config(workload, from.as_ref(), to, &named, started_at).await
             }
-            (ActionKind::CleanupMemory, ..) => Err(ActError::Rejected("it has several steps".to_owned())),
+            (ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook, ..) => {
+                Err(ActError::Rejected("it has several steps".to_owned()))
+            }
         }
     }
 
@@ -255,7 +261,10 @@ impl Step<'_> {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
                 kubernetes.is_rolled_back(workload, from, to).await
             }
-            (ActionKind::RollbackDeployment | ActionKind::CleanupMemory, ..) => Ok(false),
+            (
+                ActionKind::RollbackDeployment | ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook,
+                ..,
+            ) => Ok(false),
             // Half of it is worse than all of it: what was begun is finished.
             (ActionKind::RollbackPreviousState, ..) => {
                 let begun = kubernetes.is_restoring(workload, whole_state(spec)?, started_at).await?;

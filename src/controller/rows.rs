@@ -155,6 +155,8 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, false) => ActionType::RollbackFailed,
         // One type for both: the column success tells.
         (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
+        (A::Job | A::Webhook, true) => ActionType::CustomRemedy,
+        (A::Job | A::Webhook, false) => ActionType::CustomRemedyFailed,
         (A::Restart, true) => ActionType::ServiceRestart,
         (A::Restart, false) => ActionType::ServiceRestartFailed,
     };
@@ -178,6 +180,9 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     });
     if let (Some(growth), Some(fields)) = (&spec.memory, output.as_object_mut()) {
         fields.extend(cleaned(growth, status.cleanup.as_ref()));
+    }
+    if let Some(job) = status.run.as_ref().and_then(|run| run.job.as_ref()) {
+        output["job"] = json!(job);
     }
     rows.push(
         BrainRow {
@@ -205,7 +210,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
             json!({"template": spec.to, "config": content(|change| &change.to)}),
         )),
         A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
-        A::CleanupMemory | A::Restart => None,
+        A::CleanupMemory | A::Restart | A::Job | A::Webhook => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(

@@ -52,6 +52,8 @@ pub fn judge(
     let meant = match spec.action {
         ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState => spec.to.as_ref(),
         ActionKind::RollbackConfig | ActionKind::CleanupMemory | ActionKind::Restart => spec.from.as_ref(),
+        // They may release another template, for all that is known.
+        ActionKind::Job | ActionKind::Webhook => None,
     };
     let workload = look.observation.target.known().and_then(|target| target.workload());
     if let (Some(workload), Some(meant)) = (workload, meant)

@@ -1,7 +1,7 @@
 //! Does the policy, as it is now, still want an action that was decided? Pure. The component's state plays no part here.
 
 use crate::{
-    api::{Mode, RemediationSpec, ValidPolicy},
+    api::{Means, Mode, RemediationSpec, ValidPolicy},
     plan::guard::Guard,
 };
 
@@ -27,6 +27,7 @@ pub fn unlisted(spec: &RemediationSpec, policy: &ValidPolicy) -> Option<Withdraw
     let Some(component) = policy.component(&spec.component) else {
         return Some(("ComponentGone", "the policy does not name this component any more, or names it wrongly"));
     };
-    let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && remedy.hook == spec.hook);
+    let means = Means { hook: spec.hook.clone(), job: spec.job.clone(), webhook: spec.webhook.clone() };
+    let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && remedy.means == means);
     (!listed).then_some((Guard::NoRemedy.into(), "the policy does not list this action any more"))
 }

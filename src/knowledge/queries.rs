@@ -62,7 +62,8 @@ SELECT coalesce(metadata ->> 'namespace', '') AS namespace,
        count(*) FILTER (WHERE success) AS succeeded
 FROM unified_brain
 WHERE action_type IN ('service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
-                      'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup')
+                      'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
+                      'custom_remedy', 'custom_remedy_failed')
 GROUP BY 1, 2, 3
 ORDER BY interventions DESC, 1, 2, 3
 LIMIT 100";
@@ -105,7 +106,8 @@ WITH looks AS (
     FROM unified_brain
     WHERE action_type IN ('proactive_health_check',
                           'service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
-                          'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup')
+                          'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
+                      'custom_remedy', 'custom_remedy_failed')
 ), outcomes AS (
     SELECT executed_at, probability,
            min(trouble_at) OVER (PARTITION BY namespace, policy, component ORDER BY executed_at DESC, id
@@ -132,7 +134,8 @@ WITH looks AS (
     FROM unified_brain
     WHERE action_type IN ('proactive_health_check',
                           'service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
-                          'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup')
+                          'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
+                      'custom_remedy', 'custom_remedy_failed')
 ), outcomes AS (
     SELECT executed_at, probability,
            min(trouble_at) OVER (PARTITION BY namespace, policy, component ORDER BY executed_at DESC, id

@@ -69,6 +69,10 @@ pub enum ActionType {
     DbConnectionRecovered,
     DbRecoveryFailed,
     MemoryLeakCleanup,
+    /// A Job or webhook of the team's own that verification saw help.
+    CustomRemedy,
+    /// One that failed, or did not help.
+    CustomRemedyFailed,
     /// One evaluation of one policy.
     ReconciliationCycle,
     /// A person approved.
@@ -95,7 +99,9 @@ impl ActionType {
             | Self::RollbackFailed
             | Self::DbConnectionRecovered
             | Self::DbRecoveryFailed
-            | Self::MemoryLeakCleanup => Agent::SelfHealingSystem,
+            | Self::MemoryLeakCleanup
+            | Self::CustomRemedy
+            | Self::CustomRemedyFailed => Agent::SelfHealingSystem,
         }
     }
 
@@ -346,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_eleven_action_types_and_their_agents() {
+    fn the_action_types_and_their_agents() {
         let all: Vec<_> = ActionType::iter().map(|action| (action.as_str(), action.agent().as_str())).collect();
         assert_eq!(
             all,
@@ -359,6 +365,8 @@ mod tests {
                 ("db_connection_recovered", "self_healing_system"),
                 ("db_recovery_failed", "self_healing_system"),
                 ("memory_leak_cleanup", "self_healing_system"),
+                ("custom_remedy", "self_healing_system"),
+                ("custom_remedy_failed", "self_healing_system"),
                 ("reconciliation_cycle", "self_healing_reconciler"),
                 ("remediation_approval", "enhanced_self_healing"),
                 ("remediation_rejected", "enhanced_self_healing"),

@@ -87,7 +87,7 @@ fn first_of<'a>(
         }
         let rung = Rung { index, remedy, cause, target: None, config: None, memory: None };
         let rung = match remedy.action {
-            ActionKind::Restart => rung,
+            ActionKind::Restart | ActionKind::Job | ActionKind::Webhook => rung,
             ActionKind::RollbackConfig => match situation.tracker.config_target() {
                 None => continue,
                 Some(config) => Rung { config: Some(config), ..rung },
@@ -166,7 +166,7 @@ fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, remedy: &ValidReme
     let leaks = growth.leak || grown || matches!(ground, Ground::Foreseen(_));
     let workload = situation.workload()?;
     let stood_in_for = workload.desired >= 2 && workload.available >= workload.desired;
-    (meant && leaks && (remedy.hook.is_some() || stood_in_for)).then_some(growth)
+    (meant && leaks && (remedy.means.hook.is_some() || stood_in_for)).then_some(growth)
 }
 
 /// # Errors

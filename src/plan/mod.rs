@@ -21,7 +21,8 @@ use crate::{
         tracker::Tracker,
     },
     api::{
-        ActionKind, Cause, ConfigRollback, Foreseen, Hook, MemoryGrowth, Mode, TemplateRef, ValidComponent, ValidPolicy,
+        ActionKind, Cause, ConfigRollback, Foreseen, Means, MemoryGrowth, Mode, TemplateRef, ValidComponent,
+        ValidPolicy,
     },
 };
 use guard::Refusal;
@@ -110,8 +111,7 @@ pub struct Proposal {
     pub config: Option<ConfigRollback>,
     /// What a cleanup is for.
     pub memory: Option<MemoryGrowth>,
-    /// What a cleanup calls.
-    pub hook: Option<Hook>,
+    pub means: Means,
 }
 
 /// Decides about one component: its next remedy, if there is one and every guard lets it.
@@ -149,7 +149,7 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
         },
         config: rung.config,
         memory: rung.memory,
-        hook: rung.remedy.hook.clone(),
+        means: rung.remedy.means.clone(),
     }))
 }
 

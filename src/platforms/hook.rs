@@ -1,12 +1,12 @@
-//! A component's own cleanup, called over HTTP.
+//! Endpoints of a team's own, called over HTTP: a component's cleanup here, a remedy in [`super::webhook`].
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, StatusCode, redirect};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap, redirect};
 use url::Url;
 
 use super::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
-use crate::api::{Hook, HookMethod};
+use crate::api::{Hook, HookMethod, Span};
 
 /// Calls that failed for reasons that may pass are made anew, this many times in all.
 const TRIES: u32 = 3;
@@ -51,7 +51,7 @@ impl HookError {
         }
     }
 
-    fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Refused { status: 429 | 502..=504, .. })
     }
 }
@@ -72,46 +72,76 @@ impl Hooks {
     /// See [`HookError`].
     pub async fn call(&self, hook: &Hook, key: &str) -> Result<HookAnswer, HookError> {
         let url = Url::parse(&hook.url).map_err(|why| HookError::Invalid(format!("{:?}: {why}", hook.url)))?;
-        let limit = hook.timeout.parse().ok().and_then(|limit| Duration::try_from(limit).ok());
-        let limit = limit.ok_or_else(|| HookError::Invalid(format!("timeout {} is no duration", hook.timeout)))?;
+        let method = match hook.method {
+            HookMethod::Get => Method::GET,
+            HookMethod::Post => Method::POST,
+            HookMethod::Put => Method::PUT,
+        };
+        let key = [("idempotency-key", key.to_owned())];
+        Ok(answered(&self.ask(method, &url, &hook.timeout, &key, None).await?.body))
+    }
+
+    /// The answer, which is a success; asked again, with the same words, when what went wrong may pass.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        limit: &Span,
+        headers: &[(&'static str, String)],
+        body: Option<&str>,
+    ) -> Result<Answer, HookError> {
         let client = self.client.as_ref().map_err(|why| HookError::Invalid(why.clone()))?;
+        let limit = limit
+            .parse()
+            .ok()
+            .and_then(|limit| Duration::try_from(limit).ok())
+            .ok_or_else(|| HookError::Invalid(format!("timeout {limit} is no duration")))?;
+        let ask = || {
+            let request = client.request(method.clone(), url.clone());
+            let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+            let request = body.iter().fold(request, |request, body| request.body((*body).to_owned()));
+            once(request, url, limit)
+        };
         let mut wait = FIRST_WAIT;
         for _ in 1..TRIES {
-            match once(client, &url, hook.method, limit, key).await {
-                Err(error) if error.may_pass() => tracing::info!(%error, "the hook is called again"),
+            match ask().await {
+                Err(error) if error.may_pass() => tracing::info!(%error, "it is called again"),
                 ended => return ended,
             }
             tokio::time::sleep(wait).await;
             wait *= 2;
         }
-        once(client, &url, hook.method, limit, key).await
+        ask().await
     }
 }
 
-async fn once(
-    client: &Client,
-    url: &Url,
-    method: HookMethod,
-    limit: Duration,
-    key: &str,
-) -> Result<HookAnswer, HookError> {
+/// A success.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Empty when it was too long to be read.
+    pub body: Vec<u8>,
+}
+
+async fn once(request: RequestBuilder, url: &Url, limit: Duration) -> Result<Answer, HookError> {
     let at = shown(url);
-    let method = match method {
-        HookMethod::Get => Method::GET,
-        HookMethod::Post => Method::POST,
-        HookMethod::Put => Method::PUT,
-    };
     let answer = tokio::time::timeout(limit, async {
-        let response = client.request(method, url.clone()).header("Idempotency-Key", key).send().await?;
-        let status = response.status();
-        Ok::<_, reqwest::Error>((status, body(response, MAX_BODY).await?))
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok::<_, reqwest::Error>((status, headers, body(response, MAX_BODY).await?))
     });
     match answer.await {
         Err(_) => Err(HookError::Timeout { at, limit }),
         Ok(Err(error)) if error.is_timeout() => Err(HookError::Timeout { at, limit }),
         Ok(Err(error)) => Err(HookError::Unreachable { at, why: cause(&error) }),
-        Ok(Ok((status, body))) if status.is_success() => Ok(answered(&body)),
-        Ok(Ok((status, body))) => Err(HookError::Refused { at, status: status.as_u16(), said: said(status, &body) }),
+        Ok(Ok((status, headers, body))) if status.is_success() => {
+            let body = match body {
+                Body::Whole(body) => body,
+                Body::TooLong => Vec::new(),
+            };
+            Ok(Answer { status, headers, body })
+        }
+        Ok(Ok((status, _, body))) => Err(HookError::Refused { at, status: status.as_u16(), said: said(status, &body) }),
     }
 }
 
@@ -124,8 +154,7 @@ fn said(status: StatusCode, body: &Body) -> String {
 }
 
 /// What is not there, or is no number, is left out: the status code alone is the contract.
-fn answered(body: &Body) -> HookAnswer {
-    let Body::Whole(body) = body else { return HookAnswer::default() };
+fn answered(body: &[u8]) -> HookAnswer {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     HookAnswer {
         objects_collected: json["objects_collected"].as_i64(),

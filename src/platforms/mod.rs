@@ -10,6 +10,7 @@ pub mod kubernetes;
 mod past;
 mod placeholders;
 pub mod prometheus;
+pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +44,7 @@ pub struct Platforms {
     usage: Usage,
     prometheus: Prometheus,
     http: Http,
-    /// The components' own cleanups.
+    /// The teams' own endpoints.
     pub hooks: Hooks,
     /// Turns for asking for pasts.
     pasts: Semaphore,

@@ -18,6 +18,7 @@ mod healing;
 mod kept;
 mod ledger;
 mod midway;
+mod own;
 mod quiet;
 mod state;
 mod usage;

@@ -59,6 +59,11 @@ impl Seen<'_> {
         *self.method == Method::PATCH && self.path.contains("/configmaps/")
     }
 
+    /// The creation of a Job, not the question whether it could be.
+    pub fn is_job_post(&self) -> bool {
+        *self.method == Method::POST && self.path.ends_with("/jobs") && !self.query.contains("dryRun")
+    }
+
     /// The creation of a Remediation.
     pub fn is_remediation_post(&self) -> bool {
         *self.method == Method::POST && self.path.ends_with("/remediations")

@@ -1,7 +1,7 @@
 //! The ladder: the default one, and the one that a policy declares.
 
-use super::{Checker, MINUTE, ValidRemedy, ValidTarget};
-use crate::api::{ActionKind, Cause, Component, Remedy, RemedyApproval};
+use super::{Checker, HOUR, MINUTE, Means, SECOND, ValidRemedy, ValidTarget};
+use crate::api::{ActionKind, Cause, Component, JobRemedy, Remedy, RemedyApproval, WebhookRemedy};
 
 /// Every cause that is known for what it is.
 const KNOWN: [Cause; 5] =
@@ -23,7 +23,7 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
         ActionKind::RollbackConfig => Some(&[Cause::ConfigRegression]),
         ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
-        ActionKind::Restart => None,
+        ActionKind::Restart | ActionKind::Job | ActionKind::Webhook => None,
     }
 }
 
@@ -37,21 +37,23 @@ impl Checker {
                     action: *action,
                     causes: causes.to_vec(),
                     approval_required: false,
-                    hook: None,
+                    means: Means::default(),
                 })
                 .collect();
         };
-        if http && !remedies.is_empty() {
-            self.bad(
-                "remedies",
-                "nothing can be done to an http target; leave remedies out, or name the workload".to_owned(),
+        let own = |remedy: &Remedy| matches!(remedy.action, ActionKind::Job | ActionKind::Webhook);
+        if let Some(other) = remedies.iter().find(|remedy| http && !own(remedy)) {
+            let message = format!(
+                "{} cannot be done to an http target, only Job and Webhook; take it out, or name the workload",
+                other.action
             );
+            self.bad("remedies", message);
         }
         remedies.iter().enumerate().map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy)).collect()
     }
 
     fn remedy(&mut self, field: &str, remedy: &Remedy) -> ValidRemedy {
-        let Remedy { action, causes, approval, hook } = remedy;
+        let Remedy { action, causes, approval, hook, job, webhook } = remedy;
         let only = only_for(*action).unwrap_or(&KNOWN);
         let foreign = causes.iter().find(|cause| only_for(*action).is_some() && !only.contains(cause));
         if let Some(other) = foreign {
@@ -72,11 +74,47 @@ impl Checker {
                 );
             }
         }
+        self.belongs(&format!("{field}.job"), *action, job.is_some(), ActionKind::Job);
+        self.belongs(&format!("{field}.webhook"), *action, webhook.is_some(), ActionKind::Webhook);
+        if let Some(job) = job {
+            self.job(&format!("{field}.job"), job);
+        }
+        if let Some(webhook) = webhook {
+            self.webhook(&format!("{field}.webhook"), webhook);
+        }
         ValidRemedy {
             action: *action,
             causes,
             approval_required: *approval == RemedyApproval::Required,
-            hook: hook.clone(),
+            means: Means { hook: hook.clone(), job: job.clone(), webhook: webhook.clone() },
         }
+    }
+
+    /// What an action needs and no other has.
+    fn belongs(&mut self, field: &str, action: ActionKind, has: bool, needs: ActionKind) {
+        if has != (action == needs) {
+            let message =
+                if has { "only the action {} has it; take it out" } else { "is missing; the action {} needs it" };
+            self.bad(field, message.replace("{}", &needs.to_string()));
+        }
+    }
+
+    fn job(&mut self, field: &str, job: &JobRemedy) {
+        self.duration(&format!("{field}.deadline"), &job.deadline, SECOND, 6 * HOUR);
+        match (&job.template, &job.template_ref) {
+            (Some(template), None) => {
+                if let Err(why) = template.parse() {
+                    self.bad(&format!("{field}.template"), why);
+                }
+            }
+            (None, Some(_)) => {}
+            _ => self.bad(field, "needs exactly one of template and templateRef".to_owned()),
+        }
+    }
+
+    fn webhook(&mut self, field: &str, webhook: &WebhookRemedy) {
+        self.url(&format!("{field}.url"), &webhook.url);
+        self.duration(&format!("{field}.timeout"), &webhook.timeout, 100, MINUTE);
+        self.duration(&format!("{field}.deadline"), &webhook.deadline, SECOND, 6 * HOUR);
     }
 }

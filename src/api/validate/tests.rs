@@ -221,7 +221,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
             "remedies",
-            "leave remedies out",
+            "Restart cannot be done to an http target, only Job and Webhook",
         ),
         (
             json!({"remedies": [{"action": "Restart"}, {"action": "RollbackDeployment", "for": ["Crash"]}]}),
@@ -242,6 +242,27 @@ fn a_mistake_in_one_component_leaves_the_others() {
             json!({"remedies": [{"action": "Restart", "hook": {"url": "http://a/gc"}}]}),
             "remedies[0].hook",
             "Restart calls no hook",
+        ),
+        (json!({"remedies": [{"action": "Job"}]}), "remedies[0].job", "is missing; the action Job needs it"),
+        (
+            json!({"remedies": [{"action": "Restart", "webhook": {"url": "http://a/"}}]}),
+            "remedies[0].webhook",
+            "only the action Webhook has it",
+        ),
+        (
+            json!({"remedies": [{"action": "Job", "job": {"template": {"spec": {"templat": 1}}}}]}),
+            "remedies[0].job.template",
+            "spec.templat is no field of a Job",
+        ),
+        (
+            json!({"remedies": [{"action": "Job", "job": {"templateRef": {"name": "a", "key": "b"}, "deadline": "7h"}}]}),
+            "remedies[0].job.deadline",
+            "must be from 1s to 6h",
+        ),
+        (
+            json!({"remedies": [{"action": "Webhook", "webhook": {"url": "http://u:hunter2@a/"}}]}),
+            "remedies[0].webhook.url",
+            "holds credentials",
         ),
         (hook(json!({"url": "http://u:hunter2@a/gc"})), "remedies[0].hook.url", "holds credentials"),
         (hook(json!({"url": "a/gc"})), "remedies[0].hook.url", "is not a URL"),

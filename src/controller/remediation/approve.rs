@@ -159,16 +159,21 @@ impl Step<'_> {
             return None;
         }
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let workload = workload(&namespace, spec).ok()?;
-        let named = named(policy);
-        let config = spec.config.as_ref().map(|config| (config, &named));
-        let kubernetes = &self.ctx.platforms.kubernetes;
-        let refused = kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?;
+        let refused = if spec.job.is_some() || spec.webhook.is_some() {
+            self.could_do_own().await.err()?
+        } else {
+            let workload = workload(&namespace, spec).ok()?;
+            let named = named(policy);
+            let config = spec.config.as_ref().map(|config| (config, &named));
+            let kubernetes = &self.ctx.platforms.kubernetes;
+            kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?
+        };
         let stays = matches!(
             refused,
             ActError::Forbidden { .. }
                 | ActError::Budget(_)
                 | ActError::Immutable(_)
+                | ActError::BadRemedy(_)
                 | ActError::Shared(_)
                 | ActError::GitOpsOwned(_)
         );
@@ -180,9 +185,8 @@ impl Step<'_> {
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name)?;
         let memory = lock(&memory);
         let entry = memory.components.get(&self.remediation.spec.component)?;
-        let release = entry.tracker.release()?;
         entry.tracker.last_look()?;
-        if let Some(from) = &self.remediation.spec.from
+        if let (Some(from), Some(release)) = (&self.remediation.spec.from, entry.tracker.release())
             && release.digest != from.digest
         {
             let message = format!(

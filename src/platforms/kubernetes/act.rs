@@ -3,6 +3,7 @@
 
 mod config;
 mod history;
+mod job;
 mod live;
 mod preflight;
 mod recycle;
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
 pub use config::{CopyOf, Named};
+pub use job::{JobRun, JobState};
 use live::{digest_of, restarted_at};
 pub use recycle::{Recycled, Waits};
 pub use state::WholeState;

@@ -21,6 +21,9 @@ pub enum ActError {
     /// An object that nobody can change.
     #[error("{0}")]
     Immutable(String),
+    /// A remedy of the team's own that cannot be done as it is declared.
+    #[error("{0}")]
+    BadRemedy(String),
     /// Workloads use the object that the policy does not name.
     #[error("{0}")]
     Shared(String),
@@ -60,6 +63,7 @@ impl ActError {
             Self::OnDelete(_) => "OnDelete",
             Self::Blocked(_) => "Blocked",
             Self::Immutable(_) => "Immutable",
+            Self::BadRemedy(_) => "BadRemedy",
             Self::Shared(_) => "Shared",
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
@@ -106,6 +110,9 @@ impl Call {
     pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
     pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
     pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
+    pub(super) const CREATE_JOB: Self = Self { verb: "create", resource: "jobs" };
+    pub(super) const GET_JOB: Self = Self { verb: "get", resource: "jobs" };
+    pub(super) const GET_SECRET: Self = Self { verb: "get", resource: "secrets" };
     pub(super) const ASK_ACCESS: Self = Self { verb: "create", resource: "selfsubjectaccessreviews" };
 
     pub(super) fn verb(self) -> &'static str {
@@ -113,7 +120,11 @@ impl Call {
     }
 
     pub(super) fn group(self) -> &'static str {
-        if ["pods", "configmaps"].iter().any(|core| self.resource.starts_with(core)) { "" } else { "apps" }
+        match self.resource.split('/').next() {
+            Some("pods" | "configmaps" | "secrets") => "",
+            Some("jobs") => "batch",
+            _ => "apps",
+        }
     }
 
     /// With the subresource.

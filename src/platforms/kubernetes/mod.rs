@@ -22,7 +22,7 @@ mod usage;
 pub mod watch;
 mod workload;
 
-pub use act::{CopyOf, Kubernetes, Named, Outcome, Recycled, Waits, WholeState, WorkloadRef};
+pub use act::{CopyOf, JobRun, JobState, Kubernetes, Named, Outcome, Recycled, Waits, WholeState, WorkloadRef};
 pub use act_error::ActError;
 pub use facts::REVISION;
 pub use index::{ClusterIndex, STALE_AFTER_S};

@@ -28,6 +28,8 @@ impl Kubernetes {
                 }
                 Ok(())
             }
+            // See `could_run`: they do not touch the workload.
+            ActionKind::Job | ActionKind::Webhook => Ok(()),
             ActionKind::RollbackDeployment | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await
             }
@@ -40,7 +42,7 @@ impl Kubernetes {
 
     /// # Errors
     /// Forbidden, with the missing verb.
-    async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
+    pub(super) async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
         const ASK: Call = Call::ASK_ACCESS;
         let (resource, subresource) = call.resource();
         let attributes = ResourceAttributes {

@@ -80,6 +80,11 @@ bench-mttr: cargo ## Measure the time from a bad release to its repair (RUNS=10)
 	cargo build --release --locked --bin panacea --example bench
 	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench mttr
 
+.PHONY: bench-remedies
+bench-remedies: cargo ## Measure the remedies beside kubectl (RUNS=3 PODS="3 30 300")
+	cargo build --release --locked --bin panacea --example bench
+	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench remedies
+
 .PHONY: bench-memory
 bench-memory: cargo ## Measure the operator's memory with 1 and 1,000 components
 	cargo build --release --locked --bin panacea --example bench

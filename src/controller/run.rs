@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Resource,
+    Resource, ResourceExt as _,
     core::DeserializeGuard,
     runtime::{
         Controller, PredicateConfig, WatchStreamExt as _,
@@ -103,6 +103,7 @@ fn controllers(
     // Our own writes of the status change no generation, so they do not wake us.
     let (store, writer) = reflector::store();
     let changed = watch_own::<Guarded>(context, scope)
+        .modify(without_ballast)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
@@ -131,6 +132,13 @@ fn controllers(
         },
     );
     (policies.boxed(), remediations.boxed())
+}
+
+/// What nobody here reads of a policy is not held: who wrote which field takes more room than the fields themselves.
+fn without_ballast(policy: &mut Guarded) {
+    const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    policy.meta_mut().managed_fields = None;
+    policy.annotations_mut().remove(LAST_APPLIED);
 }
 
 /// The watch of one of our own kinds; backs off after errors, and goes on.

@@ -1,5 +1,6 @@
 //! Measurements on the real control plane, against a release build of the operator; the figures go to
-//! docs/benchmarks.md. `make bench-mttr` and `make bench-memory` run them.
+//! docs/benchmarks.md. `make bench-mttr`, `make bench-memory` and `make bench-remedies` run
+//! them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on fails")]
 
 #[path = "../support/mod.rs"]
@@ -7,6 +8,7 @@ mod support;
 
 mod memory;
 mod mttr;
+mod remedies;
 
 use std::process::ExitCode;
 
@@ -15,8 +17,11 @@ async fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("mttr") => mttr::measure().await,
         Some("memory") => memory::measure().await,
+        Some("remedies") => remedies::measure().await,
         _ => {
-            eprintln!("usage: bench mttr|memory, in a cluster: see make bench-mttr and make bench-memory");
+            eprintln!(
+                "usage: bench mttr|memory|remedies, in a cluster: see make bench-mttr, make bench-memory, make bench-remedies"
+            );
             return ExitCode::from(2);
         }
     }

@@ -15,6 +15,7 @@ mod percent;
 mod policy;
 mod policy_status;
 mod remediation;
+mod scale;
 mod validate;
 mod workload_kind;
 
@@ -27,6 +28,7 @@ pub use percent::IntOrPercent;
 pub use policy::*;
 pub use policy_status::*;
 pub use remediation::*;
+pub use scale::*;
 pub use validate::{
     HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget,
     default_ceilings, default_thresholds,

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealingPolicyStatus, Hook, IntOrPercent, JobRemedy, Span, WebhookRemedy};
+use super::{HealingPolicyStatus, Hook, IntOrPercent, JobRemedy, ScaleRemedy, Span, WebhookRemedy};
 
 mod defaults;
 
@@ -101,7 +101,8 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet")
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet"),
+    validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
@@ -250,6 +251,7 @@ pub struct Threshold {
 
 /// One rung of the ladder.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = ("has(self.scale) == (self.action == 'Scale')", "the action Scale needs scale, and no other has it"))]
 #[x_kube(validation = ("has(self.job) == (self.action == 'Job')", "the action Job needs job, and no other has it"))]
 #[x_kube(validation = ("has(self.webhook) == (self.action == 'Webhook')", "the action Webhook needs webhook, and no other has it"))]
 #[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
@@ -264,7 +266,7 @@ pub struct Remedy {
     /// changed. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
     /// hook is called, or without one the leaking pods are evicted one at a time, the fullest first, within their
     /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart. Job: a Job of
-    /// your own is run. Webhook: an endpoint of your own is called.
+    /// your own is run. Webhook: an endpoint of your own is called. Scale: more or fewer pods.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
@@ -278,6 +280,9 @@ pub struct Remedy {
     /// Of CleanupMemory: what to call instead of evicting pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
+    /// Of Scale: by how much, and within which bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleRemedy>,
     /// Of Job: what is run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRemedy>,
@@ -326,6 +331,8 @@ pub enum ActionKind {
     CleanupMemory,
     /// Roll all pods anew (kubectl rollout restart).
     Restart,
+    /// More or fewer pods.
+    Scale,
     /// Run a Job of the team's own.
     Job,
     /// Call an endpoint of the team's own.

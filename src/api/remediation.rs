@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, JobRemedy, MemoryGrowth, RunStatus, WebhookRemedy,
+    ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, JobRemedy, MemoryGrowth, RunStatus, Scaling,
+    WebhookRemedy,
 };
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
@@ -52,7 +53,7 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook) && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job) && has(self.webhook) == has(oldSelf.webhook) && (!has(self.webhook) || self.webhook == oldSelf.webhook)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook) && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job) && has(self.scale) == has(oldSelf.scale) && (!has(self.scale) || self.scale == oldSelf.scale) && has(self.webhook) == has(oldSelf.webhook) && (!has(self.webhook) || self.webhook == oldSelf.webhook)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
@@ -102,6 +103,9 @@ pub struct RemediationSpec {
     /// Of CleanupMemory: what is called. Left out: pods are evicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
+    /// Of Scale: from how many pods to how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scaling>,
     /// Of Job: what is run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRemedy>,

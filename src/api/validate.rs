@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{
     ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy, Mode,
-    OnTimeout, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
+    OnTimeout, ScaleRemedy, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
 };
 
 mod remedies;
@@ -132,6 +132,8 @@ pub struct ValidRemedy {
 pub struct Means {
     /// Only of CleanupMemory.
     pub hook: Option<Hook>,
+    /// Only of Scale, and always there.
+    pub scale: Option<ScaleRemedy>,
     /// Only of Job, and always there.
     pub job: Option<JobRemedy>,
     /// Only of Webhook, and always there.

@@ -64,6 +64,7 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         config: proposal.config.clone(),
         memory: proposal.memory.clone(),
         hook: proposal.means.hook.clone(),
+        scale: proposal.scale,
         job: proposal.means.job.clone(),
         webhook: proposal.means.webhook.clone(),
         approval: None,

@@ -199,6 +199,10 @@ impl Step<'_> {
                         let names = spec.config.as_ref().map(ConfigRollback::names).unwrap_or_default();
                         format!("{names} is as it was, and pods are being replaced; watching whether it helps")
                     }
+                    (ActionKind::Scale, _) => {
+                        let pods = spec.scale.map(|scaling| scaling.to).unwrap_or_default();
+                        format!("{pods} pods are wanted now; watching whether it helps")
+                    }
                     _ => "pods are being replaced; watching whether it helps".to_owned(),
                 };
                 let reason = match outcome {
@@ -236,6 +240,10 @@ impl Step<'_> {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
             (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
             (ActionKind::Restart, from, _) => kubernetes.restart(workload, from.as_ref(), started_at).await,
+            (ActionKind::Scale, from, _) => {
+                let scaling = spec.scale.ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
+                kubernetes.scale(workload, from.as_ref(), scaling).await
+            }
             (ActionKind::RollbackPreviousState, ..) => {
                 let named = policy.map(named).unwrap_or_default();
                 kubernetes.restore(workload, whole_state(spec)?, &named, started_at).await
@@ -281,6 +289,10 @@ impl Step<'_> {
                 }
                 Ok(begun)
             }
+            (ActionKind::Scale, from, _) => match spec.scale {
+                Some(scaling) => kubernetes.is_scaled(workload, from.as_ref(), scaling).await,
+                None => Ok(false),
+            },
             (ActionKind::Restart, from, _) => kubernetes.is_restarted(workload, from.as_ref(), started_at).await,
         }
     }

@@ -155,6 +155,8 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, false) => ActionType::RollbackFailed,
         // One type for both: the column success tells.
         (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
+        (A::Scale, true) => ActionType::ServiceScaled,
+        (A::Scale, false) => ActionType::ServiceScaleFailed,
         (A::Job | A::Webhook, true) => ActionType::CustomRemedy,
         (A::Job | A::Webhook, false) => ActionType::CustomRemedyFailed,
         (A::Restart, true) => ActionType::ServiceRestart,
@@ -180,6 +182,9 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     });
     if let (Some(growth), Some(fields)) = (&spec.memory, output.as_object_mut()) {
         fields.extend(cleaned(growth, status.cleanup.as_ref()));
+    }
+    if let Some(scaling) = &spec.scale {
+        output["replicas"] = json!({"from": scaling.from, "to": scaling.to});
     }
     if let Some(job) = status.run.as_ref().and_then(|run| run.job.as_ref()) {
         output["job"] = json!(job);
@@ -210,7 +215,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
             json!({"template": spec.to, "config": content(|change| &change.to)}),
         )),
         A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
-        A::CleanupMemory | A::Restart | A::Job | A::Webhook => None,
+        A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(

@@ -51,7 +51,9 @@ pub fn judge(
     };
     let meant = match spec.action {
         ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState => spec.to.as_ref(),
-        ActionKind::RollbackConfig | ActionKind::CleanupMemory | ActionKind::Restart => spec.from.as_ref(),
+        ActionKind::RollbackConfig | ActionKind::CleanupMemory | ActionKind::Restart | ActionKind::Scale => {
+            spec.from.as_ref()
+        }
         // They may release another template, for all that is known.
         ActionKind::Job | ActionKind::Webhook => None,
     };
@@ -75,7 +77,11 @@ pub fn judge(
     };
     let config_back = spec.config.as_ref().is_none_or(|config| config.objects.iter().all(back));
     let complete = workload.is_none_or(|workload| {
-        config_back && workload.rollout_complete() && meant.is_none_or(|meant| meant.digest == workload.release.digest)
+        let scaled = spec.scale.is_none_or(|scaling| scaling.is_reached(workload.desired));
+        config_back
+            && scaled
+            && workload.rollout_complete()
+            && meant.is_none_or(|meant| meant.digest == workload.release.digest)
     });
     let relief = Relief::of(spec, look);
     let healthy_since = entry.tracker.healthy_since().filter(|_| complete && relief.is_none_or(|relief| relief.came));

@@ -27,7 +27,11 @@ pub fn unlisted(spec: &RemediationSpec, policy: &ValidPolicy) -> Option<Withdraw
     let Some(component) = policy.component(&spec.component) else {
         return Some(("ComponentGone", "the policy does not name this component any more, or names it wrongly"));
     };
-    let means = Means { hook: spec.hook.clone(), job: spec.job.clone(), webhook: spec.webhook.clone() };
-    let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && remedy.means == means);
+    // From how many pods to how many is decided anew each time.
+    let same = |means: &Means| {
+        let scales = means.scale.is_some() == spec.scale.is_some();
+        scales && means.hook == spec.hook && means.job == spec.job && means.webhook == spec.webhook
+    };
+    let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && same(&remedy.means));
     (!listed).then_some((Guard::NoRemedy.into(), "the policy does not list this action any more"))
 }

@@ -63,7 +63,7 @@ SELECT coalesce(metadata ->> 'namespace', '') AS namespace,
 FROM unified_brain
 WHERE action_type IN ('service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
                       'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
-                      'custom_remedy', 'custom_remedy_failed')
+                      'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
 GROUP BY 1, 2, 3
 ORDER BY interventions DESC, 1, 2, 3
 LIMIT 100";
@@ -107,7 +107,7 @@ WITH looks AS (
     WHERE action_type IN ('proactive_health_check',
                           'service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
                           'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
-                      'custom_remedy', 'custom_remedy_failed')
+                      'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
 ), outcomes AS (
     SELECT executed_at, probability,
            min(trouble_at) OVER (PARTITION BY namespace, policy, component ORDER BY executed_at DESC, id
@@ -135,7 +135,7 @@ WITH looks AS (
     WHERE action_type IN ('proactive_health_check',
                           'service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
                           'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
-                      'custom_remedy', 'custom_remedy_failed')
+                      'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
 ), outcomes AS (
     SELECT executed_at, probability,
            min(trouble_at) OVER (PARTITION BY namespace, policy, component ORDER BY executed_at DESC, id

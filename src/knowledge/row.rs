@@ -69,6 +69,10 @@ pub enum ActionType {
     DbConnectionRecovered,
     DbRecoveryFailed,
     MemoryLeakCleanup,
+    /// More or fewer pods, which verification saw help.
+    ServiceScaled,
+    /// A number of pods that could not be changed, or did not help.
+    ServiceScaleFailed,
     /// A Job or webhook of the team's own that verification saw help.
     CustomRemedy,
     /// One that failed, or did not help.
@@ -100,6 +104,8 @@ impl ActionType {
             | Self::DbConnectionRecovered
             | Self::DbRecoveryFailed
             | Self::MemoryLeakCleanup
+            | Self::ServiceScaled
+            | Self::ServiceScaleFailed
             | Self::CustomRemedy
             | Self::CustomRemedyFailed => Agent::SelfHealingSystem,
         }
@@ -365,6 +371,8 @@ mod tests {
                 ("db_connection_recovered", "self_healing_system"),
                 ("db_recovery_failed", "self_healing_system"),
                 ("memory_leak_cleanup", "self_healing_system"),
+                ("service_scaled", "self_healing_system"),
+                ("service_scale_failed", "self_healing_system"),
                 ("custom_remedy", "self_healing_system"),
                 ("custom_remedy_failed", "self_healing_system"),
                 ("reconciliation_cycle", "self_healing_reconciler"),

@@ -183,8 +183,8 @@ fn puts_a_template_back(action: ActionKind) -> bool {
 }
 
 fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
-    // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo.
-    if !puts_a_template_back(action) {
+    // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo, and another number of pods.
+    if !puts_a_template_back(action) && action != ActionKind::Scale {
         return None;
     }
     let owner = s.workload()?.gitops_owner.as_ref()?;

@@ -9,7 +9,7 @@ use crate::{
         assess::{Problem, ProblemKind},
         metric::MEMORY,
     },
-    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, Phase, TemplateRef, ValidRemedy},
+    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, Phase, Scaling, TemplateRef, ValidRemedy},
 };
 
 /// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
@@ -28,6 +28,8 @@ pub struct Rung<'a> {
     pub config: Option<ConfigRollback>,
     /// What a cleanup is for.
     pub memory: Option<MemoryGrowth>,
+    /// From how many pods to how many.
+    pub scale: Option<Scaling>,
 }
 
 /// The first remedy of the ladder that is for this cause and was not tried in this incident.
@@ -85,9 +87,13 @@ fn first_of<'a>(
         if tried.contains(&index) {
             continue;
         }
-        let rung = Rung { index, remedy, cause, target: None, config: None, memory: None };
+        let rung = Rung { index, remedy, cause, target: None, config: None, memory: None, scale: None };
         let rung = match remedy.action {
             ActionKind::Restart | ActionKind::Job | ActionKind::Webhook => rung,
+            ActionKind::Scale => match scaling(situation, remedy) {
+                None => continue,
+                scale => Rung { scale, ..rung },
+            },
             ActionKind::RollbackConfig => match situation.tracker.config_target() {
                 None => continue,
                 Some(config) => Rung { config: Some(config), ..rung },
@@ -118,6 +124,12 @@ fn first_of<'a>(
         return Ok((Some(rung), fitting));
     }
     Ok((None, fitting))
+}
+
+/// None when the bounds are reached.
+fn scaling(situation: &Situation<'_>, remedy: &ValidRemedy) -> Option<Scaling> {
+    let pods = situation.workload()?.desired;
+    remedy.means.scale.as_ref()?.of(pods).ok().flatten()
 }
 
 /// The template and configuration of the last known good state, when what runs differs from it. Who said no to going back

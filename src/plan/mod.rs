@@ -21,7 +21,7 @@ use crate::{
         tracker::Tracker,
     },
     api::{
-        ActionKind, Cause, ConfigRollback, Foreseen, Means, MemoryGrowth, Mode, TemplateRef, ValidComponent,
+        ActionKind, Cause, ConfigRollback, Foreseen, Means, MemoryGrowth, Mode, Scaling, TemplateRef, ValidComponent,
         ValidPolicy,
     },
 };
@@ -111,6 +111,8 @@ pub struct Proposal {
     pub config: Option<ConfigRollback>,
     /// What a cleanup is for.
     pub memory: Option<MemoryGrowth>,
+    /// From how many pods to how many.
+    pub scale: Option<Scaling>,
     pub means: Means,
 }
 
@@ -149,6 +151,7 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
         },
         config: rung.config,
         memory: rung.memory,
+        scale: rung.scale,
         means: rung.remedy.means.clone(),
     }))
 }

@@ -1,7 +1,9 @@
 //! The ladder: the default one, and the one that a policy declares.
 
 use super::{Checker, HOUR, MINUTE, Means, SECOND, ValidRemedy, ValidTarget};
-use crate::api::{ActionKind, Cause, Component, JobRemedy, Remedy, RemedyApproval, WebhookRemedy};
+use crate::api::{
+    ActionKind, Cause, Component, JobRemedy, Remedy, RemedyApproval, ScaleRemedy, WebhookRemedy, WorkloadKind,
+};
 
 /// Every cause that is known for what it is.
 const KNOWN: [Cause; 5] =
@@ -23,7 +25,7 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
         ActionKind::RollbackConfig => Some(&[Cause::ConfigRegression]),
         ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
-        ActionKind::Restart | ActionKind::Job | ActionKind::Webhook => None,
+        ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook => None,
     }
 }
 
@@ -49,11 +51,15 @@ impl Checker {
             );
             self.bad("remedies", message);
         }
+        let daemons = matches!(target, ValidTarget::Workload { kind: WorkloadKind::DaemonSet, .. });
+        if daemons && remedies.iter().any(|remedy| remedy.action == ActionKind::Scale) {
+            self.bad("remedies", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out".to_owned());
+        }
         remedies.iter().enumerate().map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy)).collect()
     }
 
     fn remedy(&mut self, field: &str, remedy: &Remedy) -> ValidRemedy {
-        let Remedy { action, causes, approval, hook, job, webhook } = remedy;
+        let Remedy { action, causes, approval, hook, scale, job, webhook } = remedy;
         let only = only_for(*action).unwrap_or(&KNOWN);
         let foreign = causes.iter().find(|cause| only_for(*action).is_some() && !only.contains(cause));
         if let Some(other) = foreign {
@@ -74,6 +80,10 @@ impl Checker {
                 );
             }
         }
+        self.belongs(&format!("{field}.scale"), *action, scale.is_some(), ActionKind::Scale);
+        if let Some(scale) = scale {
+            self.scale(&format!("{field}.scale"), scale);
+        }
         self.belongs(&format!("{field}.job"), *action, job.is_some(), ActionKind::Job);
         self.belongs(&format!("{field}.webhook"), *action, webhook.is_some(), ActionKind::Webhook);
         if let Some(job) = job {
@@ -86,7 +96,7 @@ impl Checker {
             action: *action,
             causes,
             approval_required: *approval == RemedyApproval::Required,
-            means: Means { hook: hook.clone(), job: job.clone(), webhook: webhook.clone() },
+            means: Means { hook: hook.clone(), scale: scale.clone(), job: job.clone(), webhook: webhook.clone() },
         }
     }
 
@@ -96,6 +106,17 @@ impl Checker {
             let message =
                 if has { "only the action {} has it; take it out" } else { "is missing; the action {} needs it" };
             self.bad(field, message.replace("{}", &needs.to_string()));
+        }
+    }
+
+    fn scale(&mut self, field: &str, scale: &ScaleRemedy) {
+        if let Err(why) = scale.of(1) {
+            self.bad(&format!("{field}.by"), why);
+        }
+        self.range(&format!("{field}.min"), scale.min, 1, 5000);
+        self.range(&format!("{field}.max"), scale.max, 1, 5000);
+        if scale.min > scale.max {
+            self.bad(field, format!("min {} must not be above max {}", scale.min, scale.max));
         }
     }
 

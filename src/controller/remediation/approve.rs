@@ -166,7 +166,11 @@ impl Step<'_> {
             let named = named(policy);
             let config = spec.config.as_ref().map(|config| (config, &named));
             let kubernetes = &self.ctx.platforms.kubernetes;
-            kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?
+            if let Some(scaling) = spec.scale {
+                kubernetes.could_scale(workload, scaling).await.err()?
+            } else {
+                kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?
+            }
         };
         let stays = matches!(
             refused,
@@ -174,6 +178,7 @@ impl Step<'_> {
                 | ActError::Budget(_)
                 | ActError::Immutable(_)
                 | ActError::BadRemedy(_)
+                | ActError::Autoscaled(_)
                 | ActError::Shared(_)
                 | ActError::GitOpsOwned(_)
         );

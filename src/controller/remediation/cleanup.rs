@@ -213,6 +213,9 @@ impl Step<'_> {
                     format!("a newer release came first ({expected} was judged, {found} runs); it was not touched");
                 self.finish(status, Phase::Expired, "Superseded", &message).await
             }
+            error @ ActError::Rescaled { .. } => {
+                self.finish(status, Phase::Expired, error.reason(), &error.to_string()).await
+            }
             error if error.retryable() && Timestamp::now().duration_since(since) < EXECUTE_LIMIT => {
                 let component = &self.remediation.spec.component;
                 tracing::warn!(namespace, remediation = name, component, %error, "the action is not complete yet; trying again");

@@ -7,6 +7,7 @@ mod job;
 mod live;
 mod preflight;
 mod recycle;
+mod scale;
 mod state;
 mod stuck;
 

@@ -21,6 +21,12 @@ pub enum ActError {
     /// An object that nobody can change.
     #[error("{0}")]
     Immutable(String),
+    /// An autoscaler has the number of pods.
+    #[error("{0}")]
+    Autoscaled(String),
+    /// Somebody else has scaled it.
+    #[error("it was scaled meanwhile: {expected} pods were judged, {found} are wanted; nothing was written")]
+    Rescaled { expected: u32, found: u64 },
     /// A remedy of the team's own that cannot be done as it is declared.
     #[error("{0}")]
     BadRemedy(String),
@@ -64,6 +70,8 @@ impl ActError {
             Self::Blocked(_) => "Blocked",
             Self::Immutable(_) => "Immutable",
             Self::BadRemedy(_) => "BadRemedy",
+            Self::Autoscaled(_) => "Autoscaled",
+            Self::Rescaled { .. } => "Rescaled",
             Self::Shared(_) => "Shared",
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
@@ -110,6 +118,7 @@ impl Call {
     pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
     pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
     pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
+    pub(super) const PATCH_AUTOSCALER: Self = Self { verb: "patch", resource: "horizontalpodautoscalers" };
     pub(super) const CREATE_JOB: Self = Self { verb: "create", resource: "jobs" };
     pub(super) const GET_JOB: Self = Self { verb: "get", resource: "jobs" };
     pub(super) const GET_SECRET: Self = Self { verb: "get", resource: "secrets" };
@@ -123,6 +132,7 @@ impl Call {
         match self.resource.split('/').next() {
             Some("pods" | "configmaps" | "secrets") => "",
             Some("jobs") => "batch",
+            Some("horizontalpodautoscalers") => "autoscaling",
             _ => "apps",
         }
     }

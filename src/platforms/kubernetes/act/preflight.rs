@@ -28,8 +28,8 @@ impl Kubernetes {
                 }
                 Ok(())
             }
-            // See `could_run`: they do not touch the workload.
-            ActionKind::Job | ActionKind::Webhook => Ok(()),
+            // See `could_run` and `could_scale`.
+            ActionKind::Job | ActionKind::Webhook | ActionKind::Scale => Ok(()),
             ActionKind::RollbackDeployment | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await
             }

@@ -2,23 +2,17 @@
 //! autoscaler has it. Works also when the workload's own history does not reach back so far any more.
 
 use jiff::Timestamp;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 
 use super::{
-    ActError, Call, Kubernetes, Outcome, WorkloadRef,
+    ActError, Kubernetes, Outcome, WorkloadRef,
     config::Named,
-    limited,
     live::{digest_of, restarted_at, strategy_field},
 };
 use crate::{
     api::{ConfigRollback, RESTARTED_AT, TemplateRef},
     platforms::kubernetes::gitops,
 };
-
-/// Autoscalers read of one namespace.
-const MAX_AUTOSCALERS: u32 = 500;
 
 /// What goes back, and from which template.
 #[derive(Debug, Clone, Copy)]
@@ -107,15 +101,8 @@ impl Kubernetes {
 
     /// Whether a HorizontalPodAutoscaler has the number of pods; also when that cannot be seen.
     async fn is_autoscaled(&self, workload: WorkloadRef<'_>) -> Result<bool, ActError> {
-        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), workload.namespace);
-        let params = ListParams::default().limit(MAX_AUTOSCALERS);
-        let kind: &'static str = workload.kind.into();
-        match limited(Call::list("horizontalpodautoscalers"), api.list(&params)).await {
-            Ok(all) => Ok(all
-                .items
-                .iter()
-                .filter_map(|one| one.spec.as_ref())
-                .any(|spec| spec.scale_target_ref.kind == kind && spec.scale_target_ref.name == workload.name)),
+        match self.autoscaler(workload).await {
+            Ok(autoscaler) => Ok(autoscaler.is_some()),
             Err(ActError::Forbidden { .. }) => Ok(true),
             Err(error) => Err(error),
         }

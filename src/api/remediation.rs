@@ -3,7 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, MemoryGrowth};
+use super::{ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, MemoryGrowth, Suspension};
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
 ///
@@ -167,6 +167,9 @@ pub struct RemediationStatus {
     /// Of CleanupMemory: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<CleanupStatus>,
+    /// Of a rollback: the GitOps object that is suspended for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
     /// The component has been healthy since, without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_since: Option<Timestamp>,

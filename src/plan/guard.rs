@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Ground, Situation, history};
 use crate::{
     analyze::{observation::Measured, outlook},
-    api::{ActionKind, IRREVERSIBLE, Mode, ValidTarget},
+    api::{ActionKind, GitOps, IRREVERSIBLE, Mode, ValidTarget},
 };
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
@@ -189,7 +189,17 @@ fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<
     }
     let owner = s.workload()?.gitops_owner.as_ref()?;
     let target = s.component.target.describe();
-    let message = format!("{target} belongs to {owner}, which would undo a rollback; revert the change in its source");
+    let what_else = match (s.policy.limits.git_ops, owner.known) {
+        (GitOps::Suspend, true) => return None,
+        (GitOps::Suspend, false) => {
+            "; it does not say which one it is, so that one cannot be suspended; revert the change in its source"
+        }
+        (GitOps::Refuse, true) => {
+            "; revert the change in its source, or let it be suspended for a rollback with safety.gitOps: Suspend"
+        }
+        (GitOps::Refuse, false) => "; revert the change in its source",
+    };
+    let message = format!("{target} belongs to {}, which would undo a rollback{what_else}", owner.words);
     Some(Refusal::person(Guard::GitOpsOwned, message))
 }
 

@@ -162,8 +162,11 @@ impl Step<'_> {
         let workload = workload(&namespace, spec).ok()?;
         let named = named(policy);
         let config = spec.config.as_ref().map(|config| (config, &named));
-        let kubernetes = &self.ctx.platforms.kubernetes;
-        let refused = kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?;
+        let preflight = async {
+            let kubernetes = self.could_make_room(workload, policy).await?;
+            kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await
+        };
+        let refused = preflight.await.err()?;
         let stays = matches!(
             refused,
             ActError::Forbidden { .. }
@@ -171,6 +174,7 @@ impl Step<'_> {
                 | ActError::Immutable(_)
                 | ActError::Shared(_)
                 | ActError::GitOpsOwned(_)
+                | ActError::OwnerBusy(_)
         );
         stays.then_some(refused)
     }

@@ -40,7 +40,7 @@ impl Kubernetes {
 
     /// # Errors
     /// Forbidden, with the missing verb.
-    async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
+    pub(super) async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
         const ASK: Call = Call::ASK_ACCESS;
         let (resource, subresource) = call.resource();
         let attributes = ResourceAttributes {

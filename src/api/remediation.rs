@@ -45,6 +45,13 @@ use super::{ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, Me
         priority = 1,
         description = "When the failure was expected that it was done ahead of"
     ),
+    printcolumn(
+        name = "Suspends",
+        type_ = "string",
+        json_path = ".status.suspended.name",
+        priority = 1,
+        description = "The Flux or Argo CD object that was suspended for it"
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

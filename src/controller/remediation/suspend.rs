@@ -25,8 +25,8 @@ use crate::{
 
 /// How often a source is looked at while the policy is not known.
 const FOLLOW_EVERY: Duration = Duration::from_secs(60);
-/// The first look after the end, and the next after a failed one.
-const FOLLOW_SOON: Duration = Duration::from_secs(5);
+/// After a look that failed for reasons that may pass.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
 
 impl Step<'_> {
     /// With leave to write what belongs to what is suspended.
@@ -125,20 +125,14 @@ impl Step<'_> {
     /// Of one that has ended: resumes what it suspended when it is time to. None: nothing is left to wait for.
     pub(super) async fn follow(&self, status: &mut RemediationStatus) -> Result<Option<Duration>, Error> {
         let Some(suspension) = status.suspended.clone().filter(Suspension::is_open) else { return Ok(None) };
-        if self.remediation.metadata.deletion_timestamp.is_some() {
-            if suspension.suspended_at.is_some() {
-                let note = format!(
-                    "the Remediation is deleted; {} stays suspended: {}",
-                    suspension.name,
-                    by_hand(&suspension)
-                );
-                self.tell_all(&suspension, Reason::GitOpsLeft, &note).await;
-            }
+        let asked = self.remediation.annotations().get(RESUME).is_some_and(|value| value == "true");
+        let at_once = asked || (self.wrote_nothing(status).await && !self.is_relied_on(&suspension).await?);
+        let deleted = self.remediation.metadata.deletion_timestamp.is_some();
+        if deleted && !at_once {
+            self.leave(&suspension).await;
             return Ok(None);
         }
-        let asked = self.remediation.annotations().get(RESUME).is_some_and(|value| value == "true");
-        let in_vain = !asked && self.wrote_nothing(status).await;
-        let followed = self.ctx.platforms.kubernetes.follow(&suspension, &self.mark(), asked || in_vain).await;
+        let followed = self.ctx.platforms.kubernetes.follow(&suspension, &self.mark(), at_once).await;
         let name = self.remediation.name_any();
         let (reason, message, wait) = match followed {
             Ok(Followed::Waits(why)) => (None, waiting(&suspension, why.as_deref(), &name), Some(self.interval())),
@@ -150,15 +144,22 @@ impl Step<'_> {
                 };
                 (Some(Reason::GitOpsResumed), format!("resumed: {why}"), None)
             }
-            Ok(Followed::Left(_)) if suspension.suspended_at.is_none() => {
+            Ok(Followed::Over(_) | Followed::Left(_)) if suspension.suspended_at.is_none() => {
                 (None, "it was not suspended".to_owned(), None)
             }
+            Ok(Followed::Over(why)) => (Some(Reason::GitOpsResumed), format!("nothing is left to resume: {why}"), None),
             Ok(Followed::Left(why)) => (Some(Reason::GitOpsLeft), format!("not resumed by Panacea: {why}"), None),
+            Err(error) if error.retryable() => {
+                tracing::info!(owner = suspension.name, %error, "what is suspended could not be looked at or resumed; trying again");
+                return Ok(Some(FOLLOW_AGAIN));
+            }
+            Err(_) if deleted => {
+                self.leave(&suspension).await;
+                return Ok(None);
+            }
             Err(error) => {
-                let soon = if error.retryable() { FOLLOW_SOON } else { self.interval() };
-                let message =
-                    format!("could not be looked at or resumed: {error}; tried again; {}", by_hand(&suspension));
-                (Some(Reason::GitOpsLeft).filter(|_| !error.retryable()), message, Some(soon))
+                let message = format!("cannot be looked at or resumed: {error}; {}", by_hand(&suspension));
+                (Some(Reason::GitOpsLeft), message, Some(self.interval()))
             }
         };
         if suspension.message == message && wait.is_some() {
@@ -175,10 +176,35 @@ impl Step<'_> {
         Ok(wait)
     }
 
+    /// Its Remediation is being deleted, and with it goes who would resume it.
+    async fn leave(&self, suspension: &Suspension) {
+        let Suspension { kind, namespace, name, .. } = suspension;
+        let note = format!(
+            "the Remediation is deleted and {kind} {namespace}/{name} stays suspended; {}",
+            by_hand(suspension)
+        );
+        self.tell_all(suspension, Reason::GitOpsLeft, &note).await;
+    }
+
+    /// Another Remediation of the policy found it suspended, and has made, or makes, its own rollback.
+    async fn is_relied_on(&self, suspension: &Suspension) -> Result<bool, Error> {
+        let same = |other: &Suspension| {
+            other.already
+                && (&other.kind, &other.namespace, &other.name)
+                    == (&suspension.kind, &suspension.namespace, &suspension.name)
+        };
+        Ok(self.of_policy().await?.iter().filter_map(|other| other.status.as_ref()).any(|status| {
+            status.suspended.as_ref().is_some_and(same) && (status.executed_at.is_some() || !status.phase.is_final())
+        }))
+    }
+
     /// It ended before it changed anything, so that there is nothing to undo. Not when that cannot be told.
     async fn wrote_nothing(&self, status: &RemediationStatus) -> bool {
         if status.executed_at.is_some() || !matches!(status.phase, Phase::Failed | Phase::Expired) {
             return false;
+        }
+        if status.suspended.as_ref().is_some_and(|suspension| suspension.suspended_at.is_none()) {
+            return true;
         }
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();

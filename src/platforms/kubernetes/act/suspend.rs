@@ -38,7 +38,9 @@ pub enum Followed {
     Waits(Option<String>),
     /// Resumed now, because of this newer revision; none: since it was asked for.
     Resumed(Option<String>),
-    /// It is not ours to resume any more; in words.
+    /// Nothing is suspended any more; in words.
+    Over(&'static str),
+    /// It is suspended, and not ours to resume; in words.
     Left(&'static str),
 }
 
@@ -178,14 +180,14 @@ impl Kubernetes {
         let place = place(suspension)?;
         let kind = place.0;
         let Some(live) = self.owning(&place).await? else {
-            return Ok(Followed::Left("it does not exist any more"));
+            return Ok(Followed::Over("it does not exist any more"));
         };
         let ours = object::by(&live) == Some(by);
         if !object::is_off(kind, &live) {
             if ours {
                 self.write_owner(&place, object::unmark(&live)).await?;
             }
-            return Ok(Followed::Left("it is not suspended any more"));
+            return Ok(Followed::Over("it is not suspended any more"));
         }
         if !ours {
             return Ok(Followed::Left(

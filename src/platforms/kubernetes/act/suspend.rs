@@ -237,7 +237,12 @@ impl Kubernetes {
 
     async fn owning(&self, (kind, namespace, name): &Place) -> Result<Option<DynamicObject>, ActError> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource());
-        limited(Call::get_owner(*kind), api.get_opt(name)).await
+        match limited(Call::get_owner(*kind), api.get(name)).await {
+            Ok(found) => Ok(Some(found)),
+            // Or its kind is not installed.
+            Err(ActError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// None on a conflict.

@@ -89,7 +89,9 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
     let error = plan(&flux(), vec![forbidden]).await.unwrap_err();
     assert!(error.to_string().contains("not allowed to get kustomizations"), "{error}");
 
-    // Neither the object, nor perhaps its CRD.
+    // Its CRD is not installed.
+    let no_such_kind = get(KUSTOMIZATION, 404, json!("404 page not found"));
+    assert_eq!(plan(&flux(), vec![no_such_kind]).await.unwrap_err().reason(), "GitOpsOwned");
     let error = plan(&argo(), vec![missing(APPLICATION)]).await.unwrap_err();
     assert_eq!(error.reason(), "GitOpsOwned");
     assert!(error.to_string().contains("not found in namespace argocd (see --argocd-namespace)"), "{error}");

@@ -196,8 +196,17 @@ pub struct Workload {
     pub oldest_pod: Option<Timestamp>,
     /// The newest template says that there is no way back from it, and why.
     pub irreversible: Option<String>,
-    /// A GitOps controller that would undo our writes, in words ("Flux Kustomization shop/storefront").
-    pub gitops_owner: Option<String>,
+    /// A GitOps controller that would undo our writes.
+    pub gitops_owner: Option<GitOpsOwner>,
+}
+
+/// A Flux or Argo CD object that owns a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitOpsOwner {
+    /// "Flux Kustomization shop/storefront".
+    pub words: String,
+    /// It is known which object it is, so that it can be suspended.
+    pub known: bool,
 }
 
 /// An object that a template names.

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealingPolicyStatus, Hook, IntOrPercent, JobRemedy, ScaleRemedy, Span, WebhookRemedy};
+use super::{GitOps, HealingPolicyStatus, Hook, IntOrPercent, JobRemedy, ScaleRemedy, Span, WebhookRemedy};
 
 mod defaults;
 
@@ -441,6 +441,10 @@ pub struct Safety {
     /// A rollback goes to no template that has not run for longer than this. From 1h to 2160h (90 days). Default 168h.
     #[schemars(extend("x-kubernetes-validations" = cel("duration(self) >= duration('1h') && duration(self) <= duration('2160h')", "maxRollbackAge must be from 1h to 2160h")))]
     pub max_rollback_age: Span,
+    /// When a rollback would be undone by the Flux or Argo CD object that owns the target. Refuse: a person is called.
+    /// Suspend: that object is suspended before the rollback, and resumed when its source has a newer revision or a
+    /// person asks. Default Refuse.
+    pub git_ops: GitOps,
 }
 
 /// Actions that may be started within a window of time.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, JobRemedy, MemoryGrowth, RunStatus, Scaling,
-    WebhookRemedy,
+    Suspension, WebhookRemedy,
 };
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
@@ -47,6 +47,13 @@ use super::{
         json_path = ".spec.foreseen.failureAt",
         priority = 1,
         description = "When the failure was expected that it was done ahead of"
+    ),
+    printcolumn(
+        name = "Suspends",
+        type_ = "string",
+        json_path = ".status.suspended.name",
+        priority = 1,
+        description = "The Flux or Argo CD object that was suspended for it"
     ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -182,6 +189,9 @@ pub struct RemediationStatus {
     /// Of Job and Webhook: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
+    /// Of a rollback: the GitOps object that is suspended for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
     /// The component has been healthy since, without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_since: Option<Timestamp>,

@@ -10,8 +10,8 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy, Mode,
-    OnTimeout, ScaleRemedy, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
+    ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy,
+    Mode, OnTimeout, ScaleRemedy, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
 };
 
 mod remedies;
@@ -64,6 +64,7 @@ pub struct Limits {
     pub breaker_threshold: usize,
     pub breaker_recovery: SignedDuration,
     pub max_rollback_age: SignedDuration,
+    pub git_ops: GitOps,
     pub approval_timeout: SignedDuration,
     pub on_timeout: OnTimeout,
     pub stabilization: SignedDuration,
@@ -311,6 +312,7 @@ impl Checker {
                 24 * HOUR,
             ),
             max_rollback_age: self.duration("safety.maxRollbackAge", &safety.max_rollback_age, HOUR, 2160 * HOUR),
+            git_ops: safety.git_ops,
             approval_timeout: self.duration("approval.timeout", &spec.approval.timeout, SECOND, 168 * HOUR),
             on_timeout: spec.approval.on_timeout,
             stabilization: self.duration("verification.stabilization", &spec.verification.stabilization, 0, HOUR),

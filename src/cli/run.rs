@@ -15,7 +15,10 @@ use crate::{
     analyze::forecast::Foresight,
     controller::{self, Context, events::Events, kinds::Kinds, memory::Memory, metrics::ControllerMetrics},
     knowledge::Ledger,
-    platforms::{Platforms, kubernetes::ClusterIndex},
+    platforms::{
+        Platforms,
+        kubernetes::{ARGOCD_NAMESPACE, ClusterIndex},
+    },
     server::{self, Server},
 };
 
@@ -30,6 +33,9 @@ pub(super) struct RunArgs {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, env = "PANACEA_LISTEN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen_address: SocketAddr,
+    /// Where Argo CD runs: the namespace of Applications whose marks name none
+    #[arg(long, env = "PANACEA_ARGOCD_NAMESPACE", default_value = ARGOCD_NAMESPACE, value_name = "NAMESPACE")]
+    argocd_namespace: String,
     #[command(flatten)]
     measure: MeasureArgs,
     #[command(flatten)]
@@ -55,8 +61,10 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (ledger, ledger_task) = Ledger::start(ledger, ledger_shutdown.clone());
     let index = Arc::new(ClusterIndex::default());
     let metrics = ControllerMetrics::default();
+    let mut platforms = Platforms::new(client.clone(), index.clone(), prometheus_url);
+    platforms.kubernetes = platforms.kubernetes.with_argocd_namespace(&args.argocd_namespace);
     let context = Arc::new(Context {
-        platforms: Platforms::new(client.clone(), index.clone(), prometheus_url),
+        platforms,
         ledger,
         forecaster: Box::new(Foresight),
         thresholds,

@@ -52,6 +52,12 @@ pub enum Reason {
     Succeeded,
     Failed,
     Ineffective,
+    /// What would undo a rollback is suspended.
+    GitOpsSuspended,
+    /// It is resumed.
+    GitOpsResumed,
+    /// It stays as it is until a person looks at it.
+    GitOpsLeft,
 }
 
 impl Reason {
@@ -69,7 +75,8 @@ impl Reason {
             | Self::Blocked
             | Self::Expired
             | Self::Failed
-            | Self::Ineffective => (EventType::Warning, tracing::Level::WARN),
+            | Self::Ineffective
+            | Self::GitOpsLeft => (EventType::Warning, tracing::Level::WARN),
             Self::Recovered
             | Self::ReleaseSeen
             | Self::ConfigSeen
@@ -79,7 +86,9 @@ impl Reason {
             | Self::Rejected
             | Self::Acting
             | Self::Verifying
-            | Self::Succeeded => (EventType::Normal, tracing::Level::INFO),
+            | Self::Succeeded
+            | Self::GitOpsSuspended
+            | Self::GitOpsResumed => (EventType::Normal, tracing::Level::INFO),
         }
     }
 }

@@ -10,6 +10,7 @@ mod approve;
 mod cleanup;
 mod own;
 mod record;
+mod suspend;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +38,7 @@ use crate::{
         ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation,
         RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget,
     },
-    platforms::kubernetes::{ActError, Named, Outcome, WholeState, WorkloadRef},
+    platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
 };
 
 /// How often a held back action is tried again when its guard does not say when.
@@ -175,10 +176,14 @@ impl Step<'_> {
         if spec.action == ActionKind::CleanupMemory {
             return self.clean(status, policy).await;
         }
+        let mut status = status;
         let result = match withdrawn(spec, policy) {
-            None => self.act(started_at, policy).await,
+            None => match self.make_room(&mut status, policy).await? {
+                Ok(kubernetes) => self.act(&kubernetes, started_at, policy).await,
+                Err(error) => Err(error),
+            },
             // A write that is not wanted any more is not made; one that was made before is still verified.
-            Some((reason, why)) => match self.was_done(started_at, policy).await {
+            Some((reason, why)) => match self.was_done(&self.kubernetes(&status), started_at, policy).await {
                 Ok(true) => Ok(Outcome::AlreadyDone),
                 Ok(false) => {
                     return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
@@ -231,11 +236,15 @@ impl Step<'_> {
         Ok(Action::requeue(RETRY_LOOK))
     }
 
-    async fn act(&self, started_at: Timestamp, policy: Option<&ValidPolicy>) -> Result<Outcome, ActError> {
+    async fn act(
+        &self,
+        kubernetes: &Kubernetes,
+        started_at: Timestamp,
+        policy: Option<&ValidPolicy>,
+    ) -> Result<Outcome, ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
         let workload = workload(&namespace, spec)?;
-        let kubernetes = &self.ctx.platforms.kubernetes;
         match (spec.action, &spec.from, &spec.to) {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
             (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
@@ -260,11 +269,15 @@ impl Step<'_> {
     }
 
     /// Whether the write was made, by a life of the operator that could not say so.
-    async fn was_done(&self, started_at: Timestamp, policy: Option<&ValidPolicy>) -> Result<bool, ActError> {
+    async fn was_done(
+        &self,
+        kubernetes: &Kubernetes,
+        started_at: Timestamp,
+        policy: Option<&ValidPolicy>,
+    ) -> Result<bool, ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
         let workload = workload(&namespace, spec)?;
-        let kubernetes = &self.ctx.platforms.kubernetes;
         match (spec.action, &spec.from, &spec.to) {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
                 kubernetes.is_rolled_back(workload, from, to).await
@@ -277,7 +290,7 @@ impl Step<'_> {
             (ActionKind::RollbackPreviousState, ..) => {
                 let begun = kubernetes.is_restoring(workload, whole_state(spec)?, started_at).await?;
                 if begun {
-                    self.act(started_at, policy).await?;
+                    self.act(kubernetes, started_at, policy).await?;
                 }
                 Ok(begun)
             }
@@ -285,7 +298,7 @@ impl Step<'_> {
                 let Some(to) = &spec.config else { return Ok(false) };
                 let begun = kubernetes.config_left(workload, to).await? < to.objects.len();
                 if begun {
-                    self.act(started_at, policy).await?;
+                    self.act(kubernetes, started_at, policy).await?;
                 }
                 Ok(begun)
             }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Ground, Situation, history};
 use crate::{
     analyze::{observation::Measured, outlook},
-    api::{ActionKind, IRREVERSIBLE, Mode, ValidTarget},
+    api::{ActionKind, GitOps, IRREVERSIBLE, Mode, ValidTarget},
 };
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
@@ -183,13 +183,32 @@ fn puts_a_template_back(action: ActionKind) -> bool {
 }
 
 fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
-    // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo, and another number of pods.
+    // A restart only adds an annotation that GitOps controllers leave alone; a rollback they would undo, and another number
+    // of pods.
     if !puts_a_template_back(action) && action != ActionKind::Scale {
         return None;
     }
     let owner = s.workload()?.gitops_owner.as_ref()?;
     let target = s.component.target.describe();
-    let message = format!("{target} belongs to {owner}, which would undo a rollback; revert the change in its source");
+    if action == ActionKind::Scale {
+        // A newer revision of the source says nothing about it: nobody would know when to resume.
+        let message = format!(
+            "{target} belongs to {}, which would undo another number of pods; change it in its source",
+            owner.words
+        );
+        return Some(Refusal::person(Guard::GitOpsOwned, message));
+    }
+    let what_else = match (s.policy.limits.git_ops, owner.known) {
+        (GitOps::Suspend, true) => return None,
+        (GitOps::Suspend, false) => {
+            "; it does not say which one it is, so that one cannot be suspended; revert the change in its source"
+        }
+        (GitOps::Refuse, true) => {
+            "; revert the change in its source, or let it be suspended for a rollback with safety.gitOps: Suspend"
+        }
+        (GitOps::Refuse, false) => "; revert the change in its source",
+    };
+    let message = format!("{target} belongs to {}, which would undo a rollback{what_else}", owner.words);
     Some(Refusal::person(Guard::GitOpsOwned, message))
 }
 

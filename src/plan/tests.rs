@@ -180,7 +180,7 @@ fn denials() -> Vec<Deny> {
                 "owned",
                 Guard::GitOpsOwned,
                 changed(crash_release(json!({})), |s| {
-                    s.workload(|w| w.gitops_owner = Some("Flux Kustomization shop/storefront".into())).after(1.0);
+                    s.workload(|w| w.gitops_owner = gitops::flux(true)).after(1.0);
                 }),
             )
         },
@@ -453,13 +453,6 @@ fn a_component_in_a_crash_loop_is_unhealthy_also_while_its_container_runs_for_a_
 }
 
 #[test]
-fn gitops_does_not_stop_a_restart() {
-    let mut story = crash(json!({}));
-    story.workload(|w| w.gitops_owner = Some("Argo CD Application shop".into())).after(1.0);
-    assert_eq!(proposal(&story, &[]).action, ActionKind::Restart);
-}
-
-#[test]
 fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
     let mut story = crash_release(json!({}));
     story.error_rate(0.9).visible = false;
@@ -473,4 +466,5 @@ fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
 
 mod ahead;
 mod cleanup;
+mod gitops;
 mod state;

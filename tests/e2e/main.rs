@@ -13,6 +13,7 @@ mod crash_safety;
 mod crds;
 mod foresight;
 mod gitops;
+mod gitops_suspend;
 mod guards;
 mod healing;
 mod kept;

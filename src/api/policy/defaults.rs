@@ -55,6 +55,7 @@ impl Default for Safety {
             cooldown: "5m".into(),
             circuit_breaker: CircuitBreaker::default(),
             max_rollback_age: "168h".into(),
+            git_ops: GitOps::default(),
         }
     }
 }

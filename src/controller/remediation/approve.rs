@@ -165,12 +165,14 @@ impl Step<'_> {
             let workload = workload(&namespace, spec).ok()?;
             let named = named(policy);
             let config = spec.config.as_ref().map(|config| (config, &named));
-            let kubernetes = &self.ctx.platforms.kubernetes;
-            if let Some(scaling) = spec.scale {
-                kubernetes.could_scale(workload, scaling).await.err()?
-            } else {
-                kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await.err()?
-            }
+            let preflight = async {
+                if let Some(scaling) = spec.scale {
+                    return self.ctx.platforms.kubernetes.could_scale(workload, scaling).await;
+                }
+                let kubernetes = self.could_make_room(workload, policy).await?;
+                kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await
+            };
+            preflight.await.err()?
         };
         let stays = matches!(
             refused,
@@ -181,6 +183,7 @@ impl Step<'_> {
                 | ActError::Autoscaled(_)
                 | ActError::Shared(_)
                 | ActError::GitOpsOwned(_)
+                | ActError::OwnerBusy(_)
         );
         stays.then_some(refused)
     }

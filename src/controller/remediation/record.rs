@@ -9,7 +9,7 @@ use kube::{
 
 use super::Step;
 use crate::{
-    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus},
+    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Suspension},
     controller::{Error, limited, rows},
 };
 
@@ -20,12 +20,18 @@ impl Step<'_> {
     /// Puts the rows into the ledger, then lets the object go. Repeated until it worked: ids are derived, so a row
     /// that was written already is not written twice.
     pub(super) async fn record(&self, mut status: RemediationStatus) -> Result<Action, Error> {
+        // Before the ledger, which may be away: a person may be waiting for it.
+        let wait = self.follow(&mut status).await?;
         if status.recorded_at.is_none() {
             let mut ended = self.remediation.clone();
             ended.status = Some(status.clone());
             self.ctx.ledger.record(rows::remediation_rows(&ended)).await?;
             status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
             self.write(&status, false).await?;
+        }
+        // What holds a suspension stays until it is resumed.
+        if let Some(wait) = wait {
+            return Ok(Action::requeue(wait));
         }
         if self.remediation.finalizers().iter().any(|finalizer| finalizer == LEDGER_FINALIZER) {
             self.release().await?;
@@ -59,7 +65,11 @@ impl Step<'_> {
             .of_policy()
             .await?
             .into_iter()
-            .filter(|other| other.status.as_ref().is_some_and(|status| status.recorded_at.is_some()))
+            .filter(|other| {
+                other.status.as_ref().is_some_and(|status| {
+                    status.recorded_at.is_some() && !status.suspended.as_ref().is_some_and(Suspension::is_open)
+                })
+            })
             .collect();
         recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.decided_at));
         for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.decided_at < day_ago) {

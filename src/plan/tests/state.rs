@@ -75,6 +75,6 @@ fn the_way_back_of_a_whole_state_has_the_same_limits() {
     };
     let workload = |change: fn(&mut Workload)| move |story: &mut Story| _ = story.workload(change);
     assert_eq!(bad(json!({}), &workload(|w| w.irreversible = Some("schema".into()))), Guard::Irreversible);
-    assert_eq!(bad(json!({}), &workload(|w| w.gitops_owner = Some("Flux".into()))), Guard::GitOpsOwned);
+    assert_eq!(bad(json!({}), &workload(|w| w.gitops_owner = gitops::flux(true))), Guard::GitOpsOwned);
     assert_eq!(bad(json!({"mode": "Observe"}), &|_| ()), Guard::ObserveMode);
 }

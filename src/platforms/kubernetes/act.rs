@@ -10,6 +10,7 @@ mod recycle;
 mod scale;
 mod state;
 mod stuck;
+mod suspend;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,16 +22,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    act_error::{ActError, Call},
-    gitops,
-};
+use super::act_error::{ActError, Call};
 use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
 pub use config::{CopyOf, Named};
 pub use job::{JobRun, JobState};
 use live::{digest_of, restarted_at};
 pub use recycle::{Recycled, Waits};
 pub use state::WholeState;
+pub use suspend::{Followed, Held};
 
 /// Tries when other writers come between our reading and our writing.
 const TRIES: u32 = 5;
@@ -40,12 +39,18 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const ACTION_LIMIT: Duration = Duration::from_secs(15);
 /// The wait before the second try; it doubles from there.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// Where Argo CD is installed when nothing else is said.
+pub const ARGOCD_NAMESPACE: &str = "argocd";
 /// The actions on workloads. Cheap to clone.
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
     /// Turns for making copies of good states.
     copying: Arc<Semaphore>,
+    /// Where Argo CD runs.
+    argocd: Arc<str>,
+    /// What is suspended for the action at hand.
+    suspended: Option<Arc<suspend::Place>>,
 }
 
 /// Which workload is acted on.
@@ -73,7 +78,12 @@ pub enum Outcome {
 
 impl Kubernetes {
     pub fn new(client: Client) -> Self {
-        Self { client, copying: Arc::new(Semaphore::new(config::COPIES_AT_ONCE)) }
+        Self {
+            client,
+            copying: Arc::new(Semaphore::new(config::COPIES_AT_ONCE)),
+            argocd: ARGOCD_NAMESPACE.into(),
+            suspended: None,
+        }
     }
 
     /// Puts the template `to` back, if `from` is still the one that runs: what `kubectl rollout undo` does, with the
@@ -117,9 +127,7 @@ impl Kubernetes {
         to: &TemplateRef,
     ) -> Result<Option<Value>, ActError> {
         let live = self.read(workload).await?;
-        if let Some(owner) = gitops::owner(&live.metadata) {
-            return Err(ActError::GitOpsOwned(owner));
-        }
+        self.not_owned(&live.metadata, None)?;
         let history = self.history(workload, &live).await?;
         let target = history.iter().find(|past| past.hash == to.hash).ok_or_else(|| {
             let (kind, label) = history::names(workload.kind);

@@ -1,3 +1,4 @@
+use super::gitops::OwnerKind;
 use crate::api::WorkloadKind;
 
 /// Why a rollback or a restart was not made.
@@ -36,6 +37,9 @@ pub enum ActError {
     /// A GitOps controller would undo the write.
     #[error("{0} would undo a rollback; revert the change in its source")]
     GitOpsOwned(String),
+    /// A GitOps controller is at work, and would be cut off in the middle of it.
+    #[error("{0}")]
+    OwnerBusy(String),
     /// The revision to go back to was removed (`revisionHistoryLimit`) or holds another template now.
     #[error("the template to go back to is gone: {0}")]
     TargetGone(String),
@@ -76,6 +80,7 @@ impl ActError {
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
             Self::GitOpsOwned(_) => "GitOpsOwned",
+            Self::OwnerBusy(_) => "OwnerBusy",
             Self::TargetGone(_) => "TargetGone",
             Self::NotFound(_) => "NotFound",
             Self::Superseded { .. } => "Superseded",
@@ -97,6 +102,7 @@ impl ActError {
                 | Self::Timeout { .. }
                 | Self::Blocked(_)
                 | Self::Unmeasured(_)
+                | Self::OwnerBusy(_)
         )
     }
 }
@@ -129,6 +135,10 @@ impl Call {
     }
 
     pub(super) fn group(self) -> &'static str {
+        const OWNERS: [OwnerKind; 3] = [OwnerKind::Kustomization, OwnerKind::HelmRelease, OwnerKind::Application];
+        if let Some(owner) = OWNERS.iter().find(|kind| kind.plural() == self.resource) {
+            return owner.group();
+        }
         match self.resource.split('/').next() {
             Some("pods" | "configmaps" | "secrets") => "",
             Some("jobs") => "batch",
@@ -152,6 +162,18 @@ impl Call {
 
     pub(super) fn patch(kind: WorkloadKind) -> Self {
         Self { verb: "patch", resource: kind.plural() }
+    }
+
+    pub(super) fn get_owner(kind: OwnerKind) -> Self {
+        Self { verb: "get", resource: kind.plural() }
+    }
+
+    pub(super) fn patch_owner(kind: OwnerKind) -> Self {
+        Self { verb: "patch", resource: kind.plural() }
+    }
+
+    pub(super) fn get_source(resource: &'static str) -> Self {
+        Self { verb: "get", resource }
     }
 
     pub(super) fn list(resource: &'static str) -> Self {

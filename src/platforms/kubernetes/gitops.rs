@@ -1,6 +1,13 @@
-//! Who would undo our writes.
+//! Who would undo our writes, and how that one is switched off and on again.
+
+pub(super) mod object;
+
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ApiResource;
+
+use crate::analyze::observation::GitOpsOwner;
 
 /// Argo CD: written on every resource of an Application with annotation tracking; `APP:GROUP/KIND:NS/NAME`.
 const ARGO_TRACKING: &str = "argocd.argoproj.io/tracking-id";
@@ -8,37 +15,151 @@ const ARGO_TRACKING: &str = "argocd.argoproj.io/tracking-id";
 /// writes everywhere, so it says nothing.
 const ARGO_INSTANCE: &str = "argocd.argoproj.io/instance";
 
-/// The GitOps controller that owns the object's spec, in words; none when no sign of one is there.
+/// What a GitOps controller calls what it applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::EnumString, strum::IntoStaticStr)]
+pub enum OwnerKind {
+    Kustomization,
+    HelmRelease,
+    Application,
+}
+
+impl OwnerKind {
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Kustomization => "kustomize.toolkit.fluxcd.io",
+            Self::HelmRelease => "helm.toolkit.fluxcd.io",
+            Self::Application => "argoproj.io",
+        }
+    }
+
+    fn version(self) -> &'static str {
+        match self {
+            Self::Kustomization => "v1",
+            Self::HelmRelease => "v2",
+            Self::Application => "v1alpha1",
+        }
+    }
+
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Kustomization => "kustomizations",
+            Self::HelmRelease => "helmreleases",
+            Self::Application => "applications",
+        }
+    }
+
+    pub fn api_version(self) -> String {
+        format!("{}/{}", self.group(), self.version())
+    }
+
+    pub fn resource(self) -> ApiResource {
+        ApiResource {
+            group: self.group().into(),
+            version: self.version().into(),
+            api_version: self.api_version(),
+            kind: self.to_string(),
+            plural: self.plural().into(),
+        }
+    }
+
+    /// With whose it is.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Kustomization => "Flux Kustomization",
+            Self::HelmRelease => "Flux HelmRelease",
+            Self::Application => "Argo CD Application",
+        }
+    }
+}
+
+/// The object of a GitOps controller that an object was applied from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Marked by name. The namespace of an Application is left out when it is Argo CD's own.
+    Named { kind: OwnerKind, namespace: Option<String>, name: String },
+    /// All that is known is which controller has applied it.
+    Applied { kind: OwnerKind, manager: String },
+}
+
+impl Owner {
+    /// What it is called, when that is known; `argocd` is Argo CD's own namespace.
+    pub fn place(&self, argocd: &str) -> Option<(OwnerKind, String, String)> {
+        let Self::Named { kind, namespace, name } = self else { return None };
+        let namespace = match (kind, namespace) {
+            (_, Some(namespace)) => namespace.clone(),
+            (OwnerKind::Application, None) => argocd.to_owned(),
+            _ => return None,
+        };
+        Some((*kind, namespace, name.clone()))
+    }
+
+    fn application(name: &str) -> Self {
+        // With Applications in any namespace, the mark of one outside Argo CD's own is NAMESPACE_NAME; neither can hold
+        // an underscore.
+        let (namespace, name) = match name.split_once('_') {
+            Some((namespace, name)) => (Some(namespace.to_owned()), name),
+            None => (None, name),
+        };
+        Self::Named { kind: OwnerKind::Application, namespace, name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named { kind, namespace: Some(namespace), name } => {
+                write!(f, "{} {namespace}/{name}", kind.words())
+            }
+            Self::Named { kind, namespace: None, name } => write!(f, "{} {name}", kind.words()),
+            Self::Applied { kind, manager } => {
+                let article = if *kind == OwnerKind::Application { "an" } else { "a" };
+                write!(f, "{article} {} (field manager {manager})", kind.words())
+            }
+        }
+    }
+}
+
+impl From<&Owner> for GitOpsOwner {
+    fn from(owner: &Owner) -> Self {
+        Self { words: owner.to_string(), known: owner.place("").is_some() }
+    }
+}
+
+/// The GitOps object that owns the object's spec; none when no sign of one is there.
 ///
 /// Signs: the labels and annotations that Argo CD and Flux use to find their objects again, and failing those, field
 /// managers of theirs that own a part of `spec`, or of a ConfigMap's data.
-pub fn owner(metadata: &ObjectMeta) -> Option<String> {
+pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key));
     if let Some(id) = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ARGO_TRACKING)) {
-        return Some(format!("Argo CD Application {}", id.split(':').next().unwrap_or(id)));
+        return Some(Owner::application(id.split(':').next().unwrap_or(id)));
     }
     if let Some(app) = label(ARGO_INSTANCE) {
-        return Some(format!("Argo CD Application {app}"));
+        return Some(Owner::application(app));
     }
-    for (group, kind) in [("kustomize", "Kustomization"), ("helm", "HelmRelease")] {
-        if let Some(name) = label(&format!("{group}.toolkit.fluxcd.io/name")) {
-            let namespace =
-                label(&format!("{group}.toolkit.fluxcd.io/namespace")).map(|ns| format!("{ns}/")).unwrap_or_default();
-            return Some(format!("Flux {kind} {namespace}{name}"));
+    for kind in [OwnerKind::Kustomization, OwnerKind::HelmRelease] {
+        if let Some(name) = label(&format!("{}/name", kind.group())) {
+            let namespace = label(&format!("{}/namespace", kind.group())).cloned();
+            return Some(Owner::Named { kind, namespace, name: name.clone() });
         }
     }
+    // A ConfigMap has no spec.
+    let (manager, kind) = ["/f:spec", "/f:data", "/f:binaryData"].iter().find_map(|part| applied(metadata, part))?;
+    Some(Owner::Applied { kind, manager })
+}
+
+/// The field manager of a GitOps controller that has written this part of the object.
+fn applied(metadata: &ObjectMeta, part: &str) -> Option<(String, OwnerKind)> {
     metadata.managed_fields.iter().flatten().find_map(|entry| {
         let manager = entry.manager.as_deref()?;
-        let who = match manager {
-            "kustomize-controller" => "a Flux Kustomization",
-            "helm-controller" => "a Flux HelmRelease",
-            "argocd-controller" | "argocd-application-controller" => "an Argo CD Application",
+        let kind = match manager {
+            "kustomize-controller" => OwnerKind::Kustomization,
+            "helm-controller" => OwnerKind::HelmRelease,
+            "argocd-controller" | "argocd-application-controller" => OwnerKind::Application,
             _ => return None,
         };
-        // A ConfigMap has no spec.
-        let fields = &entry.fields_v1.as_ref()?.0;
-        ["f:spec", "f:data", "f:binaryData"].iter().find_map(|part| fields.get(part))?;
-        Some(format!("{who} (field manager {manager})"))
+        entry.fields_v1.as_ref()?.0.pointer(part)?;
+        Some((manager.to_owned(), kind))
     })
 }
 
@@ -50,7 +171,7 @@ mod tests {
 
     fn check(metadata: Value, expected: Option<&str>) {
         let parsed: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
-        assert_eq!(owner(&parsed).as_deref(), expected, "{metadata}");
+        assert_eq!(owner(&parsed).map(|owner| owner.to_string()).as_deref(), expected, "{metadata}");
     }
 
     #[test]
@@ -67,6 +188,10 @@ mod tests {
             Some("Flux Kustomization shop/storefront"),
         );
         check(json!({"labels": {"helm.toolkit.fluxcd.io/name": "api"}}), Some("Flux HelmRelease api"));
+        check(
+            json!({"annotations": {ARGO_TRACKING: "teams_shop:apps/Deployment:prod/api"}}),
+            Some("Argo CD Application teams/shop"),
+        );
     }
 
     #[test]
@@ -79,5 +204,19 @@ mod tests {
         );
         check(managed("kustomize-controller", json!({"f:metadata": {}})), None);
         check(managed("kubectl-client-side-apply", json!({"f:spec": {}})), None);
+    }
+
+    #[test]
+    fn only_what_has_a_name_and_a_namespace_can_be_found() {
+        let place = |metadata: Value| owner(&serde_json::from_value(metadata).unwrap()).unwrap().place("argo");
+        let at = |kind, namespace: &str, name: &str| Some((kind, namespace.to_owned(), name.to_owned()));
+        assert_eq!(place(json!({"labels": {ARGO_INSTANCE: "shop"}})), at(OwnerKind::Application, "argo", "shop"));
+        assert_eq!(
+            place(json!({"labels": {ARGO_INSTANCE: "teams_shop"}})),
+            at(OwnerKind::Application, "teams", "shop")
+        );
+        assert_eq!(place(json!({"labels": {"helm.toolkit.fluxcd.io/name": "api"}})), None);
+        let applied = json!({"managedFields": [{"manager": "helm-controller", "fieldsV1": {"f:spec": {}}}]});
+        assert_eq!(place(applied), None);
     }
 }

@@ -22,9 +22,13 @@ mod usage;
 pub mod watch;
 mod workload;
 
-pub use act::{CopyOf, JobRun, JobState, Kubernetes, Named, Outcome, Recycled, Waits, WholeState, WorkloadRef};
+pub use act::{
+    ARGOCD_NAMESPACE, CopyOf, Followed, Held, JobRun, JobState, Kubernetes, Named, Outcome, Recycled, Waits,
+    WholeState, WorkloadRef,
+};
 pub use act_error::ActError;
 pub use facts::REVISION;
+pub use gitops::{Owner, OwnerKind};
 pub use index::{ClusterIndex, STALE_AFTER_S};
 pub use store::{Changed, Kind};
 pub use template::{REVISION_HASH, TEMPLATE_HASH, digest};

@@ -29,10 +29,7 @@ use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited};
 use crate::{
     analyze::tracker::GoodState,
     api::{ConfigChange, ConfigRollback, MISSING, REMEDIATION_MANAGER, TemplateRef, WorkloadKind},
-    platforms::kubernetes::{
-        config::{config_digest, references},
-        gitops,
-    },
+    platforms::kubernetes::config::{config_digest, references},
 };
 
 /// A copy that is larger is not kept, in bytes: etcd takes 1.5 MiB with all that is around it.
@@ -202,6 +199,7 @@ impl Kubernetes {
             }
             if let Some(live) = &live {
                 may_be_written(live, change, &to.state)?;
+                self.not_owned(&live.metadata, Some(&format!("ConfigMap {}", change.name)))?;
             }
             self.alone(workload.namespace, &change.name, named).await?;
             writes.push(Write::new(&change.name, live.as_ref(), good));
@@ -234,7 +232,7 @@ impl Kubernetes {
         }
     }
 
-    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ActError> {
+    pub(super) async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ActError> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         limited(Call::GET_CONFIG, api.get_opt(name)).await
     }
@@ -350,7 +348,7 @@ fn keys_to_write(now: &Value, then: &Value) -> Map<String, Value> {
 }
 
 /// # Errors
-/// When the API server would not take a write, or a GitOps controller would undo it.
+/// When the API server would not take a write.
 fn may_be_written(live: &ConfigMap, change: &ConfigChange, state: &str) -> Result<(), ActError> {
     if live.immutable == Some(true) {
         return Err(ActError::Immutable(format!(
@@ -358,10 +356,7 @@ fn may_be_written(live: &ConfigMap, change: &ConfigChange, state: &str) -> Resul
             change.name, change.name
         )));
     }
-    match gitops::owner(&live.metadata) {
-        Some(owner) => Err(ActError::GitOpsOwned(format!("ConfigMap {} belongs to {owner}, which", change.name))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn digest_of(map: Option<&ConfigMap>) -> String {

@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{ActError, Call, FIRST_WAIT, Kubernetes, Outcome, TRIES, WorkloadRef, limited};
-use crate::{
-    api::{REMEDIATION_MANAGER, Scaling, TemplateRef},
-    platforms::kubernetes::gitops,
-};
+use crate::api::{REMEDIATION_MANAGER, Scaling, TemplateRef};
 
 /// Autoscalers read of one namespace.
 const MAX_AUTOSCALERS: u32 = 500;
@@ -72,9 +69,7 @@ impl Kubernetes {
         scaling: Scaling,
     ) -> Result<Option<Value>, ActError> {
         let live = self.read(workload).await?;
-        if let Some(owner) = gitops::owner(&live.metadata) {
-            return Err(ActError::GitOpsOwned(owner));
-        }
+        self.not_owned(&live.metadata, None)?;
         // Left out, it is one.
         let pods = live.replicas.as_u64().unwrap_or(1);
         if pods == u64::from(scaling.to) {
@@ -102,10 +97,7 @@ impl Kubernetes {
         let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..PatchParams::default() };
         let mut wait = FIRST_WAIT;
         for _ in 0..TRIES {
-            if let Some(owner) = gitops::owner(&autoscaler.metadata) {
-                let what = format!("HorizontalPodAutoscaler {} belongs to {owner}, which", autoscaler.name_any());
-                return Err(ActError::GitOpsOwned(what));
-            }
+            self.not_owned(&autoscaler.metadata, Some(&format!("HorizontalPodAutoscaler {}", autoscaler.name_any())))?;
             let Some(minimum) = minimum(&autoscaler, scaling)? else { return Ok(Outcome::AlreadyDone) };
             let patch = Patch::Merge(json!({
                 "metadata": {"resourceVersion": autoscaler.metadata.resource_version},

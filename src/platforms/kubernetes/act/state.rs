@@ -9,10 +9,7 @@ use super::{
     config::Named,
     live::{digest_of, restarted_at, strategy_field},
 };
-use crate::{
-    api::{ConfigRollback, RESTARTED_AT, TemplateRef},
-    platforms::kubernetes::gitops,
-};
+use crate::api::{ConfigRollback, RESTARTED_AT, TemplateRef};
 
 /// What goes back, and from which template.
 #[derive(Debug, Clone, Copy)]
@@ -70,9 +67,7 @@ impl Kubernetes {
         if live.digest == to.digest && restarted_at(&live.template) == Some(&at) {
             return Ok(None);
         }
-        if let Some(owner) = gitops::owner(&live.metadata) {
-            return Err(ActError::GitOpsOwned(owner));
-        }
+        self.not_owned(&live.metadata, None)?;
         live.must_be(from)?;
         let kept = self.copy_of(workload.namespace, &config.state).await?;
         if digest_of(&kept["template"])? != to.digest {

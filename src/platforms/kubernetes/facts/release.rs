@@ -44,7 +44,7 @@ pub(in crate::platforms::kubernetes) struct WorkloadFacts {
     pub digest: Uuid,
     pub restarted_at: Option<Box<str>>,
     pub images: Box<[String]>,
-    pub gitops_owner: Option<Box<str>>,
+    pub gitops_owner: Option<Box<gitops::Owner>>,
     pub memory_limit: Option<u64>,
     pub irreversible: Option<Box<str>>,
     pub config: Box<[ConfigRef]>,
@@ -102,7 +102,7 @@ impl WorkloadFacts {
                 .take(MAX_IMAGES)
                 .map(|container| format!("{}={}", container.name, container.image.as_deref().unwrap_or_default()))
                 .collect(),
-            gitops_owner: gitops::owner(metadata).map(Into::into),
+            gitops_owner: gitops::owner(metadata).map(Box::new),
             memory_limit: template.and_then(|template| template.spec.as_ref()).and_then(quantity::memory_limit),
             irreversible: template.and_then(template::irreversible).map(Into::into),
             config: template.map(config::references).unwrap_or_default(),

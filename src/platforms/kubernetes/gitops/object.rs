@@ -1,0 +1,183 @@
+//! The object of a GitOps controller: is it switched off, what switches it off and on again, and what its source is at.
+//! Pure.
+//!
+//! Flux has `spec.suspend`. Of an Argo CD Application `spec.syncPolicy.automated` is taken away, which all versions know;
+//! what stood there is kept in an annotation in the same write.
+
+use kube::{
+    ResourceExt as _,
+    api::{ApiResource, DynamicObject},
+};
+use serde_json::{Value, json};
+
+use super::{Owner, OwnerKind, applied, owner};
+use crate::api::{SUSPENDED_AT_REVISION, SUSPENDED_BY, SUSPENDED_PREVIOUS};
+
+/// Nothing is applied by itself.
+pub fn is_off(kind: OwnerKind, object: &DynamicObject) -> bool {
+    match kind {
+        OwnerKind::Application => {
+            let automated = &object.data["spec"]["syncPolicy"]["automated"];
+            automated.is_null() || automated["enabled"] == false
+        }
+        OwnerKind::Kustomization | OwnerKind::HelmRelease => object.data["spec"]["suspend"] == true,
+    }
+}
+
+/// The Remediation that has switched it off.
+pub fn by(object: &DynamicObject) -> Option<&str> {
+    object.annotations().get(SUSPENDED_BY).map(String::as_str)
+}
+
+/// Something is being applied now. Flux does not tell.
+pub fn is_busy(object: &DynamicObject) -> bool {
+    let phase = &object.data["status"]["operationState"]["phase"];
+    object.data["operation"].is_object() || phase == "Running" || phase == "Terminating"
+}
+
+/// Merge patch that switches it off for the Remediation `by`.
+pub fn off(kind: OwnerKind, object: &DynamicObject, by: &str, revision: Option<&str>) -> Value {
+    let previous = match kind {
+        OwnerKind::Application => &object.data["spec"]["syncPolicy"]["automated"],
+        OwnerKind::Kustomization | OwnerKind::HelmRelease => &object.data["spec"]["suspend"],
+    };
+    let previous = (!previous.is_null()).then(|| previous.to_string());
+    let spec = match kind {
+        OwnerKind::Application => field(kind, Value::Null),
+        OwnerKind::Kustomization | OwnerKind::HelmRelease => field(kind, true.into()),
+    };
+    json!({
+        "metadata": {
+            "resourceVersion": object.resource_version(),
+            "annotations": {SUSPENDED_BY: by, SUSPENDED_AT_REVISION: revision, SUSPENDED_PREVIOUS: previous},
+        },
+        "spec": spec,
+    })
+}
+
+/// Merge patch that puts back what stood there. None: it is not known any more, so a person has to.
+pub fn on(kind: OwnerKind, object: &DynamicObject) -> Option<Value> {
+    let previous = object.annotations().get(SUSPENDED_PREVIOUS);
+    let previous = match (kind, previous) {
+        (OwnerKind::Application, None) => return None,
+        (_, None) => Value::Null,
+        (_, Some(text)) => serde_json::from_str(text).ok()?,
+    };
+    let mut patch = unmark(object);
+    patch["spec"] = field(kind, previous);
+    Some(patch)
+}
+
+/// Merge patch that takes our annotations away, and nothing else.
+pub fn unmark(object: &DynamicObject) -> Value {
+    json!({"metadata": {
+        "resourceVersion": object.resource_version(),
+        "annotations": {SUSPENDED_BY: null, SUSPENDED_AT_REVISION: null, SUSPENDED_PREVIOUS: null},
+    }})
+}
+
+fn field(kind: OwnerKind, value: Value) -> Value {
+    match kind {
+        OwnerKind::Application => json!({"syncPolicy": {"automated": value}}),
+        OwnerKind::Kustomization | OwnerKind::HelmRelease => json!({"suspend": value}),
+    }
+}
+
+/// Who would switch it on again: what applies this very object, in words.
+///
+/// Flux applies the fields of its manifests and leaves all others alone, and Argo CD compares only those too: so
+/// `spec.suspend` is in danger only when one of them has written it. An Application that is applied has `automated` from its
+/// manifest, and an ApplicationSet puts back the whole spec.
+pub fn parent(kind: OwnerKind, object: &DynamicObject) -> Option<String> {
+    let marked = owner(&object.metadata).filter(|parent| !is_same(parent, kind, object));
+    if kind != OwnerKind::Application {
+        let (manager, _) = applied(&object.metadata, "/f:spec/f:suspend")?;
+        return Some(marked.map_or_else(|| format!("field manager {manager}"), |parent| parent.to_string()));
+    }
+    let set = object.owner_references().iter().find(|owner| owner.kind == "ApplicationSet");
+    if let Some(set) = set {
+        return Some(format!("Argo CD ApplicationSet {}", set.name));
+    }
+    // Argo CD's own bookkeeping in its Applications is no sign of a parent.
+    let own = matches!(&marked, Some(Owner::Applied { manager, .. }) if manager == "argocd-application-controller");
+    marked.filter(|_| !own).map(|parent| parent.to_string())
+}
+
+/// It applies itself, as Flux's own Kustomization does: switched off, it does not.
+fn is_same(parent: &Owner, kind: OwnerKind, object: &DynamicObject) -> bool {
+    let namespace = object.namespace().unwrap_or_default();
+    parent.place(&namespace) == Some((kind, namespace, object.name_any()))
+}
+
+/// Where a Flux object gets from what it applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Source {
+    /// Of group `source.toolkit.fluxcd.io/v1`.
+    pub fn plural(&self) -> Option<&'static str> {
+        Some(match self.kind.as_str() {
+            "GitRepository" => "gitrepositories",
+            "OCIRepository" => "ocirepositories",
+            "Bucket" => "buckets",
+            "HelmChart" => "helmcharts",
+            "ExternalArtifact" => "externalartifacts",
+            _ => return None,
+        })
+    }
+
+    pub fn resource(&self) -> Option<ApiResource> {
+        Some(ApiResource {
+            group: "source.toolkit.fluxcd.io".into(),
+            version: "v1".into(),
+            api_version: "source.toolkit.fluxcd.io/v1".into(),
+            kind: self.kind.clone(),
+            plural: self.plural()?.into(),
+        })
+    }
+}
+
+/// None: it has none, or does not name it.
+pub fn source(kind: OwnerKind, object: &DynamicObject) -> Option<Source> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let own = object.namespace().unwrap_or_default();
+    let reference = match kind {
+        OwnerKind::Application => return None,
+        OwnerKind::Kustomization => &object.data["spec"]["sourceRef"],
+        OwnerKind::HelmRelease => &object.data["spec"]["chartRef"],
+    };
+    if let (Some(kind), Some(name)) = (text(&reference["kind"]), text(&reference["name"])) {
+        return Some(Source { kind, namespace: text(&reference["namespace"]).unwrap_or(own), name });
+    }
+    let (namespace, name) = object.data["status"]["helmChart"].as_str()?.split_once('/')?;
+    Some(Source { kind: "HelmChart".into(), namespace: namespace.into(), name: name.into() })
+}
+
+/// What a Kustomization has applied last. A newer one that is there already counts as newer.
+pub fn attempted(kind: OwnerKind, object: &DynamicObject) -> Option<&str> {
+    // A HelmRelease writes the version of its chart in another form than the chart does.
+    let status = (kind == OwnerKind::Kustomization).then(|| &object.data["status"])?;
+    status["lastAttemptedRevision"].as_str().or_else(|| status["lastAppliedRevision"].as_str())
+}
+
+/// The revisions of its sources that an Application was compared with last; it goes on comparing while switched off.
+pub fn compared(object: &DynamicObject) -> Option<String> {
+    let sync = &object.data["status"]["sync"];
+    if let Some(revisions) = sync["revisions"].as_array().filter(|all| !all.is_empty()) {
+        let all: Vec<&str> = revisions.iter().filter_map(Value::as_str).collect();
+        return Some(all.join(","));
+    }
+    sync["revision"].as_str().filter(|revision| !revision.is_empty()).map(str::to_owned)
+}
+
+/// Its values are a part of what a HelmRelease releases: a change of its spec is a newer release, whatever the chart's version.
+pub fn is_changed(kind: OwnerKind, object: &DynamicObject, generation: Option<i64>) -> bool {
+    kind == OwnerKind::HelmRelease && generation.is_some() && object.metadata.generation != generation
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod kept;
 mod ledger;
 mod midway;
 mod quiet;
+mod secrets;
 mod state;
 mod usage;
 mod way_back;

@@ -170,6 +170,7 @@ impl Step<'_> {
                 | ActError::Budget(_)
                 | ActError::Immutable(_)
                 | ActError::Shared(_)
+                | ActError::Overwritten(_)
                 | ActError::GitOpsOwned(_)
         );
         stays.then_some(refused)

@@ -2,12 +2,14 @@
 //! find out by themselves that they were done already: a crash between any two lines and a second call are harmless.
 
 mod config;
+mod copies;
 mod history;
 mod live;
 mod preflight;
 mod recycle;
 mod state;
 mod stuck;
+mod users;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,10 +23,12 @@ use tokio::{
 
 use super::{
     act_error::{ActError, Call},
+    digest_key::DigestKey,
     gitops,
 };
 use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
-pub use config::{CopyOf, Named};
+pub use config::Named;
+pub use copies::CopyOf;
 use live::{digest_of, restarted_at};
 pub use recycle::{Recycled, Waits};
 pub use state::WholeState;
@@ -43,6 +47,8 @@ pub struct Kubernetes {
     client: Client,
     /// Turns for making copies of good states.
     copying: Arc<Semaphore>,
+    /// What digests of Secrets are made with.
+    key: DigestKey,
 }
 
 /// Which workload is acted on.
@@ -70,7 +76,11 @@ pub enum Outcome {
 
 impl Kubernetes {
     pub fn new(client: Client) -> Self {
-        Self { client, copying: Arc::new(Semaphore::new(config::COPIES_AT_ONCE)) }
+        Self { client, copying: Arc::new(Semaphore::new(copies::COPIES_AT_ONCE)), key: DigestKey::default() }
+    }
+
+    pub(in crate::platforms) fn with_key(self, key: DigestKey) -> Self {
+        Self { key, ..self }
     }
 
     /// Puts the template `to` back, if `from` is still the one that runs: what `kubectl rollout undo` does, with the
@@ -220,7 +230,7 @@ impl Kubernetes {
     }
 }
 
-async fn limited<T>(call: Call, request: impl Future<Output = kube::Result<T>>) -> Result<T, ActError> {
+pub(super) async fn limited<T>(call: Call, request: impl Future<Output = kube::Result<T>>) -> Result<T, ActError> {
     match timeout(CALL_LIMIT, request).await {
         Err(_) => Err(call.timeout(CALL_LIMIT)),
         Ok(answer) => answer.map_err(|error| call.failed(&error)),

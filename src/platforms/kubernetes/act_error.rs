@@ -1,4 +1,4 @@
-use crate::api::WorkloadKind;
+use crate::api::{ConfigKind, WorkloadKind};
 
 /// Why a rollback or a restart was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum ActError {
     /// Workloads use the object that the policy does not name.
     #[error("{0}")]
     Shared(String),
+    /// A controller writes the object from a source of its own.
+    #[error("{0}, which would overwrite it again: change it at its source")]
+    Overwritten(String),
     /// A GitOps controller would undo the write.
     #[error("{0} would undo a rollback; revert the change in its source")]
     GitOpsOwned(String),
@@ -61,6 +64,7 @@ impl ActError {
             Self::Blocked(_) => "Blocked",
             Self::Immutable(_) => "Immutable",
             Self::Shared(_) => "Shared",
+            Self::Overwritten(_) => "Overwritten",
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
             Self::GitOpsOwned(_) => "GitOpsOwned",
@@ -100,11 +104,13 @@ impl Call {
     pub(super) const DELETE_POD: Self = Self { verb: "delete", resource: "pods" };
     pub(super) const EVICT_POD: Self = Self { verb: "create", resource: "pods/eviction" };
 
-    pub(super) const GET_CONFIG: Self = Self { verb: "get", resource: "configmaps" };
-    pub(super) const PATCH_CONFIG: Self = Self { verb: "patch", resource: "configmaps" };
-    pub(super) const CREATE_CONFIG: Self = Self { verb: "create", resource: "configmaps" };
     pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
     pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
+    pub(super) const KEEP_SECRETS: Self = Self { verb: "create", resource: "secrets" };
+    pub(super) const GET_SECRETS: Self = Self { verb: "get", resource: "secrets" };
+    pub(super) const FORGET_SECRETS: Self = Self { verb: "delete", resource: "secrets" };
+    pub(super) const GET_KEY: Self = Self::GET_SECRETS;
+    pub(super) const CREATE_KEY: Self = Self::KEEP_SECRETS;
     pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
     pub(super) const ASK_ACCESS: Self = Self { verb: "create", resource: "selfsubjectaccessreviews" };
 
@@ -113,7 +119,7 @@ impl Call {
     }
 
     pub(super) fn group(self) -> &'static str {
-        if ["pods", "configmaps"].iter().any(|core| self.resource.starts_with(core)) { "" } else { "apps" }
+        if ["pods", "configmaps", "secrets"].iter().any(|core| self.resource.starts_with(core)) { "" } else { "apps" }
     }
 
     /// With the subresource.
@@ -131,6 +137,23 @@ impl Call {
 
     pub(super) fn patch(kind: WorkloadKind) -> Self {
         Self { verb: "patch", resource: kind.plural() }
+    }
+
+    pub(super) fn get_config(kind: ConfigKind) -> Self {
+        Self { verb: "get", resource: kind.plural() }
+    }
+
+    pub(super) fn patch_config(kind: ConfigKind) -> Self {
+        Self { verb: "patch", resource: kind.plural() }
+    }
+
+    pub(super) fn create_config(kind: ConfigKind) -> Self {
+        Self { verb: "create", resource: kind.plural() }
+    }
+
+    /// Of the same resource.
+    pub(super) fn listing(self) -> Self {
+        Self { verb: "list", ..self }
     }
 
     pub(super) fn list(resource: &'static str) -> Self {

@@ -190,7 +190,7 @@ pub struct Workload {
     pub on_lost_nodes: u32,
     /// Memory that a pod of the newest template may use, in bytes: the sum of its containers' limits, when each has one.
     pub memory_limit: Option<u64>,
-    /// The configuration that its template names, by name. None: it is not known, since ConfigMaps are not watched.
+    /// The configuration that its template names, by name. None: it is not known, since neither ConfigMaps nor Secrets are watched.
     pub config: Option<Vec<ObservedConfig>>,
     /// When the oldest of its pods was started.
     pub oldest_pod: Option<Timestamp>,

@@ -12,7 +12,7 @@ pub struct ConfigObject {
     pub kind: ConfigKind,
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Digest of its content; `missing` when there is no such object.
+    /// Digest of its content, of a Secret with a key that is kept elsewhere; `missing` when there is no such object.
     #[schemars(length(max = 64))]
     pub digest: String,
 }
@@ -28,10 +28,33 @@ pub const MISSING: &str = "missing";
 
 /// What holds configuration.
 #[derive(
-    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::EnumIter,
 )]
 pub enum ConfigKind {
     ConfigMap,
+    Secret,
+}
+
+impl ConfigKind {
+    /// As the API names the resource.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmaps",
+            Self::Secret => "secrets",
+        }
+    }
 }
 
 /// The configuration of the template that runs.

@@ -260,7 +260,7 @@ pub struct Threshold {
 #[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 pub struct Remedy {
-    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. RollbackConfig: back to the content that the ConfigMaps had
+    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. RollbackConfig: back to the content that the ConfigMaps and Secrets had
     /// when it was last seen healthy, the changed keys of the changed ones, then new pods. RollbackPreviousState: back to the
     /// whole state that was seen healthy last; it comes before RollbackDeployment when template and configuration both
     /// changed. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
@@ -322,10 +322,10 @@ pub enum RemedyApproval {
 pub enum ActionKind {
     /// Put the last known good template back (kubectl's undo, template only).
     RollbackDeployment,
-    /// Put the last known good content of the changed ConfigMaps back, then roll all pods anew.
+    /// Put the last known good content of the changed ConfigMaps and Secrets back, then roll all pods anew.
     RollbackConfig,
     /// Put the whole last known good state back: template, strategy, replicas (where no autoscaler has them) and the
-    /// content of ConfigMaps, from a copy that was kept.
+    /// content of ConfigMaps and Secrets, from a copy that was kept.
     RollbackPreviousState,
     /// Have leaked memory given back: by the component's own hook, or by new pods one at a time.
     CleanupMemory,
@@ -360,7 +360,7 @@ pub enum ActionKind {
 pub enum Cause {
     /// It turned bad with its newest template, and the one before was good.
     ReleaseRegression,
-    /// It turned bad after a ConfigMap changed that its template names, and the template did not change.
+    /// It turned bad after a ConfigMap or Secret changed that its template names, and the template did not change.
     ConfigRegression,
     /// Containers crash or cannot start.
     Crash,

@@ -71,7 +71,7 @@ pub struct ComponentStatus {
     /// Templates with which it turned bad, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_bad: Vec<KnownBad>,
-    /// The ConfigMaps that the template names, and since when they have the content they have.
+    /// The ConfigMaps and Secrets that the template names, and since when they have the content they have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigStatus>,
     /// States seen healthy, template and configuration, of which a copy is kept; newest last.

@@ -153,7 +153,8 @@ async fn look(
 
     let index = Arc::new(ClusterIndex::default());
     let shutdown = CancellationToken::new();
-    let watching = tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), shutdown.clone()));
+    let watching =
+        tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), None, shutdown.clone()));
     let platforms = Platforms::new(client.clone(), index, prometheus_url);
     let deadline = tokio::time::Instant::now() + LIST_LIMIT;
     let looks = valid.components.iter().map(async |component| {

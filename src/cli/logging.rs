@@ -1,5 +1,6 @@
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
@@ -30,8 +31,17 @@ pub(super) fn start(args: &LogArgs) -> anyhow::Result<()> {
     })?;
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            builder.finish().with(filter_fn(may_be_written)).init();
+        }
+        LogFormat::Text => builder.with_ansi(false).finish().with(filter_fn(may_be_written)).init(),
     }
     Ok(())
+}
+
+/// Of an answer that it cannot read, kube's client logs the whole body: that of a Secret, some day. The error itself comes
+/// back to who asked, and is logged there.
+fn may_be_written(line: &Metadata<'_>) -> bool {
+    !(line.target() == "kube_client::client" && *line.level() == Level::WARN)
 }

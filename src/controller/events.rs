@@ -26,7 +26,7 @@ pub enum Reason {
     Recovered,
     /// A new template runs.
     ReleaseSeen,
-    /// A ConfigMap that the template names has new content.
+    /// A ConfigMap or Secret that the template names has new content.
     ConfigSeen,
     /// A template that turned the component bad before was released again.
     KnownBadRelease,

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     analyze::tracker::{GoodState, MAX_KEPT},
-    api::{ActionKind, COMPONENT_LABEL, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy, ValidTarget},
+    api::{
+        ActionKind, COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent,
+        ValidPolicy, ValidTarget,
+    },
     platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
 };
 
@@ -105,7 +108,12 @@ fn goes_back(component: &ValidComponent) -> bool {
 /// The same state of the same policy has the same name: a copy that was made before a crash is found again.
 fn name_of(policy: &ValidPolicy, component: &ValidComponent, good: &GoodState) -> String {
     let mut parts = vec![policy.uid.as_str(), &component.name, &good.template];
-    parts.extend(good.objects.iter().flat_map(|object| [object.name.as_str(), &object.digest]));
+    let secrets = |object: &&ConfigObject| object.kind == ConfigKind::Secret;
+    // Set off from ConfigMaps, whose names of copies are older than this.
+    let maps = good.objects.iter().filter(|object| !secrets(object));
+    parts.extend(maps.flat_map(|object| [object.name.as_str(), &object.digest]));
+    let secrets = good.objects.iter().filter(secrets);
+    parts.extend(secrets.flat_map(|object| ["Secret", object.name.as_str(), &object.digest]));
     let id = Uuid::new_v5(&NAMESPACE, parts.join("\0").as_bytes()).simple().to_string();
     format!("panacea-{}-{}", component.name, &id[..10])
 }

@@ -63,6 +63,7 @@ pub async fn run(
         context.client.clone(),
         namespaces.to_vec(),
         index.clone(),
+        Some(context.client.default_namespace().to_owned()),
         shutdown.clone(),
     );
     tasks.push(watch.map(|()| "the watches").boxed());

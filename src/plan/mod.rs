@@ -185,7 +185,7 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
             let since = situation.now.duration_since(release.since).as_secs();
             let configs = rung.config.as_ref().map_or(0, |config| config.objects.len());
             format!(
-                "it turned bad within {since} s of revision {} ({images}), with {configs} changed ConfigMaps; the state of revision {} was the last one seen healthy",
+                "it turned bad within {since} s of revision {} ({images}), with {configs} changed ConfigMaps and Secrets; the state of revision {} was the last one seen healthy",
                 release.revision, to.revision
             )
         }

@@ -55,7 +55,7 @@ impl Platforms {
     /// (`rustls::crypto::aws_lc_rs::default_provider().install_default()`) before.
     pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
         Self {
-            kubernetes: Kubernetes::new(client.clone()),
+            kubernetes: Kubernetes::new(client.clone()).with_key(index.digest_key()),
             usage: Usage::new(client),
             index,
             prometheus: Prometheus::new(prometheus_url),

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Method, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
+use sha2::Sha256;
 use url::Url;
 
 use super::{
@@ -123,8 +124,10 @@ fn signature(secret: &SecretString, delivery: &Delivery<'_>) -> Result<String, H
         return Err(HookError::Invalid("the secret is empty".to_owned()));
     }
     let text = format!("{}.{}.{}", delivery.uid, delivery.sent_at, delivery.body);
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), text.as_bytes());
-    Ok(format!("v1,{}", STANDARD.encode(tag.as_ref())))
+    let mut hmac =
+        Hmac::<Sha256>::new_from_slice(&key).map_err(|why| HookError::Invalid(format!("the secret: {why}")))?;
+    hmac.update(text.as_bytes());
+    Ok(format!("v1,{}", STANDARD.encode(hmac.finalize().into_bytes())))
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ async fn kubelet(test: &Test, way: Way) {
     let mut spared: Option<BTreeSet<String>> = None;
     loop {
         ticks.tick().await;
+        // Before the configuration: pods that came after it was put back are spared.
+        let Ok(pods) = test.api::<Pod>().list(&ListParams::default().labels("app=api")).await else { continue };
         let maps = test.api::<ConfigMap>();
         let (Ok(app), Ok(more)) = (maps.get_opt("app").await, maps.get_opt("more").await) else { continue };
         let is_good = |map: &Option<ConfigMap>| {
@@ -79,7 +81,6 @@ async fn kubelet(test: &Test, way: Way) {
             spared = None;
             continue;
         }
-        let Ok(pods) = test.api::<Pod>().list(&ListParams::default().labels("app=api")).await else { continue };
         let names = pods.items.iter().map(kube::ResourceExt::name_any);
         let before =
             spared.get_or_insert_with(|| if way == Way::Environment { names.collect() } else { BTreeSet::new() });
@@ -112,7 +113,7 @@ impl Test {
         self.wait_component("shop", "api", &what, |status| status.kept.len() == count).await
     }
 
-    async fn only_remediation(&self) -> Remediation {
+    pub async fn only_remediation(&self) -> Remediation {
         let mut all = self.remediations().await;
         assert_eq!(all.len(), 1, "{all:?}");
         all.remove(0)
@@ -120,8 +121,13 @@ impl Test {
 
     /// The operator's writes of this kind that were made, by name.
     pub fn wrote(&self, resource: &str) -> Vec<String> {
+        self.wrote_by(OPERATOR, resource)
+    }
+
+    /// The same of an operator with a role of its own.
+    pub fn wrote_by(&self, user: &str, resource: &str) -> Vec<String> {
         let writes = self.writes().into_iter();
-        let made = writes.filter(|write| write.user == OPERATOR && write.resource == resource && write.code < 300);
+        let made = writes.filter(|write| write.user == user && write.resource == resource && write.code < 300);
         made.map(|write| format!("{} {}", write.verb, write.name)).collect()
     }
 

@@ -183,7 +183,11 @@ async fn kustomization(test: &Test) {
     Kind::GitRepository.create(test, "shop", json!({"interval": "1m", "url": "https://example.com/shop"})).await;
     Kind::GitRepository.set_artifact(test, "shop", "main@sha1:aaa").await;
     Kind::Kustomization.create(test, "storefront", kustomization_spec()).await;
-    let status = json!({"lastAttemptedRevision": "main@sha1:aaa", "lastAppliedRevision": "main@sha1:aaa"});
+    let id = format!("{}_api_apps_Deployment", test.namespace);
+    let status = json!({
+        "lastAttemptedRevision": "main@sha1:aaa", "lastAppliedRevision": "main@sha1:aaa",
+        "inventory": {"entries": [{"id": id, "v": "v1"}]},
+    });
     Kind::Kustomization.set_status(test, "storefront", status).await;
     let labels = json!({"kustomize.toolkit.fluxcd.io/name": "storefront", "kustomize.toolkit.fluxcd.io/namespace": test.namespace});
     deploy(test, json!({"labels": labels})).await;
@@ -261,7 +265,8 @@ async fn automated_sync_of_an_application_comes_back_exactly_as_it_was_when_a_pe
         let automated = || Some(json!({"prune": true, "selfHeal": true, "allowEmpty": false}));
         Kind::Application.create(test, "storefront", spec(automated())).await;
         let compared = json!({"comparedTo": {"source": {"repoURL": "https://example.com/shop"}, "destination": {}}, "status": "Synced", "revision": "aaa"});
-        Kind::Application.set_status(test, "storefront", json!({"sync": compared})).await;
+        let applied = json!({"group": "apps", "version": "v1", "kind": "Deployment", "namespace": test.namespace, "name": "api"});
+        Kind::Application.set_status(test, "storefront", json!({"sync": compared, "resources": [applied]})).await;
         let id = format!("storefront:apps/Deployment:{}/api", test.namespace);
         deploy(test, json!({"annotations": {"argocd.argoproj.io/tracking-id": id}})).await;
         let operator = scene.operator().await;
@@ -321,6 +326,24 @@ async fn what_a_person_suspended_is_never_resumed_by_panacea() {
         operator.wait_looks(4).await;
         assert!(Kind::Kustomization.is_suspended(test, "storefront").await);
         assert_eq!((scene.writes("kustomizations"), scene.writes("deployments")), (0, 1));
+    })
+    .await;
+}
+
+/// Who may label a workload must not have anything of others suspended.
+#[tokio::test(flavor = "multi_thread")]
+async fn marks_alone_suspend_nothing() {
+    run("suspend-marks", async |test| {
+        let scene = Scene::new(test).await;
+        scene.kustomization().await;
+        Kind::Kustomization.set_status(test, "storefront", json!({"inventory": {"entries": []}})).await;
+        let _operator = scene.operator().await;
+        bad_release(test).await;
+        let blocked = test.wait_remediation(Phase::Blocked).await.status.unwrap();
+        assert_eq!(blocked.reason, "GitOpsOwned");
+        assert!(blocked.message.contains("does not say itself that it applies Deployment"), "{}", blocked.message);
+        assert!(!Kind::Kustomization.is_suspended(test, "storefront").await);
+        assert_eq!((scene.writes("kustomizations"), scene.writes("deployments")), (0, 0));
     })
     .await;
 }

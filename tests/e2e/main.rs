@@ -21,6 +21,7 @@ mod ledger;
 mod midway;
 mod own;
 mod quiet;
+mod secrets;
 mod state;
 mod usage;
 mod way_back;

@@ -152,7 +152,7 @@ impl Test {
         seen.map(|(action, status)| (action, status.phase, status.reason)).collect()
     }
 
-    async fn secret(&self, value: &str) {
+    async fn signing_secret(&self, value: &str) {
         let secret =
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ops"}, "stringData": {"key": value}});
         let secret: Secret = serde_json::from_value(secret).unwrap();
@@ -210,7 +210,7 @@ async fn what_fails_or_takes_too_long_says_so_and_a_signed_webhook_is_followed_t
         let site = Site::start().await;
         let (_role, options) = with_role(test, &["rbac.runJobs=true", "rbac.signWebhooks=true"]).await;
         let operator = Operator::start(test, options).await;
-        test.secret("whsec_plJ3nmyCDGBKInavdOK15jsl").await;
+        test.signing_secret("whsec_plJ3nmyCDGBKInavdOK15jsl").await;
         let remedies = json!([
             job("v1-fail", &json!({})),
             job("v1-nopull", &json!({"deadline": "2s"})),

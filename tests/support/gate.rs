@@ -64,6 +64,16 @@ impl Seen<'_> {
         *self.method == Method::POST && self.path.ends_with("/jobs") && !self.query.contains("dryRun")
     }
 
+    /// Whatever is asked of Secrets.
+    pub fn is_about_secrets(&self) -> bool {
+        self.path.ends_with("/secrets") || self.path.contains("/secrets/")
+    }
+
+    /// The creation of a copy of a good state.
+    pub fn is_revision_post(&self) -> bool {
+        *self.method == Method::POST && self.path.ends_with("/controllerrevisions")
+    }
+
     /// The creation of a Remediation.
     pub fn is_remediation_post(&self) -> bool {
         *self.method == Method::POST && self.path.ends_with("/remediations")

@@ -222,6 +222,12 @@ impl Operator {
         texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }
 
+    /// One text from the ledger.
+    pub async fn text(&self, query: &'static str) -> String {
+        let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
+        sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+    }
+
     /// One number from the ledger.
     pub async fn count(&self, query: &'static str) -> i64 {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();

@@ -1,6 +1,6 @@
 //! Which configuration runs beside the template, and which was seen healthy.
 //!
-//! A change of a ConfigMap is not a release of its own: what is in the environment reaches a container only when it is
+//! A change of a ConfigMap or Secret is not a release of its own: what is in the environment reaches a container only when it is
 //! started anew, what is mounted after a minute or so, and then the program has to read it. So new content counts as
 //! seen healthy only with pods that were all started after it, or, when all of it is mounted, after a whole release watch.
 
@@ -88,7 +88,7 @@ impl Tracker {
     /// What was seen healthy and is not kept yet.
     pub fn unkept(&self) -> Option<GoodState> {
         let release = self.release.as_ref().filter(|release| release.seen_healthy)?;
-        // Where ConfigMaps are not watched, the template is all of it.
+        // Where neither ConfigMaps nor Secrets are watched, the template is all of it.
         let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy);
         let known = |kept: &KeptState| kept.template == release.digest && kept.objects == self.objects();
         let good = GoodState { template: release.digest.clone(), objects: self.objects().to_vec() };

@@ -182,6 +182,7 @@ impl Step<'_> {
                 | ActError::BadRemedy(_)
                 | ActError::Autoscaled(_)
                 | ActError::Shared(_)
+                | ActError::Overwritten(_)
                 | ActError::GitOpsOwned(_)
                 | ActError::OwnerBusy(_)
         );

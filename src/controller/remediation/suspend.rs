@@ -62,7 +62,7 @@ impl Step<'_> {
             return Ok(None);
         }
         match kubernetes.owner_in_the_way(workload, spec.action, spec.config.as_ref()).await? {
-            Some(owner) => kubernetes.plan_suspension(&owner).await.map(Some),
+            Some((owner, of)) => kubernetes.plan_suspension(&owner, &of).await.map(Some),
             None => Ok(None),
         }
     }

@@ -2,6 +2,7 @@
 //! find out by themselves that they were done already: a crash between any two lines and a second call are harmless.
 
 mod config;
+mod copies;
 mod history;
 mod job;
 mod live;
@@ -11,6 +12,7 @@ mod scale;
 mod state;
 mod stuck;
 mod suspend;
+mod users;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,9 +24,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::act_error::{ActError, Call};
+use super::{
+    act_error::{ActError, Call},
+    digest_key::DigestKey,
+};
 use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
-pub use config::{CopyOf, Named};
+pub use config::Named;
+pub use copies::CopyOf;
 pub use job::{JobRun, JobState};
 use live::{digest_of, restarted_at};
 pub use recycle::{Recycled, Waits};
@@ -51,6 +57,8 @@ pub struct Kubernetes {
     argocd: Arc<str>,
     /// What is suspended for the action at hand.
     suspended: Option<Arc<suspend::Place>>,
+    /// What digests of Secrets are made with.
+    key: DigestKey,
 }
 
 /// Which workload is acted on.
@@ -80,10 +88,15 @@ impl Kubernetes {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            copying: Arc::new(Semaphore::new(config::COPIES_AT_ONCE)),
+            copying: Arc::new(Semaphore::new(copies::COPIES_AT_ONCE)),
             argocd: ARGOCD_NAMESPACE.into(),
             suspended: None,
+            key: DigestKey::default(),
         }
+    }
+
+    pub(in crate::platforms) fn with_key(self, key: DigestKey) -> Self {
+        Self { key, ..self }
     }
 
     /// Puts the template `to` back, if `from` is still the one that runs: what `kubectl rollout undo` does, with the
@@ -231,7 +244,7 @@ impl Kubernetes {
     }
 }
 
-async fn limited<T>(call: Call, request: impl Future<Output = kube::Result<T>>) -> Result<T, ActError> {
+pub(super) async fn limited<T>(call: Call, request: impl Future<Output = kube::Result<T>>) -> Result<T, ActError> {
     match timeout(CALL_LIMIT, request).await {
         Err(_) => Err(call.timeout(CALL_LIMIT)),
         Ok(answer) => answer.map_err(|error| call.failed(&error)),

@@ -1,5 +1,5 @@
 use super::gitops::OwnerKind;
-use crate::api::WorkloadKind;
+use crate::api::{ConfigKind, WorkloadKind};
 
 /// Why a rollback or a restart was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum ActError {
     /// Workloads use the object that the policy does not name.
     #[error("{0}")]
     Shared(String),
+    /// A controller writes the object from a source of its own.
+    #[error("{0}, which would overwrite it again: change it at its source")]
+    Overwritten(String),
     /// A GitOps controller would undo the write.
     #[error("{0} would undo a rollback; revert the change in its source")]
     GitOpsOwned(String),
@@ -77,6 +80,7 @@ impl ActError {
             Self::Autoscaled(_) => "Autoscaled",
             Self::Rescaled { .. } => "Rescaled",
             Self::Shared(_) => "Shared",
+            Self::Overwritten(_) => "Overwritten",
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
             Self::GitOpsOwned(_) => "GitOpsOwned",
@@ -118,16 +122,17 @@ impl Call {
     pub(super) const DELETE_POD: Self = Self { verb: "delete", resource: "pods" };
     pub(super) const EVICT_POD: Self = Self { verb: "create", resource: "pods/eviction" };
 
-    pub(super) const GET_CONFIG: Self = Self { verb: "get", resource: "configmaps" };
-    pub(super) const PATCH_CONFIG: Self = Self { verb: "patch", resource: "configmaps" };
-    pub(super) const CREATE_CONFIG: Self = Self { verb: "create", resource: "configmaps" };
     pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
     pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
+    pub(super) const KEEP_SECRETS: Self = Self { verb: "create", resource: "secrets" };
+    pub(super) const GET_SECRET: Self = Self { verb: "get", resource: "secrets" };
+    pub(super) const FORGET_SECRETS: Self = Self { verb: "delete", resource: "secrets" };
+    pub(super) const GET_KEY: Self = Self::GET_SECRET;
+    pub(super) const CREATE_KEY: Self = Self::KEEP_SECRETS;
     pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
     pub(super) const PATCH_AUTOSCALER: Self = Self { verb: "patch", resource: "horizontalpodautoscalers" };
     pub(super) const CREATE_JOB: Self = Self { verb: "create", resource: "jobs" };
     pub(super) const GET_JOB: Self = Self { verb: "get", resource: "jobs" };
-    pub(super) const GET_SECRET: Self = Self { verb: "get", resource: "secrets" };
     pub(super) const ASK_ACCESS: Self = Self { verb: "create", resource: "selfsubjectaccessreviews" };
 
     pub(super) fn verb(self) -> &'static str {
@@ -174,6 +179,23 @@ impl Call {
 
     pub(super) fn get_source(resource: &'static str) -> Self {
         Self { verb: "get", resource }
+    }
+
+    pub(super) fn get_config(kind: ConfigKind) -> Self {
+        Self { verb: "get", resource: kind.plural() }
+    }
+
+    pub(super) fn patch_config(kind: ConfigKind) -> Self {
+        Self { verb: "patch", resource: kind.plural() }
+    }
+
+    pub(super) fn create_config(kind: ConfigKind) -> Self {
+        Self { verb: "create", resource: kind.plural() }
+    }
+
+    /// Of the same resource.
+    pub(super) fn listing(self) -> Self {
+        Self { verb: "list", ..self }
     }
 
     pub(super) fn list(resource: &'static str) -> Self {

@@ -11,14 +11,16 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    core::v1::{ConfigMap, Node, Pod},
+    core::v1::{ConfigMap, Node, Pod, Secret},
 };
 use kube::ResourceExt as _;
 use strum::IntoEnumIterator as _;
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use super::{
     config::config_digest,
+    digest_key::DigestKey,
     facts::{PodFacts, RevisionFacts, WorkloadFacts, node_ready},
     quantity::ContainerLimits,
     store::{Changed, Kind, Store, Touched},
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     analyze::observation::{Measured, UnknownReason, Unmeasured, Workload},
-    api::WorkloadKind,
+    api::{ConfigKind, WorkloadKind},
 };
 
 /// How long a watch may be failing, in seconds, before what it last said is no measurement any more. Longer than a
@@ -41,6 +43,8 @@ const CONTROLLER_REVISIONS_OF: [WorkloadKind; 2] = [WorkloadKind::StatefulSet, W
 pub struct ClusterIndex {
     inner: RwLock<Inner>,
     changes: broadcast::Sender<Changed>,
+    /// What digests of Secrets are made with.
+    key: DigestKey,
 }
 
 #[derive(Default)]
@@ -71,7 +75,7 @@ struct Failing {
 
 impl Default for ClusterIndex {
     fn default() -> Self {
-        Self { inner: RwLock::default(), changes: broadcast::channel(CHANGES).0 }
+        Self { inner: RwLock::default(), changes: broadcast::channel(CHANGES).0, key: DigestKey::default() }
     }
 }
 
@@ -83,6 +87,10 @@ impl ClusterIndex {
     /// there for that.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
+    }
+
+    pub(in crate::platforms) fn digest_key(&self) -> DigestKey {
+        self.key.clone()
     }
 
     /// The state of a workload, or why it is not known: TargetNotFound, Unsettled (caches are filling, or the workload's
@@ -100,7 +108,7 @@ impl ClusterIndex {
         match current {
             Ok(current) => {
                 let config = inner.sees_config(namespace);
-                Measured::Known(current.workload(|node| inner.node_lost(node), config, now))
+                Measured::Known(current.workload(|node| inner.node_lost(node), &config, now))
             }
             Err(why) => Measured::Unknown(why),
         }
@@ -217,11 +225,20 @@ impl ClusterIndex {
     }
 
     pub fn apply_config_map(&self, map: &ConfigMap) {
-        self.update(|store| store.put_config(&namespace(map), &map.name_any(), Some(config_digest(map))));
+        self.put_config(ConfigKind::ConfigMap, map, Some(config_digest(map)));
     }
 
     pub fn delete_config_map(&self, map: &ConfigMap) {
-        self.update(|store| store.put_config(&namespace(map), &map.name_any(), None));
+        self.put_config(ConfigKind::ConfigMap, map, None);
+    }
+
+    /// Nothing but a digest of it is held. They are not watched before the key is known.
+    pub fn apply_secret(&self, secret: &Secret) {
+        self.put_config(ConfigKind::Secret, secret, self.key.secret_digest(secret));
+    }
+
+    pub fn delete_secret(&self, secret: &Secret) {
+        self.put_config(ConfigKind::Secret, secret, None);
     }
 
     pub fn apply_node(&self, node: &Node) {
@@ -284,7 +301,7 @@ impl ClusterIndex {
         let since = watch.failing.as_ref().map_or(now, |failing| failing.since);
         let first = watch.failing.is_none();
         watch.failing = Some(Failing { since, forbidden, message });
-        if first && forbidden && matches!(kind, Kind::Nodes | Kind::ConfigMaps) {
+        if first && forbidden && kind.is_spared() {
             // Nothing waits for these any more.
             let touched = inner.store.all(kind, scope);
             self.tell(&inner, touched);
@@ -298,6 +315,10 @@ impl ClusterIndex {
 
     fn put_revision(&self, kind: WorkloadKind, object: &impl kube::Resource, facts: Option<RevisionFacts>) {
         self.update(|store| store.put_revision(kind, &namespace(object), &object.name_any(), facts));
+    }
+
+    fn put_config(&self, kind: ConfigKind, object: &impl kube::Resource, digest: Option<Uuid>) {
+        self.update(|store| store.put_config(kind, &namespace(object), &object.name_any(), digest));
     }
 
     fn update(&self, change: impl FnOnce(&mut Store) -> Touched) {
@@ -333,10 +354,19 @@ impl Inner {
         Kind::of(workload).into_iter().map(move |kind| (kind, self.watches.get(&(kind, scope.clone()))))
     }
 
-    /// Whether what is known of ConfigMaps may be taken as the truth.
-    fn sees_config(&self, namespace: &str) -> bool {
-        let watch = self.watches.get(&(Kind::ConfigMaps, self.scope(namespace)));
-        watch.is_some_and(|watch| watch.synced && watch.failing.is_none())
+    /// The kinds of configuration of which what is known may be taken as the truth. While one of them is only late, none
+    /// is: what is not there yet would look as if it were not named any more.
+    fn sees_config(&self, namespace: &str) -> Vec<ConfigKind> {
+        let scope = self.scope(namespace);
+        let mut seen = Vec::new();
+        for (kind, config) in [(Kind::ConfigMaps, ConfigKind::ConfigMap), (Kind::Secrets, ConfigKind::Secret)] {
+            match self.watches.get(&(kind, scope.clone())) {
+                Some(watch) if watch.failing.as_ref().is_some_and(|failing| failing.forbidden) => {}
+                Some(watch) if watch.synced && watch.failing.is_none() => seen.push(config),
+                _ => return Vec::new(),
+            }
+        }
+        seen
     }
 
     fn scope(&self, namespace: &str) -> String {

@@ -7,6 +7,7 @@
 mod act;
 mod act_error;
 mod config;
+mod digest_key;
 mod facts;
 #[cfg(test)]
 pub(in crate::platforms) mod fake_server;
@@ -15,6 +16,7 @@ mod faults;
 pub(in crate::platforms) mod fixtures;
 mod gitops;
 mod index;
+mod overwritten;
 mod quantity;
 mod store;
 mod template;

@@ -9,7 +9,7 @@ use strum::IntoEnumIterator as _;
 use uuid::Uuid;
 
 use super::facts::{PodFacts, RevisionFacts, WorkloadFacts};
-use crate::api::WorkloadKind;
+use crate::api::{ConfigKind, WorkloadKind};
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::EnumIter)]
@@ -21,6 +21,7 @@ pub enum Kind {
     ControllerRevisions,
     Pods,
     ConfigMaps,
+    Secrets,
     Nodes,
 }
 
@@ -36,7 +37,20 @@ impl Kind {
 
     /// Workloads of this kind stand on it.
     fn concerns(self, workload: WorkloadKind) -> bool {
-        matches!(self, Self::Nodes | Self::ConfigMaps) || Self::of(workload).contains(&self)
+        self.is_spared() || Self::of(workload).contains(&self)
+    }
+
+    /// What can be done without, when the role does not grant it.
+    pub(super) fn is_spared(self) -> bool {
+        matches!(self, Self::Nodes | Self::ConfigMaps | Self::Secrets)
+    }
+
+    fn config(self) -> Option<ConfigKind> {
+        match self {
+            Self::ConfigMaps => Some(ConfigKind::ConfigMap),
+            Self::Secrets => Some(ConfigKind::Secret),
+            _ => None,
+        }
     }
 }
 
@@ -68,8 +82,8 @@ pub(super) struct Store {
 pub(super) struct Space {
     of: [OfKind; 3],
     pub pods: HashMap<Box<str>, Seen<PodFacts>>,
-    /// Digests of ConfigMaps.
-    pub configs: HashMap<Box<str>, Seen<Uuid>>,
+    /// Digests, by kind.
+    configs: [HashMap<Box<str>, Seen<Uuid>>; 2],
 }
 
 /// The workloads of one kind, and their revisions: ReplicaSets, or ControllerRevisions. The two reverse maps hold names,
@@ -92,9 +106,13 @@ impl Space {
         &mut self.of[kind as usize]
     }
 
+    pub(super) fn configs(&self, kind: ConfigKind) -> &HashMap<Box<str>, Seen<Uuid>> {
+        &self.configs[kind as usize]
+    }
+
     fn is_empty(&self) -> bool {
         self.pods.is_empty()
-            && self.configs.is_empty()
+            && self.configs.iter().all(HashMap::is_empty)
             && self.of.iter().all(|of| of.workloads.is_empty() && of.revisions.is_empty())
     }
 
@@ -220,15 +238,24 @@ impl Store {
             .collect()
     }
 
-    pub(super) fn put_config(&mut self, namespace: &str, name: &str, digest: Option<Uuid>) -> Touched {
+    pub(super) fn put_config(
+        &mut self,
+        config: ConfigKind,
+        namespace: &str,
+        name: &str,
+        digest: Option<Uuid>,
+    ) -> Touched {
         let epoch = self.epoch;
         let (namespace, space) = self.space_mut(namespace);
-        if !put(&mut space.configs, name.into(), digest, epoch) {
+        if !put(&mut space.configs[config as usize], name.into(), digest, epoch) {
             return Touched::new();
         }
         let kinds = WorkloadKind::iter().flat_map(|kind| {
             let workloads = space.of(kind).workloads.iter();
-            let named = workloads.filter(|(_, seen)| seen.facts.config.iter().any(|config| &*config.name == name));
+            let names = |seen: &Seen<WorkloadFacts>| {
+                seen.facts.config.iter().any(|one| one.kind == config && &*one.name == name)
+            };
+            let named = workloads.filter(move |(_, seen)| names(seen));
             named.map(move |(workload, _)| (kind, workload.clone()))
         });
         kinds.map(|(kind, name)| Changed { namespace: namespace.clone(), kind, name }).collect()
@@ -286,10 +313,10 @@ impl Store {
                     touched.append(&mut self.put_pod(&namespace, &name, None));
                 }
             }
-            if kind == Kind::ConfigMaps {
-                let names = self.space(&namespace).map(|space| gone(&space.configs, since));
+            if let Some(config) = kind.config() {
+                let names = self.space(&namespace).map(|space| gone(space.configs(config), since));
                 for name in names.unwrap_or_default() {
-                    touched.append(&mut self.put_config(&namespace, &name, None));
+                    touched.append(&mut self.put_config(config, &namespace, &name, None));
                 }
             }
             for workload in WorkloadKind::iter() {

@@ -22,7 +22,7 @@ use futures::{StreamExt as _, future::join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    core::v1::{ConfigMap, Node, Pod},
+    core::v1::{ConfigMap, Node, Pod, Secret},
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -34,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ClusterIndex, act_error::words, index::scopes, store::Kind};
 
+mod secrets;
+
 /// Objects in one page of a listing. What a page takes while it is parsed is not all given back: with pages of 500,
 /// client-go's default, the operator kept 4 MB more at 1,000 components (docs/benchmarks.md).
 const PAGE: u32 = 100;
@@ -42,7 +44,7 @@ const LIST_LIMIT: Duration = Duration::from_secs(15);
 /// For the API server to begin its answer to a watch.
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// The API server ends a watch after this many seconds and we begin the next one from where it ended. Short, because
-/// only then is it known that the connection was alive; eight watches of it cost one small request every 3.1 s.
+/// only then is it known that the connection was alive; nine watches of it cost one small request every 2.8 s.
 const WATCH_S: u32 = 25;
 /// How much later than that the end may arrive.
 const SILENCE_MARGIN: Duration = Duration::from_secs(3);
@@ -50,18 +52,27 @@ const SILENCE_MARGIN: Duration = Duration::from_secs(3);
 const MAX_BACKOFF: Duration = Duration::from_secs(4);
 /// The first wait, before jitter.
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
+/// Between two tries of what the role does not grant and can be done without: it is seldom granted later.
+const REFUSED: Duration = Duration::from_secs(60);
 /// A watch that lasted this long shows that the last trouble is over: the waits begin small again.
 const SETTLED: Duration = Duration::from_secs(5);
 /// A watch that ends well before its time was cut by something in between; the next one must wait.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Feeds the index until `shutdown`. `namespaces` empty: all of them. Nodes are watched in any case; being refused
-/// those costs only the distinction of pods on lost nodes, being refused ConfigMaps only that of bad configuration.
-pub async fn run(client: Client, namespaces: Vec<String>, index: Arc<ClusterIndex>, shutdown: CancellationToken) {
+/// those costs only the distinction of pods on lost nodes, being refused ConfigMaps or Secrets only that of bad configuration. `home`: the operator's own namespace; Secrets are not
+/// looked at without one.
+pub async fn run(
+    client: Client,
+    namespaces: Vec<String>,
+    index: Arc<ClusterIndex>,
+    home: Option<String>,
+    shutdown: CancellationToken,
+) {
     index.watching(&namespaces);
     let index = &*index;
     let workloads = scopes(&namespaces).into_iter().map(|scope| {
-        let client = client.clone();
+        let (client, home) = (client.clone(), home.as_deref());
         async move {
             tokio::join!(
                 keep::<Deployment>(scoped(&client, &scope), &scope, index),
@@ -71,6 +82,7 @@ pub async fn run(client: Client, namespaces: Vec<String>, index: Arc<ClusterInde
                 keep::<ControllerRevision>(scoped(&client, &scope), &scope, index),
                 keep::<Pod>(scoped(&client, &scope), &scope, index),
                 keep::<ConfigMap>(scoped(&client, &scope), &scope, index),
+                secrets::keep_secrets(&client, &scope, home, index),
             )
         }
     });
@@ -84,6 +96,9 @@ pub async fn run(client: Client, namespaces: Vec<String>, index: Arc<ClusterInde
 /// A kind that the index takes.
 trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {
     const KIND: Kind;
+    /// Which ones, by label and by field; empty: all of them.
+    const LABELS: &str = "";
+    const FIELDS: &str = "";
     fn apply(&self, index: &ClusterIndex);
     fn delete(&self, index: &ClusterIndex);
 }
@@ -109,6 +124,20 @@ watched!(ReplicaSet, ReplicaSets, apply_replica_set, delete_replica_set);
 watched!(Pod, Pods, apply_pod, delete_pod);
 watched!(ConfigMap, ConfigMaps, apply_config_map, delete_config_map);
 watched!(Node, Nodes, apply_node, delete_node);
+
+impl Watched for Secret {
+    const KIND: Kind = Kind::Secrets;
+    // Our own copies are no configuration.
+    const LABELS: &str = "!panacea.dev/policy";
+    // Many, large or short-lived, and none that a person configures a workload by.
+    const FIELDS: &str = "type!=kubernetes.io/service-account-token,type!=helm.sh/release.v1";
+    fn apply(&self, index: &ClusterIndex) {
+        index.apply_secret(self);
+    }
+    fn delete(&self, index: &ClusterIndex) {
+        index.delete_secret(self);
+    }
+}
 
 fn scoped<K>(client: &Client, scope: &str) -> Api<K>
 where
@@ -137,6 +166,10 @@ impl Broken {
     }
 }
 
+fn selector(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// Never ends.
 async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
     let waits = || {
@@ -150,6 +183,7 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
     let mut backoff = waits();
     let mut version = None;
     loop {
+        let mut refused = false;
         let began = Instant::now();
         let ended = follow(&api, scope, index, &mut version).await;
         if began.elapsed() >= SETTLED {
@@ -166,13 +200,15 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
             }
             Err(broken) => {
                 let forbidden = broken.code() == Some(403);
+                refused = forbidden && K::KIND.is_spared();
                 if index.watch_fails(K::KIND, scope, forbidden, broken.to_string(), Timestamp::now()) {
                     tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch does not get through; trying again");
                 }
             }
         }
         // The iterator has no end; were that to change, the longest wait is right.
-        sleep(backoff.next().unwrap_or(MAX_BACKOFF)).await;
+        let wait = backoff.next().unwrap_or(MAX_BACKOFF);
+        sleep(if refused { REFUSED } else { wait }).await;
     }
 }
 
@@ -187,7 +223,8 @@ async fn follow<K: Watched>(
         Some(version) => version.clone(),
         None => version.insert(list(api, scope, index).await?).clone(),
     };
-    let params = WatchParams::default().timeout(WATCH_S);
+    let mut params = WatchParams::default().timeout(WATCH_S);
+    (params.label_selector, params.field_selector) = (selector(K::LABELS), selector(K::FIELDS));
     let stream = timeout(START_LIMIT, api.watch(&params, &from)).await.map_err(|_| Broken::Silent(START_LIMIT))??;
     if index.watch_works(K::KIND, scope) {
         tracing::info!(kind = %K::KIND, scope, "the watch gets through again");
@@ -216,6 +253,7 @@ async fn follow<K: Watched>(
 async fn list<K: Watched>(api: &Api<K>, scope: &str, index: &ClusterIndex) -> Result<String, Broken> {
     index.listing(K::KIND, scope);
     let mut params = ListParams::default().limit(PAGE);
+    (params.label_selector, params.field_selector) = (selector(K::LABELS), selector(K::FIELDS));
     loop {
         let page = timeout(LIST_LIMIT, api.list(&params)).await.map_err(|_| Broken::Silent(LIST_LIMIT))??;
         for object in &page.items {

@@ -115,8 +115,8 @@ impl<'a> Current<'a> {
     }
 
     /// `node_lost` tells whether a node is known to be away.
-    /// `with_config`: what is known of ConfigMaps is the truth.
-    pub(super) fn workload(&self, node_lost: impl Fn(&str) -> bool, with_config: bool, now: Timestamp) -> Workload {
+    /// `seen`: the kinds of configuration of which what is known is the truth; empty: none.
+    pub(super) fn workload(&self, node_lost: impl Fn(&str) -> bool, seen: &[ConfigKind], now: Timestamp) -> Workload {
         let facts = self.facts;
         let mut found: Vec<(bool, &str, Option<Timestamp>, Fault<'_>)> = Vec::new();
         let mut oldest_pod: Option<Timestamp> = None;
@@ -171,7 +171,7 @@ impl<'a> Current<'a> {
             unschedulable,
             on_lost_nodes,
             memory_limit: facts.memory_limit,
-            config: with_config.then(|| self.config()),
+            config: (!seen.is_empty()).then(|| self.config(seen)),
             oldest_pod,
             irreversible: facts.irreversible.as_deref().map(Into::into),
             gitops_owner: facts.gitops_owner.as_deref().map(Into::into),
@@ -192,17 +192,18 @@ impl<'a> Current<'a> {
             .collect()
     }
 
-    fn config(&self) -> Vec<ObservedConfig> {
-        let digest = |name: &str| self.space.configs.get(name).map(|seen| seen.facts.to_string());
+    fn config(&self, seen: &[ConfigKind]) -> Vec<ObservedConfig> {
+        let digest =
+            |config: &ConfigRef| self.space.configs(config.kind).get(&config.name).map(|seen| seen.facts.to_string());
         let observed = |config: &ConfigRef| ObservedConfig {
             object: ConfigObject {
-                kind: ConfigKind::ConfigMap,
+                kind: config.kind,
                 name: config.name.to_string(),
-                digest: digest(&config.name).unwrap_or_else(|| MISSING.to_owned()),
+                digest: digest(config).unwrap_or_else(|| MISSING.to_owned()),
             },
             on_start: config.on_start,
         };
-        self.facts.config.iter().map(observed).collect()
+        self.facts.config.iter().filter(|config| seen.contains(&config.kind)).map(observed).collect()
     }
 
     /// See [`super::ClusterIndex::pods_pattern`].

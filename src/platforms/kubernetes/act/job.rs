@@ -11,7 +11,7 @@ use kube::{Api, api::PostParams};
 use secrecy::SecretString;
 
 use super::{ActError, Call, Kubernetes, limited};
-use crate::api::{JobRemedy, JobTemplate, KeyRef, REMEDIATION_MANAGER};
+use crate::api::{ConfigKind, JobRemedy, JobTemplate, KeyRef, REMEDIATION_MANAGER};
 
 /// An ended Job is kept for so long when its template does not say, in seconds.
 const KEEP_FOR: i32 = 24 * 60 * 60;
@@ -54,7 +54,7 @@ impl Kubernetes {
         self.may(Call::GET_JOB, run.namespace).await?;
         self.may(Call::CREATE_JOB, run.namespace).await?;
         if run.remedy.template_ref.is_some() {
-            self.may(Call::GET_CONFIG, run.namespace).await?;
+            self.may(Call::get_config(ConfigKind::ConfigMap), run.namespace).await?;
         }
         match self.create_job(run, true).await {
             Err(ActError::Rejected(why)) => Err(ActError::BadRemedy(format!("the Job would be refused: {why}"))),
@@ -88,7 +88,7 @@ impl Kubernetes {
     async fn job_template(&self, namespace: &str, key: &KeyRef) -> Result<JobTemplate, ActError> {
         let bad = |why: String| ActError::BadRemedy(format!("ConfigMap {}: {why}", key.name));
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let found = limited(Call::GET_CONFIG, api.get_opt(&key.name)).await?;
+        let found = limited(Call::get_config(ConfigKind::ConfigMap), api.get_opt(&key.name)).await?;
         let data = found.ok_or_else(|| bad("does not exist".to_owned()))?.data.unwrap_or_default();
         let text = data.get(&key.key).ok_or_else(|| bad(format!("has no key {}", key.key)))?;
         let value = serde_saphyr::from_str(text).map_err(|why| bad(format!("key {} is no YAML: {why}", key.key)))?;

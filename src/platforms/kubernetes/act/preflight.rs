@@ -1,5 +1,7 @@
 //! Asked before an action is begun: would the API server let it be done?
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
@@ -7,11 +9,11 @@ use super::{ActError, Call, Kubernetes, WorkloadRef, config::Named, limited};
 use crate::api::{ActionKind, ConfigRollback, TemplateRef};
 
 impl Kubernetes {
-    /// Whether the operator's role, the pods' disruption budgets and the owners of ConfigMaps let this action be done now.
+    /// Whether the operator's role, the pods' disruption budgets and the owners of configuration let this action be done now.
     /// Writes nothing.
     ///
     /// # Errors
-    /// Forbidden, Budget, Immutable, Shared or GitOpsOwned when they do not; else what else is in the way, see [`ActError`].
+    /// Forbidden, Budget, Immutable, Shared, Overwritten or GitOpsOwned when they do not; else what else is in the way, see [`ActError`].
     pub async fn preflight(
         &self,
         workload: WorkloadRef<'_>,
@@ -23,7 +25,9 @@ impl Kubernetes {
             ActionKind::RollbackConfig | ActionKind::RollbackPreviousState => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
                 if let Some((to, named)) = config.filter(|(to, _)| !to.objects.is_empty()) {
-                    self.may(Call::PATCH_CONFIG, workload.namespace).await?;
+                    for kind in to.objects.iter().map(|change| change.kind).collect::<BTreeSet<_>>() {
+                        self.may(Call::patch_config(kind), workload.namespace).await?;
+                    }
                     self.config_writes(workload, to, named).await?;
                 }
                 Ok(())
@@ -42,7 +46,7 @@ impl Kubernetes {
 
     /// # Errors
     /// Forbidden, with the missing verb.
-    pub(super) async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
+    pub(in crate::platforms::kubernetes) async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
         const ASK: Call = Call::ASK_ACCESS;
         let (resource, subresource) = call.resource();
         let attributes = ResourceAttributes {
@@ -61,7 +65,8 @@ impl Kubernetes {
         let answer = limited(ASK, api.create(&PostParams::default(), &review)).await?;
         match answer.status {
             Some(status) if !status.allowed => Err(call.forbidden(format!(
-                "the operator's role does not grant it in namespace {namespace}{}; see rbac in the chart's values",
+                "the operator's role does not grant it in {}{}; see rbac in the chart's values",
+                if namespace.is_empty() { "all namespaces".to_owned() } else { format!("namespace {namespace}") },
                 status
                     .reason
                     .filter(|reason| !reason.is_empty())

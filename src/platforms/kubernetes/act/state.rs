@@ -23,7 +23,7 @@ impl Kubernetes {
     /// Puts the state back. `at` names this action: a second call with the same value does nothing more.
     ///
     /// # Errors
-    /// See [`ActError`], and [`Self::rollback_config`] for ConfigMaps.
+    /// See [`ActError`], and [`Self::rollback_config`] for configuration.
     pub async fn restore(
         &self,
         workload: WorkloadRef<'_>,

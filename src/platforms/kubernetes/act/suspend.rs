@@ -16,7 +16,10 @@ use tokio::time::sleep;
 use super::{ActError, Call, FIRST_WAIT, Kubernetes, TRIES, WorkloadRef, limited};
 use crate::{
     api::{ActionKind, ConfigRollback, REMEDIATION_MANAGER, Suspension},
-    platforms::kubernetes::gitops::{self, Owner, OwnerKind, object},
+    platforms::kubernetes::gitops::{
+        self, Owner, OwnerKind,
+        object::{self, Item},
+    },
 };
 
 /// Kind, namespace and name.
@@ -85,17 +88,23 @@ impl Kubernetes {
         workload: WorkloadRef<'_>,
         action: ActionKind,
         config: Option<&ConfigRollback>,
-    ) -> Result<Option<Owner>, ActError> {
+    ) -> Result<Option<(Owner, Item)>, ActError> {
+        let item = |group: &'static str, kind: String, name: &str| Item {
+            group,
+            kind,
+            namespace: workload.namespace.to_owned(),
+            name: name.to_owned(),
+        };
         if matches!(action, ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState) {
             let live = self.read_any(workload).await?;
             if let Some(owner) = gitops::owner(&live.metadata) {
-                return Ok(Some(owner));
+                return Ok(Some((owner, item("apps", workload.kind.to_string(), workload.name))));
             }
         }
         for change in config.iter().flat_map(|config| &config.objects) {
-            let live = self.config_map(workload.namespace, &change.name).await?;
+            let live = self.config(workload.namespace, change.kind, &change.name).await?;
             if let Some(owner) = live.and_then(|live| gitops::owner(&live.metadata)) {
-                return Ok(Some(owner));
+                return Ok(Some((owner, item("", change.kind.to_string(), &change.name))));
             }
         }
         Ok(None)
@@ -105,7 +114,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// GitOpsOwned when it cannot be, Forbidden with the missing verb, OwnerBusy when it applies something right now.
-    pub async fn plan_suspension(&self, owner: &Owner) -> Result<Suspension, ActError> {
+    pub async fn plan_suspension(&self, owner: &Owner, of: &Item) -> Result<Suspension, ActError> {
         let Some(place) = owner.place(&self.argocd) else {
             let words = format!("it cannot be told which object that is, so it is not suspended; {owner}");
             return Err(ActError::GitOpsOwned(words));
@@ -116,6 +125,10 @@ impl Kubernetes {
             let words = format!("{owner} was not found in namespace {namespace}{hint}, so it is not suspended; it");
             return Err(ActError::GitOpsOwned(words));
         };
+        if !object::applies(*kind, &live, of) {
+            let words = format!("{owner} does not say itself that it applies {of}, so it is not suspended; it");
+            return Err(ActError::GitOpsOwned(words));
+        }
         let off = object::is_off(*kind, &live);
         if let Some(parent) = object::parent(*kind, &live).filter(|_| !off) {
             let words = format!("{owner} would not stay suspended: {parent} applies it too; it");

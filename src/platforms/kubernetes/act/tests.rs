@@ -11,6 +11,7 @@ use crate::platforms::kubernetes::{
 mod config;
 mod recycle;
 mod revisions;
+mod secrets;
 mod suspend;
 
 const API: WorkloadRef<'_> = WorkloadRef { kind: WorkloadKind::Deployment, namespace: NS, name: NAME };

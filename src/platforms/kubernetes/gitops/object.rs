@@ -4,6 +4,8 @@
 //! Flux has `spec.suspend`. Of an Argo CD Application `spec.syncPolicy.automated` is taken away, which all versions know;
 //! what stood there is kept in an annotation in the same write.
 
+use std::fmt;
+
 use kube::{
     ResourceExt as _,
     api::{ApiResource, DynamicObject},
@@ -21,6 +23,45 @@ pub fn is_off(kind: OwnerKind, object: &DynamicObject) -> bool {
             automated.is_null() || automated["enabled"] == false
         }
         OwnerKind::Kustomization | OwnerKind::HelmRelease => object.data["spec"]["suspend"] == true,
+    }
+}
+
+/// An object, as a list of what is applied names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Empty: core.
+    pub group: &'static str,
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// Whether it says itself that it applies the item. Marks alone are no proof: who may label a workload could have anything
+/// suspended with them, in any namespace.
+pub fn applies(kind: OwnerKind, object: &DynamicObject, item: &Item) -> bool {
+    let Item { group, kind: what, namespace, name } = item;
+    let (spec, status) = (&object.data["spec"], &object.data["status"]);
+    match kind {
+        OwnerKind::Kustomization => {
+            let id = format!("{namespace}_{name}_{group}_{what}");
+            let entries = status["inventory"]["entries"].as_array();
+            entries.into_iter().flatten().any(|entry| entry["id"] == id.as_str())
+        }
+        OwnerKind::Application => status["resources"].as_array().into_iter().flatten().any(|one| {
+            let text = |field: &str| one[field].as_str().unwrap_or_default();
+            [text("group"), text("kind"), text("namespace"), text("name")] == [*group, what, namespace, name]
+        }),
+        // It lists nothing; it can at least have been meant for this namespace.
+        OwnerKind::HelmRelease => {
+            let target = spec["targetNamespace"].as_str().or(object.metadata.namespace.as_deref());
+            target == Some(namespace.as_str())
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn nothing_is_known_before_the_first_listings_are_complete() {
     }
     // A Deployment stands on these; the others are still on their way.
     unknown(&index, UnknownReason::TargetNotFound);
-    for kind in [Kind::StatefulSets, Kind::DaemonSets, Kind::ControllerRevisions, Kind::ConfigMaps] {
+    for kind in [Kind::StatefulSets, Kind::DaemonSets, Kind::ControllerRevisions, Kind::ConfigMaps, Kind::Secrets] {
         assert!(!index.ready());
         index.listing(kind, "");
         index.listed(kind, "");

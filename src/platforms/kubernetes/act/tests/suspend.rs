@@ -5,6 +5,7 @@ use crate::{
         Owner, OwnerKind,
         act::suspend::{Followed, Held},
         fake_server::post,
+        gitops::object::Item,
     },
 };
 
@@ -13,6 +14,16 @@ const APPLICATION: &str = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applicat
 const SOURCE: &str = "/apis/source.toolkit.fluxcd.io/v1/namespaces/flux-system/gitrepositories/shop";
 const REVIEW: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 const BY: &str = "shop/rem";
+
+/// What is to be rolled back.
+fn api() -> Item {
+    Item { group: "apps", kind: "Deployment".into(), namespace: NS.into(), name: NAME.into() }
+}
+
+/// As a Kustomization lists it.
+fn inventory() -> Value {
+    json!({"entries": [{"id": "shop_web_apps_Deployment", "v": "v1"}, {"id": "shop_api_apps_Deployment", "v": "v1"}]})
+}
 
 fn flux() -> Owner {
     Owner::Named { kind: OwnerKind::Kustomization, namespace: Some("flux-system".into()), name: "shop".into() }
@@ -28,7 +39,7 @@ fn kustomization(suspend: bool, annotations: Value) -> Value {
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
         "metadata": {"name": "shop", "namespace": "flux-system", "resourceVersion": "7", "generation": 3, "annotations": annotations},
         "spec": {"suspend": suspend, "sourceRef": {"kind": "GitRepository", "name": "shop"}},
-        "status": {"lastAttemptedRevision": "main@1"},
+        "status": {"lastAttemptedRevision": "main@1", "inventory": inventory()},
     })
 }
 
@@ -60,7 +71,7 @@ fn suspension() -> Suspension {
 
 async fn plan(owner: &Owner, script: Vec<Exchange>) -> Result<Suspension, ActError> {
     let (client, task) = server(script);
-    let planned = Kubernetes::new(client).plan_suspension(owner).await;
+    let planned = Kubernetes::new(client).plan_suspension(owner, &api()).await;
     task.await.unwrap();
     planned
 }
@@ -98,9 +109,17 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
 
     let busy = json!({
         "metadata": {"name": "shop"}, "operation": {"sync": {}}, "spec": {"syncPolicy": {"automated": {}}},
+        "status": {"resources": [{"group": "apps", "version": "v1", "kind": "Deployment", "namespace": NS, "name": NAME}]},
     });
     let error = plan(&argo(), vec![get(APPLICATION, 200, busy)]).await.unwrap_err();
     assert_eq!((error.reason(), error.retryable()), ("OwnerBusy", true));
+
+    // Anybody can label a workload.
+    let mut foreign = kustomization(false, json!({}));
+    foreign["status"]["inventory"]["entries"] = json!([{"id": "shop_web_apps_Deployment", "v": "v1"}]);
+    let error = plan(&flux(), vec![get(KUSTOMIZATION, 200, foreign)]).await.unwrap_err();
+    assert_eq!(error.reason(), "GitOpsOwned");
+    assert!(error.to_string().contains("does not say itself that it applies Deployment shop/api"), "{error}");
 
     let nameless = Owner::Applied { kind: OwnerKind::Application, manager: "argocd-controller".into() };
     assert_eq!(plan(&nameless, vec![]).await.unwrap_err().reason(), "GitOpsOwned");
@@ -109,7 +128,7 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
 #[tokio::test]
 async fn a_source_that_cannot_be_read_is_no_reason_not_to_suspend() {
     let mut live = kustomization(false, json!({}));
-    live["status"] = json!({});
+    live["status"] = json!({"inventory": inventory()});
     let planned = plan(&flux(), vec![get(KUSTOMIZATION, 200, live), allowed(true), missing(SOURCE)]).await.unwrap();
     assert!(planned.revision.is_none() && planned.message.contains("not found"), "{planned:?}");
 }

@@ -32,6 +32,31 @@ fn patched(object: &DynamicObject, patch: &Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
+#[test]
+fn what_it_applies_it_says_itself() {
+    let item =
+        |group, kind: &str, name: &str| Item { group, kind: kind.into(), namespace: "shop".into(), name: name.into() };
+    let flux = object(
+        json!({"status": {"inventory": {"entries": [{"id": "shop_api_apps_Deployment", "v": "v1"}, {"id": "shop_app__ConfigMap", "v": "v1"}]}}}),
+    );
+    let argo = object(json!({"status": {"resources": [
+        {"group": "apps", "kind": "Deployment", "namespace": "shop", "name": "api"},
+        {"kind": "ConfigMap", "namespace": "shop", "name": "app"},
+    ]}}));
+    for (kind, owner) in [(Kustomization, &flux), (Application, &argo)] {
+        assert!(applies(kind, owner, &item("apps", "Deployment", "api")), "{kind}");
+        assert!(applies(kind, owner, &item("", "ConfigMap", "app")), "{kind}");
+        for other in [item("apps", "Deployment", "web"), item("apps", "StatefulSet", "api"), item("", "Secret", "app")]
+        {
+            assert!(!applies(kind, owner, &other), "{kind} {other}");
+        }
+        assert!(!applies(kind, &object(json!({})), &item("apps", "Deployment", "api")), "{kind}");
+    }
+    let api = item("apps", "Deployment", "api");
+    assert!(applies(HelmRelease, &object(json!({"spec": {"targetNamespace": "shop"}})), &api));
+    assert!(!applies(HelmRelease, &object(json!({"spec": {}})), &api), "it is for flux-system");
+}
+
 #[track_caller]
 fn off_and_on(kind: OwnerKind, spec: Value) {
     let before = object(json!({"spec": spec}));

@@ -16,6 +16,7 @@ mod percent;
 mod policy;
 mod policy_status;
 mod remediation;
+mod remedy;
 mod scale;
 mod validate;
 mod workload_kind;
@@ -30,6 +31,7 @@ pub use percent::IntOrPercent;
 pub use policy::*;
 pub use policy_status::*;
 pub use remediation::*;
+pub use remedy::*;
 pub use scale::*;
 pub use validate::{
     HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget,

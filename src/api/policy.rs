@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GitOps, HealingPolicyStatus, Hook, IntOrPercent, JobRemedy, ScaleRemedy, Span, WebhookRemedy};
+use super::{GitOps, HealingPolicyStatus, IntOrPercent, Remedy, Span};
 
 mod defaults;
 
@@ -247,129 +247,6 @@ pub struct Threshold {
     pub warning: f64,
     /// Above it the component is Unhealthy.
     pub critical: f64,
-}
-
-/// One rung of the ladder.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-#[x_kube(validation = ("has(self.scale) == (self.action == 'Scale')", "the action Scale needs scale, and no other has it"))]
-#[x_kube(validation = ("has(self.job) == (self.action == 'Job')", "the action Job needs job, and no other has it"))]
-#[x_kube(validation = ("has(self.webhook) == (self.action == 'Webhook')", "the action Webhook needs webhook, and no other has it"))]
-#[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
-#[x_kube(validation = ("self.action != 'CleanupMemory' || !has(self.__for__) || self.__for__.all(cause, cause == 'Exhaustion')", "CleanupMemory only helps against memory that runs out; write for: [Exhaustion], or leave it out"))]
-#[x_kube(validation = ("self.action != 'RollbackPreviousState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackPreviousState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
-#[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
-#[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
-pub struct Remedy {
-    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. RollbackConfig: back to the content that the ConfigMaps and Secrets had
-    /// when it was last seen healthy, the changed keys of the changed ones, then new pods. RollbackPreviousState: back to the
-    /// whole state that was seen healthy last; it comes before RollbackDeployment when template and configuration both
-    /// changed. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
-    /// hook is called, or without one the leaking pods are evicted one at a time, the fullest first, within their
-    /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart. Job: a Job of
-    /// your own is run. Webhook: an endpoint of your own is called. Scale: more or fewer pods.
-    pub action: ActionKind,
-    /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
-    /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
-    /// Exhaustion.
-    #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 6))]
-    pub causes: Vec<Cause>,
-    /// Required: a person must approve, even in mode Auto. Default AsMode.
-    #[serde(default)]
-    pub approval: RemedyApproval,
-    /// Of CleanupMemory: what to call instead of evicting pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook: Option<Hook>,
-    /// Of Scale: by how much, and within which bounds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale: Option<ScaleRemedy>,
-    /// Of Job: what is run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobRemedy>,
-    /// Of Webhook: what is called.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<WebhookRemedy>,
-}
-
-/// Whether a remedy needs a person's approval.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RemedyApproval {
-    /// As the policy's mode says.
-    #[default]
-    AsMode,
-    /// Always.
-    Required,
-}
-
-/// What can be done to a component.
-#[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    strum::Display,
-    strum::EnumString,
-    strum::EnumIter,
-    strum::IntoStaticStr,
-)]
-pub enum ActionKind {
-    /// Put the last known good template back (kubectl's undo, template only).
-    RollbackDeployment,
-    /// Put the last known good content of the changed ConfigMaps and Secrets back, then roll all pods anew.
-    RollbackConfig,
-    /// Put the whole last known good state back: template, strategy, replicas (where no autoscaler has them) and the
-    /// content of ConfigMaps and Secrets, from a copy that was kept.
-    RollbackPreviousState,
-    /// Have leaked memory given back: by the component's own hook, or by new pods one at a time.
-    CleanupMemory,
-    /// Roll all pods anew (kubectl rollout restart).
-    Restart,
-    /// More or fewer pods.
-    Scale,
-    /// Run a Job of the team's own.
-    Job,
-    /// Call an endpoint of the team's own.
-    Webhook,
-}
-
-/// Why a component is unhealthy, as far as the signals tell.
-#[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    strum::Display,
-    strum::EnumString,
-    strum::EnumIter,
-    strum::IntoStaticStr,
-)]
-pub enum Cause {
-    /// It turned bad with its newest template, and the one before was good.
-    ReleaseRegression,
-    /// It turned bad after a ConfigMap or Secret changed that its template names, and the template did not change.
-    ConfigRegression,
-    /// Containers crash or cannot start.
-    Crash,
-    /// A resource runs out: memory, CPU.
-    Exhaustion,
-    /// It runs, and answers wrongly or too slowly.
-    Errors,
-    /// None of these.
-    Unknown,
 }
 
 /// When a component counts as unhealthy, and as healthy again.

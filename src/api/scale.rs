@@ -66,9 +66,13 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// So many pods are wanted: is that what was meant? An autoscaler may want more.
+    /// So many pods are wanted: is that what was meant? An autoscaler may want more, and its maxReplicas may be less.
     pub fn is_reached(self, wanted: u32) -> bool {
-        if self.to > self.from { wanted >= self.to } else { wanted <= self.to }
+        match self.to > self.from {
+            true if self.adjust_autoscaler => wanted > self.from,
+            true => wanted >= self.to,
+            false => wanted <= self.to,
+        }
     }
 }
 
@@ -92,6 +96,8 @@ mod tests {
         }
         let up = Scaling { from: 2, to: 4, adjust_autoscaler: false };
         assert!(up.is_reached(4) && up.is_reached(7) && !up.is_reached(3));
+        let limited = Scaling { adjust_autoscaler: true, ..up };
+        assert!(limited.is_reached(3) && !limited.is_reached(2));
         let down = Scaling { from: 4, to: 2, adjust_autoscaler: false };
         assert!(down.is_reached(2) && !down.is_reached(3));
     }

@@ -21,6 +21,7 @@ mod ledger;
 mod midway;
 mod own;
 mod quiet;
+mod scale;
 mod secrets;
 mod state;
 mod usage;

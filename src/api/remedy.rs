@@ -17,13 +17,14 @@ use super::{Hook, JobRemedy, ScaleRemedy, WebhookRemedy};
 #[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 pub struct Remedy {
-    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is. RollbackConfig: back to the content that the ConfigMaps and Secrets had
-    /// when it was last seen healthy, the changed keys of the changed ones, then new pods. RollbackPreviousState: back to the
-    /// whole state that was seen healthy last; it comes before RollbackDeployment when template and configuration both
-    /// changed. CleanupMemory: of a component whose memory leaks or has grown by more than half, the
-    /// hook is called, or without one the leaking pods are evicted one at a time, the fullest first, within their
-    /// PodDisruptionBudgets; it is passed over when there is no second pod. Restart: a rolling restart. Job: a Job of
-    /// your own is run. Webhook: an endpoint of your own is called. Scale: more or fewer pods.
+    /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is.
+    /// RollbackConfig: back to the content that the ConfigMaps and Secrets had when it was last seen healthy, the
+    /// changed keys of the changed ones, then new pods. RollbackPreviousState: back to the whole state that was seen
+    /// healthy last; it comes before RollbackDeployment when template and configuration both changed. CleanupMemory: of
+    /// a component whose memory leaks or has grown by more than half, the hook is called, or without one the leaking
+    /// pods are evicted one at a time, the fullest first, within their PodDisruptionBudgets; it is passed over when
+    /// there is no second pod. Restart: a rolling restart. Job: a Job of your own is run. Webhook: an endpoint of your
+    /// own is called. Scale: more or fewer pods.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to

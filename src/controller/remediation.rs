@@ -156,7 +156,7 @@ impl Step<'_> {
     }
 
     /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
-    async fn execute(&self, status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
+    async fn execute(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
         if matches!(spec.action, ActionKind::Job | ActionKind::Webhook) {
             return self.run_own(status, policy).await;
@@ -176,7 +176,6 @@ impl Step<'_> {
         if spec.action == ActionKind::CleanupMemory {
             return self.clean(status, policy).await;
         }
-        let mut status = status;
         let result = match withdrawn(spec, policy) {
             None => match self.make_room(&mut status, policy).await? {
                 Ok(kubernetes) => self.act(&kubernetes, started_at, policy).await,

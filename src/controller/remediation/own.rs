@@ -106,7 +106,11 @@ impl Step<'_> {
         let over = Timestamp::now() >= begun + length(&remedy.deadline) + GRACE;
         let kubernetes = &self.ctx.platforms.kubernetes;
         let made = status.run.is_some();
-        match kubernetes.job(&namespace, &name, &owner).await {
+        let state = kubernetes.job(&namespace, &name, &owner).await;
+        if let Ok(Some(JobState::Complete | JobState::Failed { .. } | JobState::Running)) = state {
+            status.run = Some(RunStatus { job: Some(name.clone()), poll_url: None });
+        }
+        match state {
             Ok(None) if made => {
                 let message = format!("Job {name} was deleted before it ended; what it did is not known");
                 self.finish(status, Phase::Failed, "JobGone", &message).await
@@ -126,11 +130,9 @@ impl Step<'_> {
                 self.finish(status, Phase::Failed, "NameTaken", &message).await
             }
             Ok(Some(JobState::Complete)) => {
-                status.run = Some(RunStatus { job: Some(name.clone()), poll_url: None });
                 self.executed(status, "Executed", format!("Job {name} is complete; watching whether it helps")).await
             }
             Ok(Some(JobState::Failed { why })) => {
-                status.run = Some(RunStatus { job: Some(name.clone()), poll_url: None });
                 let message = format!("Job {name} failed ({why}); see kubectl logs job/{name} -n {namespace}");
                 self.finish(status, Phase::Failed, "JobFailed", &message).await
             }
@@ -143,7 +145,6 @@ impl Step<'_> {
             }
             Ok(Some(JobState::Running)) if !made => {
                 status.message = format!("Job {name} runs, for {} at most", remedy.deadline);
-                status.run = Some(RunStatus { job: Some(name), poll_url: None });
                 self.write(&status, false).await?;
                 self.ctx.events.about_step(self.remediation, Reason::Acting, "job", &status.message).await;
                 Ok(Action::requeue(LOOK_AT_JOB))

@@ -225,23 +225,36 @@ impl Kubernetes {
     where
         F: Future<Output = Result<Option<Value>, ActError>>,
     {
-        let mut attempt = async || match decide().await? {
-            None => Ok(Some(Outcome::AlreadyDone)),
-            Some(patch) => self.write(workload, patch).await,
-        };
-        let all = async {
-            let mut wait = FIRST_WAIT;
-            for _ in 1..TRIES {
-                if let Some(outcome) = attempt().await? {
-                    return Ok(outcome);
+        let all = until_written(|| {
+            let decided = decide();
+            async move {
+                match decided.await? {
+                    None => Ok(Some(Outcome::AlreadyDone)),
+                    Some(patch) => self.write(workload, patch).await,
                 }
-                sleep(wait).await;
-                wait *= 2;
             }
-            attempt().await?.ok_or(ActError::Conflict { tries: TRIES })
-        };
+        });
         timeout(ACTION_LIMIT, all).await.unwrap_or_else(|_| Err(Call::patch(workload.kind).timeout(ACTION_LIMIT)))
     }
+}
+
+/// What came of `attempt`, made anew for as long as others' writes come between (none).
+///
+/// # Errors
+/// Conflict after [`TRIES`] of them; else those of `attempt`, at once.
+async fn until_written<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, ActError>
+where
+    F: Future<Output = Result<Option<T>, ActError>>,
+{
+    let mut wait = FIRST_WAIT;
+    for _ in 1..TRIES {
+        if let Some(done) = attempt().await? {
+            return Ok(done);
+        }
+        sleep(wait).await;
+        wait *= 2;
+    }
+    attempt().await?.ok_or(ActError::Conflict { tries: TRIES })
 }
 
 pub(super) async fn limited<T>(call: Call, request: impl Future<Output = kube::Result<T>>) -> Result<T, ActError> {

@@ -124,11 +124,9 @@ impl Call {
 
     pub(super) const KEEP: Self = Self { verb: "create", resource: "controllerrevisions" };
     pub(super) const GET_COPY: Self = Self { verb: "get", resource: "controllerrevisions" };
-    pub(super) const KEEP_SECRETS: Self = Self { verb: "create", resource: "secrets" };
+    pub(super) const CREATE_SECRET: Self = Self { verb: "create", resource: "secrets" };
     pub(super) const GET_SECRET: Self = Self { verb: "get", resource: "secrets" };
-    pub(super) const FORGET_SECRETS: Self = Self { verb: "delete", resource: "secrets" };
-    pub(super) const GET_KEY: Self = Self::GET_SECRET;
-    pub(super) const CREATE_KEY: Self = Self::KEEP_SECRETS;
+    pub(super) const DELETE_SECRET: Self = Self { verb: "delete", resource: "secrets" };
     pub(super) const FORGET: Self = Self { verb: "delete", resource: "controllerrevisions" };
     pub(super) const PATCH_AUTOSCALER: Self = Self { verb: "patch", resource: "horizontalpodautoscalers" };
     pub(super) const CREATE_JOB: Self = Self { verb: "create", resource: "jobs" };

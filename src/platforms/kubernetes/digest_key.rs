@@ -76,10 +76,10 @@ impl DigestKey {
             return Ok(());
         }
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let read = || limited(Call::GET_KEY, api.get_opt(NAME));
+        let read = || limited(Call::GET_SECRET, api.get_opt(NAME));
         let secret = match read().await? {
             Some(secret) => secret,
-            None => match limited(Call::CREATE_KEY, api.create(&params(), &fresh())).await {
+            None => match limited(Call::CREATE_SECRET, api.create(&params(), &fresh())).await {
                 Ok(secret) => secret,
                 // Another replica was first.
                 Err(ActError::Conflict { .. }) => read().await?.unwrap_or_default(),

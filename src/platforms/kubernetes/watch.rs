@@ -60,8 +60,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Feeds the index until `shutdown`. `namespaces` empty: all of them. Nodes are watched in any case; being refused
-/// those costs only the distinction of pods on lost nodes, being refused ConfigMaps or Secrets only that of bad configuration. `home`: the operator's own namespace; Secrets are not
-/// looked at without one.
+/// those costs only the distinction of pods on lost nodes, being refused ConfigMaps or Secrets only that of bad
+/// configuration. `home`: the operator's own namespace; Secrets are not looked at without one.
 pub async fn run(
     client: Client,
     namespaces: Vec<String>,

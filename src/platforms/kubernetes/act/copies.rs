@@ -132,7 +132,7 @@ impl Kubernetes {
                 type_: Some("Opaque".to_owned()),
                 ..Secret::default()
             };
-            made(Call::KEEP_SECRETS, &self.of_secrets(workload.namespace), &secret).await?;
+            made(Call::CREATE_SECRET, &self.of_secrets(workload.namespace), &secret).await?;
         }
         let revision = ControllerRevision { metadata, data: Some(RawExtension(data)), revision: 1 };
         made(Call::KEEP, &self.copies(workload.namespace), &revision).await
@@ -153,7 +153,7 @@ impl Kubernetes {
         forgotten(Call::FORGET, &self.copies(namespace), &params, keep).await?;
         // Without the right to Secrets there are none, or they go with their policy.
         if self.key.is_known() {
-            forgotten(Call::FORGET_SECRETS, &self.of_secrets(namespace), &params, keep).await?;
+            forgotten(Call::DELETE_SECRET, &self.of_secrets(namespace), &params, keep).await?;
         }
         Ok(())
     }

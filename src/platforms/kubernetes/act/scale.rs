@@ -6,9 +6,8 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
-use super::{ActError, Call, FIRST_WAIT, Kubernetes, Outcome, TRIES, WorkloadRef, limited};
+use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, until_written};
 use crate::api::{REMEDIATION_MANAGER, Scaling, TemplateRef};
 
 /// Autoscalers read of one namespace.
@@ -90,32 +89,45 @@ impl Kubernetes {
     async fn raise(
         &self,
         workload: WorkloadRef<'_>,
-        mut autoscaler: HorizontalPodAutoscaler,
+        read: HorizontalPodAutoscaler,
         scaling: Scaling,
     ) -> Result<Outcome, ActError> {
+        let mut read = Some(read);
+        until_written(|| {
+            let read = read.take();
+            async move {
+                let autoscaler = match read {
+                    Some(read) => Some(read),
+                    None => self.autoscaler(workload).await?,
+                };
+                let gone = || ActError::NotFound("the HorizontalPodAutoscaler".to_owned());
+                self.raise_once(workload, autoscaler.ok_or_else(gone)?, scaling).await
+            }
+        })
+        .await
+    }
+
+    /// None on a conflict.
+    async fn raise_once(
+        &self,
+        workload: WorkloadRef<'_>,
+        autoscaler: HorizontalPodAutoscaler,
+        scaling: Scaling,
+    ) -> Result<Option<Outcome>, ActError> {
+        let name = autoscaler.name_any();
+        self.not_owned(&autoscaler.metadata, Some(&format!("HorizontalPodAutoscaler {name}")))?;
+        let Some(minimum) = minimum(&autoscaler, scaling)? else { return Ok(Some(Outcome::AlreadyDone)) };
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), workload.namespace);
         let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..PatchParams::default() };
-        let mut wait = FIRST_WAIT;
-        for _ in 0..TRIES {
-            self.not_owned(&autoscaler.metadata, Some(&format!("HorizontalPodAutoscaler {}", autoscaler.name_any())))?;
-            let Some(minimum) = minimum(&autoscaler, scaling)? else { return Ok(Outcome::AlreadyDone) };
-            let patch = Patch::Merge(json!({
-                "metadata": {"resourceVersion": autoscaler.metadata.resource_version},
-                "spec": {"minReplicas": minimum},
-            }));
-            match limited(Call::PATCH_AUTOSCALER, api.patch(&autoscaler.name_any(), &params, &patch)).await {
-                Ok(written) => return Ok(Outcome::Done { generation: written.metadata.generation.unwrap_or(0) }),
-                Err(ActError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            sleep(wait).await;
-            wait *= 2;
-            match self.autoscaler(workload).await? {
-                Some(fresh) => autoscaler = fresh,
-                None => return Err(ActError::NotFound("the HorizontalPodAutoscaler".to_owned())),
-            }
+        let patch = Patch::Merge(json!({
+            "metadata": {"resourceVersion": autoscaler.metadata.resource_version},
+            "spec": {"minReplicas": minimum},
+        }));
+        match limited(Call::PATCH_AUTOSCALER, api.patch(&name, &params, &patch)).await {
+            Ok(written) => Ok(Some(Outcome::Done { generation: written.metadata.generation.unwrap_or(0) })),
+            Err(ActError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
-        Err(ActError::Conflict { tries: TRIES })
     }
 
     /// The one that has the number of pods.

@@ -11,9 +11,8 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
 };
 use serde_json::Value;
-use tokio::time::sleep;
 
-use super::{ActError, Call, FIRST_WAIT, Kubernetes, TRIES, WorkloadRef, limited};
+use super::{ActError, Call, Kubernetes, WorkloadRef, limited, until_written};
 use crate::{
     api::{ActionKind, ConfigRollback, REMEDIATION_MANAGER, Suspension},
     platforms::kubernetes::gitops::{
@@ -162,27 +161,25 @@ impl Kubernetes {
     /// See [`ActError`].
     pub async fn suspend(&self, suspension: &Suspension, by: &str) -> Result<Held, ActError> {
         let place = place(suspension)?;
+        until_written(|| self.suspend_once(&place, suspension, by)).await
+    }
+
+    /// None on a conflict.
+    async fn suspend_once(&self, place: &Place, suspension: &Suspension, by: &str) -> Result<Option<Held>, ActError> {
         let kind = place.0;
-        let mut wait = FIRST_WAIT;
-        for _ in 0..TRIES {
-            let live = self.owning(&place).await?.ok_or_else(|| gone(&place))?;
-            if object::is_off(kind, &live) {
-                return Ok(match object::by(&live) {
-                    Some(other) if other == by => Held::Ours { generation: live.metadata.generation },
-                    other => Held::Already { by: other.map(str::to_owned) },
-                });
-            }
-            if object::is_busy(&live) {
-                return Err(ActError::OwnerBusy(format!("{kind} {}/{} is being synced right now", place.1, place.2)));
-            }
-            let patch = object::off(kind, &live, by, suspension.revision.as_deref());
-            if let Some(written) = self.write_owner(&place, patch).await? {
-                return Ok(Held::Ours { generation: written.metadata.generation });
-            }
-            sleep(wait).await;
-            wait *= 2;
+        let live = self.owning(place).await?.ok_or_else(|| gone(place))?;
+        if object::is_off(kind, &live) {
+            return Ok(Some(match object::by(&live) {
+                Some(other) if other == by => Held::Ours { generation: live.metadata.generation },
+                other => Held::Already { by: other.map(str::to_owned) },
+            }));
         }
-        Err(ActError::Conflict { tries: TRIES })
+        if object::is_busy(&live) {
+            return Err(ActError::OwnerBusy(format!("{kind} {}/{} is being synced right now", place.1, place.2)));
+        }
+        let patch = object::off(kind, &live, by, suspension.revision.as_deref());
+        let written = self.write_owner(place, patch).await?;
+        Ok(written.map(|written| Held::Ours { generation: written.metadata.generation }))
     }
 
     /// Resumes what the Remediation `by` has suspended, if its source has another revision by now or `at_once`.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::figures::shown;
 use crate::support::{
     cluster::{Test, env, run},
     objects::{image_of, policy},
@@ -190,10 +191,8 @@ async fn calm(test: &Test) {
 
 fn row(what: &str, figures: &[Figures]) -> String {
     let of = |pick: fn(&Figures) -> f64, digits: usize| {
-        let mut values: Vec<f64> = figures.iter().map(pick).collect();
-        values.sort_by(f64::total_cmp);
-        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
-        format!("{median:.digits$} ({:.digits$}–{:.digits$})", values[0], values[values.len() - 1])
+        let picked: Vec<f64> = figures.iter().map(pick).collect();
+        shown(&picked, digits)
     };
     format!(
         "| {what} | {} | {} | {} | {} |",

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::figures::{median, shown};
 use crate::support::{
     cluster::{Test, run},
     objects::{deployment, image_of, policy},
@@ -89,8 +90,8 @@ pub async fn measure() {
                 rows.push(format!(
                     "| {} | {pods} | {runs} | {} | {} | {ratio:.2} |",
                     case.action,
-                    shown(&by_hand),
-                    shown(&figures)
+                    shown(&by_hand, 1),
+                    shown(&figures, 1)
                 ));
                 println!("{}", rows.last().map(String::as_str).unwrap_or_default());
             }
@@ -197,20 +198,4 @@ async fn healed(test: &Test, traffic: &Traffic, case: &Case, number: usize) -> f
     let ended = test.wait_ended(&name).await;
     assert_eq!(ended.status.map(|status| status.phase), Some(Phase::Succeeded));
     took
-}
-
-fn sorted(figures: &[f64]) -> Vec<f64> {
-    let mut values = figures.to_vec();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn median(figures: &[f64]) -> f64 {
-    let values = sorted(figures);
-    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
-}
-
-fn shown(figures: &[f64]) -> String {
-    let values = sorted(figures);
-    format!("{:.1} ({:.1}–{:.1})", median(figures), values[0], values[values.len() - 1])
 }

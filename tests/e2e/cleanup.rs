@@ -98,10 +98,7 @@ impl Leak {
 
     /// The story, while memory goes on leaking.
     async fn during<T>(&self, test: &Test, story: impl Future<Output = T>) -> T {
-        tokio::select! {
-            seen = story => seen,
-            () = self.goes_on(test) => unreachable!("it goes on for ever"),
-        }
+        wait::during(self.goes_on(test), story).await
     }
 }
 
@@ -139,12 +136,6 @@ impl Test {
     async fn pod_names(&self) -> Vec<String> {
         let pods = self.api::<Pod>().list(&ListParams::default().labels("app=leaky")).await.unwrap().items;
         pods.iter().map(|pod| pod.name_any()).collect()
-    }
-
-    async fn phases(&self) -> Vec<(ActionKind, Phase, String)> {
-        let all = self.remediations().await.into_iter();
-        let seen = all.map(|one| (one.spec.action, one.status.unwrap_or_default()));
-        seen.map(|(action, status)| (action, status.phase, status.reason)).collect()
     }
 }
 
@@ -237,7 +228,7 @@ async fn without_the_right_to_evict_it_says_which_one_is_missing_and_the_rest_wo
     run("cleanup-role", async |test| {
         let leak = Leak::start(test, PODS).await;
         let role = Role::with(test, &["rbac.evictPods=false"]).await;
-        let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(role.kubeconfig());
         let _operator = Operator::start(test, options).await;
         restarted_instead(test, &leak, "Forbidden", "not allowed to create pods/eviction").await;
         let asked = test.writes().into_iter().filter(|write| write.user == role.user(test));
@@ -279,7 +270,7 @@ async fn a_hook_that_fails_is_followed_by_the_next_remedy_and_one_that_works_is_
                 test.done().await
             })
             .await;
-        let phases = test.phases().await;
+        let phases = test.outcomes().await;
         assert_eq!(
             phases[0],
             (ActionKind::CleanupMemory, Phase::Failed, "HookRefused".to_owned()),
@@ -309,7 +300,7 @@ async fn killed_at_any_moment_each_pod_is_evicted_once() {
     run("cleanup-killed", async |test| {
         let leak = Leak::start(test, PODS).await;
         let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = Operator::start(test, options).await;
         let remediation = leak
             .during(test, async {

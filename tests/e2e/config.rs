@@ -85,17 +85,13 @@ async fn kubelet(test: &Test, way: Way) {
         let before =
             spared.get_or_insert_with(|| if way == Way::Environment { names.collect() } else { BTreeSet::new() });
         for pod in pods.items.iter().filter(|pod| !before.contains(&pod.name_any())) {
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {"panacea.dev/fault": "crash"}}}));
-            let _ = test.api::<Pod>().patch(&pod.name_any(), &PatchParams::default(), &patch).await;
+            test.crash(&pod.name_any()).await;
         }
     }
 }
 
 pub async fn during<T>(test: &Test, way: Way, story: impl Future<Output = T>) -> T {
-    tokio::select! {
-        seen = story => seen,
-        () = kubelet(test, way) => unreachable!("it goes on for ever"),
-    }
+    wait::during(kubelet(test, way), story).await
 }
 
 impl Test {
@@ -323,7 +319,7 @@ async fn killed_between_two_config_maps_it_puts_the_other_one_back_in_its_next_l
     run("config-killed", async |test| {
         deploy(test, Way::Mounted).await;
         let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = test.watched(options).await;
         let remediation = during(test, Way::Mounted, async {
             let mut held = gate.hold(Side::Answer, |seen| seen.is_config_patch());
@@ -363,7 +359,7 @@ async fn without_the_right_to_config_maps_the_rest_works() {
     run("config-role", async |test| {
         deploy(test, Way::Mounted).await;
         let role = Role::with(test, &["rbac.rollbackConfig=false"]).await;
-        let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(role.kubeconfig());
         let operator = Operator::start(test, options).await;
         test.apply_policy(&policy("shop", &["api"], &json!({"spec": {"interval": "60s"}}))).await;
         let status = test.wait_known_good("shop", "api").await;

@@ -62,7 +62,7 @@ impl<'a> Scene<'a> {
             }
         };
         let gate = Gate::start(&kubeconfig).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let operator = Operator::start(test, options).await;
         test.apply_policy(&wanted).await;
         test.wait_known_good("shop", "api").await;

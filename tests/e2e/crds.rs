@@ -30,7 +30,7 @@ async fn empty(test: &Test) -> (SecondApiServer, Test) {
 }
 
 fn options(server: &SecondApiServer) -> Options {
-    Options::default().with("KUBECONFIG", server.operator_kubeconfig().to_str().unwrap())
+    Options::default().through(server.operator_kubeconfig())
 }
 
 /// Makes the CRDs be these, and waits until they are served.

@@ -173,9 +173,7 @@ impl<'a> Scene<'a> {
 }
 
 async fn start(test: &Test, kubeconfig: &Path) -> Operator {
-    let options = Options::default()
-        .with("KUBECONFIG", kubeconfig.to_str().unwrap())
-        .with("PANACEA_ARGOCD_NAMESPACE", &test.namespace);
+    let options = Options::default().through(kubeconfig).with("PANACEA_ARGOCD_NAMESPACE", &test.namespace);
     Operator::start(test, options).await
 }
 

@@ -24,9 +24,7 @@ const CONDITION: &str = "LedgerAvailable";
 /// An operator with its ledger on this server, through a door to the API server, and a component that is known good.
 async fn start(test: &Test, server: &PostgresServer) -> (Operator, Gate) {
     let gate = Gate::start(&cluster_dir().join("operator.kubeconfig")).await;
-    let options = Options::default()
-        .with("DATABASE_URL", server.new_database().await)
-        .with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+    let options = Options::default().with("DATABASE_URL", server.new_database().await).through(gate.kubeconfig());
     let operator = Operator::start(test, options).await;
     test.deploy("api", "shop/api:v1", 3).await;
     test.apply_policy(&policy("shop", &["api"], &json!({}))).await;

@@ -127,7 +127,7 @@ async fn observe_mode_stops_what_waits_for_approval_until_it_is_taken_back() {
 /// The operator dies at `side` of the PATCH, and `edit` is made before it is back.
 async fn edited_while_running(test: &Test, side: Side, edit: Value) -> (Operator, Gate) {
     let gate = Gate::start(&cluster_dir().join("operator.kubeconfig")).await;
-    let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+    let options = Options::default().through(gate.kubeconfig());
     let mut operator = start(test, options, &json!({})).await;
     let mut held = gate.hold(side, |seen| seen.is_deployment_patch());
     test.release("api", "shop/api:v2-crash").await;

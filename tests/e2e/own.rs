@@ -136,20 +136,13 @@ fn job(tag: &str, more: &Value) -> Value {
 
 async fn with_role(test: &Test, values: &[&str]) -> (Role, Options) {
     let role = Role::with(test, values).await;
-    let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
+    let options = Options::default().through(role.kubeconfig());
     (role, options)
 }
 
 impl Test {
     async fn jobs(&self) -> Vec<Job> {
         self.api::<Job>().list(&ListParams::default()).await.unwrap().items
-    }
-
-    /// Ended ones, as (action, phase, reason).
-    async fn outcomes(&self) -> Vec<(ActionKind, Phase, String)> {
-        let all = self.remediations().await.into_iter();
-        let seen = all.map(|one| (one.spec.action, one.status.unwrap_or_default()));
-        seen.map(|(action, status)| (action, status.phase, status.reason)).collect()
     }
 
     async fn signing_secret(&self, value: &str) {
@@ -355,7 +348,7 @@ async fn killed_at_any_moment_there_is_one_job_and_one_delivery_key() {
         let site = Site::start().await;
         let role = Role::with(test, &["rbac.runJobs=true"]).await;
         let gate = Gate::start(Path::new(&role.kubeconfig())).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = Operator::start(test, options).await;
         let mut held = gate.hold(Side::Request, |seen| seen.is_job_post());
         let remedies = json!([job("v1", &json!({})), site.webhook("/hangs", &json!({"timeout": "60s"}))]);
@@ -411,7 +404,7 @@ async fn what_the_policy_does_not_want_any_more_is_not_begun() {
     run("own-withdrawn", async |test| {
         let site = Site::start().await;
         let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = Operator::start(test, options).await;
         let remedy = |approval: &str| {
             let mut remedy = site.webhook("/heal", &json!({}));

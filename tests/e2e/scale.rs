@@ -85,7 +85,7 @@ async fn a_pod_more_is_had_once_whatever_dies_and_helps_when_the_metric_says_so(
     run("scale", async |test| {
         let busy = Busy::start(test).await;
         let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = Operator::start(test, options).await;
         let mut held = gate.hold(Side::Answer, |seen| seen.is_deployment_patch());
         busy.rush(test, &json!([scale(&json!({"by": "+50%", "max": 3}))])).await;
@@ -147,7 +147,7 @@ async fn an_autoscalers_minimum_is_raised_when_that_is_allowed() {
         let busy = Busy::start(test).await;
         test.autoscaler(2, 3).await;
         let role = Role::with(test, &["rbac.adjustAutoscalers=true"]).await;
-        let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(role.kubeconfig());
         let _operator = Operator::start(test, options).await;
         busy.rush(test, &json!([scale(&json!({"by": "+2", "max": 9, "adjustAutoscaler": true}))])).await;
         busy.relieved_by(test, 3).await;

@@ -74,23 +74,19 @@ async fn kubelet(test: &Test) {
             continue;
         }
         for pod in pods {
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {"panacea.dev/fault": "crash"}}}));
-            let _ = test.api::<Pod>().patch(&pod.name_any(), &PatchParams::default(), &patch).await;
+            test.crash(&pod.name_any()).await;
         }
     }
 }
 
 async fn during<T>(test: &Test, story: impl Future<Output = T>) -> T {
-    tokio::select! {
-        seen = story => seen,
-        () = kubelet(test) => unreachable!("it goes on for ever"),
-    }
+    wait::during(kubelet(test), story).await
 }
 
 /// A role with the right to Secrets.
 async fn allowed(test: &Test) -> (Role, Options) {
     let role = Role::with(test, &["rbac.rollbackSecrets=true"]).await;
-    let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
+    let options = Options::default().through(role.kubeconfig());
     (role, options.with("PANACEA_LOG", "debug"))
 }
 
@@ -227,7 +223,7 @@ async fn without_the_right_secrets_are_never_asked_for_nor_blamed_and_the_rest_w
             count.fetch_add(usize::from(seen.is_about_secrets()), Ordering::Relaxed);
             false
         });
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let operator = test.watched(options).await;
         let status = test.component("shop", "api").await.unwrap();
         assert!(status.config.unwrap().objects.is_empty() && status.kept[0].objects.is_empty());
@@ -327,7 +323,7 @@ async fn killed_between_the_two_halves_of_a_copy_it_makes_the_other_one_in_its_n
         let (role, options) = allowed(test).await;
         let gate = Gate::start(&role.kubeconfig()).await;
         let mut held = gate.hold(Side::Request, |seen| seen.is_revision_post());
-        let options = options.with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = options.through(gate.kubeconfig());
         let mut operator = Operator::start(test, options).await;
         test.apply_policy(&policy("shop", &["api"], &json!({"spec": {"interval": "60s"}}))).await;
         held.reached().await;

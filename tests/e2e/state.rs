@@ -137,7 +137,7 @@ async fn killed_between_configuration_and_template_it_finishes_in_its_next_life(
     run("state-killed", async |test| {
         deploy(test, Way::Mounted).await;
         let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = test.watched(options).await;
         during(test, Way::Mounted, async {
             let mut held = gate.hold(Side::Request, |seen| seen.is_deployment_patch());

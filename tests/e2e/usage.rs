@@ -78,7 +78,7 @@ async fn a_full_container_is_found_named_and_healed_without_any_metrics_stack() 
             counter.fetch_add(u64::from(seen.path.contains("/metrics.k8s.io/")), Ordering::SeqCst);
             false
         });
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let operator = Operator::start(test, options).await;
         let started = Instant::now();
         let mut wanted = policy("shop", &["full"], &json!({"spec": {"interval": "1s"}}));
@@ -122,7 +122,7 @@ async fn without_the_right_to_it_a_component_is_as_well_as_its_other_signals_say
         test.deploy_limited("full").await;
         let pod = test.fill_one("full", "95Mi").await;
         let role = Role::with(test, &["rbac.readUsage=false"]).await;
-        let options = Options::default().with("KUBECONFIG", role.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(role.kubeconfig());
         let operator = Operator::start(test, options).await;
         let mut wanted = policy("shop", &["full"], &json!({"spec": {"interval": "1s"}}));
         wanted["spec"]["components"][0]["thresholds"] = judged();

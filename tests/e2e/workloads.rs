@@ -153,7 +153,7 @@ async fn a_bad_release_of_a_stateful_set_is_rolled_back_and_the_pod_in_the_way_i
 async fn killed_between_the_write_and_the_deletion_of_the_pod_it_deletes_it_in_its_next_life() {
     run("set-killed", async |test| {
         let gate = Gate::start(&cluster_dir().join("operator.kubeconfig")).await;
-        let options = Options::default().with("KUBECONFIG", gate.kubeconfig().to_str().unwrap());
+        let options = Options::default().through(gate.kubeconfig());
         let mut operator = test.good_set("RollingUpdate", &json!({}), options).await;
         test.wait_pods(V1, PODS).await;
         let before = test.uids().await;

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Event};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Event, Pod},
+};
 use kube::{
     ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
 use panacea::{
-    api::{ComponentStatus, HealingPolicy, HealthStatus, Phase, RefusalStatus, Remediation},
+    api::{ActionKind, ComponentStatus, HealingPolicy, HealthStatus, Phase, RefusalStatus, Remediation},
     plan::guard::Guard,
 };
 use serde_json::{Value, json};
@@ -139,6 +142,19 @@ impl Test {
         let mut all = self.api::<Remediation>().list(&ListParams::default()).await.unwrap().items;
         all.sort_by_key(|remediation| remediation.spec.decided_at);
         all
+    }
+
+    /// The pod crashes from now on, whatever its image is; not when it is gone.
+    pub async fn crash(&self, pod: &str) {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"panacea.dev/fault": "crash"}}}));
+        let _ = self.api::<Pod>().patch(pod, &PatchParams::default(), &patch).await;
+    }
+
+    /// How the Remediations stand: (action, phase, reason), the oldest first.
+    pub async fn outcomes(&self) -> Vec<(ActionKind, Phase, String)> {
+        let all = self.remediations().await.into_iter();
+        let seen = all.map(|one| (one.spec.action, one.status.unwrap_or_default()));
+        seen.map(|(action, status)| (action, status.phase, status.reason)).collect()
     }
 
     /// Waits until every replica is updated and available.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -27,6 +27,11 @@ impl Options {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
         self
+    }
+
+    /// It speaks to the API server with this kubeconfig: another user's, or through a gate.
+    pub fn through(self, kubeconfig: impl AsRef<Path>) -> Self {
+        self.with("KUBECONFIG", kubeconfig.as_ref().to_str().unwrap())
     }
 }
 

@@ -37,3 +37,11 @@ pub async fn throughout(what: &str, time: Duration, mut condition: impl AsyncFnM
         sleep(POLL).await;
     }
 }
+
+/// The story, while something goes on beside it that never ends.
+pub async fn during<T>(beside: impl Future<Output = ()>, story: impl Future<Output = T>) -> T {
+    tokio::select! {
+        seen = story => seen,
+        () = beside => unreachable!("it goes on for ever"),
+    }
+}

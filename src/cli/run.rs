@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     analyze::forecast::Foresight,
-    controller::{self, Context, events::Events, kinds::Kinds, memory::Memory, metrics::ControllerMetrics},
+    controller::{
+        self, Context, events::Events, kinds::Kinds, memory::Memory, metrics::ControllerMetrics, written::Written,
+    },
     knowledge::Ledger,
     platforms::{
         Platforms,
@@ -73,6 +75,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         events: Events::new(client.clone(), metrics.clone()),
         metrics,
         starting: tokio::sync::Mutex::new(()),
+        written: Written::default(),
         client,
     });
     let scope = if namespaces.is_empty() { "all namespaces".to_owned() } else { namespaces.join(", ") };

@@ -9,6 +9,7 @@
 //! - [`status`], [`rows`]: pure: what to show, what to write down
 //! - [`run`]: starts both controllers and their watches, and ends when one of them does
 //! - [`memory`]: what is remembered between looks; [`events`] and [`metrics`]: how it is told
+//! - [`written`]: no step from a view older than our own last write
 //! - `unusable`: policies that cannot be worked with; [`kinds`]: whether the CRDs are installed
 
 mod backfill;
@@ -28,6 +29,7 @@ pub mod status;
 mod unusable;
 mod verify;
 mod withdrawal;
+pub mod written;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
@@ -44,6 +46,7 @@ use events::Events;
 use kinds::Kinds;
 use memory::Memory;
 use metrics::ControllerMetrics;
+use written::Written;
 
 /// No single request to the API server takes longer.
 pub const API_LIMIT: Duration = Duration::from_secs(5);
@@ -62,6 +65,7 @@ pub struct Context {
     pub metrics: ControllerMetrics,
     /// One action at a time passes from the guards to `Running`, so that two cannot both see a free place.
     pub starting: tokio::sync::Mutex<()>,
+    pub written: Written,
 }
 
 /// A Remediation, or why it cannot be read.

@@ -1,7 +1,8 @@
 //! The remediation controller: one reconciliation takes one Remediation one step further.
 //!
 //! Expected flow: approve → execute → verify → record (the phases are drawn at [`crate::api::RemediationSpec`]).
-//! Guarantees: `Running`, with the time, is in etcd before the write that it stands for; a write that was made by an
+//! Guarantees: `Running`, with the time, is in etcd before the write that it stands for; no step is made from a view that
+//! is older than the last one's outcome; a write that was made by an
 //! operator that then died is recognized, not repeated; every end phase has its rows in the ledger before the object
 //! can be removed.
 //! Assumptions: one operator at a time; the API server orders writes to one object.
@@ -61,6 +62,10 @@ pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<Remediation
         Ok(remediation) => remediation,
         Err(_) => return unreadable(&context.shared, &object).await,
     };
+    // Its write will be seen in a moment, and wakes this again.
+    if context.shared.written.is_ahead_of(remediation) {
+        return Ok(Action::requeue(RETRY_LOOK));
+    }
     let step = Step { ctx: &context.shared, remediation };
     let status = remediation.status.clone().unwrap_or_default();
     if status.phase.is_final() {
@@ -424,8 +429,9 @@ impl Step<'_> {
             "status": status,
         });
         let params = PatchParams::apply(REMEDIATION_MANAGER).force();
-        limited("write the remediation's status", self.api().patch_status(&name, &params, &Patch::Apply(&body)))
-            .await?;
+        let (api, patch) = (self.api(), Patch::Apply(&body));
+        let written = limited("write the remediation's status", api.patch_status(&name, &params, &patch)).await?;
+        self.ctx.written.note(&written);
         self.ctx.metrics.status_write();
         Ok(())
     }

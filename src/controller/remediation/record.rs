@@ -38,6 +38,11 @@ impl Step<'_> {
             // Once a Remediation, not at each sight of one that ended long ago.
             self.remove_oldest().await?;
         }
+        // Nothing more is written to what was seen with its record, or is gone now.
+        let seen = self.remediation.status.as_ref().is_some_and(|seen| seen.recorded_at.is_some());
+        if seen || self.remediation.metadata.deletion_timestamp.is_some() {
+            self.ctx.written.forget(self.remediation);
+        }
         Ok(Action::await_change())
     }
 

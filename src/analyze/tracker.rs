@@ -19,7 +19,8 @@ use super::{
     observation::{Observation, ReleaseId, Workload},
 };
 use crate::api::{
-    Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KeptState, KnownBad, KnownGood, Limits, ReleaseStatus,
+    Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KeptState, KnownBad, KnownBadConfig, KnownGood,
+    Limits, ReleaseStatus,
 };
 
 /// How long unspecific evidence against a release that came during an incident is not counted after its rollout:
@@ -52,6 +53,7 @@ pub struct Tracker {
     release: Option<ReleaseStatus>,
     known_good: Vec<KnownGood>,
     known_bad: Vec<KnownBad>,
+    known_bad_config: Vec<KnownBadConfig>,
     config: Option<ConfigStatus>,
     kept: Vec<KeptState>,
     episode: Option<Episode>,
@@ -84,6 +86,7 @@ impl Tracker {
             release: status.release.clone(),
             known_good: status.known_good.clone(),
             known_bad: status.known_bad.clone(),
+            known_bad_config: status.known_bad_config.clone(),
             config: status.config.clone(),
             kept: status.kept.clone(),
             episode: status.episode.clone(),
@@ -98,6 +101,7 @@ impl Tracker {
         status.release.clone_from(&self.release);
         status.known_good.clone_from(&self.known_good);
         status.known_bad.clone_from(&self.known_bad);
+        status.known_bad_config.clone_from(&self.known_bad_config);
         status.config.clone_from(&self.config);
         status.kept.clone_from(&self.kept);
         status.episode.clone_from(&self.episode);
@@ -139,7 +143,7 @@ impl Tracker {
         }
         match self.cause.filter(|_| self.is_confirmed_bad(limits)) {
             Some(Cause::ReleaseRegression) => self.remember_bad(now),
-            Some(Cause::ConfigRegression) => self.remember_bad_config(),
+            Some(Cause::ConfigRegression) => self.remember_bad_config(now),
             _ => {}
         }
         // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.

@@ -77,6 +77,26 @@ pub struct ConfigStatus {
     pub came_during_incident: bool,
 }
 
+impl ConfigStatus {
+    /// Whether all that is known bad together is there again.
+    #[must_use]
+    pub fn holds(&self, bad: &KnownBadConfig) -> bool {
+        bad.objects.iter().all(|object| self.objects.contains(object))
+    }
+}
+
+/// Content with which a component that was healthy turned bad. It is not known good again before it has been healthy for
+/// `releaseWatch.for`.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownBadConfig {
+    /// What differed from the content that was seen healthy before.
+    #[schemars(length(max = 50))]
+    pub objects: Vec<ConfigObject>,
+    /// When that was confirmed.
+    pub seen_at: Timestamp,
+}
+
 /// A state that was seen healthy, template and configuration together, and of which Panacea keeps a copy.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, ConfigStatus, KeptState};
+use super::{Cause, ConfigStatus, KeptState, KnownBadConfig};
 
 /// What Panacea knows and does about a policy. Written only when it differs; nothing in it ticks.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
@@ -71,6 +71,9 @@ pub struct ComponentStatus {
     /// Templates with which it turned bad, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_bad: Vec<KnownBad>,
+    /// Content of ConfigMaps and Secrets with which it turned bad, newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known_bad_config: Vec<KnownBadConfig>,
     /// The ConfigMaps and Secrets that the template names, and since when they have the content they have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigStatus>,

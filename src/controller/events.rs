@@ -30,6 +30,7 @@ pub enum Reason {
     ConfigSeen,
     /// A template that turned the component bad before was released again.
     KnownBadRelease,
+    KnownBadConfig,
     /// A template was seen healthy: from now on it is the last known good one.
     KnownGood,
     /// The level of a forecast rose to high or critical.
@@ -70,6 +71,7 @@ impl Reason {
             | Self::Unhealthy
             | Self::FailureForeseen
             | Self::KnownBadRelease
+            | Self::KnownBadConfig
             | Self::ActionRefused
             | Self::AwaitingApproval
             | Self::Blocked

@@ -69,6 +69,16 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
             config.changed.join(", ")
         );
         news.push((Reason::ConfigSeen, config.since.to_string(), note));
+        if let Some(bad) = status.known_bad_config.iter().find(|bad| config.holds(bad)) {
+            let names: Vec<String> = bad.objects.iter().map(ToString::to_string).collect();
+            let note = format!(
+                "{name}: {} {} the content again with which it turned bad at {}",
+                names.join(", "),
+                if names.len() == 1 { "has" } else { "have" },
+                bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
+            );
+            news.push((Reason::KnownBadConfig, config.since.to_string(), note));
+        }
     }
     if let (None, Some(episode)) = (&before.episode, &status.episode) {
         let note = format!("{name} is {} ({}): {message}", status.status, episode.cause);

@@ -12,7 +12,7 @@ mod placeholders;
 pub mod prometheus;
 pub mod webhook;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
@@ -78,7 +78,7 @@ impl Platforms {
             metrics,
             self.usage(namespace, component, release_watch)
         );
-        let mut metrics: std::collections::BTreeMap<_, _> = metrics.into_iter().collect();
+        let mut metrics: BTreeMap<_, _> = metrics.into_iter().collect();
         for (metric, reading) in usage {
             // What the policy measures itself wins, also while that is unknown.
             metrics.entry(metric.to_owned()).or_insert(reading);
@@ -110,6 +110,11 @@ impl Platforms {
         let queries = pods.iter().map(query).collect::<Option<Vec<String>>>()?;
         let ask = |query: String| async move { self.prometheus.query(&query, metric.url.as_ref(), METRIC_LIMIT).await };
         Some(stream::iter(queries).map(ask).buffered(PODS_AT_ONCE).collect().await)
+    }
+
+    /// See [`ClusterIndex::unpulled_images`].
+    pub fn unpulled_images(&self, namespace: &str) -> BTreeMap<String, String> {
+        self.index.unpulled_images(namespace)
     }
 
     /// What the policy does not measure itself.

@@ -128,7 +128,8 @@ async fn narrate(test: &Test, released: Timestamp) {
             continue;
         }
         let step = match event.reason.as_deref().unwrap_or_default() {
-            "ReleaseSeen" | "ConfigSeen" | "KnownBadRelease" | "Unhealthy" | "CouldNotMeasure" | "KnownGood" => "seen",
+            "ReleaseSeen" | "ConfigSeen" | "KnownBadRelease" | "KnownBadConfig" | "Unhealthy" | "CouldNotMeasure"
+            | "KnownGood" => "seen",
             "FailureForeseen" => "forecast",
             "RemediationCreated" => "decided",
             "Acting" | "Verifying" => "acted",

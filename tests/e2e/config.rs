@@ -173,6 +173,11 @@ async fn a_bad_config_map_is_put_back_and_nothing_else_is_touched() {
         assert_eq!(operator.count(told).await, 1);
         let kept = test.wait_kept(1).await.kept;
         assert_eq!(kept[0].name, remediation.spec.config.unwrap().state);
+
+        // The very same once more is told at once, before anything turns bad.
+        test.change_map("app", json!({"mode": "bad", "text": null, "extra": "key"})).await;
+        let note = "ConfigMap/app has the content again with which it turned bad at";
+        test.wait_event("KnownBadConfig", "shop", note).await;
     })
     .await;
 }

@@ -23,7 +23,7 @@ use crate::support::{
 
 /// The kinds of Flux and Argo CD that these tests write.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Kustomization,
     HelmRelease,
     Application,
@@ -53,7 +53,7 @@ impl Kind {
         Api::namespaced_with(test.client.clone(), &test.namespace, &self.resource())
     }
 
-    async fn create(self, test: &Test, name: &str, spec: Value) {
+    pub async fn create(self, test: &Test, name: &str, spec: Value) {
         let resource = self.resource();
         let object = json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": spec});
         let object = serde_json::from_value(object).unwrap();
@@ -61,7 +61,7 @@ impl Kind {
     }
 
     /// As its controller does.
-    async fn set_status(self, test: &Test, name: &str, status: Value) {
+    pub async fn set_status(self, test: &Test, name: &str, status: Value) {
         let patch = Patch::Merge(json!({"status": status}));
         let (api, params) = (self.api(test), PatchParams::default());
         match self {
@@ -85,7 +85,7 @@ impl Kind {
     }
 
     /// Waits until its spec is this one.
-    async fn wait_spec(self, test: &Test, name: &str, wanted: &Value) {
+    pub async fn wait_spec(self, test: &Test, name: &str, wanted: &Value) {
         let what = format!("{} {name} to have the spec {wanted}", self.resource().kind);
         wait::until(&what, Duration::from_secs(60), async || {
             let found = self.api(test).get(name).await.unwrap();
@@ -98,13 +98,13 @@ impl Kind {
         .await;
     }
 
-    async fn is_suspended(self, test: &Test, name: &str) -> bool {
+    pub async fn is_suspended(self, test: &Test, name: &str) -> bool {
         self.api(test).get(name).await.unwrap().data["spec"]["suspend"] == true
     }
 }
 
 /// Installs the CRDs once for all tests.
-async fn crds() {
+pub async fn crds() {
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
     INSTALLED
         .get_or_init(async || {

@@ -11,6 +11,7 @@ mod cleanup;
 mod config;
 mod crash_safety;
 mod crds;
+mod flux;
 mod foresight;
 mod gitops;
 mod gitops_suspend;

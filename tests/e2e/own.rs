@@ -83,6 +83,12 @@ async fn hangs(State(site): State<Site>, headers: HeaderMap, body: Bytes) -> Sta
     StatusCode::NO_CONTENT
 }
 
+async fn at_once(State(site): State<Site>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    site.note(headers, &body);
+    site.well.store(true, Ordering::SeqCst);
+    StatusCode::NO_CONTENT
+}
+
 impl Site {
     async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -95,6 +101,7 @@ impl Site {
             .route("/forever/7", get(async || StatusCode::ACCEPTED))
             .route("/broken", post(async || (StatusCode::UNPROCESSABLE_ENTITY, "no such site")))
             .route("/hangs", post(hangs))
+            .route("/at-once", post(at_once))
             .with_state(site.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         site
@@ -394,6 +401,25 @@ async fn killed_at_any_moment_there_is_one_job_and_one_delivery_key() {
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         let rows: Vec<(String, bool)> = operator.action_rows().await.into_iter().map(|row| (row.0, row.1)).collect();
         assert_eq!(rows, [("custom_remedy_failed".to_owned(), false), ("custom_remedy".to_owned(), true)]);
+    })
+    .await;
+}
+
+/// What the operator writes is long in coming back to it: no step is made from the view before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_behind_repeats_nothing() {
+    run("own-behind", async |test| {
+        let site = Site::start().await;
+        let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
+        gate.lag(Duration::from_millis(1500));
+        let _operator = Operator::start(test, Options::default().through(gate.kubeconfig())).await;
+        test.apply_policy(&site.policy(&json!([site.webhook("/at-once", &json!({}))]))).await;
+        let healed = test.wait_remediation_within(Phase::Succeeded, Duration::from_secs(90)).await;
+        assert_eq!(site.keys(), [healed.uid().unwrap()]);
+        test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
+        for told in ["Acting", "Verifying", "Succeeded"] {
+            assert_eq!(test.events(told, &healed.name_any()).await.len(), 1, "{told}");
+        }
     })
     .await;
 }

@@ -1,6 +1,12 @@
 //! When a rollback is not safe it is not made, and what was bad before is known again.
 
-use kube::ResourceExt as _;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, PostParams},
+};
 use panacea::{
     api::{HealthStatus, Phase},
     plan::guard::Guard,
@@ -9,8 +15,9 @@ use serde_json::json;
 
 use crate::support::{
     cluster::run,
-    objects::policy,
+    objects::{deployment, policy},
     operator::{Operator, Options},
+    wait,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +37,42 @@ async fn a_template_that_says_there_is_no_way_back_is_left_to_a_person() {
         assert!(refusal.message.contains("migrates orders to schema 7"), "{refusal:?}");
         test.wait_event("PersonNeeded", "shop", "panacea.dev/irreversible").await;
         assert!(test.remediations().await.is_empty() && test.operator_writes_to_workloads().is_empty());
+    })
+    .await;
+}
+
+/// A pod of somebody else's waits in vain for the image that the rollback needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn to_an_image_that_cannot_be_pulled_there_is_no_way_back() {
+    run("no-image", async |test| {
+        test.deploy("api", "shop/api:v1", 2).await;
+        test.wait_rolled_out("api").await;
+        let _operator = Operator::start(test, Options::default()).await;
+        test.apply_policy(&policy("shop", &["api"], &json!({}))).await;
+        test.wait_known_good("shop", "api").await;
+        let mut other = deployment("other", "shop/api:v1", 1);
+        other["spec"]["template"]["metadata"]["annotations"] = json!({"panacea.dev/fault": "nopull"});
+        let other: Deployment = serde_json::from_value(other).unwrap();
+        test.api().create(&PostParams::default(), &other).await.unwrap();
+        test.wait_pod_waits("app=other", "ImagePullBackOff").await;
+        test.release("api", "shop/api:v2-crash").await;
+        let blocked = test.wait_remediation(Phase::Blocked).await;
+        let status = blocked.status.as_ref().unwrap();
+        assert_eq!(status.reason, "ImageUnavailable");
+        assert!(status.message.contains("the image shop/api:v1, which cannot be pulled now: pod other-"), "{status:?}");
+        // It is so for every way back; nothing is written.
+        wait::until("the last remedy to be blocked", Duration::from_secs(60), async || {
+            let outcomes = test.outcomes().await;
+            let last = outcomes.len() > 1 && outcomes.iter().all(|(.., reason)| reason == "ImageUnavailable");
+            let waits = outcomes.last().is_some_and(|(_, phase, _)| *phase == Phase::Blocked);
+            if last && waits { Ok(()) } else { Err(format!("{outcomes:?}")) }
+        })
+        .await;
+        assert!(test.operator_writes_to_workloads().is_empty());
+        // When it can be pulled again, the last one goes on.
+        test.api::<Deployment>().delete("other", &DeleteParams::default()).await.unwrap();
+        test.wait_remediation(Phase::Succeeded).await;
+        assert_eq!(test.image("api").await, "shop/api:v1");
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! A door between an operator and its API server. Everything passes, watches too, until a test holds one request: before
-//! it is forwarded, or when its answer is there. So a test knows the instant, and can end the operator at it.
+//! it is forwarded, or when its answer is there. So a test knows the instant, and can end the operator at it. What watches
+//! tell can be made to come late.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderName, Method, Request, Response, header},
 };
+use futures::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kube::{
@@ -106,8 +108,15 @@ impl Held {
     }
 }
 
+/// What the gate does with what passes.
+#[derive(Default)]
+struct Ways {
+    rule: Mutex<Option<Rule>>,
+    lag: Mutex<Duration>,
+}
+
 pub struct Gate {
-    rule: Arc<Mutex<Option<Rule>>>,
+    ways: Arc<Ways>,
     server: JoinHandle<()>,
     folder: tempfile::TempDir,
 }
@@ -127,9 +136,9 @@ impl Gate {
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         config.default_retry = false;
         let upstream = Client::try_from(config).unwrap();
-        let rule = Arc::new(Mutex::new(None));
-        let server = tokio::spawn(serve(listener, upstream, rule.clone()));
-        Self { rule, server, folder }
+        let ways = Arc::new(Ways::default());
+        let server = tokio::spawn(serve(listener, upstream, ways.clone()));
+        Self { ways, server, folder }
     }
 
     /// What an operator is given to go through this door.
@@ -141,8 +150,13 @@ impl Gate {
     pub fn hold(&self, side: Side, wanted: impl Fn(&Seen<'_>) -> bool + Send + 'static) -> Held {
         let (say_reached, reached) = oneshot::channel();
         let (say_go, go) = oneshot::channel();
-        *self.rule.lock().unwrap() = Some(Rule { side, wanted: Box::new(wanted), reached: say_reached, go });
+        *self.ways.rule.lock().unwrap() = Some(Rule { side, wanted: Box::new(wanted), reached: say_reached, go });
         Held { reached: Some(reached), go: say_go }
+    }
+
+    /// From now on, each event of a watch that is opened comes so much later.
+    pub fn lag(&self, by: Duration) {
+        *self.ways.lag.lock().unwrap() = by;
     }
 }
 
@@ -152,12 +166,12 @@ impl Drop for Gate {
     }
 }
 
-async fn serve(listener: TcpListener, upstream: Client, rule: Arc<Mutex<Option<Rule>>>) {
+async fn serve(listener: TcpListener, upstream: Client, ways: Arc<Ways>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (upstream, rule) = (upstream.clone(), rule.clone());
+        let (upstream, ways) = (upstream.clone(), ways.clone());
         connections.spawn(async move {
-            let service = service_fn(|request| forward(request, &upstream, &rule));
+            let service = service_fn(|request| forward(request, &upstream, &ways));
             // An error of the service closes the connection without an answer, as a dead server would.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
@@ -167,11 +181,7 @@ async fn serve(listener: TcpListener, upstream: Client, rule: Arc<Mutex<Option<R
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn forward(
-    request: Request<Incoming>,
-    upstream: &Client,
-    rule: &Mutex<Option<Rule>>,
-) -> Result<Response<kube::client::Body>, BoxError> {
+async fn forward(request: Request<Incoming>, upstream: &Client, ways: &Ways) -> Result<Response<Body>, BoxError> {
     // The client of the gate sets these by itself.
     const OWN: [HeaderName; 4] = [header::HOST, header::AUTHORIZATION, header::CONNECTION, header::TRANSFER_ENCODING];
     let (mut parts, body) = request.into_parts();
@@ -188,7 +198,7 @@ async fn forward(
             query: parts.uri.query().unwrap_or_default(),
             body: &text,
         };
-        let mut rule = rule.lock().unwrap();
+        let mut rule = ways.rule.lock().unwrap();
         rule.take_if(|rule| (rule.wanted)(&seen))
     };
     let (before, after) = match held {
@@ -196,6 +206,8 @@ async fn forward(
         held => (None, held),
     };
     wait_for_pass(before).await?;
+    let is_watch = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
+    let lag = *ways.lag.lock().unwrap();
     // A task of its own: what was forwarded is done even when who asked is dead by then.
     let upstream = upstream.clone();
     let request = Request::from_parts(parts, kube::client::Body::from(body.to_vec()));
@@ -203,7 +215,17 @@ async fn forward(
     answer.headers_mut().remove(header::CONNECTION);
     answer.headers_mut().remove(header::TRANSFER_ENCODING);
     wait_for_pass(after).await?;
-    Ok(answer)
+    let answer = answer.map(Body::new);
+    Ok(if is_watch && !lag.is_zero() { answer.map(|body| late(body, lag)) } else { answer })
+}
+
+fn late(body: Body, lag: Duration) -> Body {
+    const UNDERWAY: usize = 4096;
+    let frames = body.into_data_stream().map(move |frame| async move {
+        tokio::time::sleep(lag).await;
+        frame
+    });
+    Body::from_stream(frames.buffered(UNDERWAY))
 }
 
 async fn wait_for_pass(held: Option<Rule>) -> Result<(), BoxError> {

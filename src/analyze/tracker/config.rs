@@ -12,8 +12,11 @@ use super::{
         observation::{ObservedConfig, Workload},
     },
     Tracker,
+    known::MAX_KNOWN_BAD,
 };
-use crate::api::{ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KeptState, Limits, MISSING};
+use crate::api::{
+    ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KeptState, KnownBadConfig, Limits, MISSING,
+};
 
 /// States kept: the good one, and two to show a person the way back.
 pub const MAX_KEPT: usize = 3;
@@ -73,9 +76,15 @@ impl Tracker {
             seen.iter().find(on_start).is_none()
         };
         let lasted = now.duration_since(config.since) >= limits.release_watch_for;
-        if config.changed.is_empty() || new_pods || (lasted && config.changed.iter().all(mounted)) {
+        let in_effect = new_pods || (lasted && config.changed.iter().all(mounted));
+        // What turned bad before has to hold for as long as a release is watched.
+        let settled =
+            self.settled.as_ref().is_some_and(|(since, _)| now.duration_since(*since) >= limits.release_watch_for);
+        let doubtful = self.known_bad_config.iter().any(|bad| config.holds(bad)) && !(lasted && settled);
+        if config.changed.is_empty() || (in_effect && !doubtful) {
             config.seen_healthy = true;
             config.changed.clear();
+            self.known_bad_config.retain(|bad| !config.holds(bad));
             // The one that was seen healthy last is the last one.
             let same = |kept: &KeptState| kept.template == release.digest && kept.objects == config.objects;
             if let Some(place) = self.kept.iter().position(same) {
@@ -162,9 +171,19 @@ impl Tracker {
     }
 
     /// What turned it bad is not the last known good, whatever it looked like at first.
-    pub(super) fn remember_bad_config(&mut self) {
-        let Some(config) = &self.config else { return };
+    pub(super) fn remember_bad_config(&mut self, now: Timestamp) {
+        let (Some(config), Some(way)) = (&self.config, self.config_target()) else { return };
         self.kept.retain(|kept| kept.objects != config.objects);
+        let bad = |change: ConfigChange| ConfigObject { kind: change.kind, name: change.name, digest: change.from };
+        let objects: Vec<ConfigObject> = way.objects.into_iter().map(bad).collect();
+        if self.known_bad_config.iter().any(|known| known.objects == objects && known.seen_at >= config.since) {
+            return;
+        }
+        self.known_bad_config.retain(|known| known.objects != objects);
+        self.known_bad_config.push(KnownBadConfig { objects, seen_at: now });
+        if self.known_bad_config.len() > MAX_KNOWN_BAD {
+            self.known_bad_config.remove(0);
+        }
     }
 }
 
@@ -304,6 +323,34 @@ mod tests {
         story.tracker.persist(&mut status);
         assert_eq!(Tracker::restore(&status).config_target(), story.tracker.config_target(), "it survives a restart");
         assert_eq!(status.kept.iter().map(|kept| kept.name.as_str()).collect::<Vec<_>>(), ["first", "second", "third"]);
+    }
+
+    #[test]
+    fn what_turned_bad_before_is_known_when_it_comes_again_and_has_to_hold_for_longer() {
+        let good = [map("env", "e1", true), map("live", "l1", false)];
+        let bad = [map("env", "e2", true), map("live", "l1", false)];
+        let is_known_bad = |story: &Story| {
+            let config = story.tracker.config.as_ref().unwrap();
+            story.tracker.known_bad_config.iter().any(|bad| config.holds(bad))
+        };
+        let mut story = settled();
+        story.config(&bad).restart().new_pods().error_rate(0.5).until(3610.0);
+        assert_eq!(story.confirmed(), Some(Cause::ConfigRegression));
+        assert!(is_known_bad(&story));
+        story.config(&good).restart().new_pods().error_rate(0.0).complete().then(60.0);
+        assert!(!is_known_bad(&story) && story.seen_healthy());
+        assert_eq!(story.tracker.known_bad_config.len(), 1, "told once");
+
+        // Again, with another object changed as well; this time it looks well.
+        story.config(&[bad[0].clone(), map("live", "l2", false)]).after(1.0);
+        assert!(is_known_bad(&story));
+        let mut status = ComponentStatus::default();
+        story.tracker.persist(&mut status);
+        assert_eq!(Tracker::restore(&status).known_bad_config, story.tracker.known_bad_config, "it survives a restart");
+        story.restart().new_pods().complete().then(60.0);
+        assert!(!story.seen_healthy(), "new pods were enough for what is not known bad");
+        story.then(400.0);
+        assert!(story.seen_healthy() && story.tracker.known_bad_config.is_empty());
     }
 
     #[test]

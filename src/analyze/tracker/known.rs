@@ -8,8 +8,8 @@ use crate::api::{KnownBad, KnownGood, Limits};
 /// Templates kept as known good. A rollback goes to the newest that is not the bad one, so two would do; more show
 /// a person the way back.
 const MAX_KNOWN_GOOD: usize = 5;
-/// Templates kept as known bad.
-const MAX_KNOWN_BAD: usize = 5;
+/// Templates, and contents of configuration, kept as known bad.
+pub(super) const MAX_KNOWN_BAD: usize = 5;
 
 impl Tracker {
     /// Where a rollback may go: the newest template seen healthy that is not the one that runs.

@@ -170,7 +170,8 @@ impl Step<'_> {
                     return self.ctx.platforms.kubernetes.could_scale(workload, scaling).await;
                 }
                 let kubernetes = self.could_make_room(workload, policy).await?;
-                kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await
+                kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await?;
+                kubernetes.could_pull(workload, spec.to.as_ref(), &self.ctx.platforms.unpulled_images(&namespace)).await
             };
             preflight.await.err()?
         };
@@ -180,6 +181,7 @@ impl Step<'_> {
                 | ActError::Budget(_)
                 | ActError::Immutable(_)
                 | ActError::BadRemedy(_)
+                | ActError::ImageUnavailable(_)
                 | ActError::Autoscaled(_)
                 | ActError::Shared(_)
                 | ActError::Overwritten(_)

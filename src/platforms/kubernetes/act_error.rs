@@ -16,6 +16,9 @@ pub enum ActError {
     /// A PodDisruptionBudget lets no pod be evicted.
     #[error("{0}")]
     Budget(String),
+    /// New pods would wait for an image that others wait for in vain.
+    #[error("{0}")]
+    ImageUnavailable(String),
     /// What the action rests on could not be measured, so nothing was done.
     #[error("{0}")]
     Unmeasured(String),
@@ -83,6 +86,7 @@ impl ActError {
             Self::Overwritten(_) => "Overwritten",
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
+            Self::ImageUnavailable(_) => "ImageUnavailable",
             Self::GitOpsOwned(_) => "GitOpsOwned",
             Self::OwnerBusy(_) => "OwnerBusy",
             Self::TargetGone(_) => "TargetGone",

@@ -12,6 +12,7 @@ use k8s_openapi::{
 };
 
 use super::{
+    faults::is_pull_failure,
     quantity::{ContainerLimits, container_limits},
     template::REVISION_HASH,
 };
@@ -62,6 +63,8 @@ pub(super) struct ContainerFacts {
     pub state: ContainerState,
     /// How it ended last time, or just now, when that was not with exit code 0.
     pub last_failure: Option<Failure>,
+    /// The image, when it cannot be pulled.
+    pub unpulled: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +159,8 @@ impl ContainerFacts {
             name: status.name.as_str().into(),
             ready: status.ready,
             restarts: status.restart_count,
+            unpulled: matches!(&state, ContainerState::Waiting { reason, .. } if is_pull_failure(reason))
+                .then(|| status.image.as_str().into()),
             state,
             last_failure,
         })

@@ -50,13 +50,7 @@ fn container_fault(container: &ContainerFacts, now: Timestamp) -> Option<FaultKi
     if let ContainerState::Waiting { reason, .. } = &container.state {
         match &**reason {
             "CrashLoopBackOff" => return Some(crash),
-            "ErrImagePull"
-            | "ImagePullBackOff"
-            | "InvalidImageName"
-            | "ErrImageNeverPull"
-            | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "SignatureValidationFailed" => return Some(FaultKind::ImagePull),
+            reason if is_pull_failure(reason) => return Some(FaultKind::ImagePull),
             "CreateContainerConfigError"
             | "CreateContainerError"
             | "RunContainerError"
@@ -75,6 +69,20 @@ fn container_fault(container: &ContainerFacts, now: Timestamp) -> Option<FaultKi
             .and_then(|failure| failure.finished)
             .is_some_and(|finished| now.duration_since(finished) <= SignedDuration::from_secs(RECENT_FAILURE_S));
     failing.then_some(crash)
+}
+
+/// Of what a container waits for: its image cannot be had.
+pub(super) fn is_pull_failure(reason: &str) -> bool {
+    matches!(
+        reason,
+        "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed"
+    )
 }
 
 /// Since when a pod that was ready once is not; none while it is ready or has never been. A pod that is still

@@ -4,7 +4,7 @@
 //! of ten pods takes a few microseconds.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -146,6 +146,17 @@ impl ClusterIndex {
         let current =
             inner.usable(kind, namespace, now).and_then(|()| Current::find(&inner.store, kind, namespace, name));
         current.map_or_else(|_| Vec::new(), |current| current.limited_pods(of_release, |node| inner.node_lost(node)))
+    }
+
+    /// Images that pods of the namespace wait for in vain, each with such a pod. Pods of workloads alone are known.
+    pub fn unpulled_images(&self, namespace: &str) -> BTreeMap<String, String> {
+        let inner = self.read();
+        let pods = inner.store.space(namespace).into_iter().flat_map(|space| &space.pods);
+        let here = |pod: &PodFacts| !pod.terminating && !pod.node.as_deref().is_some_and(|node| inner.node_lost(node));
+        pods.filter(|(_, pod)| here(&pod.facts))
+            .flat_map(|(name, pod)| pod.facts.containers.iter().map(move |container| (name, container)))
+            .filter_map(|(name, container)| Some((container.unpulled.as_deref()?.to_owned(), name.to_string())))
+            .collect()
     }
 
     /// What the containers of a pod may use; None when no workload controls it, or none of them has a limit.

@@ -1,9 +1,10 @@
 //! Asked before an action is begun: would the API server let it be done?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
+use serde_json::Value;
 
 use super::{ActError, Call, Kubernetes, WorkloadRef, config::Named, limited};
 use crate::api::{ActionKind, ConfigRollback, TemplateRef};
@@ -44,6 +45,37 @@ impl Kubernetes {
         }
     }
 
+    /// Whether the images that its pods would have can be pulled, as far as the API tells: `unpulled` are those that pods
+    /// wait for in vain. `to`: the template that is put back; none: the one that is there.
+    ///
+    /// # Errors
+    /// ImageUnavailable when one of them is among those; else see [`ActError`].
+    pub async fn could_pull(
+        &self,
+        workload: WorkloadRef<'_>,
+        to: Option<&TemplateRef>,
+        unpulled: &BTreeMap<String, String>,
+    ) -> Result<(), ActError> {
+        if unpulled.is_empty() {
+            return Ok(());
+        }
+        let live = self.read_any(workload).await?;
+        let template = match to {
+            None => live.template,
+            Some(to) => {
+                let history = self.history(workload, &live).await?;
+                let Some(past) = history.into_iter().find(|past| past.hash == to.hash) else { return Ok(()) };
+                past.template
+            }
+        };
+        match images(&template).find_map(|image| unpulled.get_key_value(image)) {
+            Some((image, pod)) => Err(ActError::ImageUnavailable(format!(
+                "new pods would need the image {image}, which cannot be pulled now: pod {pod} waits for it; bring the registry, its credentials or the image back"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// # Errors
     /// Forbidden, with the missing verb.
     pub(in crate::platforms::kubernetes) async fn may(&self, call: Call, namespace: &str) -> Result<(), ActError> {
@@ -76,4 +108,9 @@ impl Kubernetes {
             _ => Ok(()),
         }
     }
+}
+
+fn images(template: &Value) -> impl Iterator<Item = &str> {
+    let containers = ["initContainers", "containers"].into_iter().filter_map(|list| template["spec"][list].as_array());
+    containers.flatten().filter_map(|container| container["image"].as_str())
 }

@@ -1,6 +1,7 @@
 //! Seconds from a decision until all pods have what they should and are available, for each remedy that kubectl has a
 //! counterpart of, at 3, 30 and 300 pods. The decision is a person's approval in mode Approve; kubectl is run in the same
-//! situation, on the same cluster. Prints Markdown rows for docs/benchmarks.md.
+//! situation, on the same cluster, alone and while Panacea looks on (mode Observe), which takes its share of the machine.
+//! Prints Markdown rows for docs/benchmarks.md.
 //!
 //! `RUNS` sets the runs of each figure (default 3), `PODS` the sizes (default `3 30 300`).
 
@@ -26,6 +27,8 @@ use tokio::time::Instant;
 
 const GOOD: &str = "shop/api:v1";
 const SHARE: &str = "bench_error_ratio";
+/// Tells the bad images of one series of runs from those of another.
+const SERIES: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// What turns the component bad, and what a person would type.
@@ -86,20 +89,31 @@ pub async fn measure() {
                 for number in 0..runs {
                     figures.push(healed(test, &traffic, case, number).await);
                 }
-                let ratio = median(&figures) / median(&by_hand);
+                test.patch_policy("shop", json!({"spec": {"mode": "Observe"}})).await;
+                let mut watched = Vec::new();
+                for number in 0..runs {
+                    watched.push(hand(test, case, number + 2 * SERIES).await);
+                }
+                test.patch_policy("shop", json!({"spec": {"mode": "Approve"}})).await;
+                let ratio = |floor: &[f64]| median(&figures) / median(floor);
                 rows.push(format!(
-                    "| {} | {pods} | {runs} | {} | {} | {ratio:.2} |",
+                    "| {} | {pods} | {runs} | {} | {} | {} | {:.2} | {:.2} |",
                     case.action,
                     shown(&by_hand, 1),
-                    shown(&figures, 1)
+                    shown(&watched, 1),
+                    shown(&figures, 1),
+                    ratio(&by_hand),
+                    ratio(&watched)
                 ));
                 println!("{}", rows.last().map(String::as_str).unwrap_or_default());
             }
         })
         .await;
     }
-    println!("\n| remedy | pods | runs | kubectl, s: median (min–max) | Panacea, s: median (min–max) | ratio |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "\n| remedy | pods | runs | kubectl, s: median (min–max) | kubectl, watched | Panacea | to kubectl | to kubectl, watched |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     rows.iter().for_each(|row| println!("{row}"));
 }
 
@@ -173,7 +187,7 @@ async fn hand(test: &Test, case: &Case, number: usize) -> f64 {
 }
 
 async fn healed(test: &Test, traffic: &Traffic, case: &Case, number: usize) -> f64 {
-    let number = number + 1000;
+    let number = number + SERIES;
     test.wait_known_good("shop", "api").await;
     let (what, limit) = ("its good state to be kept", LIMIT);
     wait::until(what, limit, async || {

@@ -7,11 +7,10 @@ use std::{
 };
 
 use axum::{Router, extract::Path, routing::get};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::ResourceExt as _;
 use panacea::api::{GitOps, Phase};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -80,32 +79,37 @@ impl Source {
     /// Makes this the newest revision of GitRepository `shop`.
     async fn push(&self, test: &Test, revision: &str, image: &str) {
         let tree = self.folder.path().join(revision);
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}, "data": {"from": "git"}});
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}, "data": {"from": "git"}});
         for (folder, object) in [("deploy", deployment("api", image, 2)), ("other", map)] {
             std::fs::create_dir_all(tree.join(folder)).unwrap();
-            std::fs::write(tree.join(folder).join("object.json"), object.to_string()).unwrap();
+            std::fs::write(tree.join(folder).join("object.yaml"), object.to_string()).unwrap();
         }
         let archive = format!("{revision}.tar.gz");
-        let packed =
-            typed(&format!("tar -C '{}' -czf '{}/{archive}' .", tree.display(), self.folder.path().display())).await;
+        let (tree, folder) = (tree.display(), self.folder.path().display());
+        let pack = format!("tar -C '{tree}' -czf '{folder}/{archive}' . && sha256sum < '{folder}/{archive}'");
+        let packed = typed(&pack).await;
         assert!(packed.success(), "{packed:?}");
-        let digest = Sha256::digest(std::fs::read(self.folder.path().join(&archive)).unwrap());
+        let digest = packed.stdout.split_whitespace().next().unwrap();
         let artifact = json!({
             "revision": format!("main@sha1:{revision}"), "path": archive, "url": format!("{}/{archive}", self.address),
-            "digest": format!("sha256:{digest:x}"), "lastUpdateTime": "2026-01-01T00:00:00Z",
+            "digest": format!("sha256:{digest}"), "lastUpdateTime": "2026-01-01T00:00:00Z",
         });
         Kind::GitRepository.set_status(test, "shop", json!({"artifact": artifact})).await;
     }
 }
 
-fn kustomization(path: &str) -> serde_json::Value {
-    json!({"interval": "2s", "path": path, "prune": true, "sourceRef": {"kind": "GitRepository", "name": "shop"}})
+fn kustomization(test: &Test, path: &str) -> Value {
+    json!({
+        "interval": "2s", "path": path, "prune": true, "force": false, "targetNamespace": test.namespace,
+        "sourceRef": {"kind": "GitRepository", "name": "shop"},
+    })
 }
 
 /// Waits until the object in the source is applied.
 async fn wait_image(test: &Test, controller: &KustomizeController, image: &str) {
     wait::until(&format!("api to have {image}"), Duration::from_secs(60), async || {
-        let found = test.api::<k8s_openapi::api::apps::v1::Deployment>().get_opt("api").await.unwrap();
+        let found = test.api::<Deployment>().get_opt("api").await.unwrap();
         let pod = found.and_then(|found| found.spec?.template.spec);
         let found = pod.and_then(|pod| pod.containers.into_iter().next()?.image).unwrap_or_default();
         if found == image { Ok(()) } else { Err(format!("{found:?}; {}", controller.log())) }
@@ -133,7 +137,7 @@ async fn flux_does_not_undo_the_rollback_and_goes_on_with_the_next_revision() {
         source.push(test, "aaa", "shop/api:v1").await;
         let controller = KustomizeController::start(test);
         for (name, path) in [("storefront", "./deploy"), ("other", "./other")] {
-            Kind::Kustomization.create(test, name, kustomization(path)).await;
+            Kind::Kustomization.create(test, name, kustomization(test, path)).await;
         }
         wait_image(test, &controller, "shop/api:v1").await;
         test.wait_rolled_out("api").await;
@@ -159,7 +163,7 @@ async fn flux_does_not_undo_the_rollback_and_goes_on_with_the_next_revision() {
         wait_image(test, &controller, "shop/api:v3").await;
         test.wait_rolled_out("api").await;
         test.wait_event("GitOpsResumed", &healed.name_any(), "main@sha1:ccc").await;
-        Kind::Kustomization.wait_spec(test, "storefront", &kustomization("./deploy")).await;
+        Kind::Kustomization.wait_spec(test, "storefront", &kustomization(test, "./deploy")).await;
     })
     .await;
 }

@@ -54,7 +54,12 @@ async fn to_an_image_that_cannot_be_pulled_there_is_no_way_back() {
         other["spec"]["template"]["metadata"]["annotations"] = json!({"panacea.dev/fault": "nopull"});
         let other: Deployment = serde_json::from_value(other).unwrap();
         test.api().create(&PostParams::default(), &other).await.unwrap();
-        test.wait_pod_waits("app=other", "ImagePullBackOff").await;
+        wait::until("the other one to wait for the image", Duration::from_secs(30), async || {
+            let path = "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}";
+            let reason = test.kubectl_succeeds(&["get", "pods", "-l", "app=other", "-o", path]).await;
+            if reason == "ImagePullBackOff" { Ok(()) } else { Err(reason) }
+        })
+        .await;
         test.release("api", "shop/api:v2-crash").await;
         let blocked = test.wait_remediation(Phase::Blocked).await;
         let status = blocked.status.as_ref().unwrap();

@@ -295,7 +295,7 @@ async fn without_the_rights_it_says_which_one_is_missing_and_the_next_remedy_is_
         let all = test.remediations().await;
         assert!(message(&all[0]).contains("not allowed to get jobs"), "{}", message(&all[0]));
         assert!(message(&all[1]).contains("not allowed to get secrets"), "{}", message(&all[1]));
-        test.wait_event("Blocked", &all[0].name_any(), "see rbac in the chart's values").await;
+        test.wait_event("Blocked", &all[0].name_any(), "the chart's value rbac.runJobs does").await;
         assert_eq!(site.keys(), [healed.uid().unwrap()]);
         let (headers, _) = site.delivered.lock().unwrap()[0].clone();
         assert!(!headers.contains_key("webhook-signature"));

@@ -115,6 +115,8 @@ impl ActError {
     }
 }
 
+const OWNERS: [OwnerKind; 3] = [OwnerKind::Kustomization, OwnerKind::HelmRelease, OwnerKind::Application];
+
 /// A request, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
@@ -142,7 +144,6 @@ impl Call {
     }
 
     pub(super) fn group(self) -> &'static str {
-        const OWNERS: [OwnerKind; 3] = [OwnerKind::Kustomization, OwnerKind::HelmRelease, OwnerKind::Application];
         if let Some(owner) = OWNERS.iter().find(|kind| kind.plural() == self.resource) {
             return owner.group();
         }
@@ -157,6 +158,22 @@ impl Call {
     /// With the subresource.
     pub(super) fn resource(self) -> (&'static str, Option<&'static str>) {
         self.resource.split_once('/').map_or((self.resource, None), |(resource, sub)| (resource, Some(sub)))
+    }
+
+    /// The value of the chart that grants it.
+    pub(super) fn granted_by(self) -> &'static str {
+        match (self.resource, self.verb) {
+            ("pods/eviction", _) => "rbac.evictPods",
+            ("pods", "delete") => "rbac.deleteStuckPods",
+            ("configmaps", _) => "rbac.rollbackConfig",
+            ("secrets", "get") => "rbac.signWebhooks or rbac.rollbackSecrets",
+            ("secrets", _) => "rbac.rollbackSecrets",
+            ("jobs", _) => "rbac.runJobs",
+            ("horizontalpodautoscalers", "patch") => "rbac.adjustAutoscalers",
+            ("controllerrevisions" | "horizontalpodautoscalers", _) => "rbac.keepStates",
+            (resource, _) if OWNERS.iter().any(|kind| kind.plural() == resource) => "rbac.suspendGitOps",
+            _ => "rbac.patchWorkloads",
+        }
     }
 
     pub(super) fn forbidden(self, message: String) -> ActError {

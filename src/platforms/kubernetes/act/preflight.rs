@@ -97,13 +97,14 @@ impl Kubernetes {
         let answer = limited(ASK, api.create(&PostParams::default(), &review)).await?;
         match answer.status {
             Some(status) if !status.allowed => Err(call.forbidden(format!(
-                "the operator's role does not grant it in {}{}; see rbac in the chart's values",
+                "the operator's role does not grant it in {}{}; the chart's value {} does",
                 if namespace.is_empty() { "all namespaces".to_owned() } else { format!("namespace {namespace}") },
                 status
                     .reason
                     .filter(|reason| !reason.is_empty())
                     .map(|reason| format!(" ({reason})"))
-                    .unwrap_or_default()
+                    .unwrap_or_default(),
+                call.granted_by()
             ))),
             _ => Ok(()),
         }

@@ -156,7 +156,7 @@ impl TargetState {
     }
 }
 
-/// A Kubernetes workload: a Deployment, StatefulSet or DaemonSet.
+/// A Kubernetes workload: a Deployment, StatefulSet, DaemonSet or Rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
     pub generation: i64,
@@ -171,7 +171,7 @@ pub struct Workload {
     pub paused: bool,
     /// The condition Progressing is False with reason ProgressDeadlineExceeded.
     pub progress_deadline_exceeded: bool,
-    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds. Only Deployments have one.
+    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds. Only Deployments and Rollouts have one.
     pub progress_deadline_s: u32,
     /// The template that is being rolled out, or is. Where pods wait for a person (OnDelete, a partition), the newest
     /// template that has a pod.
@@ -198,6 +198,11 @@ pub struct Workload {
     pub irreversible: Option<String>,
     /// A GitOps controller that would undo our writes.
     pub gitops_owner: Option<GitOpsOwner>,
+    /// The object that its template comes from, `Deployment/web`: a Rollout's `spec.workloadRef`.
+    pub template_in: Option<String>,
+    /// Its rollout was given up and goes no further, in its controller's words: a Rollout that was aborted. What runs is the
+    /// template before.
+    pub stopped: Option<String>,
 }
 
 /// A Flux or Argo CD object that owns a workload.
@@ -229,9 +234,9 @@ impl Workload {
 /// Which template a workload runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseId {
-    /// `deployment.kubernetes.io/revision`, or the ControllerRevision's number. Changes when an old template becomes the newest again.
+    /// `deployment.kubernetes.io/revision`, `rollout.argoproj.io/revision`, or the ControllerRevision's number. Changes when an old template becomes the newest again.
     pub revision: i64,
-    /// Label `pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's pods: names the pods of this template.
+    /// Label `pod-template-hash`, `rollouts-pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's pods: names the pods of this template.
     pub hash: String,
     /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing.
     pub digest: String,

@@ -66,6 +66,8 @@ pub enum UnknownReason {
     NotConfigured,
     /// The target object does not exist.
     TargetNotFound,
+    /// The cluster has no such kind of object: its CustomResourceDefinition is not there.
+    NotInstalled,
     /// Kubernetes refused to let us look.
     Forbidden,
     /// The cluster's own view has not caught up yet (caches filling, `observedGeneration` behind).
@@ -82,6 +84,7 @@ impl UnknownReason {
             | Self::Refused
             | Self::NotConfigured
             | Self::TargetNotFound
+            | Self::NotInstalled
             | Self::Forbidden
             | Self::InvalidSpec => true,
             Self::NoData | Self::NotANumber | Self::BadAnswer | Self::Unreachable | Self::Timeout | Self::Unsettled => {

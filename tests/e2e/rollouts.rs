@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     apiserver::SecondApiServer,
-    cluster::{Test, cluster_dir, run},
+    cluster::{Test, run},
     objects::{merge, policy},
     operator::{Operator, Options},
     rollouts::{BAD, Scene, V1, policy_of, rollout},
@@ -197,7 +197,6 @@ async fn pods_that_fail_are_restarted_by_its_controller() {
         assert_eq!(scene.wrote(), ["patch rollouts 200"]);
         let rollout = test.rollout().await;
         assert_eq!(rollout.data["spec"]["restartAt"], rollout.data["status"]["restartedAt"]);
-        assert_eq!(rollout.metadata.generation, Some(2), "one restart");
         assert_eq!(rollout.data["spec"]["template"]["metadata"].get("annotations"), None);
         test.wait_recorded(&remediation.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("service_restart".to_owned(), true, remediation.name_any())]);
@@ -356,7 +355,7 @@ async fn where_there_are_no_rollouts_it_says_so_and_sees_them_once_they_are_inst
         .await;
         let status = there.wait_status("shop", "web", HealthStatus::Unknown).await;
         let words = "the CustomResourceDefinition rollouts.argoproj.io is not installed";
-        assert!(status.message.contains("TargetNotFound") && status.message.contains(words), "{}", status.message);
+        assert!(status.message.contains("NotInstalled") && status.message.contains(words), "{}", status.message);
         there
             .wait_component("shop", "gone", "to be looked for", |status| {
                 status.message.contains("Deployment") && status.message.contains("does not exist")
@@ -378,7 +377,6 @@ async fn where_there_are_no_rollouts_it_says_so_and_sees_them_once_they_are_inst
                 status.message.contains("Rollout") && status.message.contains("does not exist")
             })
             .await;
-        assert!(cluster_dir().exists());
     })
     .await;
 }

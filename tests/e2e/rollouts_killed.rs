@@ -41,16 +41,22 @@ impl<'a> Story<'a> {
         test.create_rollout(&rollout(&json!({}))).await;
         test.apply_policy(&policy_of(&json!({}))).await;
         test.wait_known_good("shop", "web").await;
-        let side = match moment {
-            Moment::BeforeAbort | Moment::BeforeTemplate => Side::Request,
-            Moment::AfterAbort | Moment::AfterTemplate => Side::Answer,
-        };
+        let side = if moment == Moment::AfterAbort { Side::Answer } else { Side::Request };
         let of_status = matches!(moment, Moment::BeforeAbort | Moment::AfterAbort);
         let mut held =
             gate.hold(side, move |seen| seen.is_rollout_patch() && seen.path.ends_with("/status") == of_status);
         test.release_rollout(BAD).await;
         held.reached().await;
+        if moment == Moment::AfterTemplate {
+            // The abort makes its controller write as well, so the first try ends in a conflict. Only the next one is it.
+            test.wait_rollout("to be seen as aborted", |rollout| rollout.data["status"]["abortedAt"].is_string()).await;
+            let mut next = gate.hold(Side::Answer, |seen| seen.is_rollout_patch());
+            held.pass();
+            next.reached().await;
+            held = next;
+        }
         operator.kill9();
+        drop(held);
         let phases: Vec<_> = test.remediations().await.into_iter().map(|one| one.status.unwrap().phase).collect();
         assert_eq!(phases, [Phase::Running]);
         let rollout = test.rollout().await;
@@ -66,8 +72,8 @@ impl<'a> Story<'a> {
         let test = self.scene.test;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
         test.wait_web_pods(V1, 4).await;
-        let rollout = test.wait_phase("Healthy").await;
-        assert_eq!(rollout.metadata.generation, Some(3), "one release, one rollback");
+        // Not by its generation: its controller writes the spec too.
+        test.wait_phase("Healthy").await;
         assert_eq!(test.rollout_image().await, V1);
         assert_eq!(self.scene.wrote(), ["patch rollouts/status 200", "patch rollouts 200"]);
         test.wait_recorded(&remediation.name_any(), Duration::from_secs(20)).await;

@@ -81,7 +81,7 @@ impl ClusterIndex {
         self.key.clone()
     }
 
-    /// The state of a workload, or why it is not known: TargetNotFound, Unsettled (caches are filling, or the workload's
+    /// The state of a workload, or why it is not known: TargetNotFound, NotInstalled, Unsettled (caches are filling, or the workload's
     /// controller has not caught up), Forbidden, Unreachable (a watch has been failing for over
     /// [`STALE_AFTER_S`]), NotConfigured (the namespace is not watched).
     pub fn workload(&self, kind: WorkloadKind, namespace: &str, name: &str) -> Measured<Workload> {
@@ -410,7 +410,7 @@ impl Inner {
             match &watch.failing {
                 Some(failing) if failing.hindrance == Hindrance::NotInstalled => {
                     return Err(Unmeasured::new(
-                        UnknownReason::TargetNotFound,
+                        UnknownReason::NotInstalled,
                         format!(
                             "this cluster has no kind {workload}: the CustomResourceDefinition {}.{} is not installed; it is looked for again",
                             workload.plural(),

@@ -197,7 +197,7 @@ fn where_there_are_none_or_they_are_not_ours_to_see_it_is_said() {
     let index = healthy();
     index.watch_fails(Kind::Rollouts, "", Hindrance::NotInstalled, "404".into(), now());
     let (reason, message) = unknown(&index);
-    assert_eq!(reason, UnknownReason::TargetNotFound);
+    assert_eq!(reason, UnknownReason::NotInstalled);
     assert!(message.contains("the CustomResourceDefinition rollouts.argoproj.io is not installed"), "{message}");
     assert!(index.ready(), "nothing waits for it");
     index.watch_fails(Kind::Rollouts, "", Hindrance::Forbidden, "not allowed to list rollouts".into(), now());

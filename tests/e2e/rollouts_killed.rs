@@ -48,12 +48,13 @@ impl<'a> Story<'a> {
         test.release_rollout(BAD).await;
         held.reached().await;
         if moment == Moment::AfterTemplate {
-            // The abort makes its controller write as well, so the first try ends in a conflict. Only the next one is it.
-            test.wait_rollout("to be seen as aborted", |rollout| rollout.data["status"]["abortedAt"].is_string()).await;
-            let mut next = gate.hold(Side::Answer, |seen| seen.is_rollout_patch());
-            held.pass();
-            next.reached().await;
-            held = next;
+            // The abort makes its controller write as well, so that tries end in conflicts. Until one does not:
+            while test.rollout_image().await != V1 {
+                let mut next = gate.hold(Side::Answer, |seen| seen.is_rollout_patch());
+                held.pass();
+                next.reached().await;
+                held = next;
+            }
         }
         operator.kill9();
         drop(held);

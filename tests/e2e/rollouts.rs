@@ -288,6 +288,7 @@ async fn without_the_right_to_look_it_is_unknown_and_the_rest_is_looked_after() 
         let status = test.wait_status("shop", "web", HealthStatus::Unknown).await;
         assert!(status.message.contains("Forbidden"), "{}", status.message);
         assert!(status.message.contains("not allowed to list rollouts"), "{}", status.message);
+        assert!(status.message.contains("the chart's value rbac.argoRollouts does"), "{}", status.message);
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
         let said = operator.log().lines().filter(|line| line.contains("Rollouts are not watched")).count();
         assert_eq!(said, 1, "{}", operator.log());

@@ -174,6 +174,8 @@ impl Call {
             ("secrets", "get") => "rbac.signWebhooks or rbac.rollbackSecrets",
             ("secrets", _) => "rbac.rollbackSecrets",
             ("jobs", _) => "rbac.runJobs",
+            ("rollouts" | "rollouts/status", "patch") => "rbac.argoRollouts (with rbac.patchWorkloads)",
+            ("rollouts", _) => "rbac.argoRollouts",
             ("horizontalpodautoscalers", "patch") => "rbac.adjustAutoscalers",
             ("controllerrevisions" | "horizontalpodautoscalers", _) => "rbac.keepStates",
             (resource, _) if OWNERS.iter().any(|kind| kind.plural() == resource) => "rbac.suspendGitOps",

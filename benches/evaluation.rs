@@ -68,6 +68,8 @@ fn look(metrics: &[&str], minute: i64, slope: f64) -> Observation {
         oldest_pod: None,
         irreversible: None,
         gitops_owner: None,
+        template_in: None,
+        stopped: None,
     };
     let noise = (minute * 7919 % 97) as f64 / 97.0;
     let reading = Reading::new(Measured::Known(40.0 + noise + slope * minute as f64), false);

@@ -39,6 +39,8 @@ pub enum ProblemKind {
     /// Fewer pods available than wanted, without a known fault.
     Unavailable,
     Unschedulable,
+    /// A rollout that was given up: the template that is asked for does not run.
+    Stopped,
     /// The HTTP service answers wrongly or not at all.
     Http,
 }
@@ -213,6 +215,9 @@ fn workload_problems(workload: &Workload, release_unproven: bool, problems: &mut
             workload.release.revision, workload.progress_deadline_s, workload.available, workload.desired
         );
         add(ProblemKind::ProgressDeadlineExceeded, Severity::Critical, true, message, 40);
+    }
+    if let Some(why) = &workload.stopped {
+        add(ProblemKind::Stopped, Severity::Warning, false, format!("the rollout goes no further: {why}"), 15);
     }
     if workload.unschedulable > 0 {
         let message = format!("no node can take {} pods", workload.unschedulable);

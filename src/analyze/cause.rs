@@ -14,7 +14,7 @@ pub fn cause(assessment: &Assessment) -> Cause {
         ProblemKind::Fault(_) | ProblemKind::ProgressDeadlineExceeded => Cause::Crash,
         ProblemKind::Metric(name) if name == metric::CPU_USAGE || name == metric::MEMORY_USAGE => Cause::Exhaustion,
         ProblemKind::Metric(_) | ProblemKind::Http => Cause::Errors,
-        ProblemKind::Unavailable | ProblemKind::Unschedulable => Cause::Unknown,
+        ProblemKind::Unavailable | ProblemKind::Unschedulable | ProblemKind::Stopped => Cause::Unknown,
     };
     // Crash before exhaustion before errors: the enum's own order, and the order in which one leads to the other.
     assessment.critical().map(|problem| rank(&problem.kind)).min().unwrap_or(Cause::Unknown)

@@ -66,6 +66,8 @@ pub enum UnknownReason {
     NotConfigured,
     /// The target object does not exist.
     TargetNotFound,
+    /// The cluster has no such kind of object: its CustomResourceDefinition is not there.
+    NotInstalled,
     /// Kubernetes refused to let us look.
     Forbidden,
     /// The cluster's own view has not caught up yet (caches filling, `observedGeneration` behind).
@@ -82,6 +84,7 @@ impl UnknownReason {
             | Self::Refused
             | Self::NotConfigured
             | Self::TargetNotFound
+            | Self::NotInstalled
             | Self::Forbidden
             | Self::InvalidSpec => true,
             Self::NoData | Self::NotANumber | Self::BadAnswer | Self::Unreachable | Self::Timeout | Self::Unsettled => {
@@ -156,7 +159,7 @@ impl TargetState {
     }
 }
 
-/// A Kubernetes workload: a Deployment, StatefulSet or DaemonSet.
+/// A Kubernetes workload: a Deployment, StatefulSet, DaemonSet or Rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
     pub generation: i64,
@@ -171,7 +174,7 @@ pub struct Workload {
     pub paused: bool,
     /// The condition Progressing is False with reason ProgressDeadlineExceeded.
     pub progress_deadline_exceeded: bool,
-    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds. Only Deployments have one.
+    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds. Only Deployments and Rollouts have one.
     pub progress_deadline_s: u32,
     /// The template that is being rolled out, or is. Where pods wait for a person (OnDelete, a partition), the newest
     /// template that has a pod.
@@ -198,6 +201,11 @@ pub struct Workload {
     pub irreversible: Option<String>,
     /// A GitOps controller that would undo our writes.
     pub gitops_owner: Option<GitOpsOwner>,
+    /// The object that its template comes from, `Deployment/web`: a Rollout's `spec.workloadRef`.
+    pub template_in: Option<String>,
+    /// Its rollout was given up and goes no further, in its controller's words: a Rollout that was aborted. What runs is the
+    /// template before.
+    pub stopped: Option<String>,
 }
 
 /// A Flux or Argo CD object that owns a workload.
@@ -229,9 +237,9 @@ impl Workload {
 /// Which template a workload runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseId {
-    /// `deployment.kubernetes.io/revision`, or the ControllerRevision's number. Changes when an old template becomes the newest again.
+    /// `deployment.kubernetes.io/revision`, `rollout.argoproj.io/revision`, or the ControllerRevision's number. Changes when an old template becomes the newest again.
     pub revision: i64,
-    /// Label `pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's pods: names the pods of this template.
+    /// Label `pod-template-hash`, `rollouts-pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's pods: names the pods of this template.
     pub hash: String,
     /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing.
     pub digest: String,

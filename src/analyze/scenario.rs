@@ -88,6 +88,8 @@ impl Story {
             oldest_pod: None,
             irreversible: None,
             gitops_owner: None,
+            template_in: None,
+            stopped: None,
         };
         Self {
             policy,

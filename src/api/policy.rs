@@ -101,15 +101,16 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet"),
-    validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out")
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout"),
+    validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
+    validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What it is: exactly one of deployment, statefulSet, daemonSet, http.
+    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, http.
     pub target: Target,
 
     /// Metrics measured beside what the target tells by itself. At most 20, with unique names.
@@ -126,8 +127,8 @@ pub struct Component {
     pub thresholds: BTreeMap<String, Threshold>,
 
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
-    /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both,
-    /// CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
+    /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both
+    /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
     /// Errors. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
@@ -137,7 +138,7 @@ pub struct Component {
 /// What a component is. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, http"))]
+#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, http"))]
 pub struct Target {
     /// A Deployment in the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,6 +152,11 @@ pub struct Target {
     /// A DaemonSet in the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon_set: Option<ObjectName>,
+
+    /// A Rollout of Argo Rollouts (argoproj.io/v1alpha1) in the policy's namespace. A rollback aborts the update that is under
+    /// way and puts the template back in spec.template; a template of `spec.workloadRef` is left to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<ObjectName>,
 
     /// A plain HTTP service. It can be watched; only a Job or Webhook of your own can heal it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,7 +231,7 @@ pub struct Metric {
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusQuery {
     /// An instant query that yields one sample. `$(namespace)`, `$(name)` and `$(pods)` are replaced: `$(pods)` is a
-    /// regular expression of the component's pods, narrowed to those of a Deployment's newest template while
+    /// regular expression of the component's pods, narrowed to those of a Deployment's or Rollout's newest template while
     /// a release is watched, so that a bad release is told apart from the old pods beside it. The names of a
     /// StatefulSet's or DaemonSet's pods do not tell their template: there it always means all of them.
     #[schemars(length(min = 1, max = 4096))]

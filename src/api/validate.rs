@@ -396,11 +396,12 @@ impl Checker {
     }
 
     fn target(&mut self, target: &Target) -> Option<ValidTarget> {
-        let Target { deployment, stateful_set, daemon_set, http } = target;
+        let Target { deployment, stateful_set, daemon_set, rollout, http } = target;
         let workloads = [
             (WorkloadKind::Deployment, deployment),
             (WorkloadKind::StatefulSet, stateful_set),
             (WorkloadKind::DaemonSet, daemon_set),
+            (WorkloadKind::Rollout, rollout),
         ];
         let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
         let wrong = match (named.as_slice(), http) {
@@ -409,7 +410,10 @@ impl Checker {
             ([], None) => "nothing",
             _ => "several things",
         };
-        self.bad("target", format!("names {wrong}; set exactly one of deployment, statefulSet, daemonSet, http"));
+        self.bad(
+            "target",
+            format!("names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, http"),
+        );
         None
     }
 

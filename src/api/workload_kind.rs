@@ -1,4 +1,4 @@
-/// The kinds of workload that can be looked at and acted on, all of group `apps/v1`.
+/// The kinds of workload that can be looked at and acted on.
 #[derive(
     Debug,
     Clone,
@@ -17,6 +17,8 @@ pub enum WorkloadKind {
     Deployment,
     StatefulSet,
     DaemonSet,
+    /// Of Argo Rollouts: there only where its CRD is installed.
+    Rollout,
 }
 
 impl WorkloadKind {
@@ -26,6 +28,31 @@ impl WorkloadKind {
             Self::Deployment => "deployments",
             Self::StatefulSet => "statefulsets",
             Self::DaemonSet => "daemonsets",
+            Self::Rollout => "rollouts",
+        }
+    }
+
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps",
+            Self::Rollout => "argoproj.io",
+        }
+    }
+
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps/v1",
+            Self::Rollout => "argoproj.io/v1alpha1",
+        }
+    }
+
+    /// How a person resumes one that was paused.
+    pub fn resume(self, name: &str) -> String {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => {
+                format!("kubectl rollout resume {}/{name}", self.to_string().to_lowercase())
+            }
+            Self::Rollout => format!("kubectl argo rollouts resume {name}"),
         }
     }
 }

@@ -229,6 +229,7 @@ mod tests {
             ("deployment", WorkloadKind::Deployment),
             ("statefulSet", WorkloadKind::StatefulSet),
             ("daemonSet", WorkloadKind::DaemonSet),
+            ("rollout", WorkloadKind::Rollout),
         ];
         let components: Vec<_> = kinds
             .iter()

@@ -37,7 +37,7 @@ use super::{
 use crate::{
     api::{
         ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation,
-        RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget,
+        RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind,
     },
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
 };
@@ -284,7 +284,12 @@ impl Step<'_> {
         let workload = workload(&namespace, spec)?;
         match (spec.action, &spec.from, &spec.to) {
             (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
-                kubernetes.is_rolled_back(workload, from, to).await
+                let begun = kubernetes.is_rolled_back(workload, from, to).await?;
+                // Of a Rollout it is two writes, and half of it is worse than all of it.
+                if begun && workload.kind == WorkloadKind::Rollout {
+                    self.act(kubernetes, started_at, policy).await?;
+                }
+                Ok(begun)
             }
             (
                 ActionKind::RollbackDeployment | ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook,

@@ -26,7 +26,7 @@ pub fn milliseconds(at: Timestamp) -> Timestamp {
 pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectReference> {
     match target {
         ValidTarget::Workload { kind, name } => Some(ObjectReference {
-            api_version: Some("apps/v1".into()),
+            api_version: Some(kind.api_version().into()),
             kind: Some(kind.to_string()),
             name: Some(name.clone()),
             namespace: Some(namespace.to_owned()),

@@ -33,6 +33,8 @@ pub enum Guard {
     NotConfirmed,
     /// A person paused the workload.
     Paused,
+    /// Its template comes from another object, which is not written.
+    TemplateElsewhere,
     /// A GitOps controller would undo it.
     GitOpsOwned,
     /// More components are unhealthy at once than `safety.maxUnhealthy`.
@@ -83,12 +85,13 @@ struct Intent<'a> {
 
 /// The first guard that says no to this action now.
 pub fn first_refusal(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Option<Refusal> {
-    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 13] = [
+    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 14] = [
         suspended,
         observe_mode,
         stale_data,
         not_confirmed,
         paused,
+        template_elsewhere,
         gitops_owned,
         irreversible,
         max_unhealthy,
@@ -173,9 +176,26 @@ fn not_confirmed(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option
 fn paused(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     s.workload().filter(|workload| workload.paused).map(|_| {
         let target = s.component.target.describe();
-        let message = format!("{target} is paused, so {action} would not take effect; resume it with kubectl rollout resume, or undo it by hand");
+        let resume = match &s.component.target {
+            ValidTarget::Workload { kind, name } => format!("resume it with {}, or ", kind.resume(name)),
+            ValidTarget::Http(_) => String::new(),
+        };
+        let message = format!("{target} is paused, so {action} would not take effect; {resume}undo it by hand");
         Refusal::person(Guard::Paused, message)
     })
+}
+
+fn template_elsewhere(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
+    if !puts_a_template_back(action) {
+        return None;
+    }
+    let source = s.workload()?.template_in.as_ref()?;
+    let message = format!(
+        "{} has its template from {source} (spec.workloadRef), which {action} does not write; put the good template back there, as with kubectl rollout undo {}",
+        s.component.target.describe(),
+        source.to_lowercase()
+    );
+    Some(Refusal::person(Guard::TemplateElsewhere, message))
 }
 
 fn puts_a_template_back(action: ActionKind) -> bool {

@@ -175,6 +175,17 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
+            words: &["Deployment/web (spec.workloadRef)", "does not write", "kubectl rollout undo deployment/web"],
+            ..deny(
+                "its template is another object's",
+                Guard::TemplateElsewhere,
+                changed(crash_release(json!({})), |s| {
+                    s.workload(|w| w.template_in = Some("Deployment/web".into())).after(1.0);
+                }),
+            )
+        },
+        Deny {
+            person: true,
             words: &["Deployment/api", "Flux Kustomization shop/storefront", "revert the change in its source"],
             ..deny(
                 "owned",

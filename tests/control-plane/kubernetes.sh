@@ -32,9 +32,9 @@ start_etcd() {
 make_tokens() {
   local user group
   umask 077
-  for user in admin kwok metrics-server system:kube-controller-manager system:kube-scheduler; do
+  for user in admin kwok metrics-server argo-rollouts system:kube-controller-manager system:kube-scheduler; do
     group=''
-    case $user in admin | kwok | metrics-server) group=,system:masters ;; esac
+    case $user in admin | kwok | metrics-server | argo-rollouts) group=,system:masters ;; esac
     printf '%s,%s,%s%s\n' "$(openssl rand -hex 16)" "$user" "$user" "$group"
   done >"$dir/kubernetes/tokens.csv"
   umask 022

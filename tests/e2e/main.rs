@@ -22,6 +22,8 @@ mod ledger;
 mod midway;
 mod own;
 mod quiet;
+mod rollouts;
+mod rollouts_killed;
 mod scale;
 mod secrets;
 mod state;

@@ -46,6 +46,11 @@ impl Seen<'_> {
         *self.method == Method::PATCH && self.path.contains("/deployments/")
     }
 
+    /// A write to a Rollout, or to its status.
+    pub fn is_rollout_patch(&self) -> bool {
+        *self.method == Method::PATCH && self.path.contains("/rollouts/")
+    }
+
     /// The deletion of a pod.
     pub fn is_pod_deletion(&self) -> bool {
         *self.method == Method::DELETE && self.path.contains("/pods/")

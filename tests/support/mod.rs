@@ -16,6 +16,7 @@ pub mod operator;
 pub mod postgres;
 pub mod prometheus;
 pub mod role;
+pub mod rollouts;
 pub mod shell;
 pub mod traffic;
 pub mod wait;

@@ -29,11 +29,20 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
     }
 }
 
+/// Of what an action cannot be done to.
+fn can_be_done(action: ActionKind, target: &ValidTarget) -> bool {
+    let ValidTarget::Workload { kind, .. } = target else { return true };
+    !matches!(
+        (kind, action),
+        (WorkloadKind::DaemonSet, ActionKind::Scale) | (WorkloadKind::Rollout, ActionKind::RollbackPreviousState)
+    )
+}
+
 impl Checker {
     pub(super) fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
         let http = matches!(target, ValidTarget::Http(_));
         let Some(remedies) = &component.remedies else {
-            let default = DEFAULT.iter().filter(|_| !http);
+            let default = DEFAULT.iter().filter(|(action, _)| !http && can_be_done(*action, target));
             return default
                 .map(|(action, causes)| ValidRemedy {
                     action: *action,
@@ -51,9 +60,14 @@ impl Checker {
             );
             self.bad("remedies", message);
         }
-        let daemons = matches!(target, ValidTarget::Workload { kind: WorkloadKind::DaemonSet, .. });
-        if daemons && remedies.iter().any(|remedy| remedy.action == ActionKind::Scale) {
-            self.bad("remedies", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out".to_owned());
+        if remedies.iter().any(|remedy| !can_be_done(remedy.action, target)) {
+            let message = match target {
+                ValidTarget::Workload { kind: WorkloadKind::Rollout, .. } => {
+                    "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"
+                }
+                _ => "a DaemonSet cannot be scaled: it has one pod a node; take Scale out",
+            };
+            self.bad("remedies", message.to_owned());
         }
         remedies.iter().enumerate().map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy)).collect()
     }

@@ -261,12 +261,12 @@ impl Step<'_> {
             };
         let namespace = self.remediation.namespace().unwrap_or_default();
         // By its uid `kubectl describe` finds an event.
-        let uid = match workload(&namespace, &self.remediation.spec) {
-            Ok(workload) => self.ctx.platforms.kubernetes.uid_of(workload).await,
-            Err(_) => None,
+        let (uid, of_workload) = match workload(&namespace, &self.remediation.spec) {
+            Ok(workload) => (self.ctx.platforms.kubernetes.uid_of(workload).await, workload.kind.api_version()),
+            Err(_) => (None, ""),
         };
         let Suspension { api_version, kind, namespace: place, name, uid: of_owner, .. } = suspension;
-        let acted_on = reference("apps/v1", &target.kind, &namespace, &target.name, uid);
+        let acted_on = reference(of_workload, &target.kind, &namespace, &target.name, uid);
         let owner = reference(api_version, kind, place, name, Some(of_owner.clone()));
         for object in [acted_on, owner] {
             let fact = Fact {

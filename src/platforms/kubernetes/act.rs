@@ -8,6 +8,7 @@ mod job;
 mod live;
 mod preflight;
 mod recycle;
+mod rollout;
 mod scale;
 mod state;
 mod stuck;
@@ -101,7 +102,8 @@ impl Kubernetes {
 
     /// Puts the template `to` back, if `from` is still the one that runs: what `kubectl rollout undo` does, with the
     /// template alone (replicas, labels and annotations of the workload stay). Of a StatefulSet, pods of `from` that are
-    /// in the way are deleted after it (see `stuck`).
+    /// in the way are deleted after it (see `stuck`). Of a Rollout, an update that is under way is aborted before, and
+    /// one that the rollback begins is promoted (see `rollout`).
     ///
     /// The write carries the resourceVersion that was read, so that a release made meanwhile is never overwritten.
     ///
@@ -114,12 +116,20 @@ impl Kubernetes {
         from: &TemplateRef,
         to: &TemplateRef,
     ) -> Result<Outcome, ActError> {
+        let is_rollout = workload.kind == WorkloadKind::Rollout;
+        if is_rollout {
+            self.tries(workload, || self.abort_patch(workload, from, to)).await?;
+        }
         let outcome = self.tries(workload, || self.rollback_patch(workload, from, to)).await?;
-        self.make_way(workload, from, &to.digest).await?;
+        if is_rollout {
+            self.promote(workload, &to.digest).await?;
+        } else {
+            self.make_way(workload, from, &to.digest).await?;
+        }
         Ok(outcome)
     }
 
-    /// Whether [`Self::rollback`] has put the template back already. Writes nothing.
+    /// Whether [`Self::rollback`] has put the template back already, or, of a Rollout, has begun with it. Writes nothing.
     ///
     /// # Errors
     /// As for [`Self::rollback`].
@@ -129,7 +139,8 @@ impl Kubernetes {
         from: &TemplateRef,
         to: &TemplateRef,
     ) -> Result<bool, ActError> {
-        Ok(self.rollback_patch(workload, from, to).await?.is_none())
+        let back = self.rollback_patch(workload, from, to).await?.is_none();
+        Ok(back || (workload.kind == WorkloadKind::Rollout && self.has_aborted(workload).await?))
     }
 
     /// What is to be written; none when it was written already.
@@ -141,6 +152,7 @@ impl Kubernetes {
     ) -> Result<Option<Value>, ActError> {
         let live = self.read(workload).await?;
         self.not_owned(&live.metadata, None)?;
+        live.has_template(workload)?;
         let history = self.history(workload, &live).await?;
         let target = history.iter().find(|past| past.hash == to.hash).ok_or_else(|| {
             let (kind, label) = history::names(workload.kind);
@@ -167,8 +179,9 @@ impl Kubernetes {
         ])))
     }
 
-    /// Rolls all pods anew, as `kubectl rollout restart` does. `at` names this restart: a second call with the same
-    /// value does nothing more. Of a StatefulSet, pods of `from` that are in the way are deleted (see `stuck`).
+    /// Rolls all pods anew, as `kubectl rollout restart`, or `kubectl argo rollouts restart`, does. `at` names this restart: a second call with the same
+    /// value does nothing more. Of a StatefulSet, pods of `from` that are in the way are deleted (see `stuck`); of a Rollout,
+    /// those that are not ready are evicted (see `rollout`).
     ///
     /// # Errors
     /// As for [`Self::rollback`]. With `from`, Superseded when another template runs by now.
@@ -181,6 +194,9 @@ impl Kubernetes {
         let outcome = self.tries(workload, || self.restart_patch(workload, from, at)).await?;
         if let Some(from) = from {
             self.make_way(workload, from, &from.digest).await?;
+        }
+        if workload.kind == WorkloadKind::Rollout {
+            self.clear_broken(workload, at).await?;
         }
         Ok(outcome)
     }
@@ -205,6 +221,9 @@ impl Kubernetes {
         from: Option<&TemplateRef>,
         at: Timestamp,
     ) -> Result<Option<Value>, ActError> {
+        if workload.kind == WorkloadKind::Rollout {
+            return self.restart_at_patch(workload, from, at).await;
+        }
         let at = at.to_string();
         let live = self.read(workload).await?;
         if restarted_at(&live.template) == Some(&at) {

@@ -5,7 +5,7 @@ use crate::api::{ConfigKind, WorkloadKind};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActError {
     /// `spec.paused`: a person stopped the rollout, and a write would do nothing or surprise them.
-    #[error("{0} is paused; resume it with kubectl rollout resume")]
+    #[error("{0}")]
     Paused(String),
     /// A person deletes the pods of this workload: a write would replace none of them.
     #[error("{0} has the update strategy OnDelete: no pod would get the template before a person deletes it")]
@@ -40,6 +40,9 @@ pub enum ActError {
     /// A controller writes the object from a source of its own.
     #[error("{0}, which would overwrite it again: change it at its source")]
     Overwritten(String),
+    /// The workload has its template from another object, which is not ours to write.
+    #[error("{0}")]
+    TemplateElsewhere(String),
     /// A GitOps controller would undo the write.
     #[error("{0} would undo a rollback; revert the change in its source")]
     GitOpsOwned(String),
@@ -87,6 +90,7 @@ impl ActError {
             Self::Unmeasured(_) => "CouldNotMeasure",
             Self::Budget(_) => "DisruptionBudget",
             Self::ImageUnavailable(_) => "ImageUnavailable",
+            Self::TemplateElsewhere(_) => "TemplateElsewhere",
             Self::GitOpsOwned(_) => "GitOpsOwned",
             Self::OwnerBusy(_) => "OwnerBusy",
             Self::TargetGone(_) => "TargetGone",
@@ -151,6 +155,7 @@ impl Call {
             Some("pods" | "configmaps" | "secrets") => "",
             Some("jobs") => "batch",
             Some("horizontalpodautoscalers") => "autoscaling",
+            Some("rollouts") => WorkloadKind::Rollout.group(),
             _ => "apps",
         }
     }
@@ -169,6 +174,8 @@ impl Call {
             ("secrets", "get") => "rbac.signWebhooks or rbac.rollbackSecrets",
             ("secrets", _) => "rbac.rollbackSecrets",
             ("jobs", _) => "rbac.runJobs",
+            ("rollouts" | "rollouts/status", "patch") => "rbac.argoRollouts (with rbac.patchWorkloads)",
+            ("rollouts", _) => "rbac.argoRollouts",
             ("horizontalpodautoscalers", "patch") => "rbac.adjustAutoscalers",
             ("controllerrevisions" | "horizontalpodautoscalers", _) => "rbac.keepStates",
             (resource, _) if OWNERS.iter().any(|kind| kind.plural() == resource) => "rbac.suspendGitOps",
@@ -187,6 +194,9 @@ impl Call {
     pub(super) fn patch(kind: WorkloadKind) -> Self {
         Self { verb: "patch", resource: kind.plural() }
     }
+
+    /// Abort, and promotion: fields of a Rollout's status that people write.
+    pub(super) const PATCH_ROLLOUT_STATUS: Self = Self { verb: "patch", resource: "rollouts/status" };
 
     pub(super) fn get_owner(kind: OwnerKind) -> Self {
         Self { verb: "get", resource: kind.plural() }

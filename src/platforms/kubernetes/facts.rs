@@ -14,23 +14,25 @@ use k8s_openapi::{
 use super::{
     faults::is_pull_failure,
     quantity::{ContainerLimits, container_limits},
-    template::REVISION_HASH,
+    template::{REVISION_HASH, ROLLOUT_HASH},
 };
 use crate::api::WorkloadKind;
 
 mod release;
+mod rollout;
 
 pub use release::REVISION;
 pub(super) use release::{Newest, RevisionFacts, WorkloadFacts};
+pub(super) use rollout::{ROLLOUT_REVISION, Rollout, without_injected};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PodFacts {
-    /// Whose pod it is in the end: a ReplicaSet's is a Deployment's.
+    /// Whose pod it is in the end: a ReplicaSet's is a Deployment's or a Rollout's.
     pub kind: WorkloadKind,
     /// The object that controls it: a ReplicaSet, StatefulSet or DaemonSet.
     pub owner: Box<str>,
     pub owner_uid: Box<str>,
-    /// Which template a StatefulSet's or DaemonSet's pod is of. Empty for a Deployment's: its ReplicaSet tells.
+    /// Which template a StatefulSet's or DaemonSet's pod is of. Empty for others: their ReplicaSets tell.
     pub revision_hash: Box<str>,
     pub node: Option<Box<str>>,
     pub terminating: bool,
@@ -92,6 +94,9 @@ impl PodFacts {
         let (kind, owner) =
             OWNERS.into_iter().find_map(|(owner, kind)| Some((kind, controller(&pod.metadata, owner)?)))?;
         let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key));
+        let of_rollout = kind == WorkloadKind::Deployment && label(ROLLOUT_HASH).is_some();
+        let kind = if of_rollout { WorkloadKind::Rollout } else { kind };
+        let by_label = matches!(kind, WorkloadKind::StatefulSet | WorkloadKind::DaemonSet);
         let status = pod.status.as_ref();
         let condition = |kind: &str| {
             status
@@ -109,7 +114,7 @@ impl PodFacts {
             kind,
             owner: owner.name.as_str().into(),
             owner_uid: owner.uid.as_str().into(),
-            revision_hash: text(label(REVISION_HASH).filter(|_| kind != WorkloadKind::Deployment)),
+            revision_hash: text(label(REVISION_HASH).filter(|_| by_label)),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             phase: match status.and_then(|status| status.phase.as_deref()) {

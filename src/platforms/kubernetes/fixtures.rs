@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 use serde_json::{Value, json};
 use strum::IntoEnumIterator as _;
 
-use super::{ClusterIndex, Kind, REVISION_HASH};
+use super::{ClusterIndex, Kind, REVISION_HASH, facts::Rollout};
 use crate::api::WorkloadKind;
 
 pub const NS: &str = "shop";
@@ -137,6 +137,52 @@ pub fn owned_by(kind: WorkloadKind, pod: Value, name: &str, hash: &str) -> Value
     with(pod, "/metadata/ownerReferences", owner)
 }
 
+/// A Rollout with `pods` pods, all of the template `current` and available: settled when that is `stable` too. Of its
+/// template only the tag is known, since nobody fills in its defaults.
+pub fn rollout(generation: i64, tag: &str, (current, stable): (&str, &str), pods: i32) -> Value {
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
+        "metadata": {
+            "name": NAME, "namespace": NS, "uid": "r-1", "generation": generation, "resourceVersion": "100",
+            "annotations": {"rollout.argoproj.io/revision": generation.to_string()},
+        },
+        "spec": {
+            "replicas": pods, "selector": {"matchLabels": {"app": NAME}}, "template": template(tag),
+            "strategy": {"canary": {"steps": [{"setWeight": 25}, {"pause": {}}]}},
+        },
+        "status": {
+            "observedGeneration": generation.to_string(), "currentPodHash": current, "stableRS": stable,
+            "replicas": pods, "updatedReplicas": pods, "availableReplicas": pods, "selector": format!("app={NAME}"),
+            "phase": "Healthy", "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
+        },
+    })
+}
+
+/// The template as its ReplicaSets have it: filled in by the API server.
+pub fn defaulted(tag: &str) -> Value {
+    with(template(tag), "/spec/restartPolicy", "Always".into())
+}
+
+/// The ReplicaSet `api-HASH` of that revision.
+pub fn rollout_set(revision: i64, tag: &str, hash: &str) -> Value {
+    let template = with(defaulted(tag), "/metadata/labels/rollouts-pod-template-hash", hash.into());
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {
+            "name": format!("{NAME}-{hash}"), "namespace": NS, "uid": format!("rs-{hash}"), "resourceVersion": "90",
+            "labels": {"app": NAME, "rollouts-pod-template-hash": hash},
+            "annotations": {"rollout.argoproj.io/revision": revision.to_string()},
+            "ownerReferences": [{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": NAME, "uid": "r-1", "controller": true}],
+        },
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": NAME}}, "template": template},
+    })
+}
+
+/// Makes a pod of a Deployment one of a Rollout.
+pub fn of_rollout(pod: Value, hash: &str) -> Value {
+    with(pod, "/metadata/labels", json!({"app": NAME, "rollouts-pod-template-hash": hash}))
+}
+
 /// Running on node `n1` and ready for half an hour.
 pub fn pod(hash: &str, id: &str) -> Value {
     json!({
@@ -221,6 +267,7 @@ pub fn see(index: &ClusterIndex, object: Value) {
         Some("Deployment") => index.apply_deployment(&parse::<Deployment>(object)),
         Some("StatefulSet") => index.apply_stateful_set(&parse::<StatefulSet>(object)),
         Some("DaemonSet") => index.apply_daemon_set(&parse::<DaemonSet>(object)),
+        Some("Rollout") => index.apply_rollout(&parse::<Rollout>(object)),
         Some("ControllerRevision") => index.apply_controller_revision(&parse::<ControllerRevision>(object)),
         Some("ReplicaSet") => index.apply_replica_set(&parse::<ReplicaSet>(object)),
         _ if object["spec"].is_null() => index.apply_node(&parse::<Node>(object)),

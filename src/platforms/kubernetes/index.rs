@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{
     config::config_digest,
     digest_key::DigestKey,
-    facts::{PodFacts, RevisionFacts, WorkloadFacts, node_ready},
+    facts::{PodFacts, RevisionFacts, Rollout, WorkloadFacts, node_ready},
     quantity::ContainerLimits,
     store::{Changed, Kind, Store, Touched},
     workload::{Current, LimitedPod, PodsPattern},
@@ -30,6 +30,11 @@ use crate::{
     analyze::observation::{Measured, UnknownReason, Unmeasured, Workload},
     api::{ConfigKind, WorkloadKind},
 };
+
+mod watches;
+
+pub use watches::Hindrance;
+use watches::{Failing, Watch};
 
 /// How long a watch may be failing, in seconds, before what it last said is no measurement any more. Longer than a
 /// rolling restart of a control plane's API server, which takes a few seconds.
@@ -56,23 +61,6 @@ struct Inner {
     watches: HashMap<(Kind, String), Watch>,
 }
 
-/// How one watch is doing.
-#[derive(Default)]
-struct Watch {
-    /// Its first listing is complete.
-    synced: bool,
-    /// The listing that is under way.
-    listing: u32,
-    failing: Option<Failing>,
-}
-
-struct Failing {
-    since: Timestamp,
-    /// The API server said 403: it will not get better by itself.
-    forbidden: bool,
-    message: String,
-}
-
 impl Default for ClusterIndex {
     fn default() -> Self {
         Self { inner: RwLock::default(), changes: broadcast::channel(CHANGES).0, key: DigestKey::default() }
@@ -93,7 +81,7 @@ impl ClusterIndex {
         self.key.clone()
     }
 
-    /// The state of a workload, or why it is not known: TargetNotFound, Unsettled (caches are filling, or the workload's
+    /// The state of a workload, or why it is not known: TargetNotFound, NotInstalled, Unsettled (caches are filling, or the workload's
     /// controller has not caught up), Forbidden, Unreachable (a watch has been failing for over
     /// [`STALE_AFTER_S`]), NotConfigured (the namespace is not watched).
     pub fn workload(&self, kind: WorkloadKind, namespace: &str, name: &str) -> Measured<Workload> {
@@ -116,7 +104,7 @@ impl ClusterIndex {
 
     /// A regular expression of the workload's pods that stays short with 1,000 of them: `NAME-HASH-.*` for every
     /// ReplicaSet that has pods, `NAME-[0-9]+` for a StatefulSet, `NAME-[a-z0-9]{5}` for a DaemonSet. With `of_release`
-    /// only the newest template's, where names tell these apart, which they do for a Deployment alone.
+    /// only the newest template's, where names tell these apart, which they do for a Deployment and a Rollout.
     ///
     /// # Errors
     /// As for [`Self::workload`], and NoData when there is no such pod.
@@ -167,11 +155,7 @@ impl ClusterIndex {
     /// Every watch has completed its first listing, or was refused: there is something to say about every workload.
     pub fn ready(&self) -> bool {
         let inner = self.read();
-        inner.namespaces.is_some()
-            && inner
-                .watches
-                .values()
-                .all(|watch| watch.synced || watch.failing.as_ref().is_some_and(|failing| failing.forbidden))
+        inner.namespaces.is_some() && inner.watches.values().all(|watch| watch.synced || watch.is_barred())
     }
 
     pub fn apply_deployment(&self, deployment: &Deployment) {
@@ -198,12 +182,22 @@ impl ClusterIndex {
         self.put_workload(WorkloadKind::DaemonSet, set, None);
     }
 
+    pub(super) fn apply_rollout(&self, rollout: &Rollout) {
+        self.put_workload(WorkloadKind::Rollout, rollout, Some(WorkloadFacts::rollout(rollout)));
+    }
+
+    pub(super) fn delete_rollout(&self, rollout: &Rollout) {
+        self.put_workload(WorkloadKind::Rollout, rollout, None);
+    }
+
     pub fn apply_replica_set(&self, set: &ReplicaSet) {
         self.put_revision(WorkloadKind::Deployment, set, RevisionFacts::replica_set(set));
+        self.put_revision(WorkloadKind::Rollout, set, RevisionFacts::of_rollout(set));
     }
 
     pub fn delete_replica_set(&self, set: &ReplicaSet) {
         self.put_revision(WorkloadKind::Deployment, set, None);
+        self.put_revision(WorkloadKind::Rollout, set, None);
     }
 
     pub fn apply_controller_revision(&self, revision: &ControllerRevision) {
@@ -305,14 +299,15 @@ impl ClusterIndex {
         recovered.is_some()
     }
 
-    /// This watch does not get through. `forbidden`: the API server said 403. True when it had been working.
-    pub fn watch_fails(&self, kind: Kind, scope: &str, forbidden: bool, message: String, now: Timestamp) -> bool {
+    /// This watch does not get through. True when it had been working, or failing for another reason.
+    pub fn watch_fails(&self, kind: Kind, scope: &str, hindrance: Hindrance, message: String, now: Timestamp) -> bool {
         let mut inner = self.write();
         let watch = inner.watches.entry((kind, scope.to_owned())).or_default();
-        let since = watch.failing.as_ref().map_or(now, |failing| failing.since);
-        let first = watch.failing.is_none();
-        watch.failing = Some(Failing { since, forbidden, message });
-        if first && forbidden && kind.is_spared() {
+        let before = watch.failing.as_ref();
+        let since = before.map_or(now, |failing| failing.since);
+        let first = before.is_none_or(|failing| failing.hindrance != hindrance);
+        watch.failing = Some(Failing { since, hindrance, message });
+        if first && hindrance == Hindrance::Forbidden && kind.is_spared() {
             // Nothing waits for these any more.
             let touched = inner.store.all(kind, scope);
             self.tell(&inner, touched);
@@ -372,7 +367,7 @@ impl Inner {
         let mut seen = Vec::new();
         for (kind, config) in [(Kind::ConfigMaps, ConfigKind::ConfigMap), (Kind::Secrets, ConfigKind::Secret)] {
             match self.watches.get(&(kind, scope.clone())) {
-                Some(watch) if watch.failing.as_ref().is_some_and(|failing| failing.forbidden) => {}
+                Some(watch) if watch.is_barred() => {}
                 Some(watch) if watch.synced && watch.failing.is_none() => seen.push(config),
                 _ => return Vec::new(),
             }
@@ -413,7 +408,17 @@ impl Inner {
         for (kind, watch) in self.watches(workload, namespace) {
             let Some(watch) = watch else { return Err(filling(kind)) };
             match &watch.failing {
-                Some(failing) if failing.forbidden => {
+                Some(failing) if failing.hindrance == Hindrance::NotInstalled => {
+                    return Err(Unmeasured::new(
+                        UnknownReason::NotInstalled,
+                        format!(
+                            "this cluster has no kind {workload}: the CustomResourceDefinition {}.{} is not installed; it is looked for again",
+                            workload.plural(),
+                            workload.group()
+                        ),
+                    ));
+                }
+                Some(failing) if failing.hindrance == Hindrance::Forbidden => {
                     return Err(Unmeasured::new(
                         UnknownReason::Forbidden,
                         format!("not allowed to watch {kind}: {}", failing.message),
@@ -432,18 +437,14 @@ impl Inner {
         // Without the right to see nodes all count as ready; but while they are only late, a pod on a lost node would
         // look like a fault.
         match self.nodes() {
-            Some(nodes) if !nodes.synced && !nodes.failing.as_ref().is_some_and(|failing| failing.forbidden) => {
-                Err(filling(Kind::Nodes))
-            }
+            Some(nodes) if !nodes.synced && !nodes.is_barred() => Err(filling(Kind::Nodes)),
             _ => Ok(()),
         }
     }
 
     /// Not ready, or gone; never so when nodes cannot be seen.
     fn node_lost(&self, name: &str) -> bool {
-        let visible = self
-            .nodes()
-            .is_some_and(|nodes| nodes.synced && !nodes.failing.as_ref().is_some_and(|failing| failing.forbidden));
+        let visible = self.nodes().is_some_and(|nodes| nodes.synced && !nodes.is_barred());
         visible && !self.store.nodes.get(name).is_some_and(|node| node.facts)
     }
 }
@@ -459,6 +460,8 @@ fn namespace(object: &impl kube::Resource) -> String {
 
 #[cfg(test)]
 mod revision_tests;
+#[cfg(test)]
+mod rollout_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -33,6 +33,6 @@ pub use facts::REVISION;
 pub use gitops::{Owner, OwnerKind};
 pub use index::{ClusterIndex, STALE_AFTER_S};
 pub use store::{Changed, Kind};
-pub use template::{REVISION_HASH, TEMPLATE_HASH, digest};
+pub use template::{REVISION_HASH, ROLLOUT_HASH, TEMPLATE_HASH, digest};
 pub use usage::{Usage, Whose};
 pub use workload::PodsPattern;

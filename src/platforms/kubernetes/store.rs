@@ -17,6 +17,7 @@ pub enum Kind {
     Deployments,
     StatefulSets,
     DaemonSets,
+    Rollouts,
     ReplicaSets,
     ControllerRevisions,
     Pods,
@@ -32,6 +33,7 @@ impl Kind {
             WorkloadKind::Deployment => [Self::Deployments, Self::ReplicaSets, Self::Pods],
             WorkloadKind::StatefulSet => [Self::StatefulSets, Self::ControllerRevisions, Self::Pods],
             WorkloadKind::DaemonSet => [Self::DaemonSets, Self::ControllerRevisions, Self::Pods],
+            WorkloadKind::Rollout => [Self::Rollouts, Self::ReplicaSets, Self::Pods],
         }
     }
 
@@ -43,6 +45,11 @@ impl Kind {
     /// What can be done without, when the role does not grant it.
     pub(super) fn is_spared(self) -> bool {
         matches!(self, Self::Nodes | Self::ConfigMaps | Self::Secrets)
+    }
+
+    /// What is watched only where the role grants it and the cluster has it.
+    pub(super) fn is_optional(self) -> bool {
+        self.is_spared() || self == Self::Rollouts
     }
 
     fn config(self) -> Option<ConfigKind> {
@@ -80,7 +87,7 @@ pub(super) struct Store {
 /// The objects of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    of: [OfKind; 3],
+    of: [OfKind; 4],
     pub pods: HashMap<Box<str>, Seen<PodFacts>>,
     /// Digests, by kind.
     configs: [HashMap<Box<str>, Seen<Uuid>>; 2],
@@ -93,7 +100,7 @@ pub(super) struct OfKind {
     pub workloads: HashMap<Arc<str>, Seen<WorkloadFacts>>,
     pub revisions: HashMap<Box<str>, Seen<RevisionFacts>>,
     pub revisions_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
-    /// By what controls them: of a Deployment its ReplicaSets, else the workload itself.
+    /// By what controls them: of a Deployment or Rollout its ReplicaSets, else the workload itself.
     pub pods_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
@@ -119,7 +126,9 @@ impl Space {
     /// The workload that a pod belongs to, if that is known yet.
     fn workload_of(&self, kind: WorkloadKind, owner: &str) -> Option<Arc<str>> {
         match kind {
-            WorkloadKind::Deployment => self.of(kind).revisions.get(owner).map(|set| (&*set.facts.workload).into()),
+            WorkloadKind::Deployment | WorkloadKind::Rollout => {
+                self.of(kind).revisions.get(owner).map(|set| (&*set.facts.workload).into())
+            }
             WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => Some(owner.into()),
         }
     }

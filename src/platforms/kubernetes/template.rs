@@ -9,6 +9,8 @@ use crate::api::{IRREVERSIBLE, RESTARTED_AT};
 
 /// Label that the deployment controller adds to a ReplicaSet's template and pods.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
+/// The same of a Rollout's ReplicaSets.
+pub const ROLLOUT_HASH: &str = "rollouts-pod-template-hash";
 /// Label on the pods of StatefulSets and DaemonSets: the ControllerRevision's name, or its own label of this key.
 pub const REVISION_HASH: &str = "controller-revision-hash";
 
@@ -18,7 +20,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x7d0f_6a0e_52c4_4a53_9b1c_1e3c_86aa_60d
 /// The same for a workload's template and for that of its ReplicaSet or ControllerRevision, and unchanged by `kubectl rollout restart`.
 ///
 /// UUID version 5 (SHA-1) of the JSON with sorted keys, without the annotation `kubectl.kubernetes.io/restartedAt` and
-/// the label `pod-template-hash`. Not for security.
+/// the labels `pod-template-hash` and `rollouts-pod-template-hash`. Not for security.
 pub fn digest(template: &PodTemplateSpec) -> Uuid {
     let mut template = template.clone();
     if let Some(metadata) = &mut template.metadata {
@@ -32,6 +34,7 @@ pub fn digest(template: &PodTemplateSpec) -> Uuid {
         };
         drop(&mut metadata.annotations, RESTARTED_AT);
         drop(&mut metadata.labels, TEMPLATE_HASH);
+        drop(&mut metadata.labels, ROLLOUT_HASH);
         // Decoded from `null` by some clients' writes; never meaningful in a template.
         metadata.creation_timestamp = None;
     }
@@ -109,6 +112,7 @@ mod tests {
             json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
         let mut of_replica_set = plain.clone();
         of_replica_set["metadata"]["labels"][TEMPLATE_HASH] = "abc".into();
+        of_replica_set["metadata"]["labels"][ROLLOUT_HASH] = "abc".into();
         of_replica_set["metadata"]["creationTimestamp"] = Value::Null;
         check(plain.clone(), of_replica_set, true);
         let mut restarted = plain.clone();

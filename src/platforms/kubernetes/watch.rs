@@ -32,7 +32,14 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClusterIndex, act_error::words, index::scopes, store::Kind};
+use super::{
+    ClusterIndex, Kubernetes,
+    act_error::{ActError, Call, words},
+    facts::Rollout,
+    index::{Hindrance, scopes},
+    store::Kind,
+};
+use crate::api::WorkloadKind;
 
 mod secrets;
 
@@ -44,7 +51,7 @@ const LIST_LIMIT: Duration = Duration::from_secs(15);
 /// For the API server to begin its answer to a watch.
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// The API server ends a watch after this many seconds and we begin the next one from where it ended. Short, because
-/// only then is it known that the connection was alive; nine watches of it cost one small request every 2.8 s.
+/// only then is it known that the connection was alive; ten watches of it cost one small request every 2.5 s.
 const WATCH_S: u32 = 25;
 /// How much later than that the end may arrive.
 const SILENCE_MARGIN: Duration = Duration::from_secs(3);
@@ -54,6 +61,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(4);
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
 /// Between two tries of what the role does not grant and can be done without: it is seldom granted later.
 const REFUSED: Duration = Duration::from_secs(60);
+/// Between two looks whether a kind that was not installed is by now: soon enough for who has just installed it.
+const ABSENT: Duration = Duration::from_secs(10);
 /// A watch that lasted this long shows that the last trouble is over: the waits begin small again.
 const SETTLED: Duration = Duration::from_secs(5);
 /// A watch that ends well before its time was cut by something in between; the next one must wait.
@@ -61,7 +70,7 @@ const SHORT: Duration = Duration::from_secs(1);
 
 /// Feeds the index until `shutdown`. `namespaces` empty: all of them. Nodes are watched in any case; being refused
 /// those costs only the distinction of pods on lost nodes, being refused ConfigMaps or Secrets only that of bad
-/// configuration. `home`: the operator's own namespace; Secrets are not looked at without one.
+/// configuration. Rollouts are watched where the role grants it and the cluster has them. `home`: the operator's own namespace; Secrets are not looked at without one.
 pub async fn run(
     client: Client,
     namespaces: Vec<String>,
@@ -82,6 +91,7 @@ pub async fn run(
                 keep::<ControllerRevision>(scoped(&client, &scope), &scope, index),
                 keep::<Pod>(scoped(&client, &scope), &scope, index),
                 keep::<ConfigMap>(scoped(&client, &scope), &scope, index),
+                keep_rollouts(&client, &scope, index),
                 secrets::keep_secrets(&client, &scope, home, index),
             )
         }
@@ -120,6 +130,7 @@ watched!(Deployment, Deployments, apply_deployment, delete_deployment);
 watched!(StatefulSet, StatefulSets, apply_stateful_set, delete_stateful_set);
 watched!(DaemonSet, DaemonSets, apply_daemon_set, delete_daemon_set);
 watched!(ControllerRevision, ControllerRevisions, apply_controller_revision, delete_controller_revision);
+watched!(Rollout, Rollouts, apply_rollout, delete_rollout);
 watched!(ReplicaSet, ReplicaSets, apply_replica_set, delete_replica_set);
 watched!(Pod, Pods, apply_pod, delete_pod);
 watched!(ConfigMap, ConfigMaps, apply_config_map, delete_config_map);
@@ -183,7 +194,7 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
     let mut backoff = waits();
     let mut version = None;
     loop {
-        let mut refused = false;
+        let mut long = None;
         let began = Instant::now();
         let ended = follow(&api, scope, index, &mut version).await;
         if began.elapsed() >= SETTLED {
@@ -199,16 +210,74 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
                 version = None;
             }
             Err(broken) => {
-                let forbidden = broken.code() == Some(403);
-                refused = forbidden && K::KIND.is_spared();
-                if index.watch_fails(K::KIND, scope, forbidden, broken.to_string(), Timestamp::now()) {
+                let hindrance = match broken.code() {
+                    Some(403) => Hindrance::Forbidden,
+                    // Of what every cluster has, this would be something in between.
+                    Some(404) if K::KIND == Kind::Rollouts => Hindrance::NotInstalled,
+                    _ => Hindrance::Passing,
+                };
+                long = match hindrance {
+                    Hindrance::Forbidden => K::KIND.is_optional().then_some(REFUSED),
+                    Hindrance::NotInstalled => Some(ABSENT),
+                    Hindrance::Passing => None,
+                };
+                let first = index.watch_fails(K::KIND, scope, hindrance, broken.to_string(), Timestamp::now());
+                if hindrance == Hindrance::NotInstalled {
+                    // Whatever it was at, it begins anew.
+                    version = None;
+                    if first {
+                        tracing::info!(kind = %K::KIND, scope, "the kind is not installed in this cluster; looking again");
+                    }
+                } else if first {
                     tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch does not get through; trying again");
                 }
             }
         }
         // The iterator has no end; were that to change, the longest wait is right.
         let wait = backoff.next().unwrap_or(MAX_BACKOFF);
-        sleep(if refused { REFUSED } else { wait }).await;
+        sleep(long.unwrap_or(wait)).await;
+    }
+}
+
+/// Rollouts, where the role grants them. It is asked first, so that nothing is refused again and again. Never ends.
+async fn keep_rollouts(client: &Client, scope: &str, index: &ClusterIndex) {
+    let kubernetes = Kubernetes::new(client.clone());
+    until_allowed(Kind::Rollouts, scope, index, || kubernetes.may(Call::list(WorkloadKind::Rollout.plural()), scope))
+        .await;
+    keep::<Rollout>(scoped(client, scope), scope, index).await;
+}
+
+/// Asks until the answer is yes.
+async fn until_allowed<F>(kind: Kind, scope: &str, index: &ClusterIndex, mut ask: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), ActError>>,
+{
+    let fails =
+        |hindrance, error: &ActError| index.watch_fails(kind, scope, hindrance, error.to_string(), Timestamp::now());
+    loop {
+        let wait = match ask().await {
+            Ok(()) => return,
+            Err(error @ ActError::Forbidden { .. }) => {
+                if fails(Hindrance::Forbidden, &error) {
+                    tracing::info!(scope, %error, "{kind} are not watched");
+                }
+                REFUSED
+            }
+            // Nothing can be said of them, and all else goes on: as if it were refused.
+            Err(error @ ActError::Rejected(_)) => {
+                if fails(Hindrance::Forbidden, &error) {
+                    tracing::warn!(scope, %error, "{kind} are not watched");
+                }
+                REFUSED
+            }
+            Err(error) => {
+                if fails(Hindrance::Passing, &error) {
+                    tracing::warn!(scope, %error, "it is not known yet whether {kind} may be watched; trying again");
+                }
+                MAX_BACKOFF
+            }
+        };
+        sleep(wait).await;
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     facts::{Newest, Phase, PodFacts, RevisionFacts, WorkloadFacts},
     faults::{Fault, fault},
     store::{OfKind, Space, Store},
+    template::ROLLOUT_HASH,
 };
 use crate::{
     analyze::observation::{ObservedConfig, PodFault, ReleaseId, UnknownReason, Unmeasured, Workload},
@@ -20,6 +21,7 @@ const MAX_PATTERN_SETS: usize = 20;
 const MAX_GENERATED_PREFIX: usize = 58;
 
 /// A workload with the revision of its newest template.
+#[derive(Clone, Copy)]
 pub(super) struct Current<'a> {
     kind: WorkloadKind,
     name: &'a str,
@@ -64,6 +66,13 @@ impl<'a> Current<'a> {
                     .filter(|(_, set)| facts.paused || set.digest == facts.digest),
                 format!("the ReplicaSet of revision {number}"),
             ),
+            Newest::Hash { current, stable } => {
+                let mut sets: Vec<_> = of.collect();
+                // While paused, a changed template has no ReplicaSet: what runs is still the one before.
+                let named = |hash: &str| sets.iter().position(|(_, set)| *set.hash == *hash);
+                let at = named(current).or_else(|| named(stable).filter(|_| facts.paused));
+                (at.map(|at| sets.swap_remove(at)), format!("the ReplicaSet of {ROLLOUT_HASH} {current}"))
+            }
             Newest::Name(revision) => {
                 (of.find(|(name, _)| *name == &**revision), format!("the ControllerRevision {revision}"))
             }
@@ -81,9 +90,9 @@ impl<'a> Current<'a> {
 
     /// Where pods wait for a person, a template that has none yet says nothing: what runs is still the one before.
     fn with_what_runs(self) -> Self {
-        let pods_of = |revision: &RevisionFacts| {
-            let pods = own_pods(self.space, self.kind, self.name, &self.facts.uid);
-            pods.filter(|(_, pod)| !pod.terminating && pod.revision_hash == revision.hash).count()
+        let pods_of = |revision: &'a RevisionFacts| {
+            let its = |(_, pod, of_release): &(&str, &PodFacts, bool)| *of_release && !pod.terminating;
+            Self { newest: revision, ..self }.pods().filter(its).count()
         };
         if pods_of(self.newest) > 0 {
             return self;
@@ -100,7 +109,7 @@ impl<'a> Current<'a> {
     fn pods(&self) -> Box<dyn Iterator<Item = (&'a str, &'a PodFacts, bool)> + 'a> {
         let (space, kind, newest) = (self.space, self.kind, self.newest);
         match kind {
-            WorkloadKind::Deployment => {
+            WorkloadKind::Deployment | WorkloadKind::Rollout => {
                 let sets = revisions(space.of(kind), self.name, self.facts);
                 Box::new(sets.flat_map(move |(name, set)| {
                     let of_release = std::ptr::eq(set, newest);
@@ -142,7 +151,7 @@ impl<'a> Current<'a> {
             generation: facts.generation,
             desired: facts.desired,
             replicas: facts.replicas,
-            updated: self.updated.unwrap_or(facts.updated),
+            updated: self.updated.unwrap_or(facts.updated).min(self.restarted(now)),
             available: facts.available,
             paused: facts.paused,
             progress_deadline_exceeded: facts.progress_deadline_exceeded,
@@ -175,7 +184,20 @@ impl<'a> Current<'a> {
             oldest_pod,
             irreversible: facts.irreversible.as_deref().map(Into::into),
             gitops_owner: facts.gitops_owner.as_deref().map(Into::into),
+            template_in: facts.rollout.as_ref().and_then(|rollout| rollout.template_in.as_deref()).map(Into::into),
+            stopped: facts.rollout.as_ref().and_then(|rollout| rollout.stopped.as_deref()).map(Into::into),
         }
+    }
+
+    /// The pods of the newest template that a restart which is under way has made already, or no limit. A Deployment has
+    /// another ReplicaSet for them.
+    fn restarted(&self, now: Timestamp) -> u32 {
+        let at = self.facts.rollout.as_ref().and_then(|rollout| rollout.restart_at).filter(|at| *at <= now);
+        let Some(at) = at else { return u32::MAX };
+        let new = |(_, pod, of_release): &(&str, &PodFacts, bool)| {
+            *of_release && !pod.terminating && pod.started.is_some_and(|started| started >= at)
+        };
+        u32::try_from(self.pods().filter(new).count()).unwrap_or(u32::MAX)
     }
 
     /// See [`super::ClusterIndex::limited_pods`].
@@ -209,7 +231,7 @@ impl<'a> Current<'a> {
     /// See [`super::ClusterIndex::pods_pattern`].
     pub(super) fn pods_pattern(&self, of_release: bool) -> Result<PodsPattern, Unmeasured> {
         let ending = match self.kind {
-            WorkloadKind::Deployment => return self.pods_by_replica_set(of_release),
+            WorkloadKind::Deployment | WorkloadKind::Rollout => return self.pods_by_replica_set(of_release),
             WorkloadKind::StatefulSet => "-[0-9]+",
             WorkloadKind::DaemonSet => "-[a-z0-9]{5}",
         };

@@ -1,4 +1,4 @@
-//! The templates that a workload has or had: a Deployment's are in its ReplicaSets, the others' in ControllerRevisions.
+//! The templates that a workload has or had: a Deployment's and a Rollout's are in their ReplicaSets, the others' in ControllerRevisions.
 
 use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::Value;
@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     api::WorkloadKind,
-    platforms::kubernetes::template::{REVISION_HASH, TEMPLATE_HASH, of_revision, revision_hash},
+    platforms::kubernetes::{
+        facts::without_injected,
+        template::{REVISION_HASH, ROLLOUT_HASH, TEMPLATE_HASH, of_revision, revision_hash},
+    },
 };
 
 /// A template that the workload has or had.
@@ -28,6 +31,7 @@ pub(super) struct Past {
 pub(super) fn names(kind: WorkloadKind) -> (&'static str, &'static str) {
     match kind {
         WorkloadKind::Deployment => ("ReplicaSet", TEMPLATE_HASH),
+        WorkloadKind::Rollout => ("ReplicaSet", ROLLOUT_HASH),
         WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => ("ControllerRevision", REVISION_HASH),
     }
 }
@@ -42,6 +46,20 @@ impl Kubernetes {
                     hash: set.labels().get(TEMPLATE_HASH).cloned().unwrap_or_default(),
                     newest: revision(&set.metadata) == newest,
                     template: without_hash(set.data["spec"]["template"].clone()),
+                };
+                let sets = self.held(workload, live, "replicasets").await?;
+                Ok(sets.into_iter().map(past).collect())
+            }
+            WorkloadKind::Rollout => {
+                let current = live.rollout.as_ref().map(|rollout| rollout.current.as_str());
+                let past = |set: DynamicObject| {
+                    let hash = set.labels().get(ROLLOUT_HASH).cloned().unwrap_or_default();
+                    Past {
+                        name: set.name_any(),
+                        newest: live.observed && current == Some(&hash),
+                        template: without_injected(set.data["spec"]["template"].clone(), &set.metadata),
+                        hash,
+                    }
                 };
                 let sets = self.held(workload, live, "replicasets").await?;
                 Ok(sets.into_iter().map(past).collect())
@@ -69,7 +87,7 @@ impl Kubernetes {
         live: &Live,
         plural: &'static str,
     ) -> Result<Vec<DynamicObject>, ActError> {
-        let api = self.api(workload.namespace, names(workload.kind).0, plural);
+        let api = self.api(workload, names(workload.kind).0, plural);
         let listed = limited(Call::list(plural), api.list(&live.selected(workload)?)).await?;
         Ok(listed.items.into_iter().filter(|object| live.controls(&object.metadata)).collect())
     }

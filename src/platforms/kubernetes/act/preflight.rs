@@ -7,7 +7,7 @@ use kube::{Api, api::PostParams};
 use serde_json::Value;
 
 use super::{ActError, Call, Kubernetes, WorkloadRef, config::Named, limited};
-use crate::api::{ActionKind, ConfigRollback, TemplateRef};
+use crate::api::{ActionKind, ConfigRollback, TemplateRef, WorkloadKind};
 
 impl Kubernetes {
     /// Whether the operator's role, the pods' disruption budgets and the owners of configuration let this action be done now.
@@ -36,7 +36,11 @@ impl Kubernetes {
             // See `could_run` and `could_scale`.
             ActionKind::Job | ActionKind::Webhook | ActionKind::Scale => Ok(()),
             ActionKind::RollbackDeployment | ActionKind::Restart => {
-                self.may(Call::patch(workload.kind), workload.namespace).await
+                self.may(Call::patch(workload.kind), workload.namespace).await?;
+                if (workload.kind, action) == (WorkloadKind::Rollout, ActionKind::RollbackDeployment) {
+                    self.may(Call::PATCH_ROLLOUT_STATUS, workload.namespace).await?;
+                }
+                Ok(())
             }
             ActionKind::CleanupMemory => {
                 self.may(Call::EVICT_POD, workload.namespace).await?;

@@ -112,10 +112,10 @@ impl Kubernetes {
         Ok(live)
     }
 
-    /// Of a Deployment: those of its ReplicaSets.
-    async fn pods_of(&self, workload: WorkloadRef<'_>, live: &Live) -> Result<Vec<Pod>, ActError> {
+    /// Of a Deployment or a Rollout: those of its ReplicaSets.
+    pub(super) async fn pods_of(&self, workload: WorkloadRef<'_>, live: &Live) -> Result<Vec<Pod>, ActError> {
         let mut owners: Vec<String> = live.metadata.uid.clone().into_iter().collect();
-        if workload.kind == WorkloadKind::Deployment {
+        if matches!(workload.kind, WorkloadKind::Deployment | WorkloadKind::Rollout) {
             owners = self.held(workload, live, "replicasets").await?.iter().filter_map(|set| set.uid()).collect();
         }
         let is_ours = |pod: &Pod| {
@@ -130,7 +130,7 @@ impl Kubernetes {
         Ok(pods.items.into_iter().filter(|pod| is_ours(pod) && !over(pod)).collect())
     }
 
-    async fn evict(
+    pub(super) async fn evict(
         &self,
         workload: WorkloadRef<'_>,
         pod: &str,
@@ -169,7 +169,7 @@ fn still_there<'a>(plan: &'a [LeakingPod], pods: &[Pod]) -> impl Iterator<Item =
     plan.iter().filter(move |pod| there.contains(&pod.uid))
 }
 
-enum Evicted {
+pub(super) enum Evicted {
     Yes,
     /// It is gone, or another pod has its name.
     Gone,

@@ -29,9 +29,9 @@ use crate::{
 };
 
 /// For the controller to see the write, and all pods in the way to be gone. A call that takes longer is made again.
-const WAY_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const WAY_LIMIT: Duration = Duration::from_secs(15);
 /// Between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// One look at what is in the way.
 enum Way {

@@ -97,7 +97,7 @@ impl Kubernetes {
         if matches!(action, ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState) {
             let live = self.read_any(workload).await?;
             if let Some(owner) = gitops::owner(&live.metadata) {
-                return Ok(Some((owner, item("apps", workload.kind.to_string(), workload.name))));
+                return Ok(Some((owner, item(workload.kind.group(), workload.kind.to_string(), workload.name))));
             }
         }
         for change in config.iter().flat_map(|config| &config.objects) {

@@ -11,6 +11,7 @@ use crate::platforms::kubernetes::{
 mod config;
 mod recycle;
 mod revisions;
+mod rollouts;
 mod secrets;
 mod suspend;
 

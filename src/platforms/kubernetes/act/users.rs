@@ -14,11 +14,20 @@ use super::{
 };
 use crate::{
     api::{ConfigKind, WorkloadKind},
-    platforms::kubernetes::config::references,
+    platforms::kubernetes::{config::references, template::ROLLOUT_HASH},
 };
 
 /// Others named in a message.
 const NAMED: usize = 3;
+
+/// The Rollout that a pod belongs to, by the name of its ReplicaSet: where there are none, or they are not ours to see,
+/// nothing has to be asked for.
+fn rollout_of(pod: &Pod) -> Option<String> {
+    let hash = pod.labels().get(ROLLOUT_HASH)?;
+    let set =
+        pod.owner_references().iter().find(|owner| owner.controller == Some(true) && owner.kind == "ReplicaSet")?;
+    Some(set.name.strip_suffix(hash.as_str())?.strip_suffix('-')?.to_owned())
+}
 
 impl Kubernetes {
     /// # Errors
@@ -52,15 +61,22 @@ impl Kubernetes {
         for pod in self.all::<Pod>(namespace, "pods").await? {
             const OURS: [&str; 3] = ["ReplicaSet", "StatefulSet", "DaemonSet"];
             let of_workload = pod.owner_references().iter().any(|owner| OURS.contains(&owner.kind.as_str()));
+            let rollout = rollout_of(&pod).filter(|rollout| !named.contains(&(WorkloadKind::Rollout, rollout.clone())));
             let name = pod.name_any();
             let template = PodTemplateSpec { metadata: None, spec: pod.spec };
-            if !of_workload && uses(&template) {
-                strangers.push(format!("Pod/{name}"));
+            if !uses(&template) {
+                continue;
+            }
+            match rollout {
+                Some(rollout) => strangers.push(format!("{}/{rollout}", WorkloadKind::Rollout)),
+                None if !of_workload => strangers.push(format!("Pod/{name}")),
+                None => {}
             }
         }
         if strangers.is_empty() {
             return Ok(());
         }
+        strangers.dedup();
         let more = strangers.len().saturating_sub(NAMED);
         strangers.truncate(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };

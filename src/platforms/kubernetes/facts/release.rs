@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use uuid::Uuid;
 
-use super::{controller, text};
+use super::{controller, rollout::RolloutFacts, text};
 use crate::{
     api::WorkloadKind,
     platforms::kubernetes::{
@@ -21,7 +21,7 @@ use crate::{
 /// Annotation on Deployments and ReplicaSets: the number of the rollout.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 /// What the API server fills in when `spec.progressDeadlineSeconds` is left out, in seconds.
-const PROGRESS_DEADLINE_S: u32 = 600;
+pub(super) const PROGRESS_DEADLINE_S: u32 = 600;
 /// Images that are named in messages.
 const MAX_IMAGES: usize = 3;
 
@@ -36,7 +36,8 @@ pub(in crate::platforms::kubernetes) struct WorkloadFacts {
     pub updated: u32,
     pub available: u32,
     pub paused: bool,
-    /// Pods wait for a person to get the newest template: the strategy is OnDelete, or a partition keeps some back.
+    /// Pods wait for a person to get the newest template: the strategy is OnDelete, or a partition keeps some back; or its
+    /// rollout was aborted.
     pub held: bool,
     pub progress_deadline_exceeded: bool,
     pub progress_deadline_s: u32,
@@ -48,6 +49,8 @@ pub(in crate::platforms::kubernetes) struct WorkloadFacts {
     pub memory_limit: Option<u64>,
     pub irreversible: Option<Box<str>>,
     pub config: Box<[ConfigRef]>,
+    /// What only a Rollout has.
+    pub rollout: Option<Box<RolloutFacts>>,
 }
 
 /// How a workload's controller says which revision is of the newest template.
@@ -61,6 +64,8 @@ pub(in crate::platforms::kubernetes) enum Newest {
     Name(Box<str>),
     /// DaemonSet: the one with the highest number.
     Highest,
+    /// Rollout: `status.currentPodHash`, and the one that is stable.
+    Hash { current: Box<str>, stable: Box<str> },
 }
 
 /// A ReplicaSet or a ControllerRevision: a template that a workload has or had.
@@ -78,7 +83,7 @@ pub(in crate::platforms::kubernetes) struct RevisionFacts {
 
 impl WorkloadFacts {
     /// What all kinds have in common; nothing is known of the rollout.
-    fn new(metadata: &ObjectMeta, template: Option<&PodTemplateSpec>) -> Self {
+    pub(super) fn new(metadata: &ObjectMeta, template: Option<&PodTemplateSpec>) -> Self {
         Self {
             uid: text(metadata.uid.as_ref()),
             deleting: metadata.deletion_timestamp.is_some(),
@@ -106,6 +111,7 @@ impl WorkloadFacts {
             memory_limit: template.and_then(|template| template.spec.as_ref()).and_then(quantity::memory_limit),
             irreversible: template.and_then(template::irreversible).map(Into::into),
             config: template.map(config::references).unwrap_or_default(),
+            rollout: None,
         }
     }
 
@@ -206,7 +212,7 @@ impl RevisionFacts {
     }
 }
 
-fn count(value: i32) -> u32 {
+pub(super) fn count(value: i32) -> u32 {
     u32::try_from(value).unwrap_or_default()
 }
 

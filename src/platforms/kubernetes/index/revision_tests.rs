@@ -199,7 +199,13 @@ fn a_watch_that_is_refused_concerns_its_kinds_alone() {
     let index = healthy(BOTH[0]);
     see(&index, deployment(1, "v1", 0));
     see(&index, replica_set(1, "v1", "aaa"));
-    index.watch_fails(Kind::ControllerRevisions, "", true, "controllerrevisions.apps is forbidden".into(), now());
+    index.watch_fails(
+        Kind::ControllerRevisions,
+        "",
+        Hindrance::Forbidden,
+        "controllerrevisions.apps is forbidden".into(),
+        now(),
+    );
     assert_eq!(unknown(BOTH[0], &index).0, UnknownReason::Forbidden);
     workload(WorkloadKind::Deployment, &index);
 }

@@ -170,7 +170,7 @@ fn a_lost_node_is_not_the_releases_fault() {
 fn without_the_right_to_see_nodes_all_are_ready() {
     let index = healthy();
     see(&index, node("n1", false));
-    index.watch_fails(Kind::Nodes, "", true, "nodes is forbidden".into(), now());
+    index.watch_fails(Kind::Nodes, "", Hindrance::Forbidden, "nodes is forbidden".into(), now());
     assert_eq!(workload(&index).on_lost_nodes, 0);
 }
 

@@ -23,6 +23,8 @@ fn nothing_is_known_before_the_first_listings_are_complete() {
     }
     // A Deployment stands on these; the others are still on their way.
     unknown(&index, UnknownReason::TargetNotFound);
+    assert!(!index.ready());
+    index.watch_fails(Kind::Rollouts, "", Hindrance::NotInstalled, "404".into(), now());
     for kind in [Kind::StatefulSets, Kind::DaemonSets, Kind::ControllerRevisions, Kind::ConfigMaps, Kind::Secrets] {
         assert!(!index.ready());
         index.listing(kind, "");
@@ -42,13 +44,13 @@ fn a_namespace_that_is_not_watched_is_said_so() {
 fn a_watch_that_fails_makes_stale_facts_unknown() {
     let index = healthy();
     let since = now().checked_sub(SignedDuration::from_secs(STALE_AFTER_S)).unwrap();
-    index.watch_fails(Kind::Pods, "", false, "connection refused".into(), since);
+    index.watch_fails(Kind::Pods, "", Hindrance::Passing, "connection refused".into(), since);
     check_well(&index);
     let earlier = since.checked_sub(SignedDuration::from_secs(1)).unwrap();
     index.watch_works(Kind::Pods, "");
-    index.watch_fails(Kind::Pods, "", false, "connection refused".into(), earlier);
+    index.watch_fails(Kind::Pods, "", Hindrance::Passing, "connection refused".into(), earlier);
     // Failing since then, whatever the last message.
-    index.watch_fails(Kind::Pods, "", false, "timed out".into(), now());
+    index.watch_fails(Kind::Pods, "", Hindrance::Passing, "timed out".into(), now());
     assert!(unknown(&index, UnknownReason::Unreachable).contains("timed out"));
     index.watch_works(Kind::Pods, "");
     check_well(&index);
@@ -57,7 +59,7 @@ fn a_watch_that_fails_makes_stale_facts_unknown() {
 #[test]
 fn a_refused_watch_is_forbidden_at_once() {
     let index = healthy();
-    index.watch_fails(Kind::ReplicaSets, "", true, "replicasets.apps is forbidden".into(), now());
+    index.watch_fails(Kind::ReplicaSets, "", Hindrance::Forbidden, "replicasets.apps is forbidden".into(), now());
     assert!(unknown(&index, UnknownReason::Forbidden).contains("replicasets.apps is forbidden"));
 }
 
@@ -173,7 +175,7 @@ fn everything_is_told_once_when_the_first_listings_are_complete() {
 #[test]
 fn a_watch_that_recovers_wakes_everything() {
     let index = healthy();
-    index.watch_fails(Kind::Pods, "", false, "refused".into(), now());
+    index.watch_fails(Kind::Pods, "", Hindrance::Passing, "refused".into(), now());
     assert_eq!(woken(&index, || assert!(index.watch_works(Kind::Pods, ""))), 1);
     assert_eq!(woken(&index, || assert!(!index.watch_works(Kind::Pods, ""))), 0);
 }

@@ -3,54 +3,23 @@
 
 use jiff::Timestamp;
 use kube::Client;
-use tokio::time::sleep;
 
-use super::{MAX_BACKOFF, REFUSED, keep, scoped};
-use crate::platforms::kubernetes::{
-    ClusterIndex, Kubernetes,
-    act_error::{ActError, Call},
-    store::Kind,
-};
+use super::{Hindrance, keep, scoped, until_allowed};
+use crate::platforms::kubernetes::{ClusterIndex, Kubernetes, act_error::Call, store::Kind};
 
 /// Never ends.
 pub(super) async fn keep_secrets(client: &Client, scope: &str, home: Option<&str>, index: &ClusterIndex) {
-    let fails = |forbidden: bool, message: String| {
-        index.watch_fails(Kind::Secrets, scope, forbidden, message, Timestamp::now())
-    };
     let Some(home) = home else {
-        fails(true, "Secrets are not looked at".to_owned());
+        let message = "Secrets are not looked at".to_owned();
+        index.watch_fails(Kind::Secrets, scope, Hindrance::Forbidden, message, Timestamp::now());
         return std::future::pending().await;
     };
-    let kubernetes = Kubernetes::new(client.clone());
-    let prepared = async || {
+    let kubernetes = &Kubernetes::new(client.clone());
+    until_allowed(Kind::Secrets, scope, index, || async move {
         kubernetes.may(Call::list("secrets"), scope).await?;
         index.digest_key().load(client, home).await
-    };
-    loop {
-        let wait = match prepared().await {
-            Ok(()) => break,
-            Err(error @ ActError::Forbidden { .. }) => {
-                if fails(true, error.to_string()) {
-                    tracing::info!(scope, %error, "Secrets are not watched");
-                }
-                REFUSED
-            }
-            // Nothing can be said of them, and all else goes on: as if it were refused.
-            Err(error @ ActError::Rejected(_)) => {
-                if fails(true, error.to_string()) {
-                    tracing::warn!(scope, %error, "Secrets are not watched");
-                }
-                REFUSED
-            }
-            Err(error) => {
-                if fails(false, error.to_string()) {
-                    tracing::warn!(scope, %error, "it is not known yet whether Secrets may be watched; trying again");
-                }
-                MAX_BACKOFF
-            }
-        };
-        sleep(wait).await;
-    }
+    })
+    .await;
     keep::<k8s_openapi::api::core::v1::Secret>(scoped(client, scope), scope, index).await;
 }
 
@@ -113,7 +82,7 @@ mod tests {
         index.watching(&[]);
         for kind in [Kind::Deployments, Kind::StatefulSets, Kind::DaemonSets, Kind::ReplicaSets, Kind::Nodes]
             .into_iter()
-            .chain([Kind::ControllerRevisions, Kind::Pods, Kind::ConfigMaps])
+            .chain([Kind::ControllerRevisions, Kind::Pods, Kind::ConfigMaps, Kind::Rollouts])
         {
             index.listing(kind, "");
             index.listed(kind, "");
@@ -166,9 +135,9 @@ mod tests {
         follow(&other, Some("panacea-system"), script(&[deleted])).await;
         assert_eq!(config(&other), Some(vec![("absent".into(), false), ("app".into(), false)]));
         // Not while it does not get through, nor when it is refused.
-        index.watch_fails(Kind::Secrets, "", false, "away".into(), Timestamp::now());
+        index.watch_fails(Kind::Secrets, "", Hindrance::Passing, "away".into(), Timestamp::now());
         assert_eq!(config(&index), None);
-        index.watch_fails(Kind::Secrets, "", true, "forbidden".into(), Timestamp::now());
+        index.watch_fails(Kind::Secrets, "", Hindrance::Forbidden, "forbidden".into(), Timestamp::now());
         assert_eq!(config(&index), Some(vec![]), "ConfigMaps are still seen");
     }
 }

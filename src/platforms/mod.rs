@@ -3,6 +3,7 @@
 //! [`Platforms::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
 //! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`].
 
+pub mod cloud;
 mod fetch;
 pub mod hook;
 pub mod http;

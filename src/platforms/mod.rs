@@ -88,8 +88,9 @@ impl Platforms {
 
     /// One look at a component: its target and all its metrics, at the same time.
     ///
-    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 9 s for what Render hosts. With `release_watch`, `$(pods)` in
-    /// a query means the pods of the newest template alone where names tell them, and such readings say so (`of_release`).
+    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 9 s for what Render hosts. With
+    /// `release_watch`, `$(pods)` in a query means the pods of the newest template alone where names tell them, and such
+    /// readings say so (`of_release`).
     pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
         let metrics = join_all(component.metrics.iter().map(|metric| async move {
             (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)

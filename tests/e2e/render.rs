@@ -186,8 +186,11 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
         let hosted = again.status.unwrap().hosted.unwrap();
         assert_eq!(hosted.auto_deploy_was, None, "it was off already");
         assert_eq!((fake.calls("POST /services/{id}/rollback"), hosted.attempts), (2, 1), "one for each incident");
-        let rolled_back = |deploy: &&crate::support::render::Deploy| deploy.trigger == "rollback";
-        assert_eq!(fake.with(|world| world.services["srv-shop"].deploys.iter().filter(rolled_back).count()), 2);
+        let made = fake.with(|world| {
+            let deploys = world.services["srv-shop"].deploys.iter();
+            deploys.filter(|deploy| deploy.trigger == "rollback").count()
+        });
+        assert_eq!(made, 2);
     })
     .await;
 }
@@ -362,6 +365,35 @@ async fn killed_around_the_call_there_is_one_restart() {
         .await;
         assert_eq!((fake.calls(restart), fake.restarts("srv-shop")), (2, 2), "one for each incident");
         test.assert_no_key(&operator).await;
+    })
+    .await;
+}
+
+/// A rollback has no answer, and then somebody else deploys: whether it was taken and replaced nobody can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_told_is_left_to_a_person_and_not_sent_again() {
+    run("render-unknown", async |test| {
+        let fake = FakeRender::start().await;
+        fake.add("srv-shop", "web_service");
+        let operator = Operator::start(test, options(&fake)).await;
+        let mut wanted = over(&[hosted("shop", "srv-shop")]);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        test.wait_known_good("shop", "shop").await;
+        fake.fault("POST /services/srv-shop/rollback", 1, Fault::Hang);
+        fake.push("srv-shop", "deadbee", 0.6).expect("auto-deploy is on");
+        fake.wait_calls("POST /services/srv-shop/rollback", 1, LONG).await;
+        fake.with(|world| world.deploy("srv-shop", "deadbee2", "manual", 0.6));
+        let ended = test.wait_component_ended("shop").await;
+        let status = ended.status.as_ref().unwrap();
+        assert_eq!((status.phase, status.reason.as_str()), (Phase::Failed, "OutcomeUnknown"), "{}", status.message);
+        for words in ["other deploys have come since", "A person has to look", "auto-deploy stays off until you"] {
+            assert!(status.message.contains(words), "{}", status.message);
+        }
+        test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+        assert_eq!(fake.calls("POST /services/{id}/rollback"), 1);
+        test.wait_recorded(&ended.name_any(), Duration::from_secs(20)).await;
+        assert_eq!(operator.action_rows().await, [("rollback_failed".to_owned(), false, ended.name_any())]);
     })
     .await;
 }

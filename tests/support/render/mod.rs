@@ -17,7 +17,7 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use door::{Fault, Limits};
-pub use world::{Deploy, World};
+pub use world::World;
 
 /// A key that it accepts.
 pub const API_KEY: &str = "rnd_fakeKey0123456789abcdefghij";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     metric,
     normal::Normal,
-    observation::{FaultKind, Measured, Observation, TargetState, UnknownReason, Unmeasured, Workload},
+    observation::{FaultKind, Hosted, Measured, Observation, TargetState, UnknownReason, Unmeasured, Workload},
     window::{History, Window},
 };
 use crate::api::{HealthStatus, Threshold};
@@ -113,6 +113,10 @@ pub fn assess(
             penalty += workload_problems(workload, release_unproven, &mut problems);
             serves = workload.available > 0 || workload.desired == 0;
         }
+        Measured::Known(TargetState::Hosted(hosted)) => {
+            penalty += hosted_problems(hosted, &mut problems);
+            serves = hosted.release.is_some();
+        }
         Measured::Known(TargetState::Http(http)) => {
             if let Some(failure) = &http.failure {
                 penalty += 100;
@@ -187,6 +191,35 @@ fn judge(name: &str, value: f64, threshold: &Threshold, window: Option<&Window>)
         let highest = usual.median + usual.reach;
         (Severity::Unusual, cost as u32, format!("{name} {} is unusual, up to {} is not", show(value), show(highest)))
     })
+}
+
+/// Adds the problems of a hosted service and returns what they cost of the score.
+fn hosted_problems(hosted: &Hosted, problems: &mut Vec<Problem>) -> u32 {
+    let mut cost = 0;
+    let mut add = |kind, severity, of_release, message: &str, penalty| {
+        problems.push(Problem { kind, severity, of_release, message: message.to_owned(), value: None });
+        cost += penalty;
+    };
+    // Somebody's decision: what does not run cannot be healed, and is shown.
+    if let Some(why) = &hosted.suspended {
+        add(ProblemKind::Unavailable, Severity::Warning, false, why, 15);
+        return cost;
+    }
+    if hosted.release.is_none() {
+        add(ProblemKind::Unavailable, Severity::Critical, false, "no deploy is live", 100);
+    }
+    if let Some(fault) = &hosted.fault {
+        let (severity, penalty) = if fault.lasting { (Severity::Critical, 40) } else { (Severity::Warning, 15) };
+        add(ProblemKind::Fault(fault.kind), severity, fault.of_release, &fault.detail, penalty);
+    }
+    if let Some((run, wanted)) = hosted.instances.filter(|(run, wanted)| run < wanted) {
+        let message = format!("{run} of {wanted} instances run");
+        add(ProblemKind::Unavailable, Severity::Warning, false, &message, 15);
+    }
+    if let Some(failed) = &hosted.failed_deploy {
+        add(ProblemKind::Unavailable, Severity::Warning, false, failed, 10);
+    }
+    cost
 }
 
 /// Adds the workload's problems and returns what they cost of the score.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
-use crate::api::ConfigObject;
+use crate::api::{ConfigObject, release_name};
 
 /// A thing that was measured, or the reason why it could not be.
 ///
@@ -20,6 +20,13 @@ impl<T> Measured<T> {
         match self {
             Self::Known(value) => Some(value),
             Self::Unknown(_) => None,
+        }
+    }
+
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Measured<U> {
+        match self {
+            Self::Known(value) => Measured::Known(with(value)),
+            Self::Unknown(why) => Measured::Unknown(why),
         }
     }
 }
@@ -74,6 +81,14 @@ pub enum UnknownReason {
     Unsettled,
     /// The spec of this part of the policy is not valid.
     InvalidSpec,
+    /// There is no API key to ask with.
+    CredentialsMissing,
+    /// The source does not take the API key (any more), or it may not do this.
+    CredentialsRefused,
+    /// The source's rate limit is used up for now.
+    RateLimited,
+    /// The source kept failing, so it is left alone for a while.
+    CircuitOpen,
 }
 
 impl UnknownReason {
@@ -86,10 +101,17 @@ impl UnknownReason {
             | Self::TargetNotFound
             | Self::NotInstalled
             | Self::Forbidden
-            | Self::InvalidSpec => true,
-            Self::NoData | Self::NotANumber | Self::BadAnswer | Self::Unreachable | Self::Timeout | Self::Unsettled => {
-                false
-            }
+            | Self::InvalidSpec
+            | Self::CredentialsMissing
+            | Self::CredentialsRefused => true,
+            Self::NoData
+            | Self::NotANumber
+            | Self::BadAnswer
+            | Self::Unreachable
+            | Self::Timeout
+            | Self::Unsettled
+            | Self::RateLimited
+            | Self::CircuitOpen => false,
         }
     }
 }
@@ -129,17 +151,17 @@ impl Reading {
     }
 }
 
-/// The container whose value is the worst of all, and when it was measured: looks may come faster than samples.
+/// Whose value it is, and when it was measured: looks may come faster than samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    pub pod: String,
-    pub container: String,
+    /// Whose value is the worst of all: "container app of pod api-1".
+    pub of: String,
     pub at: Timestamp,
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "container {} of pod {}", self.container, self.pod)
+        f.write_str(&self.of)
     }
 }
 
@@ -147,6 +169,7 @@ impl fmt::Display for Sample {
 #[derive(Debug, Clone, PartialEq)]
 pub enum TargetState {
     Workload(Box<Workload>),
+    Hosted(Box<Hosted>),
     Http(HttpState),
 }
 
@@ -154,9 +177,75 @@ impl TargetState {
     pub fn workload(&self) -> Option<&Workload> {
         match self {
             Self::Workload(workload) => Some(workload),
+            Self::Hosted(_) | Self::Http(_) => None,
+        }
+    }
+
+    /// What of it is released, and how far; none for what has no releases.
+    pub fn released(&self) -> Option<Released<'_>> {
+        match self {
+            Self::Workload(workload) => Some(Released {
+                id: &workload.release,
+                complete: workload.rollout_complete(),
+                runs: workload.desired > 0,
+            }),
+            Self::Hosted(hosted) => hosted.release.as_ref().map(|id| Released {
+                id,
+                complete: hosted.settled,
+                runs: hosted.suspended.is_none(),
+            }),
             Self::Http(_) => None,
         }
     }
+
+    /// What is released, in words for a person: images, a commit.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Workload(workload) => workload.images.join(", "),
+            Self::Hosted(hosted) => hosted.label.clone(),
+            Self::Http(_) => String::new(),
+        }
+    }
+}
+
+/// The newest release of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released<'a> {
+    pub id: &'a ReleaseId,
+    /// All of it runs, and nothing else.
+    pub complete: bool,
+    /// It is meant to run at all.
+    pub runs: bool,
+}
+
+/// A service that a provider hosts, as the provider's API tells of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hosted {
+    /// The deploy that serves; none when none does.
+    pub release: Option<ReleaseId>,
+    /// What that was made of: "commit 4af0e84: fix the login".
+    pub label: String,
+    /// No newer deploy is taking its place.
+    pub settled: bool,
+    /// Why it does not run: somebody has suspended it.
+    pub suspended: Option<String>,
+    /// Instances that run and that are wanted, where both are known.
+    pub instances: Option<(u32, u32)>,
+    pub fault: Option<HostedFault>,
+    /// A newer deploy did not get to serve: which one, and how it ended.
+    pub failed_deploy: Option<String>,
+}
+
+/// What is wrong with instances of a hosted service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostedFault {
+    pub kind: FaultKind,
+    /// The provider does not get over it by itself: it lasts, or comes again and again.
+    pub lasting: bool,
+    /// It has come since the deploy that serves does.
+    pub of_release: bool,
+    /// For a person.
+    pub detail: String,
 }
 
 /// A Kubernetes workload: a Deployment, StatefulSet, DaemonSet or Rollout.
@@ -234,15 +323,24 @@ impl Workload {
     }
 }
 
-/// Which template a workload runs.
+/// Which template a workload runs, or which deploy a hosted service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseId {
-    /// `deployment.kubernetes.io/revision`, `rollout.argoproj.io/revision`, or the ControllerRevision's number. Changes when an old template becomes the newest again.
+    /// `deployment.kubernetes.io/revision`, `rollout.argoproj.io/revision`, or the ControllerRevision's number. Changes when an old
+    /// template becomes the newest again. 0: deploys of hosted services have no number.
     pub revision: i64,
-    /// Label `pod-template-hash`, `rollouts-pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's pods: names the pods of this template.
+    /// Label `pod-template-hash`, `rollouts-pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's
+    /// pods: names the pods of this template. Of a hosted service the deploy's id.
     pub hash: String,
-    /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing.
+    /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing. Of a hosted
+    /// service the id of the deploy that was built: that of a rollback is the one it went back to.
     pub digest: String,
+}
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&release_name(self.revision, &self.hash))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

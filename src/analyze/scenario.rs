@@ -216,7 +216,7 @@ impl Story {
 
     /// The same as a source has it that tells which container it is, and measured it at `second`.
     pub fn sampled_memory(&mut self, value: f64, second: f64) -> &mut Self {
-        let sample = Sample { pod: "api-aaa-1".into(), container: "app".into(), at: at(second) };
+        let sample = Sample { of: "container app of pod api-aaa-1".into(), at: at(second) };
         let reading = Reading { sample: Some(sample), ..Reading::new(Measured::Known(value), false) };
         self.metrics.insert(MEMORY_USAGE.into(), reading);
         self

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     assess::{Assessment, ProblemKind},
     cause::cause,
-    observation::{Observation, ReleaseId, Workload},
+    observation::{Observation, ReleaseId, Released, Workload},
 };
 use crate::api::{
     Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KeptState, KnownBad, KnownBadConfig, KnownGood,
@@ -112,13 +112,17 @@ impl Tracker {
     /// Takes one look into account.
     pub fn look(&mut self, observation: &Observation, assessment: &Assessment, limits: &Limits) -> Evidence {
         let now = observation.at;
-        let workload = observation.target.known().and_then(|target| target.workload());
-        if let Some(workload) = workload {
-            self.follow_release(&workload.release, now);
-            self.follow_config(workload, now);
-            self.follow_rollout(workload, observation, now);
+        let target = observation.target.known();
+        let workload = target.and_then(|target| target.workload());
+        let released = target.and_then(|target| target.released());
+        if let Some(released) = released {
+            self.follow_release(released.id, now);
+            if let Some(workload) = workload {
+                self.follow_config(workload, now);
+            }
+            self.follow_rollout(released, observation, now);
         }
-        let evidence = self.weigh(assessment, workload, now);
+        let evidence = self.weigh(assessment, released, workload, now);
         if evidence == Evidence::Neutral && assessment.is_bad() {
             self.settle_again(observation);
         }
@@ -147,13 +151,15 @@ impl Tracker {
             _ => {}
         }
         // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.
-        if self.good >= limits.healthy_after && (workload.is_none() || self.settled.is_some()) {
+        if self.good >= limits.healthy_after && (released.is_none() || self.settled.is_some()) {
             self.episode = None;
         }
         let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;
-        if let Some(workload) = workload.filter(|workload| proven && workload.desired > 0) {
-            self.remember_good(&workload.release, now, limits);
-            self.prove_config(workload, now, limits);
+        if let Some(released) = released.filter(|released| proven && released.runs) {
+            self.remember_good(released.id, now, limits);
+            if let Some(workload) = workload {
+                self.prove_config(workload, now, limits);
+            }
         }
         self.last_look = Some(now);
         evidence
@@ -300,8 +306,8 @@ impl Tracker {
         }
     }
 
-    fn follow_rollout(&mut self, workload: &Workload, observation: &Observation, now: Timestamp) {
-        if !workload.rollout_complete() {
+    fn follow_rollout(&mut self, released: Released<'_>, observation: &Observation, now: Timestamp) {
+        if !released.complete {
             self.settled = None;
             self.settled_good = 0;
         } else if self.settled.is_none() {
@@ -317,13 +323,19 @@ impl Tracker {
         }
     }
 
-    fn weigh(&self, assessment: &Assessment, workload: Option<&Workload>, now: Timestamp) -> Evidence {
+    fn weigh(
+        &self,
+        assessment: &Assessment,
+        released: Option<Released<'_>>,
+        workload: Option<&Workload>,
+        now: Timestamp,
+    ) -> Evidence {
         match assessment.status {
             HealthStatus::Unknown => Evidence::Unknown,
             HealthStatus::Healthy => Evidence::Good,
             HealthStatus::Degraded => Evidence::Neutral,
-            // Bad metrics of a workload that cannot be looked at (forbidden, not settled): whose they are is unknown.
-            _ if workload.is_none() && self.release.is_some() => Evidence::Unknown,
+            // Bad metrics of what cannot be looked at (forbidden, not settled): of which release they are is unknown.
+            _ if released.is_none() && self.release.is_some() => Evidence::Unknown,
             // Kubernetes moves the pods of a lost node by itself; bad metrics meanwhile say nothing about the workload.
             _ if workload.is_some_and(|workload| workload.on_lost_nodes > 0)
                 && assessment.critical().all(|problem| problem.value.is_some()) =>
@@ -331,7 +343,7 @@ impl Tracker {
                 Evidence::Neutral
             }
             HealthStatus::Unhealthy | HealthStatus::Critical => {
-                if workload.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
+                if released.is_some() && !self.may_blame(assessment, now) { Evidence::Neutral } else { Evidence::Bad }
             }
         }
     }

@@ -11,6 +11,7 @@ mod condition;
 mod config;
 mod duration;
 mod gitops;
+mod hosted;
 mod own;
 mod percent;
 mod policy;
@@ -26,6 +27,7 @@ pub use condition::{ConditionFact, set_condition};
 pub use config::*;
 pub use duration::Span;
 pub use gitops::*;
+pub use hosted::*;
 pub use own::*;
 pub use percent::IntOrPercent;
 pub use policy::*;
@@ -34,8 +36,8 @@ pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
 pub use validate::{
-    HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget,
-    default_ceilings, default_thresholds,
+    HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, RenderService, ValidComponent, ValidPolicy, ValidRemedy,
+    ValidTarget, default_ceilings, default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

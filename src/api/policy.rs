@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GitOps, HealingPolicyStatus, IntOrPercent, Remedy, Span};
+use super::{GitOps, HealingPolicyStatus, IntOrPercent, Remedy, RenderTarget, Span};
 
 mod defaults;
 
@@ -101,16 +101,17 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout"),
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
-    validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig")
+    validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
+    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Restart', 'Job', 'Webhook'])", "a render target has the remedies RollbackDeployment, Restart, Job and Webhook; take the others out")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, http.
+    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, render, http.
     pub target: Target,
 
     /// Metrics measured beside what the target tells by itself. At most 20, with unique names.
@@ -129,7 +130,7 @@ pub struct Component {
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
     /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both
     /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
-    /// Errors. An empty list: none.
+    /// Errors; for a render target the first and the last of these. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
     pub remedies: Option<Vec<Remedy>>,
@@ -138,7 +139,7 @@ pub struct Component {
 /// What a component is. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, http"))]
+#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.render), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, render, http"))]
 pub struct Target {
     /// A Deployment in the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,6 +158,10 @@ pub struct Target {
     /// way and puts the template back in spec.template; a template of `spec.workloadRef` is left to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<ObjectName>,
+
+    /// A service that Render hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub render: Option<RenderTarget>,
 
     /// A plain HTTP service. It can be watched; only a Job or Webhook of your own can heal it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -171,14 +171,16 @@ pub struct RefusalStatus {
     pub retry_at: Option<Timestamp>,
 }
 
-/// The template that a workload runs.
+/// The template that a workload runs, or the deploy that a hosted service runs.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseStatus {
+    /// 0: deploys have no number.
     pub revision: i64,
-    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash.
+    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash; of a deploy its id.
     pub hash: String,
-    /// Digest of the template without the restart annotation.
+    /// Digest of the template without the restart annotation; of a deploy the id of the one that was built, which of a
+    /// rollback is the one it went back to.
     pub digest: String,
     /// When Panacea first saw it as the newest.
     pub since: Timestamp,

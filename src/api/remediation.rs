@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, JobRemedy, MemoryGrowth, RunStatus, Scaling,
-    Suspension, WebhookRemedy,
+    ActionKind, Cause, CleanupStatus, ConfigRollback, Foreseen, Hook, HostedStatus, JobRemedy, MemoryGrowth, RunStatus,
+    Scaling, Suspension, WebhookRemedy,
 };
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
@@ -133,14 +133,15 @@ pub struct RemediationTarget {
     pub name: String,
 }
 
-/// A workload's template.
+/// A workload's template, or a hosted service's deploy.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct TemplateRef {
+    /// 0: deploys have no number.
     pub revision: i64,
-    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash.
+    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash; of a deploy its id.
     #[schemars(length(max = 64))]
     pub hash: String,
-    /// Digest of the template without the restart annotation.
+    /// Digest of the template without the restart annotation; of a deploy the id of the one that was built.
     #[schemars(length(max = 64))]
     pub digest: String,
 }
@@ -189,6 +190,9 @@ pub struct RemediationStatus {
     /// Of Job and Webhook: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
+    /// Of an action on a hosted service: how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosted: Option<HostedStatus>,
     /// Of a rollback: the GitOps object that is suspended for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,

@@ -11,10 +11,13 @@ use url::Url;
 
 use super::{
     ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy,
-    Mode, OnTimeout, ScaleRemedy, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
+    Mode, OnTimeout, RENDER_KIND, ScaleRemedy, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
 };
 
+mod hosted;
 mod remedies;
+
+pub use hosted::RenderService;
 
 /// One mistake in a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,7 @@ pub struct ValidComponent {
 #[derive(Debug, Clone)]
 pub enum ValidTarget {
     Workload { kind: WorkloadKind, name: String },
+    Render(RenderService),
     Http(Box<HttpCheck>),
 }
 
@@ -96,6 +100,7 @@ impl ValidTarget {
     pub fn describe(&self) -> String {
         match self {
             Self::Workload { kind, name } => format!("{kind}/{name}"),
+            Self::Render(service) => format!("{RENDER_KIND}/{}", service.service_id),
             Self::Http(check) => check.url.to_string(),
         }
     }
@@ -199,7 +204,7 @@ impl ValidPolicy {
                     format!("{:?} is used twice; every component needs a name of its own", component.name),
                 );
             }
-            let parsed = check.component(component, defaults);
+            let parsed = check.component(component, spec, defaults);
             match parsed {
                 Some(valid) if check.found.is_empty() => components.push(valid),
                 _ => invalid.extend(check.found),
@@ -341,7 +346,12 @@ impl Checker {
         limits
     }
 
-    fn component(&mut self, component: &Component, defaults: &BTreeMap<String, Threshold>) -> Option<ValidComponent> {
+    fn component(
+        &mut self,
+        component: &Component,
+        spec: &HealingPolicySpec,
+        defaults: &BTreeMap<String, Threshold>,
+    ) -> Option<ValidComponent> {
         let mut thresholds = defaults.clone();
         for (name, threshold) in &component.thresholds {
             let Threshold { warning, critical } = *threshold;
@@ -390,13 +400,13 @@ impl Checker {
                 metric.prometheus.url.as_deref().and_then(|url| self.url(&format!("{field}.prometheus.url"), url));
             metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
         }
-        let target = self.target(&component.target)?;
+        let target = self.target(&component.target, spec)?;
         let remedies = self.remedies(component, &target);
         Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }
 
-    fn target(&mut self, target: &Target) -> Option<ValidTarget> {
-        let Target { deployment, stateful_set, daemon_set, rollout, http } = target;
+    fn target(&mut self, target: &Target, spec: &HealingPolicySpec) -> Option<ValidTarget> {
+        let Target { deployment, stateful_set, daemon_set, rollout, render, http } = target;
         let workloads = [
             (WorkloadKind::Deployment, deployment),
             (WorkloadKind::StatefulSet, stateful_set),
@@ -404,15 +414,20 @@ impl Checker {
             (WorkloadKind::Rollout, rollout),
         ];
         let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
-        let wrong = match (named.as_slice(), http) {
-            ([(kind, object)], None) => return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() }),
-            ([], Some(http)) => return self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
-            ([], None) => "nothing",
+        let wrong = match (named.as_slice(), render, http) {
+            ([(kind, object)], None, None) => {
+                return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() });
+            }
+            ([], Some(render), None) => {
+                return self.render(render, &spec.safety.circuit_breaker).map(ValidTarget::Render);
+            }
+            ([], None, Some(http)) => return self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
+            ([], None, None) => "nothing",
             _ => "several things",
         };
         self.bad(
             "target",
-            format!("names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, http"),
+            format!("names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, http"),
         );
         None
     }

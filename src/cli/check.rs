@@ -27,7 +27,11 @@ use crate::{
         ValidPolicy,
     },
     plan::{self, Situation, Verdict},
-    platforms::{Platforms, kubernetes::ClusterIndex, kubernetes::watch},
+    platforms::{
+        Platforms,
+        kubernetes::{ClusterIndex, watch},
+        render::RenderConfig,
+    },
 };
 
 /// How long the first listing of the cluster may take, and the metrics' past.
@@ -77,6 +81,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let prometheus_url = args.measure.prometheus_url()?;
     let policies = read(&args.file)?;
     let client = connect().await?;
+    let render = args.measure.render()?;
     let mut findings = Vec::new();
     for mut policy in policies {
         let namespace = policy
@@ -84,7 +89,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
             .or_else(|| args.namespace.clone())
             .unwrap_or_else(|| client.default_namespace().to_owned());
         policy.metadata.namespace = Some(namespace.clone());
-        findings.extend(look(&client, &policy, prometheus_url.clone(), &thresholds).await?);
+        findings.extend(look(&client, &policy, (prometheus_url.clone(), render.clone()), &thresholds).await?);
     }
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
@@ -129,7 +134,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<HealingPolicy>> {
 async fn look(
     client: &Client,
     policy: &HealingPolicy,
-    prometheus_url: Option<url::Url>,
+    (prometheus_url, render): (Option<url::Url>, RenderConfig),
     thresholds: &BTreeMap<String, Threshold>,
 ) -> anyhow::Result<Vec<Finding>> {
     let namespace = policy.namespace().unwrap_or_default();
@@ -155,7 +160,7 @@ async fn look(
     let shutdown = CancellationToken::new();
     let watching =
         tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), None, shutdown.clone()));
-    let platforms = Platforms::new(client.clone(), index, prometheus_url);
+    let platforms = Platforms::new(client.clone(), index, prometheus_url).with_render(render);
     let deadline = tokio::time::Instant::now() + LIST_LIMIT;
     let looks = valid.components.iter().map(async |component| {
         let observation = first_look(&platforms, &namespace, component, deadline).await;
@@ -208,7 +213,7 @@ impl<'a> Judged<'a> {
         learned: Option<&ComponentStatus>,
     ) -> Self {
         let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
-        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
         let assessment = assess(&observation, &component.thresholds, &history, tracker.release_unproven(newest));
         tracker.look(&observation, &assessment, &policy.limits);
         history.push(&observation, assessment.score);

@@ -11,6 +11,10 @@ use url::Url;
 use crate::{
     api::{Threshold, default_thresholds},
     knowledge::LedgerConfig,
+    platforms::{
+        cloud::BaseUrl,
+        render::{RENDER_API, RenderConfig},
+    },
 };
 
 /// What is measured when a policy does not say otherwise.
@@ -19,6 +23,12 @@ pub(super) struct MeasureArgs {
     /// The Prometheus that is asked when a metric names no url of its own
     #[arg(long, env = "PROMETHEUS_URL", value_name = "URL")]
     prometheus_url: Option<String>,
+    /// API key of Render for components that name none; better set as RENDER_API_KEY, which other users of the machine cannot see
+    #[arg(long, env = "RENDER_API_KEY", hide_env_values = true, value_name = "KEY")]
+    render_api_key: Option<SecretString>,
+    /// Where Render's API is: for a proxy in front of it
+    #[arg(long, env = "RENDER_BASE_URL", default_value = RENDER_API, value_name = "URL")]
+    render_base_url: String,
     #[command(flatten)]
     thresholds: ThresholdArgs,
 }
@@ -48,6 +58,13 @@ impl MeasureArgs {
             bail!("--prometheus-url {text:?} must start with http:// or https://");
         }
         Ok(Some(url))
+    }
+
+    pub(super) fn render(&self) -> anyhow::Result<RenderConfig> {
+        let base_url = self.render_base_url.parse::<BaseUrl>();
+        let base_url = base_url.map_err(|why| anyhow::anyhow!("--render-base-url (RENDER_BASE_URL): {why}"))?;
+        let api_key = self.render_api_key.clone().filter(|key| !key.expose_secret().trim().is_empty());
+        Ok(RenderConfig { base_url, api_key })
     }
 
     pub(super) fn thresholds(&self) -> anyhow::Result<BTreeMap<String, Threshold>> {

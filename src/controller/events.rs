@@ -59,6 +59,10 @@ pub enum Reason {
     GitOpsResumed,
     /// It stays as it is until a person looks at it.
     GitOpsLeft,
+    /// A hosted service does not deploy new commits by itself any more.
+    AutoDeployOff,
+    /// It does again.
+    AutoDeployRestored,
 }
 
 impl Reason {
@@ -78,6 +82,7 @@ impl Reason {
             | Self::Expired
             | Self::Failed
             | Self::Ineffective
+            | Self::AutoDeployOff
             | Self::GitOpsLeft => (EventType::Warning, tracing::Level::WARN),
             Self::Recovered
             | Self::ReleaseSeen
@@ -90,6 +95,7 @@ impl Reason {
             | Self::Verifying
             | Self::Succeeded
             | Self::GitOpsSuspended
+            | Self::AutoDeployRestored
             | Self::GitOpsResumed => (EventType::Normal, tracing::Level::INFO),
         }
     }

@@ -30,7 +30,7 @@ pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMem
         let component = &valid.components[component];
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
         ctx.metrics.look(seconds);
-        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
         let unproven = entry.tracker.release_unproven(newest);
         let assessment = assess(&observation, &component.thresholds, &entry.history, unproven);
         for (_, why) in &assessment.unknowns {
@@ -50,7 +50,7 @@ pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMem
             Some(forecast) => entry.outlook.look(forecast, &observation, &valid.limits),
             None => entry.outlook.clear(),
         }
-        let wait = entry.tracker.next_look(&valid.limits, valid.interval);
+        let wait = entry.tracker.next_look(&valid.limits, valid.interval).max(component.target.least_pause());
         entry.due = Some(observation.at + wait);
         entry.last = Some(Look { observation, assessment });
     }

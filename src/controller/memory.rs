@@ -168,7 +168,7 @@ impl Memory {
             .iter()
             .filter_map(|component| match &component.target {
                 ValidTarget::Workload { kind, name } => Some((*kind, name.as_str())),
-                ValidTarget::Http(_) => None,
+                ValidTarget::Render(_) | ValidTarget::Http(_) => None,
             })
             .collect();
         self.set_targets(&policy.namespace, &policy.name, &targets);

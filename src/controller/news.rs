@@ -7,7 +7,7 @@ use super::{
     memory::{Foreseen, PolicyMemory},
     rows,
 };
-use crate::api::{ComponentStatus, HealingPolicyStatus, HealthStatus, ValidPolicy};
+use crate::api::{ComponentStatus, HealingPolicyStatus, HealthStatus, ValidPolicy, release_name};
 
 /// A component that could not be measured for less than this is not worth a warning: new pods have no metrics yet.
 const BLIND_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -41,20 +41,24 @@ pub fn facts(
 
 type News = (Reason, String, String);
 
+/// `revision 3 (5f6d8)`: what has a number, with the hash in the names of its pods.
+fn in_full(revision: i64, hash: &str) -> String {
+    let name = release_name(revision, hash);
+    if revision > 0 { format!("{name} ({hash})") } else { name }
+}
+
 /// What changed between two looks.
 fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<News> {
     let (name, message) = (&status.name, &status.message);
     let mut news = Vec::new();
     let hash = |component: &ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
     if let Some(release) = status.release.as_ref().filter(|_| hash(before).is_some() && hash(before) != hash(status)) {
-        let note = format!("{name} runs revision {} ({}) now; it is watched closely", release.revision, release.hash);
+        let note = format!("{name} runs {} now; it is watched closely", in_full(release.revision, &release.hash));
         let subject = format!("{}-{}", release.revision, release.hash);
         news.push((Reason::ReleaseSeen, subject.clone(), note));
         if let Some(bad) = status.known_bad.iter().find(|bad| bad.digest == release.digest) {
             let note = format!(
-                "{name} runs revision {} now, whose template is that of revision {}, with which it turned bad at {}",
-                release.revision,
-                bad.revision,
+                "{name} runs {release} now, whose content is that of {bad}, with which it turned bad at {}",
                 bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
             );
             news.push((Reason::KnownBadRelease, subject, note));
@@ -91,10 +95,8 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
     }
     let was_good = before.known_good.last().map(|good| &good.hash);
     if let Some(good) = status.known_good.last().filter(|good| was_good != Some(&good.hash)) {
-        let note = format!(
-            "{name}: revision {} ({}) was seen healthy: it is the last known good one",
-            good.revision, good.hash
-        );
+        let note =
+            format!("{name}: {} was seen healthy: it is the last known good one", in_full(good.revision, &good.hash));
         news.push((Reason::KnownGood, format!("{}-{}", good.revision, good.hash), note));
     }
     news

@@ -260,6 +260,8 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             None if acting => Some(now + VERIFY_EVERY),
             None => None,
         };
+        let pause = SignedDuration::try_from(component.target.least_pause()).unwrap_or_default();
+        let soon = soon.map(|soon| soon.max(look.observation.at + pause));
         if let (Some(soon), Some(due)) = (soon.filter(|soon| *soon > now), entry.due) {
             entry.due = Some(due.min(soon));
         }

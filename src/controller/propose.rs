@@ -9,8 +9,8 @@ use kube::{
 use super::{Context, Error, events::Reason, limited, rows};
 use crate::{
     api::{
-        COMPONENT_LABEL, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER, Remediation, RemediationSpec,
-        RemediationTarget, ValidPolicy, ValidTarget,
+        COMPONENT_LABEL, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER, RENDER_KIND, Remediation,
+        RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
     },
     plan::Proposal,
 };
@@ -43,6 +43,9 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
     let component = valid.component(&proposal.component)?;
     let target = match &component.target {
         ValidTarget::Workload { kind, name } => RemediationTarget { kind: kind.to_string(), name: name.clone() },
+        ValidTarget::Render(service) => {
+            RemediationTarget { kind: RENDER_KIND.to_owned(), name: service.service_id.clone() }
+        }
         ValidTarget::Http(_) => RemediationTarget { kind: "Http".to_owned(), name: component.name.clone() },
     };
     let name = format!("{}-{}-{}-{}", valid.name, proposal.component, proposal.episode, proposal.rung);

@@ -9,6 +9,7 @@
 
 mod approve;
 mod cleanup;
+mod hosted;
 mod own;
 mod record;
 mod suspend;
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     api::{
-        ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, Remediation,
+        ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, RENDER_KIND, Remediation,
         RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind,
     },
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
@@ -117,7 +118,7 @@ fn workload<'a>(namespace: &'a str, spec: &'a RemediationSpec) -> Result<Workloa
 fn named(policy: &ValidPolicy) -> Named {
     let of = |component: &ValidComponent| match &component.target {
         ValidTarget::Workload { kind, name } => Some((*kind, name.clone())),
-        ValidTarget::Http(_) => None,
+        ValidTarget::Render(_) | ValidTarget::Http(_) => None,
     };
     policy.components.iter().filter_map(of).collect()
 }
@@ -166,6 +167,9 @@ impl Step<'_> {
         if matches!(spec.action, ActionKind::Job | ActionKind::Webhook) {
             return self.run_own(status, policy).await;
         }
+        if spec.target.kind == RENDER_KIND {
+            return self.run_hosted(status, policy).await;
+        }
         let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
         if let Some(ValidTarget::Http(_)) = target {
             return self
@@ -199,10 +203,10 @@ impl Step<'_> {
             Ok(outcome) => {
                 let message = match (spec.action, &spec.to) {
                     (ActionKind::RollbackDeployment, Some(to)) => {
-                        format!("template of revision {} is back; watching whether it helps", to.revision)
+                        format!("the template of {to} is back; watching whether it helps")
                     }
                     (ActionKind::RollbackPreviousState, Some(to)) => {
-                        format!("the state of revision {} is back; watching whether it helps", to.revision)
+                        format!("the state of {to} is back; watching whether it helps")
                     }
                     (ActionKind::RollbackConfig, _) => {
                         let names = spec.config.as_ref().map(ConfigRollback::names).unwrap_or_default();

@@ -32,7 +32,7 @@ pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectR
             namespace: Some(namespace.to_owned()),
             ..ObjectReference::default()
         }),
-        ValidTarget::Http(_) => None,
+        ValidTarget::Render(_) | ValidTarget::Http(_) => None,
     }
 }
 
@@ -185,6 +185,12 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     }
     if let Some(scaling) = &spec.scale {
         output["replicas"] = json!({"from": scaling.from, "to": scaling.to});
+    }
+    if let Some(hosted) = &status.hosted {
+        output["status_code"] = json!(hosted.status_code);
+        output["attempts"] = json!(hosted.attempts);
+        output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
+        output["deploy"] = json!(hosted.deploy);
     }
     if let Some(job) = status.run.as_ref().and_then(|run| run.job.as_ref()) {
         output["job"] = json!(job);

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::memory::{ComponentMemory, Look};
 use crate::{
-    analyze::metric::show,
+    analyze::{metric::show, observation::Workload},
     api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus},
 };
 
@@ -57,16 +57,18 @@ pub fn judge(
         // They may release another template, for all that is known.
         ActionKind::Job | ActionKind::Webhook => None,
     };
-    let workload = look.observation.target.known().and_then(|target| target.workload());
-    if let (Some(workload), Some(meant)) = (workload, meant)
-        && workload.release.digest != meant.digest
+    let target = look.observation.target.known();
+    let workload = target.and_then(|target| target.workload());
+    let released = target.and_then(|target| target.released());
+    if let (Some(released), Some(meant)) = (released, meant)
+        && released.id.digest != meant.digest
     {
         // The caches may still show the template from before the write.
-        let before = spec.from.as_ref().is_some_and(|from| from.digest == workload.release.digest);
+        let before = spec.from.as_ref().is_some_and(|from| from.digest == released.id.digest);
         if !before {
             let message = format!(
-                "revision {} was released before it could be told whether this action helped; it was not touched",
-                workload.release.revision
+                "{} was released before it could be told whether this action helped; it was not touched",
+                released.id
             );
             return Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message };
         }
@@ -76,12 +78,10 @@ pub fn judge(
         objects.map(|one| &one.object).any(|one| one.name == change.name && one.digest == change.to)
     };
     let config_back = spec.config.as_ref().is_none_or(|config| config.objects.iter().all(back));
-    let complete = workload.is_none_or(|workload| {
-        let scaled = spec.scale.is_none_or(|scaling| scaling.is_reached(workload.desired));
-        config_back
-            && scaled
-            && workload.rollout_complete()
-            && meant.is_none_or(|meant| meant.digest == workload.release.digest)
+    let scaled = |workload: &Workload| spec.scale.is_none_or(|scaling| scaling.is_reached(workload.desired));
+    let as_meant = workload.is_none_or(|workload| config_back && scaled(workload));
+    let complete = released.is_none_or(|released| {
+        as_meant && released.complete && meant.is_none_or(|meant| meant.digest == released.id.digest)
     });
     let relief = Relief::of(spec, look);
     let healthy_since = entry.tracker.healthy_since().filter(|_| complete && relief.is_none_or(|relief| relief.came));

@@ -133,7 +133,9 @@ fn stale_data(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Re
         );
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
-    if let (ValidTarget::Workload { .. }, Measured::Unknown(why)) = (&s.component.target, &s.observation.target) {
+    if let (ValidTarget::Workload { .. } | ValidTarget::Render(_), Measured::Unknown(why)) =
+        (&s.component.target, &s.observation.target)
+    {
         let message = format!(
             "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
             s.component.target.describe(),
@@ -178,7 +180,7 @@ fn paused(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusa
         let target = s.component.target.describe();
         let resume = match &s.component.target {
             ValidTarget::Workload { kind, name } => format!("resume it with {}, or ", kind.resume(name)),
-            ValidTarget::Http(_) => String::new(),
+            ValidTarget::Render(_) | ValidTarget::Http(_) => String::new(),
         };
         let message = format!("{target} is paused, so {action} would not take effect; {resume}undo it by hand");
         Refusal::person(Guard::Paused, message)

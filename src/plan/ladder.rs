@@ -189,8 +189,7 @@ fn too_old(situation: &Situation<'_>, good: &KnownGood) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = format!(
-        "revision {} was the last one seen healthy, and has not run for {} h, more than safety.maxRollbackAge ({limit:#}): going back that far is a person's decision",
-        good.revision,
+        "{good} was the last one seen healthy, and has not run for {} h, more than safety.maxRollbackAge ({limit:#}): going back that far is a person's decision",
         idle.as_hours()
     );
     Err(Refusal::person(Guard::TooOld, message))

@@ -17,7 +17,7 @@ use crate::{
         assess::Assessment,
         forecast::Forecast,
         metric::show,
-        observation::{Observation, Workload},
+        observation::{Observation, TargetState, Workload},
         tracker::Tracker,
     },
     api::{
@@ -130,10 +130,11 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
     if let Some(refusal) = guard::first_refusal(situation, ground, rung.remedy.action) {
         return Verdict::Refuse(refusal);
     }
-    let release = situation.workload().map(|workload| TemplateRef {
-        revision: workload.release.revision,
-        hash: workload.release.hash.clone(),
-        digest: workload.release.digest.clone(),
+    let target = situation.observation.target.known();
+    let release = target.and_then(|target| target.released()).map(|released| TemplateRef {
+        revision: released.id.revision,
+        hash: released.id.hash.clone(),
+        digest: released.id.digest.clone(),
     });
     Verdict::Propose(Box::new(Proposal {
         component: name.clone(),
@@ -172,21 +173,17 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
         );
     }
     let seen: Vec<&str> = situation.assessment.critical().map(|problem| problem.message.as_str()).take(3).collect();
-    let images = situation.workload().map(|workload| workload.images.join(", ")).unwrap_or_default();
+    let label = situation.observation.target.known().map(TargetState::label).unwrap_or_default();
     let decided = match (rung.remedy.action, &rung.target, situation.tracker.release()) {
         (ActionKind::RollbackDeployment, Some(to), Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
-            format!(
-                "it turned bad within {since} s of revision {} ({images}); revision {} was the last one seen healthy",
-                release.revision, to.revision
-            )
+            format!("it turned bad within {since} s of {release} ({label}); {to} was the last one seen healthy")
         }
         (ActionKind::RollbackPreviousState, Some(to), Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
             let configs = rung.config.as_ref().map_or(0, |config| config.objects.len());
             format!(
-                "it turned bad within {since} s of revision {} ({images}), with {configs} changed ConfigMaps and Secrets; the state of revision {} was the last one seen healthy",
-                release.revision, to.revision
+                "it turned bad within {since} s of {release} ({label}), with {configs} changed ConfigMaps and Secrets; the state of {to} was the last one seen healthy"
             )
         }
         (ActionKind::RollbackConfig, ..) => {

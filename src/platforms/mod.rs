@@ -1,8 +1,9 @@
 //! One room a platform, each offering `observe` and `act`. They return data and outcomes; only `plan` decides.
 //!
 //! [`Platforms::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
-//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`].
+//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`] and [`render::Render`].
 
+pub mod cloud;
 mod fetch;
 pub mod hook;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod kubernetes;
 mod past;
 mod placeholders;
 pub mod prometheus;
+pub mod render;
 pub mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -21,13 +23,14 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::{
-    analyze::observation::{Measured, Observation, Reading, TargetState},
+    analyze::observation::{Measured, Observation, Reading, TargetState, UnknownReason, Unmeasured},
     api::{MetricQuery, OFFERED, ValidComponent, ValidTarget},
 };
 use hook::Hooks;
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
 use prometheus::Prometheus;
+use render::{Render, RenderConfig, RenderLook};
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
 pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
@@ -40,6 +43,8 @@ const LATENCY: &str = "latency_ms";
 pub struct Platforms {
     /// The actions on workloads.
     pub kubernetes: Kubernetes,
+    /// Services that Render hosts; none before [`Self::with_render`].
+    render: Option<Render>,
     index: Arc<ClusterIndex>,
     usage: Usage,
     prometheus: Prometheus,
@@ -56,6 +61,7 @@ impl Platforms {
     pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
         Self {
             kubernetes: Kubernetes::new(client.clone()).with_key(index.digest_key()),
+            render: None,
             usage: Usage::new(client),
             index,
             prometheus: Prometheus::new(prometheus_url),
@@ -65,21 +71,35 @@ impl Platforms {
         }
     }
 
+    /// The same, with how Render's API is reached.
+    pub fn with_render(self, config: RenderConfig) -> Self {
+        let render = Some(Render::new(config, self.kubernetes.clone()));
+        Self { render, ..self }
+    }
+
+    /// The services that Render hosts.
+    ///
+    /// # Errors
+    /// When nobody said how its API is reached.
+    pub fn render(&self) -> Result<&Render, Unmeasured> {
+        let why = || Unmeasured::new(UnknownReason::NotConfigured, "how Render's API is reached was not said");
+        self.render.as_ref().ok_or_else(why)
+    }
+
     /// One look at a component: its target and all its metrics, at the same time.
     ///
-    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most). With `release_watch`, `$(pods)` in
-    /// a query means the pods of the newest template alone where names tell them, and such readings say so (`of_release`).
+    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 9 s for what Render hosts. With
+    /// `release_watch`, `$(pods)` in a query means the pods of the newest template alone where names tell them, and such
+    /// readings say so (`of_release`).
     pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
         let metrics = join_all(component.metrics.iter().map(|metric| async move {
             (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
         }));
-        let (target, metrics, usage) = tokio::join!(
-            self.target(namespace, &component.target),
-            metrics,
-            self.usage(namespace, component, release_watch)
-        );
+        let (target, metrics, usage) =
+            tokio::join!(self.target(namespace, component), metrics, self.usage(namespace, component, release_watch));
+        let TargetLook { at, target, own } = target;
         let mut metrics: BTreeMap<_, _> = metrics.into_iter().collect();
-        for (metric, reading) in usage {
+        for (metric, reading) in own.into_iter().chain(usage) {
             // What the policy measures itself wins, also while that is unknown.
             metrics.entry(metric.to_owned()).or_insert(reading);
         }
@@ -89,7 +109,7 @@ impl Platforms {
             let own = || Reading::new(Measured::Known(latency_ms), false);
             metrics.entry(LATENCY.to_owned()).or_insert_with(own);
         }
-        Observation { at: Timestamp::now(), target, metrics }
+        Observation { at: at.unwrap_or_else(Timestamp::now), target, metrics }
     }
 
     /// What a metric says of single pods, in the order of `pods`; none when its query does not tell them apart.
@@ -133,17 +153,18 @@ impl Platforms {
         }
     }
 
-    async fn target(&self, namespace: &str, target: &ValidTarget) -> Measured<TargetState> {
-        match target {
-            ValidTarget::Workload { kind, name } => match self.index.workload(*kind, namespace, name) {
-                Measured::Known(workload) => Measured::Known(TargetState::Workload(Box::new(workload))),
-                Measured::Unknown(why) => Measured::Unknown(why),
+    async fn target(&self, namespace: &str, component: &ValidComponent) -> TargetLook {
+        let target = match &component.target {
+            ValidTarget::Workload { kind, name } => {
+                self.index.workload(*kind, namespace, name).map(|workload| TargetState::Workload(Box::new(workload)))
+            }
+            ValidTarget::Render(service) => match self.render() {
+                Ok(render) => return TargetLook::of_render(render.look(namespace, service).await, component),
+                Err(why) => Measured::Unknown(why),
             },
-            ValidTarget::Http(check) => match self.http.look(check).await {
-                Measured::Known(state) => Measured::Known(TargetState::Http(state)),
-                Measured::Unknown(why) => Measured::Unknown(why),
-            },
-        }
+            ValidTarget::Http(check) => self.http.look(check).await.map(TargetState::Http),
+        };
+        TargetLook { at: None, target, own: Vec::new() }
     }
 
     async fn read(
@@ -163,11 +184,31 @@ impl Platforms {
     }
 }
 
+/// A look at a target alone.
+struct TargetLook {
+    /// When it was made, if not just now.
+    at: Option<Timestamp>,
+    target: Measured<TargetState>,
+    /// Metrics that it brings by itself.
+    own: Vec<(&'static str, Reading)>,
+}
+
+impl TargetLook {
+    fn of_render(look: RenderLook, component: &ValidComponent) -> Self {
+        // What could not be read is nothing to the component when nothing is compared with it.
+        let counts = |name: &str, reading: &Reading| {
+            matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(name)
+        };
+        let own = look.metrics.into_iter().filter(|(name, reading)| counts(name, reading)).collect();
+        Self { at: Some(look.at), target: look.target.map(|hosted| TargetState::Hosted(Box::new(hosted))), own }
+    }
+}
+
 /// None for what has no containers.
 fn whose<'a>(namespace: &'a str, component: &'a ValidComponent, of_release: bool) -> Option<Whose<'a>> {
     match &component.target {
         ValidTarget::Workload { kind, name } => Some(Whose { kind: *kind, namespace, name, of_release }),
-        ValidTarget::Http(_) => None,
+        ValidTarget::Render(_) | ValidTarget::Http(_) => None,
     }
 }
 

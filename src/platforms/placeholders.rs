@@ -34,10 +34,10 @@ pub(super) fn expand(
     if query.contains(PODS) {
         let pods: PodsPattern = match &component.target {
             ValidTarget::Workload { kind, name } => index.pods_pattern(*kind, namespace, name, release_watch)?,
-            ValidTarget::Http(_) => {
+            ValidTarget::Render(_) | ValidTarget::Http(_) => {
                 return Err(Unmeasured::new(
                     UnknownReason::InvalidSpec,
-                    "$(pods) has no meaning for an http target; name the series by other labels",
+                    "$(pods) has no meaning for a target without pods; name the series by other labels",
                 ));
             }
         };
@@ -56,6 +56,7 @@ pub(super) fn expand_for_pod(query: &str, namespace: &str, component: &ValidComp
 fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
     let name = match &component.target {
         ValidTarget::Workload { name, .. } => name,
+        ValidTarget::Render(service) => &service.service_id,
         ValidTarget::Http(_) => &component.name,
     };
     query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name))

@@ -22,6 +22,7 @@ mod ledger;
 mod midway;
 mod own;
 mod quiet;
+mod render;
 mod rollouts;
 mod rollouts_killed;
 mod scale;

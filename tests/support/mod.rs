@@ -15,6 +15,7 @@ pub mod objects;
 pub mod operator;
 pub mod postgres;
 pub mod prometheus;
+pub mod render;
 pub mod role;
 pub mod rollouts;
 pub mod shell;

@@ -80,3 +80,40 @@ fn what_is_unusual_costs_of_the_score_and_is_no_fault() {
     let (_, assessment) = story.last.as_ref().unwrap();
     assert_eq!(assessment.message(), "error_rate 3.0% is unusual, up to 0.1% is not");
 }
+
+#[test]
+fn a_hosted_service_is_bad_by_what_lasts_and_shown_by_the_rest() {
+    use crate::analyze::{
+        observation::{HostedFault, ReleaseId},
+        scenario::at,
+    };
+    let well = || Hosted {
+        release: Some(ReleaseId { revision: 0, hash: "dep-1".into(), digest: "dep-1".into() }),
+        label: "commit c0ffee0".into(),
+        settled: true,
+        suspended: None,
+        instances: Some((2, 2)),
+        fault: None,
+        failed_deploy: None,
+    };
+    let fault = |lasting| {
+        Some(HostedFault { kind: FaultKind::OomKilled, lasting, of_release: true, detail: "out of memory".into() })
+    };
+    use HealthStatus::{Critical, Degraded, Healthy, Unhealthy};
+    for (hosted, status, score, expected) in [
+        (well(), Healthy, 100, Cause::Unknown),
+        (Hosted { fault: fault(false), ..well() }, Degraded, 85, Cause::Unknown),
+        (Hosted { fault: fault(true), ..well() }, Unhealthy, 60, Cause::Exhaustion),
+        (Hosted { instances: Some((1, 2)), ..well() }, Degraded, 85, Cause::Unknown),
+        (Hosted { failed_deploy: Some("dep-2 failed".into()), ..well() }, Degraded, 90, Cause::Unknown),
+        (Hosted { release: None, ..well() }, Critical, 0, Cause::Unknown),
+        // What somebody has suspended is not called broken for not running.
+        (Hosted { suspended: Some("by: user".into()), fault: fault(true), ..well() }, Degraded, 85, Cause::Unknown),
+    ] {
+        let target = Measured::Known(TargetState::Hosted(Box::new(hosted)));
+        let observation = Observation { at: at(0.0), target, metrics: BTreeMap::new() };
+        let assessment = assess(&observation, &BTreeMap::new(), &History::default(), false);
+        assert_eq!((assessment.status, assessment.score), (status, Some(score)), "{assessment:?}");
+        assert_eq!(cause(&assessment), expected, "{assessment:?}");
+    }
+}

@@ -18,6 +18,9 @@ const DEFAULT: [(ActionKind, &[Cause]); 5] = [
     (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
 ];
 
+/// What can be done to a service that Render hosts, beside remedies of a team's own.
+const HOSTED: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
+
 /// The causes that an action can help against, if not all.
 fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
     match action {
@@ -40,9 +43,13 @@ fn can_be_done(action: ActionKind, target: &ValidTarget) -> bool {
 
 impl Checker {
     pub(super) fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
-        let http = matches!(target, ValidTarget::Http(_));
+        let fits = |action: ActionKind| match target {
+            ValidTarget::Workload { .. } => true,
+            ValidTarget::Render(_) => HOSTED.contains(&action),
+            ValidTarget::Http(_) => false,
+        };
         let Some(remedies) = &component.remedies else {
-            let default = DEFAULT.iter().filter(|(action, _)| !http && can_be_done(*action, target));
+            let default = DEFAULT.iter().filter(|(action, _)| fits(*action) && can_be_done(*action, target));
             return default
                 .map(|(action, causes)| ValidRemedy {
                     action: *action,
@@ -53,11 +60,17 @@ impl Checker {
                 .collect();
         };
         let own = |remedy: &Remedy| matches!(remedy.action, ActionKind::Job | ActionKind::Webhook);
-        if let Some(other) = remedies.iter().find(|remedy| http && !own(remedy)) {
-            let message = format!(
-                "{} cannot be done to an http target, only Job and Webhook; take it out, or name the workload",
-                other.action
-            );
+        if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !own(remedy)) {
+            let message = match target {
+                ValidTarget::Render(_) => format!(
+                    "{} cannot be done to a render target, only RollbackDeployment, Restart, Job and Webhook; take it out",
+                    other.action
+                ),
+                _ => format!(
+                    "{} cannot be done to an http target, only Job and Webhook; take it out, or name the workload",
+                    other.action
+                ),
+            };
             self.bad("remedies", message);
         }
         if remedies.iter().any(|remedy| !can_be_done(remedy.action, target)) {

@@ -168,7 +168,11 @@ fn a_mistake_in_one_component_leaves_the_others() {
     let http = |url: &str| json!({"target": {"http": {"url": url}}});
     let hook = |hook: Value| json!({"remedies": [{"action": "CleanupMemory", "hook": hook}]});
     for (fields, field, words) in [
-        (json!({"target": {}}), "target", "set exactly one of deployment, statefulSet, daemonSet, rollout, http"),
+        (
+            json!({"target": {}}),
+            "target",
+            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, http",
+        ),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
         (
             json!({"target": {"statefulSet": {"name": "a"}, "daemonSet": {"name": "a"}}}),
@@ -231,6 +235,12 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "remedies",
             "Restart cannot be done to an http target, only Job and Webhook",
         ),
+        (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
+        (
+            json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
+            "remedies",
+            "only RollbackDeployment, Restart, Job and Webhook",
+        ),
         (
             json!({"remedies": [{"action": "Restart"}, {"action": "RollbackDeployment", "for": ["Crash"]}]}),
             "remedies[1].for",
@@ -285,6 +295,22 @@ fn a_mistake_in_one_component_leaves_the_others() {
         assert!(invalid.message.contains(words), "{fields}: {:?}", invalid.message);
         assert!(!invalid.message.contains("hunter2"), "a password is shown: {:?}", invalid.message);
     }
+}
+
+#[test]
+fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_breaker() {
+    let key = json!({"name": "render", "key": "apiKey"});
+    let target = json!({"render": {"serviceId": "srv-1", "apiKeySecretRef": key}});
+    let safety = json!({"circuitBreaker": {"failureThreshold": 2, "recoveryTimeout": "7s"}});
+    let policy = parse(json!({"components": [component(json!({"target": target}))], "safety": safety})).unwrap();
+    let component = &policy.components[0];
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    assert_eq!(actions, [ActionKind::RollbackDeployment, ActionKind::Restart]);
+    let ValidTarget::Render(service) = &component.target else { panic!("{:?}", component.target) };
+    assert_eq!((service.failure_threshold, service.recovery_timeout), (2, Duration::from_secs(7)));
+    assert_eq!(service.key.as_ref().map(|key| key.name.as_str()), Some("render"));
+    assert_eq!(component.target.describe(), "Render/srv-1");
+    assert!(component.thresholds.contains_key("error_rate") && !component.thresholds.contains_key("cpu_usage"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use super::{RETRY_LOOK, Step, named, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
-    api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy},
+    api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy, ValidTarget},
     controller::{
         Error,
         events::Reason,
@@ -161,6 +161,8 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let refused = if spec.job.is_some() || spec.webhook.is_some() {
             self.could_do_own().await.err()?
+        } else if let Some(ValidTarget::Render(service)) = policy.component(&spec.component).map(|one| &one.target) {
+            self.could_do_hosted(service).await.err()?
         } else {
             let workload = workload(&namespace, spec).ok()?;
             let named = named(policy);
@@ -200,10 +202,7 @@ impl Step<'_> {
         if let (Some(from), Some(release)) = (&self.remediation.spec.from, entry.tracker.release())
             && release.digest != from.digest
         {
-            let message = format!(
-                "revision {} runs now instead of revision {}; nothing was done to it",
-                release.revision, from.revision
-            );
+            let message = format!("{release} runs now instead of {from}; nothing was done to it");
             return Some(("Superseded", message));
         }
         if self.remediation.spec.foreseen.is_some() {
@@ -246,7 +245,7 @@ impl Step<'_> {
         let Some(entry) = memory.components.get(&spec.component) else {
             return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
         };
-        let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
+        let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
         let assessment =
             assess(&observation, &component.thresholds, &entry.history, entry.tracker.release_unproven(newest));
         // The forecast anew too, with what was just seen.

@@ -212,7 +212,7 @@ impl Space {
             usage.memory.as_ref()
         }?;
         let (pod, container) = (pod.name.clone(), share.container.to_string());
-        Some((share.percent, Sample { pod, container, at: usage.at }))
+        Some((share.percent, Sample { of: format!("container {container} of pod {pod}"), at: usage.at }))
     }
 }
 

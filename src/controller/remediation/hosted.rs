@@ -1,0 +1,427 @@
+//! Actions on services that Render hosts: a restart, a rollback. They take a while, and are not done when they are answered.
+//!
+//! Guarantees: what is about to be sent is in etcd before it is, with what was there before it. A call whose outcome is not
+//! known (no answer, an answer 500 or 503, an operator that died) is never just sent again: whether it was done is told by the
+//! restarts, instances and deploys that have come since. Only when nothing has come for [`SETTLES_WITHIN`] is it sent once
+//! more; when it cannot be told, a person is called. What the provider has begun is followed to its end.
+//!
+//! ```text
+//! nothing sent ──► stored, sent ──► answered 200 ──────────────► begun ──► done: Verifying
+//!      ▲   └──refused: Failed └──► outcome unknown ──it was done────┘  └──► failed, too late: Failed
+//!      └───────nothing came of it──────┘  └──► cannot be told: Failed, a person is called
+//! ```
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::{ResourceExt as _, runtime::controller::Action};
+
+use super::{EXECUTE_LIMIT, Step};
+use crate::{
+    api::{ActionKind, HostedStatus, Phase, RemediationStatus, RenderService, ValidPolicy, ValidTarget},
+    controller::{Error, events::Reason, rows, withdrawal::withdrawn},
+    platforms::{
+        kubernetes::ActError,
+        render::{Before, Render, RenderError, Replaced, RollbackState},
+    },
+};
+
+/// A call that was done shows within this time.
+const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+/// So often a call may have no clear answer and no effect; then it is given up.
+const MAX_WITHOUT_EFFECT: u32 = 2;
+/// So long after the call a restart has new instances, or it has failed; and so long it is looked for what came of a call.
+const RESTART_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// So long after the call a rollback's deploy is live: it is not built again.
+const ROLLBACK_LIMIT: SignedDuration = SignedDuration::from_mins(15);
+
+/// An action that is under way.
+struct Hosted<'a> {
+    step: &'a Step<'a>,
+    render: &'a Render,
+    service: &'a RenderService,
+    namespace: String,
+    policy: Option<&'a ValidPolicy>,
+    now: Timestamp,
+}
+
+impl Step<'_> {
+    /// What Render would refuse, asked before it is begun.
+    pub(super) async fn could_do_hosted(&self, service: &RenderService) -> Result<(), ActError> {
+        let spec = &self.remediation.spec;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let render = self.ctx.platforms.render().map_err(|why| ActError::BadRemedy(why.message))?;
+        render.could_act(&namespace, service, spec.action == ActionKind::Restart).await
+    }
+
+    pub(super) async fn run_hosted(
+        &self,
+        status: RemediationStatus,
+        policy: Option<&ValidPolicy>,
+    ) -> Result<Action, Error> {
+        let spec = &self.remediation.spec;
+        let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
+        let service = match target {
+            Some(ValidTarget::Render(service)) if service.service_id == spec.target.name => service,
+            _ => return self.end_without_target(status, policy).await,
+        };
+        let render = match self.ctx.platforms.render() {
+            Ok(render) => render,
+            Err(why) => return self.finish(status, Phase::Failed, why.reason.into(), &why.message).await,
+        };
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let hosted = Hosted { step: self, render, service, namespace, policy, now: Timestamp::now() };
+        match spec.action {
+            ActionKind::Restart => hosted.restart(status).await,
+            ActionKind::RollbackDeployment => hosted.roll_back(status).await,
+            other => {
+                let message = format!("{other} cannot be done to a service that Render hosts; nothing was done");
+                self.finish(status, Phase::Failed, "NoTarget", &message).await
+            }
+        }
+    }
+
+    /// The policy does not name the service any more, and with it the key to ask with.
+    async fn end_without_target(
+        &self,
+        status: RemediationStatus,
+        policy: Option<&ValidPolicy>,
+    ) -> Result<Action, Error> {
+        let sent = status.hosted.as_ref().is_some_and(|hosted| hosted.sent_at.is_some());
+        let (reason, why) = withdrawn(&self.remediation.spec, policy)
+            .unwrap_or(("TargetChanged", "the component is something else now"));
+        if sent {
+            let message = format!("{why}; it was sent before, and what came of it is not looked at");
+            return self.finish(status, Phase::Failed, reason, &message).await;
+        }
+        let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
+        self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done{left}")).await
+    }
+}
+
+impl Hosted<'_> {
+    async fn restart(&self, status: RemediationStatus) -> Result<Action, Error> {
+        let Some((sent_at, hosted)) = sent(&status) else { return self.send_restart(status).await };
+        let (before, newest) = (&hosted.instances_before, hosted.newest_before.as_deref());
+        let seen = match self.render.restarted(&self.namespace, self.service, before, newest).await {
+            Ok(seen) => seen,
+            Err(error) => return self.cannot_see(status, sent_at, RESTART_LIMIT, &error).await,
+        };
+        let over = self.now >= sent_at + RESTART_LIMIT;
+        if let Some(other) = self.other_deploy(seen.live.as_deref()) {
+            let message = format!(
+                "{other} went live meanwhile, with instances of its own; whether it was restarted before is not known"
+            );
+            return self.step.finish(status, Phase::Failed, "Superseded", &message).await;
+        }
+        match seen.replaced {
+            Replaced::Done => {
+                let message = "its instances are new; watching whether it helps".to_owned();
+                self.step.executed(status, "Executed", message).await
+            }
+            Replaced::Nothing if hosted.begun && over => {
+                let message = format!(
+                    "Render has begun the restart, and its instances are still the old ones after {RESTART_LIMIT:#}"
+                );
+                self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
+            }
+            Replaced::Begun | Replaced::Unclear if hosted.begun && over => {
+                let message = format!(
+                    "not all of its instances are new after {RESTART_LIMIT:#}; see its events in Render's dashboard"
+                );
+                self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
+            }
+            Replaced::Begun if !hosted.begun => self.it_was_done(status, "Render tells of a restart since").await,
+            Replaced::Nothing if !hosted.begun => self.nothing_came(status, sent_at).await,
+            Replaced::Unclear if !hosted.begun && over => {
+                let why = "some of its instances are new, and Render tells of no restart";
+                self.outcome_unknown(status, why).await
+            }
+            Replaced::Nothing | Replaced::Begun | Replaced::Unclear => Ok(self.look_again(sent_at)),
+        }
+    }
+
+    async fn send_restart(&self, mut status: RemediationStatus) -> Result<Action, Error> {
+        let before = match self.before(&mut status).await? {
+            Ok(before) => before,
+            Err(ended) => return Ok(ended),
+        };
+        let mut hosted = status.hosted.clone().unwrap_or_default();
+        hosted.newest_before = before.newest_restart;
+        hosted.instances_before = before.instances;
+        self.about_to_send(&mut status, hosted).await?;
+        match self.render.restart(&self.namespace, self.service).await {
+            Ok(code) => {
+                note(&mut status, |hosted| (hosted.begun, hosted.status_code) = (true, Some(code)));
+                self.tell(status, "begun", "Render has begun the restart; waiting for new instances").await
+            }
+            Err(error) => self.not_answered_well(status, error).await,
+        }
+    }
+
+    async fn roll_back(&self, mut status: RemediationStatus) -> Result<Action, Error> {
+        let spec = &self.step.remediation.spec;
+        let Some(to) = &spec.to else {
+            let message = "the remediation names no deploy to go back to";
+            return self.step.finish(status, Phase::Failed, "NoTarget", message).await;
+        };
+        let Some((sent_at, hosted)) = sent(&status) else { return self.send_rollback(status, &to.hash).await };
+        let (render, namespace, service) = (self.render, &self.namespace, self.service);
+        let state = match &hosted.deploy {
+            Some(deploy) => render.rollback_state(namespace, service, deploy).await,
+            None => render.find_rollback(namespace, service, &to.hash, hosted.newest_before.as_deref()).await,
+        };
+        let over = self.now >= sent_at + ROLLBACK_LIMIT;
+        let left = left_off(&hosted);
+        match state {
+            Err(error) => self.cannot_see(status, sent_at, ROLLBACK_LIMIT, &error).await,
+            Ok(RollbackState::Deploy { id, live: true, .. }) => {
+                note(&mut status, |hosted| (hosted.begun, hosted.deploy) = (true, Some(id.clone())));
+                let message = format!("deploy {id} of what {to} was is live; watching whether it helps{left}");
+                self.step.executed(status, "Executed", message).await
+            }
+            Ok(RollbackState::Deploy { id, status: ended, over: true, .. }) => {
+                note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
+                let message =
+                    format!("deploy {id} of what {to} was ended as {ended}; see it in Render's dashboard{left}");
+                self.step.finish(status, Phase::Failed, "DeployFailed", &message).await
+            }
+            Ok(RollbackState::Deploy { id, status: stands, .. }) if over => {
+                let message =
+                    format!("deploy {id} of what {to} was is not live after {ROLLBACK_LIMIT:#}: {stands}{left}");
+                self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
+            }
+            Ok(RollbackState::Deploy { id, .. }) if hosted.deploy.as_ref() != Some(&id) => {
+                note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
+                self.it_was_done(status, &format!("deploy {id} of what {to} was has come since")).await
+            }
+            Ok(RollbackState::Deploy { .. }) => Ok(self.look_again(sent_at)),
+            Ok(RollbackState::Nothing) if hosted.begun && over => {
+                let message =
+                    format!("Render has taken the rollback, and made no deploy of it in {ROLLBACK_LIMIT:#}{left}");
+                self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
+            }
+            Ok(RollbackState::Nothing) if hosted.begun => Ok(self.look_again(sent_at)),
+            Ok(RollbackState::Nothing) => self.nothing_came(status, sent_at).await,
+            Ok(RollbackState::Others) if over || self.now >= sent_at + SETTLES_WITHIN => {
+                let why = format!("other deploys have come since, and none of them goes back to {to}");
+                self.outcome_unknown(status, &why).await
+            }
+            Ok(RollbackState::Others) => Ok(self.look_again(sent_at)),
+        }
+    }
+
+    async fn send_rollback(&self, mut status: RemediationStatus, to: &str) -> Result<Action, Error> {
+        let before = match self.before(&mut status).await? {
+            Ok(before) => before,
+            Err(ended) => return Ok(ended),
+        };
+        if let Some(trigger) = &before.deploys_on {
+            // Stored before it is off, so that it is known whatever dies.
+            note(&mut status, |hosted| hosted.auto_deploy_was = Some(trigger.clone()));
+            self.step.write(&status, false).await?;
+            if let Err(error) = self.render.set_auto_deploy(&self.namespace, self.service, "off").await {
+                return self
+                    .try_later(status, error, "auto-deploy could not be switched off, so nothing was rolled back")
+                    .await;
+            }
+            let note = format!(
+                "auto-deploy of {} (on {trigger}) is switched off, since the next deploy would bring back what is rolled back{}",
+                self.service.service_id,
+                status.hosted.as_ref().map(left_off).unwrap_or_default()
+            );
+            self.step.ctx.events.about_remediation(self.step.remediation, Reason::AutoDeployOff, &note).await;
+        }
+        let mut hosted = status.hosted.clone().unwrap_or_default();
+        hosted.newest_before = before.newest_deploy;
+        self.about_to_send(&mut status, hosted).await?;
+        match self.render.roll_back(&self.namespace, self.service, to).await {
+            Ok((deploy, code)) => {
+                let words = format!(
+                    "Render makes deploy {} of what {to} was; waiting until it is live",
+                    deploy.as_deref().unwrap_or("…")
+                );
+                note(&mut status, |hosted| {
+                    (hosted.begun, hosted.status_code, hosted.deploy) = (true, Some(code), deploy);
+                });
+                self.tell(status, "begun", &words).await
+            }
+            Err(error) => self.not_answered_well(status, error).await,
+        }
+    }
+
+    /// What is there before the call; or the action has ended, or waits.
+    async fn before(&self, status: &mut RemediationStatus) -> Result<Result<Before, Action>, Error> {
+        let spec = &self.step.remediation.spec;
+        if let Some((reason, why)) = withdrawn(spec, self.policy) {
+            let left = self.restore_auto_deploy(status).await;
+            let message = format!("{why}; nothing was done{left}");
+            return Ok(Err(self.step.finish(status.clone(), Phase::Expired, reason, &message).await?));
+        }
+        let before = match self.render.before(&self.namespace, self.service).await {
+            Ok(before) => before,
+            Err(error) => return Ok(Err(self.try_later(status.clone(), error, "nothing was done").await?)),
+        };
+        if let Some(other) = self.other_deploy(before.live.as_deref()) {
+            let left = self.restore_auto_deploy(status).await;
+            let message = format!("{other} is live now; nothing was done to it{left}");
+            return Ok(Err(self.step.finish(status.clone(), Phase::Failed, "Superseded", &message).await?));
+        }
+        Ok(Ok(before))
+    }
+
+    /// What is live, when it is not what was judged.
+    fn other_deploy(&self, live: Option<&str>) -> Option<String> {
+        let judged = &self.step.remediation.spec.from.as_ref()?.hash;
+        (live != Some(judged)).then(|| live.map_or_else(|| "no deploy".to_owned(), |live| format!("deploy {live}")))
+    }
+
+    async fn about_to_send(&self, status: &mut RemediationStatus, hosted: HostedStatus) -> Result<(), Error> {
+        status.hosted = Some(HostedStatus {
+            sent_at: Some(rows::milliseconds(Timestamp::now())),
+            attempts: hosted.attempts + 1,
+            begun: false,
+            status_code: None,
+            ..hosted
+        });
+        self.step.write(status, false).await
+    }
+
+    /// The call was refused, or it is not known what came of it.
+    async fn not_answered_well(&self, mut status: RemediationStatus, error: RenderError) -> Result<Action, Error> {
+        note(&mut status, |hosted| hosted.status_code = error.status());
+        if error.not_done() {
+            // It may be sent again without a look.
+            note(&mut status, |hosted| {
+                hosted.sent_at = None;
+                hosted.attempts -= u32::from(error.attempts() == 0).min(hosted.attempts);
+            });
+            return self.try_later(status, error, "nothing was done").await;
+        }
+        let words = format!("{error}; whether it was done is not known, and is looked at before anything else is");
+        self.tell(status, "unclear", &words).await
+    }
+
+    /// For certain nothing was done by the call: tried again when that may help, else this is the end.
+    async fn try_later(&self, mut status: RemediationStatus, error: RenderError, what: &str) -> Result<Action, Error> {
+        let begun = status.started_at.unwrap_or(self.now);
+        if error.may_pass() && self.now < begun + EXECUTE_LIMIT {
+            let words = format!("{error}; {what} yet, it is tried again");
+            if status.message != words {
+                status.message = words;
+                self.step.write(&status, false).await?;
+            }
+            return Ok(Action::requeue(Duration::from_secs(2)));
+        }
+        let left = self.restore_auto_deploy(&mut status).await;
+        self.step.finish(status, Phase::Failed, error.reason(), &format!("{error}; {what}{left}")).await
+    }
+
+    /// What came of the call cannot be seen now.
+    async fn cannot_see(
+        &self,
+        status: RemediationStatus,
+        sent_at: Timestamp,
+        limit: SignedDuration,
+        error: &RenderError,
+    ) -> Result<Action, Error> {
+        if error.may_pass() && self.now < sent_at + limit {
+            return Ok(self.look_again(sent_at));
+        }
+        self.outcome_unknown(status, &format!("it cannot be looked at: {error}")).await
+    }
+
+    async fn it_was_done(&self, mut status: RemediationStatus, why: &str) -> Result<Action, Error> {
+        note(&mut status, |hosted| hosted.begun = true);
+        self.tell(status, "done", &format!("{why}, so the call was done, and is not made again")).await
+    }
+
+    /// Nothing has come of the call so far. After a while that means that nothing will.
+    async fn nothing_came(&self, mut status: RemediationStatus, sent_at: Timestamp) -> Result<Action, Error> {
+        if self.now < sent_at + SETTLES_WITHIN {
+            return Ok(self.look_again(sent_at));
+        }
+        note(&mut status, |hosted| {
+            hosted.sent_at = None;
+            hosted.without_effect += 1;
+        });
+        let times = status.hosted.as_ref().map_or(0, |hosted| hosted.without_effect);
+        if times >= MAX_WITHOUT_EFFECT {
+            let left = self.restore_auto_deploy(&mut status).await;
+            let message = format!(
+                "it was asked for {times} times without a clear answer, and nothing came of it within {SETTLES_WITHIN:#}{left}"
+            );
+            return self.step.finish(status, Phase::Failed, "NotDone", &message).await;
+        }
+        let words =
+            format!("nothing has come of the call within {SETTLES_WITHIN:#}, so it was not done: it is made once more");
+        self.tell(status, "again", &words).await
+    }
+
+    async fn outcome_unknown(&self, status: RemediationStatus, why: &str) -> Result<Action, Error> {
+        let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
+        let message = format!(
+            "{} of {} was sent, and what came of it cannot be told: {why}. A person has to look in Render's dashboard; it is not sent again{left}",
+            self.step.remediation.spec.action, self.service.service_id
+        );
+        let events = &self.step.ctx.events;
+        events.about_remediation(self.step.remediation, Reason::PersonNeeded, &message).await;
+        self.step.finish(status, Phase::Failed, "OutcomeUnknown", &message).await
+    }
+
+    /// Stores how far it is, says so, and looks again soon.
+    async fn tell(&self, mut status: RemediationStatus, step: &str, words: &str) -> Result<Action, Error> {
+        status.message = words.to_owned();
+        self.step.write(&status, false).await?;
+        let attempts = status.hosted.as_ref().map_or(0, |hosted| hosted.attempts);
+        let subject = format!("{step}-{attempts}");
+        self.step.ctx.events.about_step(self.step.remediation, Reason::Acting, &subject, words).await;
+        Ok(Action::requeue(Duration::from_secs(1)))
+    }
+
+    /// Every second at first, and ever less often.
+    fn look_again(&self, sent_at: Timestamp) -> Action {
+        let waited = Duration::try_from(self.now.duration_since(sent_at)).unwrap_or_default();
+        Action::requeue((waited / 5).clamp(Duration::from_secs(1), Duration::from_secs(10)))
+    }
+
+    /// Nothing was rolled back, so the next commit may be the cure: it is deployed again as before. In words what became of it.
+    async fn restore_auto_deploy(&self, status: &mut RemediationStatus) -> String {
+        let Some(was) = status.hosted.as_ref().and_then(|hosted| hosted.auto_deploy_was.clone()) else {
+            return String::new();
+        };
+        match self.render.set_auto_deploy(&self.namespace, self.service, &was).await {
+            Ok(()) => {
+                note(status, |hosted| hosted.auto_deploy_was = None);
+                let words = format!("auto-deploy of {} is on again (on {was})", self.service.service_id);
+                let events = &self.step.ctx.events;
+                events.about_remediation(self.step.remediation, Reason::AutoDeployRestored, &words).await;
+                format!("; {words}")
+            }
+            Err(error) => {
+                let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
+                format!("; auto-deploy could not be switched on again ({error}){left}")
+            }
+        }
+    }
+}
+
+/// When it was sent, if it is not certain that it had no effect.
+fn sent(status: &RemediationStatus) -> Option<(Timestamp, HostedStatus)> {
+    let hosted = status.hosted.as_ref()?;
+    Some((hosted.sent_at?, hosted.clone()))
+}
+
+fn note(status: &mut RemediationStatus, change: impl FnOnce(&mut HostedStatus)) {
+    change(status.hosted.get_or_insert_default());
+}
+
+/// How to switch auto-deploy on again, if it is off.
+fn left_off(hosted: &HostedStatus) -> String {
+    let how = |was: &String| {
+        format!(
+            "; auto-deploy stays off until you switch it on again: Settings → Auto-Deploy in Render's dashboard, or PATCH of the service with {{\"autoDeployTrigger\": {was:?}}}"
+        )
+    };
+    hosted.auto_deploy_was.as_ref().map(how).unwrap_or_default()
+}

@@ -1,0 +1,134 @@
+//! Calls to what keeps failing are stopped for a while, and begun again by one. Pure: time comes in.
+//!
+//! ```text
+//! closed ── threshold failures in a row ──► open ── recovery over ──► half-open: one call ──► closed, or open again
+//! ```
+
+use std::time::{Duration, Instant};
+
+/// When it opens, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerLimits {
+    /// Failed calls in a row.
+    pub threshold: u32,
+    pub recovery: Duration,
+}
+
+/// How long others wait for the one call that is let through.
+const PROBE_TAKES: Duration = Duration::from_secs(1);
+
+/// What a call is to the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Usual,
+    /// On it depends what comes next; it is sent once.
+    Probe,
+}
+
+/// What became of a call that was let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Well,
+    /// Or nobody waited for its end: what is not known to be well is not opened to all.
+    Failed,
+    /// It was not sent at all.
+    NotMade,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        until: Instant,
+    },
+    HalfOpen,
+}
+
+/// Of one service.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    state: State,
+    failures: u32,
+}
+
+impl Breaker {
+    /// May a call be made now?
+    ///
+    /// # Errors
+    /// In how long one may.
+    pub fn admit(&mut self, now: Instant) -> Result<Admission, Duration> {
+        match self.state {
+            State::Closed => Ok(Admission::Usual),
+            State::Open { until } if now < until => Err(until - now),
+            State::Open { .. } => {
+                self.state = State::HalfOpen;
+                Ok(Admission::Probe)
+            }
+            State::HalfOpen => Err(PROBE_TAKES),
+        }
+    }
+
+    /// How a call that was let through ended.
+    pub fn ended(&mut self, admission: Admission, end: End, limits: BreakerLimits, now: Instant) {
+        let open = State::Open { until: now + limits.recovery };
+        match (admission, self.state, end) {
+            (Admission::Probe, _, End::Well) => *self = Self::default(),
+            (Admission::Probe, _, End::Failed) => self.state = open,
+            // The next call is the probe.
+            (Admission::Probe, _, End::NotMade) => self.state = State::Open { until: now },
+            (Admission::Usual, State::Closed, End::Well) => self.failures = 0,
+            (Admission::Usual, State::Closed, End::Failed) => {
+                self.failures += 1;
+                if self.failures >= limits.threshold {
+                    self.state = open;
+                }
+            }
+            // Sent before the breaker opened, it is old news.
+            (Admission::Usual, _, _) => {}
+        }
+    }
+
+    /// It holds nothing that a new one does not.
+    pub fn is_new(&self) -> bool {
+        self.failures == 0 && self.state == State::Closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_lets_exactly_one_through_and_closes() {
+        let limits = BreakerLimits { threshold: 3, recovery: Duration::from_secs(60) };
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut breaker = Breaker::default();
+        let fail = |breaker: &mut Breaker, second| {
+            let admission = breaker.admit(at(second)).unwrap();
+            breaker.ended(admission, End::Failed, limits, at(second));
+        };
+        fail(&mut breaker, 0);
+        fail(&mut breaker, 1);
+        breaker.ended(Admission::Usual, End::Well, limits, at(2));
+        assert!(breaker.is_new(), "a success between begins anew");
+        (3..6).for_each(|second| fail(&mut breaker, second));
+        assert_eq!(breaker.admit(at(6)), Err(Duration::from_secs(59)));
+        // Late ends of calls from before it opened change nothing.
+        breaker.ended(Admission::Usual, End::Well, limits, at(7));
+        breaker.ended(Admission::Usual, End::Failed, limits, at(7));
+        assert_eq!(breaker.admit(at(64)), Err(Duration::from_secs(1)));
+
+        assert_eq!(breaker.admit(at(65)), Ok(Admission::Probe));
+        assert_eq!(breaker.admit(at(65)), Err(PROBE_TAKES), "one, not two");
+        breaker.ended(Admission::Probe, End::NotMade, limits, at(65));
+        assert_eq!(breaker.admit(at(65)), Ok(Admission::Probe), "the one before was not sent");
+        breaker.ended(Admission::Probe, End::Failed, limits, at(66));
+        assert_eq!(breaker.admit(at(125)), Err(Duration::from_secs(1)), "open for as long again");
+        assert_eq!(breaker.admit(at(126)), Ok(Admission::Probe));
+        breaker.ended(Admission::Probe, End::Well, limits, at(127));
+        assert!(breaker.is_new());
+        assert_eq!(breaker.admit(at(127)), Ok(Admission::Usual));
+    }
+}

@@ -1,0 +1,325 @@
+//! Sending a call: its turn, its tries, its answer.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use reqwest::{
+    Client, Method, RequestBuilder, Response,
+    header::{AUTHORIZATION, HeaderValue},
+    redirect,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    base::BaseUrl,
+    breaker::{Admission, Breaker, BreakerLimits, End},
+    error::{CloudError, Kind},
+    headers::{Told, again_in, told},
+    quota::{Credential, Quota, Quotas},
+    retry::wait_before_next,
+};
+use crate::platforms::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
+
+/// For connecting, TLS included.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Breakers that are remembered before those without content are looked for.
+const MANY: usize = 256;
+
+/// Calls one provider's API. One for the whole operator, so that its limits hold for all that use it.
+pub struct Cloud {
+    /// Or why no request can be made at all.
+    http: Result<Client, String>,
+    base: BaseUrl,
+    quotas: Mutex<Quotas>,
+    breakers: Mutex<HashMap<String, Breaker>>,
+}
+
+/// When a call may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Twice is as good as once: it only reads, or sets what it sets.
+    Always,
+    /// Only when it is certain that it had no effect: the connection was refused, or the answer was 429.
+    IfNotDone,
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimits {
+    /// One request and its whole answer.
+    pub attempt: Duration,
+    /// The call with its tries and waits, those for its turn included.
+    pub total: Duration,
+}
+
+/// One call of an API.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// In words, for messages: "restart service srv-1".
+    pub what: &'a str,
+    pub method: Method,
+    /// Segments of its path, not yet escaped.
+    pub path: &'a [&'a str],
+    pub query: &'a [(&'a str, String)],
+    pub json: Option<&'a Value>,
+    pub repeat: Repeat,
+    /// What it counts against.
+    pub quotas: &'a [Quota],
+    /// Whose health it depends on.
+    pub breaker: &'a str,
+    pub breaker_limits: BreakerLimits,
+    pub time: TimeLimits,
+}
+
+/// A success: 200 to 299.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    /// Null when it is empty.
+    pub json: Value,
+    /// Requests that were sent for it.
+    pub attempts: u32,
+}
+
+impl Cloud {
+    pub fn new(base: BaseUrl) -> Self {
+        let http = Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(CONNECT_LIMIT)
+            // A credential goes nowhere else.
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| cause(&error));
+        Self { http, base, quotas: Mutex::default(), breakers: Mutex::default() }
+    }
+
+    /// What the answer holds, as `T`.
+    ///
+    /// # Errors
+    /// See [`Kind`]; [`Kind::not_done`] tells whether it had no effect for certain.
+    pub async fn read<T: DeserializeOwned>(&self, token: &SecretString, call: &Call<'_>) -> Result<T, CloudError> {
+        let Answer { status, json, attempts } = self.send(token, call).await?;
+        serde_path_to_error::deserialize(json).map_err(|why| {
+            let why = format!("{}: {}", why.path(), why.inner());
+            self.error(call, attempts, Kind::BadAnswer { status, why })
+        })
+    }
+
+    /// Sends it when it is its turn, and again where that is safe. Takes `call.time.total` at most.
+    ///
+    /// # Errors
+    /// See [`Kind`]; [`Kind::not_done`] tells whether it had no effect for certain.
+    pub async fn send(&self, token: &SecretString, call: &Call<'_>) -> Result<Answer, CloudError> {
+        let deadline = Instant::now() + call.time.total;
+        let request = self.request(token, call).map_err(|why| self.error(call, 0, Kind::Invalid(why)))?;
+        let mut permit = self.permit(call).map_err(|wait| self.error(call, 0, Kind::CircuitOpen { wait }))?;
+        let credential = Credential::of(token);
+        let mut attempts = 0;
+        loop {
+            let turn = match self.turn(credential, call, deadline).await {
+                Ok(turn) => turn,
+                Err(kind) => {
+                    return Err(self.error(call, attempts, kind));
+                }
+            };
+            attempts += 1;
+            permit.end = End::Failed;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(request) = request.try_clone() else {
+                return Err(self.error(call, attempts, Kind::Invalid("its body can be sent once only".into())));
+            };
+            let tried = once(request, call.time.attempt.min(left)).await;
+            turn.ended(tried.as_ref().map_or_else(|failed| failed.told, |answer| answer.told));
+            let kind = match tried {
+                Ok(Tried { status, json, .. }) => {
+                    permit.end = End::Well;
+                    return Ok(Answer { status, json, attempts });
+                }
+                Err(Failed { kind, .. }) => kind,
+            };
+            permit.end = if kind.is_failure() { End::Failed } else { End::Well };
+            let random = fastrand::f64();
+            let wait =
+                wait_before_next(&kind, call.repeat, attempts, random).filter(|_| permit.admission == Admission::Usual);
+            let Some(wait) = wait.filter(|wait| Instant::now() + *wait < deadline) else {
+                return Err(self.error(call, attempts, kind));
+            };
+            tracing::debug!(call = call.what, why = %kind, wait_ms = wait.as_millis(), "it is sent again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn request(&self, token: &SecretString, call: &Call<'_>) -> Result<RequestBuilder, String> {
+        let http = self.http.as_ref().map_err(|why| format!("no HTTP client could be made: {why}"))?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret().trim()))
+            .map_err(|_| "the API key holds characters that no key has".to_owned())?;
+        bearer.set_sensitive(true);
+        let request = http
+            .request(call.method.clone(), self.base.join(call.path))
+            .query(call.query)
+            .header(AUTHORIZATION, bearer)
+            .header("accept", "application/json");
+        Ok(match call.json {
+            Some(json) => request.json(json),
+            None => request,
+        })
+    }
+
+    fn permit(&self, call: &Call<'_>) -> Result<Permit<'_>, Duration> {
+        let mut breakers = lock(&self.breakers);
+        if breakers.len() > MANY {
+            breakers.retain(|_, breaker| !breaker.is_new());
+        }
+        let admission = breakers.entry(call.breaker.to_owned()).or_default().admit(Instant::now())?;
+        let (name, limits) = (call.breaker.to_owned(), call.breaker_limits);
+        Ok(Permit { cloud: self, name, limits, admission, end: End::NotMade })
+    }
+
+    /// Waits until its quotas let it be sent.
+    async fn turn<'a>(
+        &'a self,
+        credential: Credential,
+        call: &'a Call<'_>,
+        deadline: Instant,
+    ) -> Result<Turn<'a>, Kind> {
+        // What gets its turn has the time for an answer, or it would not be known what came of it.
+        let latest = deadline.checked_sub(call.time.attempt).unwrap_or(deadline);
+        loop {
+            let now = Instant::now();
+            let taken = lock(&self.quotas).take(credential, call.quotas, now);
+            match taken {
+                Ok(()) => return Ok(Turn { cloud: self, credential, quotas: call.quotas, ended: false }),
+                Err(wait) if now + wait > latest => return Err(Kind::Throttled { wait }),
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+    }
+
+    fn error(&self, call: &Call<'_>, attempts: u32, kind: Kind) -> CloudError {
+        let url = shown(&self.base.join(call.path));
+        CloudError { call: format!("{} ({} {url})", call.what, call.method), attempts, kind }
+    }
+}
+
+/// A place in the count of calls that are under way, given back whatever becomes of the call.
+struct Turn<'a> {
+    cloud: &'a Cloud,
+    credential: Credential,
+    quotas: &'a [Quota],
+    ended: bool,
+}
+
+impl Turn<'_> {
+    fn ended(mut self, told: Option<Told>) {
+        self.ended = true;
+        lock(&self.cloud.quotas).ended(self.credential, self.quotas, told, Instant::now());
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            lock(&self.cloud.quotas).ended(self.credential, self.quotas, None, Instant::now());
+        }
+    }
+}
+
+/// The breaker's leave. It hears how the call ended, also when nobody waited for its end.
+struct Permit<'a> {
+    cloud: &'a Cloud,
+    name: String,
+    limits: BreakerLimits,
+    admission: Admission,
+    /// If it ended now.
+    end: End,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if let Some(breaker) = lock(&self.cloud.breakers).get_mut(&self.name) {
+            breaker.ended(self.admission, self.end, self.limits, Instant::now());
+        }
+    }
+}
+
+struct Tried {
+    status: u16,
+    json: Value,
+    told: Option<Told>,
+}
+
+struct Failed {
+    kind: Kind,
+    told: Option<Told>,
+}
+
+async fn once(request: RequestBuilder, limit: Duration) -> Result<Tried, Failed> {
+    let failed = |kind| Failed { kind, told: None };
+    let answer = tokio::time::timeout(limit, async {
+        let response = request.send().await.map_err(|error| failed(not_sent_or_broken(&error)))?;
+        read(response).await
+    });
+    answer.await.unwrap_or_else(|_| Err(failed(Kind::Timeout(limit))))
+}
+
+fn not_sent_or_broken(error: &reqwest::Error) -> Kind {
+    if error.is_connect() || error.is_builder() {
+        return Kind::Unreachable(cause(error));
+    }
+    Kind::Broken(cause(error))
+}
+
+async fn read(response: Response) -> Result<Tried, Failed> {
+    let (status, now) = (response.status(), Timestamp::now());
+    let told = told(response.headers(), now);
+    let after = again_in(response.headers(), now);
+    let failed = |kind| Failed { kind, told };
+    let content = match body(response, MAX_BODY).await {
+        Ok(Body::Whole(content)) => content,
+        Ok(Body::TooLong) if status.is_success() => {
+            let why = format!("the answer is longer than {MAX_BODY} bytes");
+            return Err(failed(Kind::BadAnswer { status: status.as_u16(), why }));
+        }
+        Ok(Body::TooLong) => Vec::new(),
+        // What refuses is refused, whether its words arrive or not.
+        Err(_) if status.is_client_error() => Vec::new(),
+        Err(error) => return Err(failed(Kind::Broken(cause(&error)))),
+    };
+    if !status.is_success() {
+        return Err(failed(Kind::Status { status: status.as_u16(), said: said(&content), after }));
+    }
+    if content.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Tried { status: status.as_u16(), json: Value::Null, told });
+    }
+    match serde_json::from_slice(&content) {
+        Ok(json) => Ok(Tried { status: status.as_u16(), json, told }),
+        Err(_) => {
+            let why = format!("the answer is not JSON: {:?}", beginning(&content));
+            Err(failed(Kind::BadAnswer { status: status.as_u16(), why }))
+        }
+    }
+}
+
+/// The message of an error, as far as one is there.
+fn said(content: &[u8]) -> String {
+    let json: Value = serde_json::from_slice(content).unwrap_or_default();
+    let message = json["message"].as_str().or_else(|| json["error"]["message"].as_str());
+    match message.map_or_else(|| beginning(content), |message| beginning(message.as_bytes())) {
+        words if words.is_empty() => String::new(),
+        words => format!(": {words:?}"),
+    }
+}
+
+/// A poisoned lock holds data that is still whole: every change is made in one go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

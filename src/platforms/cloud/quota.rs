@@ -1,0 +1,233 @@
+//! How many calls may be made under one credential. Pure: time comes in.
+//!
+//! Every call that was sent is remembered until it has left the window, so that no window of that length, wherever it
+//! begins, holds more than the quota. A token bucket (as of the crate `governor`) would let nearly twice as many through in
+//! a window, and cannot be told by a header that others have used the credential too.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+
+use super::headers::Told;
+
+/// So many calls in any window of this length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Which calls share it: "GET", "deploy srv-1".
+    pub name: String,
+    pub calls: u32,
+    pub per: Duration,
+}
+
+/// Requests do not arrive evenly: two that were sent a window apart may arrive within one.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Windows that are remembered before those without content are looked for.
+const MANY: usize = 256;
+
+/// Stands for a credential and does not tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Credential([u8; 32]);
+
+impl Credential {
+    pub fn of(token: &SecretString) -> Self {
+        Self(Sha256::digest(token.expose_secret().as_bytes()).into())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    sent: VecDeque<Instant>,
+    /// Calls without an answer yet.
+    in_flight: u32,
+    /// What the provider has said: so many more before that time.
+    told: Option<(u32, Instant)>,
+}
+
+impl Window {
+    fn forget(&mut self, quota: &Quota, now: Instant) {
+        let length = quota.per + MARGIN;
+        while self.sent.front().is_some_and(|at| now.saturating_duration_since(*at) >= length) {
+            self.sent.pop_front();
+        }
+        self.told = self.told.filter(|(_, until)| now < *until);
+    }
+
+    /// How long until one more may be sent.
+    fn wait(&self, quota: &Quota, now: Instant) -> Duration {
+        let by_count = if self.sent.len() >= quota.calls as usize {
+            self.sent
+                .front()
+                .map_or(quota.per, |oldest| (quota.per + MARGIN).saturating_sub(now.saturating_duration_since(*oldest)))
+        } else {
+            Duration::ZERO
+        };
+        let by_told = match self.told {
+            Some((0, until)) => until.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        };
+        by_count.max(by_told)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.sent.push_back(now);
+        self.in_flight += 1;
+        if let Some((left, _)) = &mut self.told {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    fn hear(&mut self, told: Told, now: Instant) {
+        // Those on their way may not be in the provider's count yet.
+        let left = told.left.saturating_sub(self.in_flight);
+        let until = now + told.resets_in;
+        self.told = match self.told {
+            // Answers overtake each other: of one window the least counts.
+            Some((before, old)) if until <= old + MARGIN && old <= until + MARGIN => {
+                Some((left.min(before), until.max(old)))
+            }
+            _ => Some((left, until)),
+        };
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.in_flight == 0 && self.told.is_none()
+    }
+}
+
+/// Of all credentials.
+#[derive(Debug, Default)]
+pub(super) struct Quotas {
+    windows: HashMap<(Credential, String), (Quota, Window)>,
+}
+
+impl Quotas {
+    /// Counts a call, if it may be sent now under all its quotas.
+    ///
+    /// # Errors
+    /// In how long it may be asked again.
+    pub fn take(&mut self, credential: Credential, quotas: &[Quota], now: Instant) -> Result<(), Duration> {
+        if self.windows.len() > MANY {
+            self.windows.values_mut().for_each(|(quota, window)| window.forget(quota, now));
+            self.windows.retain(|_, (_, window)| !window.is_empty());
+        }
+        let mut wait = Duration::ZERO;
+        for quota in quotas {
+            let window = self.window(credential, quota);
+            window.forget(quota, now);
+            wait = wait.max(window.wait(quota, now));
+        }
+        if wait > Duration::ZERO {
+            return Err(wait);
+        }
+        quotas.iter().for_each(|quota| self.window(credential, quota).take(now));
+        Ok(())
+    }
+
+    /// The call has ended, with what its answer says of the limit.
+    pub fn ended(&mut self, credential: Credential, quotas: &[Quota], told: Option<Told>, now: Instant) {
+        for quota in quotas {
+            let window = self.window(credential, quota);
+            window.in_flight = window.in_flight.saturating_sub(1);
+            if let Some(told) = told {
+                window.hear(told, now);
+            }
+        }
+    }
+
+    fn window(&mut self, credential: Credential, quota: &Quota) -> &mut Window {
+        let key = (credential, quota.name.clone());
+        &mut self.windows.entry(key).or_insert_with(|| (quota.clone(), Window::default())).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(name: &str, calls: u32) -> Quota {
+        Quota { name: name.into(), calls, per: Duration::from_secs(60) }
+    }
+
+    fn credential(token: &str) -> Credential {
+        Credential::of(&SecretString::from(token.to_owned()))
+    }
+
+    /// Asks every 100 ms for ten minutes; when calls were sent, in tenths of a second.
+    fn sent(quotas: &mut Quotas, limits: &[Quota], start: Instant) -> Vec<u64> {
+        let mut sent = Vec::new();
+        for tenth in 0..6000 {
+            let now = start + Duration::from_millis(100 * tenth);
+            if quotas.take(credential("a"), limits, now).is_ok() {
+                quotas.ended(credential("a"), limits, None, now);
+                sent.push(tenth);
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn no_window_holds_more_than_the_quota() {
+        let start = Instant::now();
+        for calls in [1, 10, 30, 400] {
+            let sent = sent(&mut Quotas::default(), &[quota("GET", calls)], start);
+            let fullest = sent.iter().map(|from| sent.iter().filter(|at| (*from..from + 600).contains(at)).count());
+            assert_eq!(fullest.max(), Some(calls as usize));
+            assert!(sent.len() >= 9 * calls as usize, "{calls}: {} were sent in ten minutes", sent.len());
+        }
+        // Of two quotas the tighter one holds.
+        let sent = sent(&mut Quotas::default(), &[quota("write", 30), quota("deploy srv-1", 2)], start);
+        assert_eq!(sent.iter().filter(|at| **at < 600).count(), 2);
+    }
+
+    #[test]
+    fn credentials_and_services_have_quotas_of_their_own() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        let one = [quota("deploy srv-1", 1)];
+        assert_eq!(quotas.take(credential("a"), &one, now), Ok(()));
+        assert_eq!(quotas.take(credential("a"), &one, now), Err(Duration::from_secs(61)));
+        assert_eq!(quotas.take(credential("a"), &[quota("deploy srv-2", 1)], now), Ok(()));
+        assert_eq!(quotas.take(credential("b"), &one, now), Ok(()));
+        // What one of two refuses is not counted by the other.
+        let both = [quota("write", 1), quota("deploy srv-1", 1)];
+        assert!(quotas.take(credential("a"), &both, now).is_err());
+        assert_eq!(quotas.take(credential("a"), &[quota("write", 1)], now), Ok(()));
+    }
+
+    #[test]
+    fn what_the_provider_says_counts_when_it_is_less() {
+        let (mut quotas, start) = (Quotas::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (key, get) = (credential("a"), [quota("GET", 400)]);
+        let told = |left, seconds| Some(Told { left, resets_in: Duration::from_secs(seconds) });
+        assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
+        assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
+        // Others use the key: three are left, and one of them is on its way.
+        quotas.ended(key, &get, told(3, 30), at(1));
+        assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
+        // An older answer that came late does not bring calls back.
+        quotas.ended(key, &get, told(9, 30), at(1));
+        assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
+        assert_eq!(quotas.take(key, &get, at(2)), Err(Duration::from_secs(29)));
+        assert_eq!(quotas.take(key, &get, at(31)), Ok(()), "the window has begun anew");
+        // Used up, by an answer 429; and free again sooner than was said before.
+        quotas.ended(key, &get, told(20, 60), at(31));
+        quotas.ended(key, &get, told(0, 5), at(31));
+        assert_eq!(quotas.take(key, &get, at(32)), Err(Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten() {
+        let (mut quotas, start) = (Quotas::default(), Instant::now());
+        for service in 0..1000 {
+            let now = start + Duration::from_secs(service);
+            let limits = [quota(&format!("deploy srv-{service}"), 10)];
+            quotas.take(credential("a"), &limits, now).unwrap();
+            quotas.ended(credential("a"), &limits, None, now);
+            assert!(quotas.windows.len() <= MANY + 1);
+        }
+    }
+}

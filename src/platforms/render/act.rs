@@ -1,0 +1,305 @@
+//! What is done to a service. The API takes no key of idempotence: what came of a call that was not answered is told by what
+//! has happened since, which [`Before`] and the deploys' ids tell apart from what was there before.
+
+use std::time::Instant;
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{Account, READ_LIMIT, Render, RenderError, wire::Deploy};
+use crate::{
+    api::RenderService,
+    platforms::{cloud::Repeat, kubernetes::ActError},
+};
+
+/// Instances that are remembered to tell that they were replaced.
+const MAX_INSTANCES: usize = 100;
+
+/// A service before something is done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// The deploy that serves.
+    pub live: Option<String>,
+    pub suspended: bool,
+    /// Has instances that can be restarted.
+    pub restartable: bool,
+    /// `web_service`, …
+    pub kind: String,
+    pub instances: Vec<String>,
+    pub newest_restart: Option<String>,
+    pub newest_deploy: Option<String>,
+    /// What has it deploy by itself: `commit`, `checksPass`.
+    pub deploys_on: Option<String>,
+}
+
+/// What has become of a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// No restart was told of, and the instances are those from before.
+    Nothing,
+    /// Some are others, and no restart was told of: it may be one, or something else.
+    Unclear,
+    /// A restart was told of, and old instances still run.
+    Begun,
+    /// All are new.
+    Done,
+}
+
+/// A restart, as far as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub replaced: Replaced,
+    /// The deploy that serves.
+    pub live: Option<String>,
+}
+
+/// A rollback, as far as it is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RollbackState {
+    /// No deploy has come since.
+    Nothing,
+    /// Others have come.
+    Others,
+    /// This deploy is it, and it has this status.
+    Deploy { id: String, status: String, live: bool, over: bool },
+}
+
+impl Render {
+    /// What is there before the call.
+    ///
+    /// # Errors
+    /// See [`RenderError`].
+    pub async fn before(&self, namespace: &str, service: &RenderService) -> Result<Before, RenderError> {
+        let until = Instant::now() + READ_LIMIT;
+        let account = self.account(namespace, service).await?;
+        let itself = self.service(&account, until).await?;
+        let read = self.read(&account, itself, until).await?;
+        let instances = read.instances.iter().flatten().map(|instance| instance.id.clone());
+        Ok(Before {
+            live: read.live().map(|deploy| deploy.id.clone()),
+            suspended: read.service.is_suspended(),
+            restartable: read.service.has_instances(),
+            kind: read.service.kind.clone(),
+            instances: instances.take(MAX_INSTANCES).collect(),
+            newest_restart: read.newest_restart().map(|event| event.id.clone()),
+            newest_deploy: read.deploys.first().map(|deploy| deploy.id.clone()),
+            deploys_on: read.service.deploys_on(),
+        })
+    }
+
+    /// Whether an action can be done at all.
+    ///
+    /// # Errors
+    /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
+    pub async fn could_act(&self, namespace: &str, service: &RenderService, restart: bool) -> Result<(), ActError> {
+        let before = match self.before(namespace, service).await {
+            Ok(before) => before,
+            Err(RenderError::Forbidden(message)) => {
+                return Err(ActError::Forbidden { verb: "get", resource: "secrets", message });
+            }
+            Err(error) if error.may_pass() => return Ok(()),
+            Err(error) => return Err(ActError::BadRemedy(error.to_string())),
+        };
+        if before.suspended {
+            return Err(ActError::BadRemedy(format!(
+                "{} is suspended; resume it in Render's dashboard",
+                service.service_id
+            )));
+        }
+        if restart && !before.restartable {
+            return Err(ActError::BadRemedy(format!(
+                "{} is a {}, which cannot be restarted; take Restart out",
+                service.service_id, before.kind
+            )));
+        }
+        Ok(())
+    }
+
+    /// Asks for a restart. It has begun when this is answered, and is not done yet.
+    ///
+    /// # Errors
+    /// See [`RenderError`]; [`RenderError::not_done`] tells whether it had no effect for certain.
+    pub async fn restart(&self, namespace: &str, service: &RenderService) -> Result<u16, RenderError> {
+        let account = self.account(namespace, service).await?;
+        let id = service.service_id.as_str();
+        let (what, path) = (format!("restart service {id}"), ["services", id, "restart"]);
+        let answer = self.change(&account, Method::POST, (&what, &path), None, Repeat::IfNotDone).await;
+        self.forget_look(namespace, service);
+        Ok(answer?.status)
+    }
+
+    /// What has become of a restart since `before`.
+    ///
+    /// # Errors
+    /// See [`RenderError`].
+    pub async fn restarted(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        instances_before: &[String],
+        newest_before: Option<&str>,
+    ) -> Result<Seen, RenderError> {
+        let until = Instant::now() + READ_LIMIT;
+        let account = self.account(namespace, service).await?;
+        let newest = [("type", "server_restarted".to_owned()), ("limit", "1".to_owned())];
+        let (instances, events, deploys) = tokio::try_join!(
+            self.instances(&account, until),
+            self.events(&account, &newest, until),
+            self.deploys(&account, until),
+        )?;
+        let told = events.first().is_some_and(|event| Some(event.id.as_str()) != newest_before);
+        let now: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
+        let live = deploys.iter().find(|deploy| deploy.is_live()).map(|deploy| deploy.id.clone());
+        Ok(Seen { replaced: replaced(told, instances_before, &now), live })
+    }
+
+    /// Has new commits deployed on `trigger` (`commit`, `checksPass`), or on nothing (`off`). Setting it twice is as good as
+    /// once.
+    ///
+    /// # Errors
+    /// See [`RenderError`].
+    pub async fn set_auto_deploy(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        trigger: &str,
+    ) -> Result<(), RenderError> {
+        let account = self.account(namespace, service).await?;
+        let id = service.service_id.as_str();
+        let (what, json) = (format!("set auto-deploy of {id} to {trigger}"), json!({"autoDeployTrigger": trigger}));
+        self.change(&account, Method::PATCH, (&what, &["services", id]), Some(&json), Repeat::Always).await?;
+        Ok(())
+    }
+
+    /// Asks for a new deploy of what `to` was; its id and the answer's status.
+    ///
+    /// # Errors
+    /// See [`RenderError`]; [`RenderError::not_done`] tells whether it had no effect for certain.
+    pub async fn roll_back(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        to: &str,
+    ) -> Result<(Option<String>, u16), RenderError> {
+        let account = self.account(namespace, service).await?;
+        let id = service.service_id.as_str();
+        let (what, json) = (format!("roll service {id} back to {to}"), json!({"deployId": to}));
+        let path = ["services", id, "rollback"];
+        let answer = self.change(&account, Method::POST, (&what, &path), Some(&json), Repeat::IfNotDone).await;
+        self.forget_look(namespace, service);
+        let answer = answer?;
+        let deploy: Option<Deploy> = serde_json::from_value(answer.json).ok();
+        let deploy = deploy.map(|deploy| deploy.id);
+        if let Some(deploy) = &deploy {
+            self.note_target(deploy, to);
+        }
+        Ok((deploy, answer.status))
+    }
+
+    /// How far the deploy of a rollback is.
+    ///
+    /// # Errors
+    /// See [`RenderError`].
+    pub async fn rollback_state(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        deploy: &str,
+    ) -> Result<RollbackState, RenderError> {
+        let until = Instant::now() + READ_LIMIT;
+        let account = self.account(namespace, service).await?;
+        Ok(state_of(&self.deploy(&account, deploy, until).await?))
+    }
+
+    /// Whether a rollback to `to` was made since `newest_before` was the newest deploy.
+    ///
+    /// # Errors
+    /// See [`RenderError`].
+    pub async fn find_rollback(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        to: &str,
+        newest_before: Option<&str>,
+    ) -> Result<RollbackState, RenderError> {
+        let until = Instant::now() + READ_LIMIT;
+        let account = self.account(namespace, service).await?;
+        let deploys = self.deploys(&account, until).await?;
+        let newer: Vec<&Deploy> =
+            deploys.iter().take_while(|deploy| Some(deploy.id.as_str()) != newest_before).collect();
+        for deploy in &newer {
+            if self.is_back(&account, deploy, to, until).await? {
+                return Ok(state_of(deploy));
+            }
+        }
+        Ok(if newer.is_empty() { RollbackState::Nothing } else { RollbackState::Others })
+    }
+
+    async fn is_back(
+        &self,
+        account: &Account<'_>,
+        deploy: &Deploy,
+        to: &str,
+        until: Instant,
+    ) -> Result<bool, RenderError> {
+        Ok(self.target(account, deploy, &[], until).await?.as_deref() == Some(to))
+    }
+}
+
+fn state_of(deploy: &Deploy) -> RollbackState {
+    RollbackState::Deploy {
+        id: deploy.id.clone(),
+        status: deploy.status.clone(),
+        live: deploy.is_live(),
+        over: deploy.is_over(),
+    }
+}
+
+fn replaced(told: bool, before: &[String], now: &[&str]) -> Replaced {
+    let old = now.iter().filter(|id| before.iter().any(|before| before == *id)).count();
+    let all_new = old == 0 && now.len() >= before.len();
+    match (told, all_new) {
+        // It had none, as a sleeping one of the free plan: its event is all there is.
+        (false, _) if before.is_empty() => {
+            if now.is_empty() {
+                Replaced::Nothing
+            } else {
+                Replaced::Unclear
+            }
+        }
+        (_, true) => Replaced::Done,
+        (true, false) => Replaced::Begun,
+        (false, false) if old == now.len() && old == before.len() => Replaced::Nothing,
+        (false, false) => Replaced::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_is_told_by_its_event_and_its_new_instances() {
+        let before = ["a".to_owned(), "b".to_owned()];
+        for (told, now, expected) in [
+            (false, &["a", "b"][..], Replaced::Nothing),
+            (false, &["a", "c"], Replaced::Unclear),
+            (false, &["a"], Replaced::Unclear),
+            (false, &["a", "b", "c"], Replaced::Unclear),
+            (false, &["c", "d"], Replaced::Done),
+            (false, &["c"], Replaced::Unclear),
+            (true, &["a", "b"], Replaced::Begun),
+            (true, &["a", "c"], Replaced::Begun),
+            (true, &["c"], Replaced::Begun),
+            (true, &[], Replaced::Begun),
+            (true, &["c", "d"], Replaced::Done),
+        ] {
+            assert_eq!(replaced(told, &before, now), expected, "{told} {now:?}");
+        }
+        for (told, now, expected) in
+            [(false, &[][..], Replaced::Nothing), (false, &["a"], Replaced::Unclear), (true, &[], Replaced::Done)]
+        {
+            assert_eq!(replaced(told, &[], now), expected, "none before: {told} {now:?}");
+        }
+    }
+}

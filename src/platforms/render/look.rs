@@ -1,0 +1,386 @@
+//! One look at a service: itself, its deploys, instances and events, and its metrics.
+
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Account, READ_LIMIT, Render, RenderError,
+    state::{Read, hosted},
+    usage,
+    wire::{Deploy, DeployItem, Event, EventItem, Instance, Series, Service},
+};
+use crate::{
+    analyze::observation::{Hosted, Measured, Reading, Unmeasured},
+    api::RenderService,
+};
+
+/// A look this young stands for another one: an action asks more often than a service changes. Shorter than the pause between
+/// two looks of a policy.
+const SAME_LOOK: Duration = Duration::from_secs(3);
+/// Metrics have a point each 30 s at best, and the service itself changes seldom: read anew after this time.
+const SAME_REST: Duration = Duration::from_secs(15);
+/// Metrics are asked for so far back, at their best resolution.
+const METRICS_OVER: SignedDuration = SignedDuration::from_mins(3);
+const RESOLUTION_S: &str = "30";
+/// Limits of CPU and memory change with the plan alone.
+const SAME_LIMITS: Duration = Duration::from_secs(600);
+/// Deploys and events read in one look: the newest.
+const DEPLOYS: &str = "20";
+const EVENTS: &str = "50";
+/// Further pages that are read to find the deploy that serves behind failed ones.
+const MORE_PAGES: usize = 4;
+/// A rollback of a rollback of …
+const MAX_DEPTH: usize = 5;
+/// So long after a rollback was made its event may be missing.
+const EVENT_LATE: SignedDuration = SignedDuration::from_secs(60);
+/// Services, and rollbacks, that are remembered before old ones are forgotten.
+const MANY: usize = 1024;
+
+/// What one look saw.
+#[derive(Debug, Clone)]
+pub struct RenderLook {
+    /// When it was made: a second one soon after it is the same.
+    pub at: Timestamp,
+    pub target: Measured<Hosted>,
+    /// Those that there is data for, and those that could not be read.
+    pub metrics: Vec<(&'static str, Reading)>,
+}
+
+/// A service as it was last seen.
+#[derive(Default)]
+pub(super) struct Remembered {
+    look: Option<(Instant, RenderLook)>,
+    rest: Option<(Instant, Rest)>,
+    /// Of CPU and memory.
+    limits: Option<(Instant, [Vec<Series>; 2])>,
+}
+
+/// What is not read at each look.
+#[derive(Clone)]
+struct Rest {
+    service: Service,
+    instances: Option<Vec<Instance>>,
+    metrics: Vec<(&'static str, Reading)>,
+}
+
+fn young<T: Clone>(remembered: &Option<(Instant, T)>, age: Duration) -> Option<T> {
+    remembered.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, what)| what.clone())
+}
+
+type Answer = Result<Vec<Series>, Unmeasured>;
+
+impl Render {
+    /// One look, or the one that was made just now. Takes at most 9 s.
+    pub async fn look(&self, namespace: &str, service: &RenderService) -> RenderLook {
+        let key = key(namespace, service);
+        if let Some(look) = self.remembered(&key, |seen| young(&seen.look, SAME_LOOK)) {
+            return look;
+        }
+        let until = Instant::now() + READ_LIMIT;
+        let read = self.look_anew(namespace, service, &key, until).await;
+        let at = Timestamp::now();
+        let (target, metrics) = match read {
+            Ok((hosted, metrics)) => (Measured::Known(hosted), metrics),
+            Err(error) => (Measured::Unknown(error.into()), Vec::new()),
+        };
+        let look = RenderLook { at, target, metrics };
+        self.remember(key, |seen| seen.look = Some((Instant::now(), look.clone())));
+        look
+    }
+
+    async fn look_anew(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        key: &str,
+        until: Instant,
+    ) -> Result<(Hosted, Vec<(&'static str, Reading)>), RenderError> {
+        let account = self.account(namespace, service).await?;
+        let newest = [("limit", EVENTS.to_owned())];
+        let rest = self.remembered(key, |seen| young(&seen.rest, SAME_REST));
+        let (deploys, events, rest) = match rest {
+            Some(rest) => {
+                let (deploys, events) =
+                    tokio::try_join!(self.deploys(&account, until), self.events(&account, &newest, until))?;
+                (deploys, events, rest)
+            }
+            None => {
+                // First one call alone: where it fails the others would too.
+                let service = self.service(&account, until).await?;
+                let metrics = async { Ok(self.metrics(&account, &service, key, until).await) };
+                let (deploys, events, instances, metrics) = tokio::try_join!(
+                    self.deploys(&account, until),
+                    self.events(&account, &newest, until),
+                    self.instances_of(&account, &service, until),
+                    metrics
+                )?;
+                let rest = Rest { service, instances, metrics };
+                self.remember(key.to_owned(), |seen| seen.rest = Some((Instant::now(), rest.clone())));
+                (deploys, events, rest)
+            }
+        };
+        let Rest { service, instances, metrics } = rest;
+        let read = Read { service, deploys, instances, events };
+        let root = match read.live() {
+            Some(live) => self.root(&account, live, &read.events, until).await?,
+            None => None,
+        };
+        Ok((hosted(&read, root.as_deref(), Timestamp::now()), metrics))
+    }
+
+    pub(super) async fn service(&self, account: &Account<'_>, until: Instant) -> Result<Service, RenderError> {
+        let id = account.service.service_id.as_str();
+        self.get(account, &format!("read service {id}"), &["services", id], &[], until).await
+    }
+
+    /// Its deploys, instances and events.
+    pub(super) async fn read(
+        &self,
+        account: &Account<'_>,
+        service: Service,
+        until: Instant,
+    ) -> Result<Read, RenderError> {
+        let newest = [("limit", EVENTS.to_owned())];
+        let (deploys, instances, events) = tokio::try_join!(
+            self.deploys(account, until),
+            self.instances_of(account, &service, until),
+            self.events(account, &newest, until)
+        )?;
+        Ok(Read { service, deploys, instances, events })
+    }
+
+    /// None for a service that has none.
+    async fn instances_of(
+        &self,
+        account: &Account<'_>,
+        service: &Service,
+        until: Instant,
+    ) -> Result<Option<Vec<Instance>>, RenderError> {
+        if !service.has_instances() {
+            return Ok(None);
+        }
+        self.instances(account, until).await.map(Some)
+    }
+
+    /// The newest first, up to the one that serves at least.
+    pub(super) async fn deploys(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Deploy>, RenderError> {
+        let id = account.service.service_id.as_str();
+        let what = format!("list deploys of {id}");
+        let mut deploys: Vec<Deploy> = Vec::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..=MORE_PAGES {
+            let mut query = vec![("limit", DEPLOYS.to_owned())];
+            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+            let page: Vec<DeployItem> = self.get(account, &what, &["services", id, "deploys"], &query, until).await?;
+            cursor = page.last().and_then(|item| item.cursor.clone());
+            deploys.extend(page.into_iter().map(|item| item.deploy));
+            if cursor.is_none() || deploys.iter().any(Deploy::is_live) {
+                break;
+            }
+        }
+        Ok(deploys)
+    }
+
+    pub(super) async fn instances(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Instance>, RenderError> {
+        let id = account.service.service_id.as_str();
+        self.get(account, &format!("list instances of {id}"), &["services", id, "instances"], &[], until).await
+    }
+
+    /// The newest first.
+    pub(super) async fn events(
+        &self,
+        account: &Account<'_>,
+        query: &[(&str, String)],
+        until: Instant,
+    ) -> Result<Vec<Event>, RenderError> {
+        let id = account.service.service_id.as_str();
+        let what = format!("list events of {id}");
+        let items: Vec<EventItem> = self.get(account, &what, &["services", id, "events"], query, until).await?;
+        let mut events: Vec<Event> = items.into_iter().map(|item| item.event).collect();
+        events.sort_by_key(|event| std::cmp::Reverse(event.timestamp));
+        Ok(events)
+    }
+
+    /// The deploy that was built which this one is; none: this one.
+    async fn root(
+        &self,
+        account: &Account<'_>,
+        deploy: &Deploy,
+        events: &[Event],
+        until: Instant,
+    ) -> Result<Option<String>, RenderError> {
+        let mut deploy = deploy.clone();
+        let mut root = None;
+        for _ in 0..MAX_DEPTH {
+            let Some(target) = self.target(account, &deploy, events, until).await? else { break };
+            deploy = self.deploy(account, &target, until).await?;
+            root = Some(target);
+        }
+        Ok(root)
+    }
+
+    /// What a rollback went back to; none: it is none, or nobody knows any more.
+    pub(super) async fn target(
+        &self,
+        account: &Account<'_>,
+        deploy: &Deploy,
+        events: &[Event],
+        until: Instant,
+    ) -> Result<Option<String>, RenderError> {
+        if !deploy.is_rollback() {
+            return Ok(None);
+        }
+        let known = self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(&deploy.id).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let of = |events: &[Event]| {
+            let mut told = events.iter().filter_map(Event::rollback);
+            told.find(|(id, _)| *id == deploy.id).map(|(_, target)| target.to_owned())
+        };
+        let mut found = of(events);
+        if let (None, Some(made)) = (&found, deploy.created_at) {
+            let query = [
+                ("type", "deploy_started".to_owned()),
+                ("startTime", (made - EVENT_LATE).to_string()),
+                ("endTime", (made + EVENT_LATE).to_string()),
+                ("limit", "100".to_owned()),
+            ];
+            found = of(&self.events(account, &query, until).await?);
+            if found.is_none() && Timestamp::now().duration_since(made) < EVENT_LATE {
+                return Err(RenderError::Unsettled(deploy.id.clone()));
+            }
+        }
+        if let Some(target) = &found {
+            self.note_target(&deploy.id, target);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn note_target(&self, deploy: &str, target: &str) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if targets.len() >= MANY {
+            targets.clear();
+        }
+        targets.insert(deploy.to_owned(), target.to_owned());
+    }
+
+    pub(super) async fn deploy(
+        &self,
+        account: &Account<'_>,
+        deploy: &str,
+        until: Instant,
+    ) -> Result<Deploy, RenderError> {
+        let id = account.service.service_id.as_str();
+        let path = ["services", id, "deploys", deploy];
+        self.get(account, &format!("read deploy {deploy} of {id}"), &path, &[], until).await
+    }
+
+    async fn metrics(
+        &self,
+        account: &Account<'_>,
+        service: &Service,
+        key: &str,
+        until: Instant,
+    ) -> Vec<(&'static str, Reading)> {
+        if service.is_suspended() || !service.has_instances() {
+            return Vec::new();
+        }
+        let now = Timestamp::now();
+        let limits = async {
+            match self.remembered(key, |seen| young(&seen.limits, SAME_LIMITS)) {
+                Some([cpu, memory]) => (Ok(cpu), Ok(memory)),
+                None => tokio::join!(
+                    self.metric(account, "cpu-limit", None, now, until),
+                    self.metric(account, "memory-limit", None, now, until)
+                ),
+            }
+        };
+        let http = async {
+            if service.kind != "web_service" {
+                return (Ok(Vec::new()), Ok(Vec::new()));
+            }
+            tokio::join!(
+                self.metric(account, "http-requests", Some(("aggregateBy", "statusCode")), now, until),
+                self.metric(account, "http-latency", Some(("quantile", "0.95")), now, until)
+            )
+        };
+        let (cpu, memory, (cpu_limit, memory_limit), (requests, latency)) = tokio::join!(
+            self.metric(account, "cpu", None, now, until),
+            self.metric(account, "memory", None, now, until),
+            limits,
+            http,
+        );
+        let found = [
+            usage::cpu(&cpu, &cpu_limit, now),
+            usage::memory(&memory, &memory_limit, now),
+            usage::error_rate(&requests, now),
+            usage::latency(&latency, now),
+        ];
+        if let (Ok(cpu), Ok(memory)) = (cpu_limit, memory_limit)
+            && !cpu.is_empty()
+            && !memory.is_empty()
+        {
+            // Those that were remembered keep their age.
+            self.remember(key.to_owned(), |seen| {
+                if young(&seen.limits, SAME_LIMITS).is_none() {
+                    seen.limits = Some((Instant::now(), [cpu, memory]));
+                }
+            });
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    async fn metric(
+        &self,
+        account: &Account<'_>,
+        metric: &str,
+        more: Option<(&str, &str)>,
+        now: Timestamp,
+        until: Instant,
+    ) -> Answer {
+        let id = account.service.service_id.as_str();
+        let mut query = vec![
+            ("resource", id.to_owned()),
+            ("startTime", second(now - METRICS_OVER)),
+            ("endTime", second(now)),
+            ("resolutionSeconds", RESOLUTION_S.to_owned()),
+        ];
+        query.extend(more.map(|(name, value)| (name, value.to_owned())));
+        let what = format!("read {metric} of {id}");
+        self.get(account, &what, &["metrics", metric], &query, until).await.map_err(Unmeasured::from)
+    }
+
+    fn remembered<T>(&self, key: &str, what: impl FnOnce(&Remembered) -> Option<T>) -> Option<T> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(key).and_then(what)
+    }
+
+    fn remember(&self, key: String, change: impl FnOnce(&mut Remembered)) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MANY {
+            seen.retain(|_, seen| young(&seen.look, SAME_LIMITS).is_some());
+        }
+        change(seen.entry(key).or_default());
+    }
+
+    /// The next look is made anew: something was done.
+    pub(super) fn forget_look(&self, namespace: &str, service: &RenderService) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(namespace, service));
+    }
+}
+
+/// Two policies that ask with the same key see the same; others may not see it at all.
+fn key(namespace: &str, service: &RenderService) -> String {
+    match &service.key {
+        Some(key) => format!("{namespace}/{}/{}/{}", key.name, key.key, service.service_id),
+        None => service.service_id.clone(),
+    }
+}
+
+fn second(at: Timestamp) -> String {
+    at.round(jiff::Unit::Second).unwrap_or(at).to_string()
+}

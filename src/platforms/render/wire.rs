@@ -1,0 +1,184 @@
+//! Render's answers, as far as they are read (<https://api-docs.render.com/reference>). What need not be there is optional.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// `GET /services/{id}`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// `web_service`, `private_service`, `background_worker`, `cron_job`, `static_site`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// `suspended` or `not_suspended`.
+    #[serde(default)]
+    pub suspended: String,
+    #[serde(default)]
+    pub suspenders: Vec<String>,
+    /// `commit`, `checksPass` or `off`.
+    pub auto_deploy_trigger: Option<String>,
+    /// The older field: `yes` or `no`.
+    pub auto_deploy: Option<String>,
+    pub service_details: Option<ServiceDetails>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceDetails {
+    pub num_instances: Option<u32>,
+}
+
+impl Service {
+    /// What can be restarted.
+    pub fn has_instances(&self) -> bool {
+        matches!(self.kind.as_str(), "web_service" | "private_service" | "background_worker")
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.suspended == "suspended"
+    }
+
+    /// What has it deploy by itself; none when nothing does.
+    pub fn deploys_on(&self) -> Option<String> {
+        match (&self.auto_deploy_trigger, self.auto_deploy.as_deref()) {
+            (Some(trigger), _) if trigger != "off" => Some(trigger.clone()),
+            (None, Some("yes")) => Some("commit".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// An element of `GET /services/{id}/deploys`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct DeployItem {
+    pub deploy: Deploy,
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deploy {
+    pub id: String,
+    #[serde(default)]
+    pub status: String,
+    #[serde(default)]
+    pub trigger: String,
+    pub commit: Option<Commit>,
+    pub image: Option<Image>,
+    pub created_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Commit {
+    #[serde(default)]
+    pub id: String,
+    #[serde(default)]
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Image {
+    #[serde(rename = "ref", default)]
+    pub reference: String,
+}
+
+impl Deploy {
+    pub fn is_live(&self) -> bool {
+        self.status == "live"
+    }
+
+    /// It has ended without having served.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.status.as_str(), "build_failed" | "update_failed" | "pre_deploy_failed")
+    }
+
+    /// It will not be live any more, or never was and will not be.
+    pub fn is_over(&self) -> bool {
+        self.has_failed() || matches!(self.status.as_str(), "canceled" | "deactivated")
+    }
+
+    pub fn is_rollback(&self) -> bool {
+        self.trigger == "rollback"
+    }
+
+    /// "commit 4af0e84: fix the login".
+    pub fn label(&self) -> String {
+        const LONGEST: usize = 60;
+        if let Some(commit) = self.commit.as_ref().filter(|commit| !commit.id.is_empty()) {
+            let first = commit.message.lines().next().unwrap_or_default();
+            let message: String = first.chars().take(LONGEST).collect();
+            let id: String = commit.id.chars().take(7).collect();
+            return if message.is_empty() { format!("commit {id}") } else { format!("commit {id}: {message}") };
+        }
+        match &self.image {
+            Some(image) if !image.reference.is_empty() => format!("image {}", image.reference),
+            _ => "no commit".to_owned(),
+        }
+    }
+}
+
+/// An element of `GET /services/{id}/instances`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Instance {
+    pub id: String,
+}
+
+/// An element of `GET /services/{id}/events`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct EventItem {
+    pub event: Event,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    pub id: String,
+    pub timestamp: Timestamp,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub details: Value,
+}
+
+impl Event {
+    /// Of `deploy_started`: the deploy, and what it goes back to when it is a rollback.
+    pub fn rollback(&self) -> Option<(&str, &str)> {
+        let trigger = &self.details["trigger"];
+        let target = trigger["rollbackTargetDeployId"].as_str().filter(|target| !target.is_empty())?;
+        Some((self.details["deployId"].as_str()?, target))
+    }
+}
+
+/// An element of `GET /metrics/{metric}`. An empty list means that there is no data, not zero.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Series {
+    #[serde(default)]
+    pub labels: Vec<Label>,
+    #[serde(default)]
+    pub unit: String,
+    #[serde(default)]
+    pub values: Vec<Point>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Label {
+    pub field: String,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Point {
+    pub timestamp: Timestamp,
+    pub value: f64,
+}
+
+impl Series {
+    pub fn label(&self, field: &str) -> Option<&str> {
+        self.labels.iter().find(|label| label.field == field).map(|label| label.value.as_str())
+    }
+
+    pub fn newest(&self) -> Option<&Point> {
+        self.values.iter().max_by_key(|point| point.timestamp)
+    }
+}

@@ -7,17 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use uuid::Uuid;
 
-use super::{
-    Context,
-    memory::{PolicyMemory, lock},
-    rows,
-};
+use super::{Context, memory::PolicyMemory, rows};
 use crate::{
     analyze::tracker::{GoodState, MAX_KEPT},
     api::{
         ActionKind, COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent,
         ValidPolicy, ValidTarget,
     },
+    lock::lock,
     platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
 };
 

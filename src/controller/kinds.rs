@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use kube::runtime::watcher::{self, Event};
 
 use crate::api::INSTALL_CRDS;
+use crate::lock::lock;
 
 /// Kind and namespace (empty: all).
 type Key = (&'static str, String);
@@ -80,7 +81,7 @@ impl Kinds {
     }
 
     fn lock(&self) -> MutexGuard<'_, Watches> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

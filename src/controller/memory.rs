@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use crate::{
         window::History,
     },
     api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind},
+    lock::lock,
     plan::guard::Refusal,
 };
 
@@ -130,11 +131,6 @@ type Workload = (String, WorkloadKind, String);
 pub struct Memory {
     policies: Mutex<HashMap<Key, Arc<Mutex<PolicyMemory>>>>,
     by_workload: Mutex<HashMap<Workload, BTreeSet<String>>>,
-}
-
-/// A poisoned lock holds data that is still whole: every change is made in one go.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Memory {

@@ -23,7 +23,7 @@ use super::{
     events::{Fact, Reason},
     history_of, keep, limited,
     look::{Seen, analyze},
-    memory::{PolicyMemory, lock},
+    memory::PolicyMemory,
     news,
     propose::propose,
     readable, remediations_of, rows,
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     analyze::{forecast::Forecast, outlook::Outlook, tracker::Tracker},
     api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
+    lock::lock,
     plan::{self, Proposal, Situation, Verdict},
 };
 

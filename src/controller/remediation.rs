@@ -28,7 +28,7 @@ use super::{
     Context, Error, GuardedRemediation,
     events::Reason,
     limited,
-    memory::{ComponentMemory, PolicyMemory, lock},
+    memory::{ComponentMemory, PolicyMemory},
     policy::retry_delay,
     rows,
     unusable::mistake_in,
@@ -40,6 +40,7 @@ use crate::{
         ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, RENDER_KIND, Remediation,
         RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind,
     },
+    lock::lock,
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
 };
 

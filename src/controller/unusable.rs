@@ -17,11 +17,12 @@ use super::{
     Context, Error,
     events::Reason,
     limited,
-    memory::{PolicyMemory, lock},
+    memory::PolicyMemory,
     policy::{tell_once, write_status},
     status::{StatusInput, Unusable, unusable_status},
 };
 use crate::api::{HealingPolicy, HealingPolicyStatus, Invalid, POLICY_MANAGER};
+use crate::lock::lock;
 
 /// How often it is tried again when nothing need wake us: a status was corrected, or a CRD brought up to date.
 const RETRY: Duration = Duration::from_secs(15);

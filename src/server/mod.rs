@@ -11,10 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::{
-    api::HealthStatus,
-    controller::{Context, memory::lock},
-    knowledge::LedgerHealth,
-    platforms::kubernetes::ClusterIndex,
+    api::HealthStatus, controller::Context, knowledge::LedgerHealth, lock::lock, platforms::kubernetes::ClusterIndex,
 };
 
 /// No request is served longer.

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -17,6 +17,7 @@ use super::{
     walk::{Drawing, Settings, Stopped, Summary, walk},
 };
 use crate::analyze::forecast::Foresight;
+use crate::lock::lock;
 
 /// JSON lines are passed on in pieces of this size, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -47,7 +48,7 @@ impl Drop for Drain<'_> {
 }
 
 fn taken(slot: &Slot) -> Option<(Source, SyncSender<Message>)> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(slot).take()
 }
 
 enum Message {

@@ -8,14 +8,9 @@ use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy, ValidTarget},
     controller::{
-        Error,
-        events::Reason,
-        history_of,
-        memory::{ComponentMemory, lock},
-        rows,
-        status::approve_command,
-        withdrawal::unlisted,
+        Error, events::Reason, history_of, memory::ComponentMemory, rows, status::approve_command, withdrawal::unlisted,
     },
+    lock::lock,
     plan::{
         self, Ground, Situation,
         guard::{Guard, Refusal},

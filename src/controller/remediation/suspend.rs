@@ -17,9 +17,9 @@ use crate::{
     controller::{
         Error,
         events::{Fact, Reason},
-        memory::lock,
         rows,
     },
+    lock::lock,
     platforms::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,7 @@ use super::{
     quota::{Credential, Quota, Quotas},
     retry::wait_before_next,
 };
+use crate::lock::lock;
 use crate::platforms::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
 
 /// For connecting, TLS included.
@@ -314,11 +315,6 @@ fn said(content: &[u8]) -> String {
         words if words.is_empty() => String::new(),
         words => format!(": {words:?}"),
     }
-}
-
-/// A poisoned lock holds data that is still whole: every change is made in one go.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

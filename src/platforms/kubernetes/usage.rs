@@ -15,7 +15,7 @@ mod source;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ use crate::{
         observation::{Measured, Reading, Sample, UnknownReason, Unmeasured},
     },
     api::{OFFERED, WorkloadKind},
+    lock::lock,
 };
 use source::{PodMetrics, Quantities, Source};
 
@@ -239,10 +240,6 @@ impl PodUsage {
 
 fn unmeasured() -> Measured<f64> {
     Measured::Unknown(Unmeasured::new(UnknownReason::NoData, "metrics.k8s.io has no figures of this pod"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

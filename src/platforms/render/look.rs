@@ -1,9 +1,6 @@
 //! One look at a service: itself, its deploys, instances and events, and its metrics.
 
-use std::{
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,6 +13,7 @@ use super::{
 use crate::{
     analyze::observation::{Hosted, Measured, Reading, Unmeasured},
     api::RenderService,
+    lock::lock,
 };
 
 /// A look this young stands for another one: an action asks more often than a service changes. Shorter than the pause between
@@ -234,7 +232,7 @@ impl Render {
         if !deploy.is_rollback() {
             return Ok(None);
         }
-        let known = self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(&deploy.id).cloned();
+        let known = lock(&self.targets).get(&deploy.id).cloned();
         if known.is_some() {
             return Ok(known);
         }
@@ -262,7 +260,7 @@ impl Render {
     }
 
     pub(super) fn note_target(&self, deploy: &str, target: &str) {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut targets = lock(&self.targets);
         if targets.len() >= MANY {
             targets.clear();
         }
@@ -356,11 +354,11 @@ impl Render {
     }
 
     fn remembered<T>(&self, key: &str, what: impl FnOnce(&Remembered) -> Option<T>) -> Option<T> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(key).and_then(what)
+        lock(&self.seen).get(key).and_then(what)
     }
 
     fn remember(&self, key: String, change: impl FnOnce(&mut Remembered)) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         if seen.len() >= MANY {
             seen.retain(|_, seen| young(&seen.look, SAME_LIMITS).is_some());
         }
@@ -369,7 +367,7 @@ impl Render {
 
     /// The next look is made anew: something was done.
     pub(super) fn forget_look(&self, namespace: &str, service: &RenderService) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(namespace, service));
+        lock(&self.seen).remove(&key(namespace, service));
     }
 }
 

@@ -1,9 +1,6 @@
 //! Asks metrics.k8s.io, and says in the log what becomes of that: each trouble once.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use futures::AsyncReadExt as _;
 use jiff::Timestamp;
@@ -11,6 +8,7 @@ use kube::{Client, api::ListParams, core::Request};
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use crate::lock::lock;
 use crate::platforms::kubernetes::act_error::words;
 
 const API: &str = "/apis/metrics.k8s.io/v1beta1";
@@ -135,7 +133,7 @@ impl Source {
 
     fn say(&self, namespace: &str, trouble: Option<&Trouble>) {
         const MEANWHILE: &str = "cpu_usage and memory_usage come from the policies' own metrics alone";
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.said);
         let told = match trouble {
             None => {
                 if said.down || said.absent {

@@ -37,7 +37,6 @@ pub mod api;
 pub mod cli;
 pub mod controller;
 pub mod knowledge;
-mod lock;
 pub mod plan;
 pub mod platforms;
 pub mod server;

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, memory::PolicyMemory};
 use crate::api::{ValidComponent, ValidPolicy};
-use crate::lock::lock;
+use crate::platforms::lock::lock;
 
 /// A past that could not be had is asked for again after this time.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);

@@ -14,8 +14,8 @@ use crate::{
         ActionKind, COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent,
         ValidPolicy, ValidTarget,
     },
-    lock::lock,
     platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
+    platforms::lock::lock,
 };
 
 /// Between two tries to keep a copy of the same component; when it is not allowed, the longer one.

@@ -9,7 +9,7 @@ use std::{
 use kube::runtime::watcher::{self, Event};
 
 use crate::api::INSTALL_CRDS;
-use crate::lock::lock;
+use crate::platforms::lock::lock;
 
 /// Kind and namespace (empty: all).
 type Key = (&'static str, String);

@@ -15,8 +15,8 @@ use crate::{
         window::History,
     },
     api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind},
-    lock::lock,
     plan::guard::Refusal,
+    platforms::lock::lock,
 };
 
 /// One component's memory.

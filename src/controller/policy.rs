@@ -33,8 +33,8 @@ use super::{
 use crate::{
     analyze::{forecast::Forecast, outlook::Outlook, tracker::Tracker},
     api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
-    lock::lock,
     plan::{self, Proposal, Situation, Verdict},
+    platforms::lock::lock,
 };
 
 /// Looks at one policy's components that run at the same time.

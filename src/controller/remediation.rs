@@ -40,8 +40,8 @@ use crate::{
         ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, RENDER_KIND, Remediation,
         RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind,
     },
-    lock::lock,
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
+    platforms::lock::lock,
 };
 
 /// How often a held back action is tried again when its guard does not say when.

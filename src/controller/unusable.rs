@@ -22,7 +22,7 @@ use super::{
     status::{StatusInput, Unusable, unusable_status},
 };
 use crate::api::{HealingPolicy, HealingPolicyStatus, Invalid, POLICY_MANAGER};
-use crate::lock::lock;
+use crate::platforms::lock::lock;
 
 /// How often it is tried again when nothing need wake us: a status was corrected, or a CRD brought up to date.
 const RETRY: Duration = Duration::from_secs(15);

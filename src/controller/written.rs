@@ -10,7 +10,7 @@ use std::{
 
 use kube::{Resource, ResourceExt as _};
 
-use crate::lock::lock;
+use crate::platforms::lock::lock;
 
 /// By namespace and name: the resourceVersion. What ended is forgotten, so it holds the open ones only.
 #[derive(Default)]

@@ -8,6 +8,7 @@ mod fetch;
 pub mod hook;
 pub mod http;
 pub mod kubernetes;
+pub(crate) mod lock;
 mod past;
 mod placeholders;
 pub mod prometheus;

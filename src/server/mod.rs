@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::{
-    api::HealthStatus, controller::Context, knowledge::LedgerHealth, lock::lock, platforms::kubernetes::ClusterIndex,
+    api::HealthStatus, controller::Context, knowledge::LedgerHealth, platforms::kubernetes::ClusterIndex,
+    platforms::lock::lock,
 };
 
 /// No request is served longer.

@@ -17,7 +17,7 @@ use super::{
     walk::{Drawing, Settings, Stopped, Summary, walk},
 };
 use crate::analyze::forecast::Foresight;
-use crate::lock::lock;
+use crate::platforms::lock::lock;
 
 /// JSON lines are passed on in pieces of this size, in bytes.
 const PIECE: usize = 64 * 1024;

@@ -10,13 +10,13 @@ use crate::{
     controller::{
         Error, events::Reason, history_of, memory::ComponentMemory, rows, status::approve_command, withdrawal::unlisted,
     },
-    lock::lock,
     plan::{
         self, Ground, Situation,
         guard::{Guard, Refusal},
         ladder,
     },
     platforms::kubernetes::ActError,
+    platforms::lock::lock,
 };
 
 /// A permission to act: made only by the guards, on a fresh look.

@@ -19,8 +19,8 @@ use crate::{
         events::{Fact, Reason},
         rows,
     },
-    lock::lock,
     platforms::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef},
+    platforms::lock::lock,
 };
 
 /// How often a source is looked at while the policy is not known.

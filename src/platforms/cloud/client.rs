@@ -24,8 +24,8 @@ use super::{
     quota::{Credential, Quota, Quotas},
     retry::wait_before_next,
 };
-use crate::lock::lock;
 use crate::platforms::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
+use crate::platforms::lock::lock;
 
 /// For connecting, TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);

@@ -34,7 +34,7 @@ use crate::{
         observation::{Measured, Reading, Sample, UnknownReason, Unmeasured},
     },
     api::{OFFERED, WorkloadKind},
-    lock::lock,
+    platforms::lock::lock,
 };
 use source::{PodMetrics, Quantities, Source};
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     analyze::observation::{Hosted, Measured, Reading, Unmeasured},
     api::RenderService,
-    lock::lock,
+    platforms::lock::lock,
 };
 
 /// A look this young stands for another one: an action asks more often than a service changes. Shorter than the pause between

@@ -8,8 +8,8 @@ use kube::{Client, api::ListParams, core::Request};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::lock::lock;
 use crate::platforms::kubernetes::act_error::words;
+use crate::platforms::lock::lock;
 
 const API: &str = "/apis/metrics.k8s.io/v1beta1";
 /// For the answer. metrics-server has its figures in memory: who takes longer is not well.

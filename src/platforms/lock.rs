@@ -1,4 +1,4 @@
-//! Mutexes of whole values.
+//! Mutexes of whole values, for all rooms that do I/O.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -140,14 +140,7 @@ impl Ledger {
         if rows.is_empty() {
             return Ok(());
         }
-        let write = async {
-            loop {
-                match self.shared.database.insert(User::Records, &rows).await {
-                    Err(error) if error.reason() == LedgerReason::Busy => tokio::time::sleep(BUSY_PAUSE).await,
-                    done => return done,
-                }
-            }
-        };
+        let write = patiently(|| self.shared.database.insert(User::Records, &rows));
         let done = within(RECORD_LIMIT, "writing the rows", write).await;
         match &done {
             Ok(new) => self.shared.wrote(*new),
@@ -189,6 +182,20 @@ impl Shared {
     fn recent_fault(&self) -> Option<LedgerError> {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, error)| error.clone())
+    }
+}
+
+/// Asks again for as long as somebody else has the database. A SQLite file that two begin to use says so at once, without the
+/// time that a statement waits.
+async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    loop {
+        match ask().await {
+            Err(error) if error.reason() == LedgerReason::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+            done => return done,
+        }
     }
 }
 

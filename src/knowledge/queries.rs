@@ -15,8 +15,9 @@
 
 use serde::Serialize;
 
+use super::database::Fetched;
 use super::error::LedgerError;
-use super::{Ledger, QUERY_LIMIT, within};
+use super::{Ledger, QUERY_LIMIT, patiently, within};
 
 /// One question in both dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,19 +194,23 @@ pub struct DayAccuracy {
 /// Each answers within [`QUERY_LIMIT`] or fails with `Timeout`.
 impl Ledger {
     pub async fn actions_last_day(&self) -> Result<Vec<ActionCount>, LedgerError> {
-        within(QUERY_LIMIT, "the query", self.shared.database.fetch(ACTIONS_LAST_DAY)).await
+        self.ask(ACTIONS_LAST_DAY).await
     }
 
     pub async fn interventions_by_component(&self) -> Result<Vec<ComponentInterventions>, LedgerError> {
-        within(QUERY_LIMIT, "the query", self.shared.database.fetch(INTERVENTIONS_BY_COMPONENT)).await
+        self.ask(INTERVENTIONS_BY_COMPONENT).await
     }
 
     pub async fn success_by_action(&self) -> Result<Vec<ActionSuccess>, LedgerError> {
-        within(QUERY_LIMIT, "the query", self.shared.database.fetch(SUCCESS_BY_ACTION)).await
+        self.ask(SUCCESS_BY_ACTION).await
     }
 
     pub async fn accuracy_by_day(&self) -> Result<Vec<DayAccuracy>, LedgerError> {
-        within(QUERY_LIMIT, "the query", self.shared.database.fetch(ACCURACY_BY_DAY)).await
+        self.ask(ACCURACY_BY_DAY).await
+    }
+
+    async fn ask<T: Fetched>(&self, query: Query) -> Result<Vec<T>, LedgerError> {
+        within(QUERY_LIMIT, "the query", patiently(|| self.shared.database.fetch(query))).await
     }
 }
 

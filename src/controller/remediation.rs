@@ -64,10 +64,19 @@ pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<Remediation
         Ok(remediation) => remediation,
         Err(_) => return unreadable(&context.shared, &object).await,
     };
-    // Its write will be seen in a moment, and wakes this again.
-    if context.shared.written.is_ahead_of(remediation) {
-        return Ok(Action::requeue(RETRY_LOOK));
-    }
+    // The watch is behind: for a moment, or for as long as it is interrupted.
+    let newer;
+    let remediation = if context.shared.written.is_ahead_of(remediation) {
+        match as_stored(&context.shared, remediation).await? {
+            Some(found) => {
+                newer = found;
+                &newer
+            }
+            None => return Ok(Action::await_change()),
+        }
+    } else {
+        remediation
+    };
     let step = Step { ctx: &context.shared, remediation };
     let status = remediation.status.clone().unwrap_or_default();
     if status.phase.is_final() {
@@ -82,6 +91,13 @@ pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<Remediation
         Phase::Verifying => step.verify(status, policy.as_ref()).await,
         _ => step.approve(status, policy).await,
     }
+}
+
+/// As the API server has it; none when it is gone, or cannot be read.
+async fn as_stored(ctx: &Context, seen: &Remediation) -> Result<Option<Remediation>, Error> {
+    let api: Api<GuardedRemediation> = Api::namespaced(ctx.client.clone(), &seen.namespace().unwrap_or_default());
+    let found = limited("read the remediation", api.get_opt(&seen.name_any())).await?;
+    Ok(found.and_then(|found| found.0.ok()).filter(|found| found.metadata.uid == seen.metadata.uid))
 }
 
 pub fn on_error(object: Arc<GuardedRemediation>, error: &Error, context: Arc<RemediationContext>) -> Action {

@@ -1,7 +1,7 @@
 //! The version of each Remediation that was written last, so that no step is made from an older one.
 //!
 //! A write comes back through the watch, later than its answer. A step made from the cache in between would be the one
-//! before: a webhook would be called again. So such a step waits until the cache has seen the write.
+//! before: a webhook would be called again. So such a step is made from what the API server has.
 
 use std::{
     collections::HashMap,

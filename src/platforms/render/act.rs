@@ -6,7 +6,7 @@ use std::time::Instant;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Account, READ_LIMIT, Render, RenderError, wire::Deploy};
+use super::{Account, READ_LIMIT, Render, RenderError, state::live, wire::Deploy};
 use crate::{
     api::RenderService,
     platforms::{cloud::Repeat, kubernetes::ActError},
@@ -20,11 +20,6 @@ const MAX_INSTANCES: usize = 100;
 pub struct Before {
     /// The deploy that serves.
     pub live: Option<String>,
-    pub suspended: bool,
-    /// Has instances that can be restarted.
-    pub restartable: bool,
-    /// `web_service`, …
-    pub kind: String,
     pub instances: Vec<String>,
     pub newest_restart: Option<String>,
     pub newest_deploy: Option<String>,
@@ -77,9 +72,6 @@ impl Render {
         let instances = read.instances.iter().flatten().map(|instance| instance.id.clone());
         Ok(Before {
             live: read.live().map(|deploy| deploy.id.clone()),
-            suspended: read.service.is_suspended(),
-            restartable: read.service.has_instances(),
-            kind: read.service.kind.clone(),
             instances: instances.take(MAX_INSTANCES).collect(),
             newest_restart: read.newest_restart().map(|event| event.id.clone()),
             newest_deploy: read.deploys.first().map(|deploy| deploy.id.clone()),
@@ -92,24 +84,28 @@ impl Render {
     /// # Errors
     /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
     pub async fn could_act(&self, namespace: &str, service: &RenderService, restart: bool) -> Result<(), ActError> {
-        let before = match self.before(namespace, service).await {
-            Ok(before) => before,
+        let itself = async {
+            let account = self.account(namespace, service).await?;
+            self.service(&account, Instant::now() + READ_LIMIT).await
+        };
+        let itself = match itself.await {
+            Ok(itself) => itself,
             Err(RenderError::Forbidden(message)) => {
                 return Err(ActError::Forbidden { verb: "get", resource: "secrets", message });
             }
             Err(error) if error.may_pass() => return Ok(()),
             Err(error) => return Err(ActError::BadRemedy(error.to_string())),
         };
-        if before.suspended {
+        if itself.is_suspended() {
             return Err(ActError::BadRemedy(format!(
                 "{} is suspended; resume it in Render's dashboard",
                 service.service_id
             )));
         }
-        if restart && !before.restartable {
+        if restart && !itself.has_instances() {
             return Err(ActError::BadRemedy(format!(
                 "{} is a {}, which cannot be restarted; take Restart out",
-                service.service_id, before.kind
+                service.service_id, itself.kind
             )));
         }
         Ok(())
@@ -149,7 +145,7 @@ impl Render {
         )?;
         let told = events.first().is_some_and(|event| Some(event.id.as_str()) != newest_before);
         let now: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
-        let live = deploys.iter().find(|deploy| deploy.is_live()).map(|deploy| deploy.id.clone());
+        let live = live(&deploys).map(|deploy| deploy.id.clone());
         Ok(Seen { replaced: replaced(told, instances_before, &now), live })
     }
 

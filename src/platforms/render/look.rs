@@ -98,24 +98,19 @@ impl Render {
         until: Instant,
     ) -> Result<(Hosted, Vec<(&'static str, Reading)>), RenderError> {
         let account = self.account(namespace, service).await?;
-        let newest = [("limit", EVENTS.to_owned())];
         let rest = self.remembered(key, |seen| young(&seen.rest, SAME_REST));
         let (deploys, events, rest) = match rest {
             Some(rest) => {
                 let (deploys, events) =
-                    tokio::try_join!(self.deploys(&account, until), self.events(&account, &newest, until))?;
+                    tokio::try_join!(self.deploys(&account, until), self.newest_events(&account, until))?;
                 (deploys, events, rest)
             }
             None => {
                 // First one call alone: where it fails the others would too.
                 let service = self.service(&account, until).await?;
                 let metrics = async { Ok(self.metrics(&account, &service, key, until).await) };
-                let (deploys, events, instances, metrics) = tokio::try_join!(
-                    self.deploys(&account, until),
-                    self.events(&account, &newest, until),
-                    self.instances_of(&account, &service, until),
-                    metrics
-                )?;
+                let (read, metrics) = tokio::try_join!(self.read(&account, service.clone(), until), metrics)?;
+                let Read { service, deploys, instances, events } = read;
                 let rest = Rest { service, instances, metrics };
                 self.remember(key.to_owned(), |seen| seen.rest = Some((Instant::now(), rest.clone())));
                 (deploys, events, rest)
@@ -142,11 +137,10 @@ impl Render {
         service: Service,
         until: Instant,
     ) -> Result<Read, RenderError> {
-        let newest = [("limit", EVENTS.to_owned())];
         let (deploys, instances, events) = tokio::try_join!(
             self.deploys(account, until),
             self.instances_of(account, &service, until),
-            self.events(account, &newest, until)
+            self.newest_events(account, until)
         )?;
         Ok(Read { service, deploys, instances, events })
     }
@@ -186,6 +180,10 @@ impl Render {
     pub(super) async fn instances(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Instance>, RenderError> {
         let id = account.service.service_id.as_str();
         self.get(account, &format!("list instances of {id}"), &["services", id, "instances"], &[], until).await
+    }
+
+    async fn newest_events(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Event>, RenderError> {
+        self.events(account, &[("limit", EVENTS.to_owned())], until).await
     }
 
     /// The newest first.

@@ -26,13 +26,18 @@ pub struct Read {
 
 impl Read {
     pub fn live(&self) -> Option<&Deploy> {
-        self.deploys.iter().find(|deploy| deploy.is_live())
+        live(&self.deploys)
     }
 
     /// The newest restart that was told of.
     pub fn newest_restart(&self) -> Option<&Event> {
         self.events.iter().find(|event| event.kind == "server_restarted")
     }
+}
+
+/// The one that serves.
+pub fn live(deploys: &[Deploy]) -> Option<&Deploy> {
+    deploys.iter().find(|deploy| deploy.is_live())
 }
 
 /// `root`: the deploy that was built which the live one is; of a rollback the one it went back to.

@@ -3,10 +3,7 @@
 //! A write comes back through the watch, later than its answer. A step made from the cache in between would be the one
 //! before: a webhook would be called again. So such a step is made from what the API server has.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard},
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use kube::{Resource, ResourceExt as _};
 
@@ -20,7 +17,7 @@ impl Written {
     /// Notes what the API server answered to a write.
     pub fn note(&self, object: &impl Resource) {
         if let Some(version) = version(object) {
-            self.map().insert(key(object), version);
+            lock(&self.0).insert(key(object), version);
         }
     }
 
@@ -28,16 +25,12 @@ impl Written {
     /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>); one that is no number counts
     /// as new, and is left to the API server's own check.
     pub fn is_ahead_of(&self, object: &impl Resource) -> bool {
-        let written = self.map().get(&key(object)).copied();
+        let written = lock(&self.0).get(&key(object)).copied();
         written.zip(version(object)).is_some_and(|(written, seen)| seen < written)
     }
 
     pub fn forget(&self, object: &impl Resource) {
-        self.map().remove(&key(object));
-    }
-
-    fn map(&self) -> MutexGuard<'_, HashMap<(String, String), u64>> {
-        lock(&self.0)
+        lock(&self.0).remove(&key(object));
     }
 }
 

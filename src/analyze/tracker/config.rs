@@ -12,7 +12,7 @@ use super::{
         observation::{ObservedConfig, Workload},
     },
     Tracker,
-    known::MAX_KNOWN_BAD,
+    known::{MAX_KNOWN_BAD, push_newest},
 };
 use crate::api::{
     ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KeptState, KnownBadConfig, Limits, MISSING,
@@ -111,10 +111,8 @@ impl Tracker {
     /// It is kept under this name from now on; the oldest ones are not any more.
     pub fn kept(&mut self, good: GoodState, name: String, now: Timestamp) {
         self.kept.retain(|kept| kept.name != name);
-        self.kept.push(KeptState { name, template: good.template, objects: good.objects, seen_at: now });
-        if self.kept.len() > MAX_KEPT {
-            self.kept.remove(0);
-        }
+        let state = KeptState { name, template: good.template, objects: good.objects, seen_at: now };
+        push_newest(&mut self.kept, state, MAX_KEPT);
     }
 
     /// Copies that are still needed.
@@ -180,10 +178,7 @@ impl Tracker {
             return;
         }
         self.known_bad_config.retain(|known| known.objects != objects);
-        self.known_bad_config.push(KnownBadConfig { objects, seen_at: now });
-        if self.known_bad_config.len() > MAX_KNOWN_BAD {
-            self.known_bad_config.remove(0);
-        }
+        push_newest(&mut self.known_bad_config, KnownBadConfig { objects, seen_at: now }, MAX_KNOWN_BAD);
     }
 }
 

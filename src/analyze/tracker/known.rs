@@ -38,10 +38,7 @@ impl Tracker {
             return;
         }
         self.known_bad.retain(|bad| bad.digest != digest);
-        self.known_bad.push(KnownBad { revision, digest, seen_at: now });
-        if self.known_bad.len() > MAX_KNOWN_BAD {
-            self.known_bad.remove(0);
-        }
+        push_newest(&mut self.known_bad, KnownBad { revision, digest, seen_at: now }, MAX_KNOWN_BAD);
     }
 
     pub(super) fn remember_good(&mut self, release: &ReleaseId, now: Timestamp, limits: &Limits) {
@@ -68,9 +65,14 @@ impl Tracker {
             seen_at,
             replaced_at: None,
         };
-        self.known_good.push(good);
-        if self.known_good.len() > MAX_KNOWN_GOOD {
-            self.known_good.remove(0);
-        }
+        push_newest(&mut self.known_good, good, MAX_KNOWN_GOOD);
+    }
+}
+
+/// The newest is the last one; the oldest goes when there are more than `most`.
+pub(super) fn push_newest<T>(list: &mut Vec<T>, newest: T, most: usize) {
+    list.push(newest);
+    if list.len() > most {
+        list.remove(0);
     }
 }

@@ -96,6 +96,14 @@ pub enum ValidTarget {
 }
 
 impl ValidTarget {
+    /// The workload that it is; none of what has no pods.
+    pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
+        match self {
+            Self::Workload { kind, name } => Some((*kind, name)),
+            Self::Render(_) | Self::Http(_) => None,
+        }
+    }
+
     /// `StatefulSet/db`, `https://…`: for messages.
     pub fn describe(&self) -> String {
         match self {

@@ -14,7 +14,7 @@ use crate::{
         assess::Assessment, forecast::Forecast, observation::Observation, outlook::Outlook, tracker::Tracker,
         window::History,
     },
-    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind},
+    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
     plan::guard::Refusal,
     platforms::lock::lock,
 };
@@ -159,14 +159,8 @@ impl Memory {
 
     /// Notes which workloads a policy is about.
     pub fn watch_targets_of(&self, policy: &ValidPolicy) {
-        let targets: BTreeSet<(WorkloadKind, &str)> = policy
-            .components
-            .iter()
-            .filter_map(|component| match &component.target {
-                ValidTarget::Workload { kind, name } => Some((*kind, name.as_str())),
-                ValidTarget::Render(_) | ValidTarget::Http(_) => None,
-            })
-            .collect();
+        let targets: BTreeSet<(WorkloadKind, &str)> =
+            policy.components.iter().filter_map(|component| component.target.workload()).collect();
         self.set_targets(&policy.namespace, &policy.name, &targets);
     }
 
@@ -193,7 +187,7 @@ impl Memory {
             let mut memory = lock(&memory);
             let Some(policy) = memory.policy.clone() else { continue };
             for component in &policy.components {
-                let concerned = matches!(&component.target, ValidTarget::Workload { kind: of, name } if *of == kind && name == workload);
+                let concerned = component.target.workload() == Some((kind, workload));
                 if let Some(entry) = memory.components.get_mut(&component.name).filter(|_| concerned) {
                     entry.dirty = true;
                 }

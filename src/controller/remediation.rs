@@ -38,7 +38,7 @@ use super::{
 use crate::{
     api::{
         ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, RENDER_KIND, Remediation,
-        RemediationSpec, RemediationStatus, ValidComponent, ValidPolicy, ValidTarget, WorkloadKind,
+        RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
     },
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
     platforms::lock::lock,
@@ -133,11 +133,8 @@ fn workload<'a>(namespace: &'a str, spec: &'a RemediationSpec) -> Result<Workloa
 
 /// The workloads that the policy is about.
 fn named(policy: &ValidPolicy) -> Named {
-    let of = |component: &ValidComponent| match &component.target {
-        ValidTarget::Workload { kind, name } => Some((*kind, name.clone())),
-        ValidTarget::Render(_) | ValidTarget::Http(_) => None,
-    };
-    policy.components.iter().filter_map(of).collect()
+    let workloads = policy.components.iter().filter_map(|component| component.target.workload());
+    workloads.map(|(kind, name)| (kind, name.to_owned())).collect()
 }
 
 fn whole_state(spec: &RemediationSpec) -> Result<WholeState<'_>, ActError> {

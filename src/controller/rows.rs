@@ -24,16 +24,13 @@ pub fn milliseconds(at: Timestamp) -> Timestamp {
 
 /// The Kubernetes object behind a target, for events.
 pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectReference> {
-    match target {
-        ValidTarget::Workload { kind, name } => Some(ObjectReference {
-            api_version: Some(kind.api_version().into()),
-            kind: Some(kind.to_string()),
-            name: Some(name.clone()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectReference::default()
-        }),
-        ValidTarget::Render(_) | ValidTarget::Http(_) => None,
-    }
+    target.workload().map(|(kind, name)| ObjectReference {
+        api_version: Some(kind.api_version().into()),
+        kind: Some(kind.to_string()),
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectReference::default()
+    })
 }
 
 /// The two rows of one look.

@@ -133,8 +133,9 @@ fn stale_data(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Re
         );
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
-    if let (ValidTarget::Workload { .. } | ValidTarget::Render(_), Measured::Unknown(why)) =
-        (&s.component.target, &s.observation.target)
+    // A service that is only watched is healed by what does not touch it.
+    if let (false, Measured::Unknown(why)) =
+        (matches!(s.component.target, ValidTarget::Http(_)), &s.observation.target)
     {
         let message = format!(
             "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
@@ -178,10 +179,8 @@ fn not_confirmed(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option
 fn paused(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {
     s.workload().filter(|workload| workload.paused).map(|_| {
         let target = s.component.target.describe();
-        let resume = match &s.component.target {
-            ValidTarget::Workload { kind, name } => format!("resume it with {}, or ", kind.resume(name)),
-            ValidTarget::Render(_) | ValidTarget::Http(_) => String::new(),
-        };
+        let resume = s.component.target.workload();
+        let resume = resume.map(|(kind, name)| format!("resume it with {}, or ", kind.resume(name))).unwrap_or_default();
         let message = format!("{target} is paused, so {action} would not take effect; {resume}undo it by hand");
         Refusal::person(Guard::Paused, message)
     })

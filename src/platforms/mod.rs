@@ -207,10 +207,7 @@ impl TargetLook {
 
 /// None for what has no containers.
 fn whose<'a>(namespace: &'a str, component: &'a ValidComponent, of_release: bool) -> Option<Whose<'a>> {
-    match &component.target {
-        ValidTarget::Workload { kind, name } => Some(Whose { kind: *kind, namespace, name, of_release }),
-        ValidTarget::Render(_) | ValidTarget::Http(_) => None,
-    }
+    component.target.workload().map(|(kind, name)| Whose { kind, namespace, name, of_release })
 }
 
 #[cfg(test)]

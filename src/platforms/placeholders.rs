@@ -32,15 +32,13 @@ pub(super) fn expand(
     let mut of_release = false;
     let mut query = named(query, namespace, component);
     if query.contains(PODS) {
-        let pods: PodsPattern = match &component.target {
-            ValidTarget::Workload { kind, name } => index.pods_pattern(*kind, namespace, name, release_watch)?,
-            ValidTarget::Render(_) | ValidTarget::Http(_) => {
-                return Err(Unmeasured::new(
-                    UnknownReason::InvalidSpec,
-                    "$(pods) has no meaning for a target without pods; name the series by other labels",
-                ));
-            }
+        let Some((kind, name)) = component.target.workload() else {
+            return Err(Unmeasured::new(
+                UnknownReason::InvalidSpec,
+                "$(pods) has no meaning for a target without pods; name the series by other labels",
+            ));
         };
+        let pods: PodsPattern = index.pods_pattern(kind, namespace, name, release_watch)?;
         of_release = pods.of_release;
         query = query.replace(PODS, &pods.regex);
     }

@@ -24,6 +24,7 @@ build: cargo ## Build the operator (target/debug/panacea)
 .PHONY: servers
 servers:
 	@$(control-plane)/postgres install
+	@$(control-plane)/postgres install-pooler
 	@$(control-plane)/prometheus install
 
 .PHONY: test

@@ -43,6 +43,10 @@ pub enum ProblemKind {
     Stopped,
     /// The HTTP service answers wrongly or not at all.
     Http,
+    /// The database takes no new connection.
+    NoConnection,
+    /// The same, since all of them are taken.
+    Saturated,
 }
 
 /// One thing that is wrong.
@@ -117,17 +121,19 @@ pub fn assess(
             penalty += hosted_problems(hosted, &mut problems);
             serves = hosted.release.is_some();
         }
+        Measured::Known(TargetState::Database(database)) => {
+            if let Some(fault) = &database.fault {
+                penalty += 100;
+                serves = false;
+                let kind = if fault.saturated { ProblemKind::Saturated } else { ProblemKind::NoConnection };
+                problems.push(does_not_serve(kind, &fault.detail));
+            }
+        }
         Measured::Known(TargetState::Http(http)) => {
             if let Some(failure) = &http.failure {
                 penalty += 100;
                 serves = false;
-                problems.push(Problem {
-                    kind: ProblemKind::Http,
-                    severity: Severity::Critical,
-                    of_release: false,
-                    message: failure.clone(),
-                    value: None,
-                });
+                problems.push(does_not_serve(ProblemKind::Http, failure));
             }
         }
         Measured::Unknown(why) => unknowns.push(("target".to_owned(), why.clone())),
@@ -171,6 +177,10 @@ pub fn assess(
         Some(Severity::Unusual) | None => HealthStatus::Healthy,
     };
     Assessment { status, score: (status != HealthStatus::Unknown).then_some(score), problems, unknowns }
+}
+
+fn does_not_serve(kind: ProblemKind, message: &str) -> Problem {
+    Problem { kind, severity: Severity::Critical, of_release: false, message: message.to_owned(), value: None }
 }
 
 /// What one metric's value costs of the score, and why.

@@ -12,7 +12,9 @@ pub fn cause(assessment: &Assessment) -> Cause {
     let rank = |kind: &ProblemKind| match kind {
         ProblemKind::Fault(FaultKind::OomKilled) => Cause::Exhaustion,
         ProblemKind::Fault(_) | ProblemKind::ProgressDeadlineExceeded => Cause::Crash,
-        ProblemKind::Metric(name) if name == metric::CPU_USAGE || name == metric::MEMORY_USAGE => Cause::Exhaustion,
+        ProblemKind::Metric(name) if metric::is_of_a_resource(name) => Cause::Exhaustion,
+        ProblemKind::NoConnection => Cause::Unreachable,
+        ProblemKind::Saturated => Cause::Exhaustion,
         ProblemKind::Metric(_) | ProblemKind::Http => Cause::Errors,
         ProblemKind::Unavailable | ProblemKind::Unschedulable | ProblemKind::Stopped => Cause::Unknown,
     };

@@ -11,6 +11,18 @@ pub const ERROR_RATE: &str = "error_rate";
 /// Milliseconds.
 pub const LATENCY_MS: &str = "latency_ms";
 
+/// Connections of a database, in percent of those that ordinary roles may have.
+pub const CONNECTIONS_USAGE: &str = "connections_usage";
+/// Size of a database, in percent of what it may become.
+pub const STORAGE_USAGE: &str = "storage_usage";
+/// Age of a database server's oldest unfrozen transaction, in percent of the 2^31 at which it stops.
+pub const WRAPAROUND_USAGE: &str = "wraparound_usage";
+
+/// What runs out when it reaches 100.
+pub fn is_of_a_resource(metric: &str) -> bool {
+    [CPU_USAGE, MEMORY_USAGE, CONNECTIONS_USAGE, STORAGE_USAGE, WRAPAROUND_USAGE].contains(&metric)
+}
+
 /// How many points above the warning and above the critical threshold cost, of 100 (facts: the naive rules).
 /// A metric of the user's own weighs like the error rate.
 pub fn penalty(metric: &str) -> (u8, u8) {
@@ -25,7 +37,7 @@ pub fn penalty(metric: &str) -> (u8, u8) {
 pub fn show(metric: &str, value: f64) -> String {
     match metric {
         ERROR_RATE => format!("{:.1}%", value * 100.0),
-        CPU_USAGE | MEMORY_USAGE => format!("{value:.0}%"),
+        _ if is_of_a_resource(metric) => format!("{value:.0}%"),
         LATENCY_MS => format!("{value:.0} ms"),
         _ => format!("{}", (value * 1000.0).round() / 1000.0),
     }

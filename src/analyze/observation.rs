@@ -89,6 +89,8 @@ pub enum UnknownReason {
     RateLimited,
     /// The source kept failing, so it is left alone for a while.
     CircuitOpen,
+    /// TLS could not be agreed on: the source has none or wants it, or its certificate is expired or not trusted.
+    TlsFailed,
 }
 
 impl UnknownReason {
@@ -103,7 +105,8 @@ impl UnknownReason {
             | Self::Forbidden
             | Self::InvalidSpec
             | Self::CredentialsMissing
-            | Self::CredentialsRefused => true,
+            | Self::CredentialsRefused
+            | Self::TlsFailed => true,
             Self::NoData
             | Self::NotANumber
             | Self::BadAnswer
@@ -170,6 +173,7 @@ impl fmt::Display for Sample {
 pub enum TargetState {
     Workload(Box<Workload>),
     Hosted(Box<Hosted>),
+    Database(Database),
     Http(HttpState),
 }
 
@@ -177,7 +181,7 @@ impl TargetState {
     pub fn workload(&self) -> Option<&Workload> {
         match self {
             Self::Workload(workload) => Some(workload),
-            Self::Hosted(_) | Self::Http(_) => None,
+            Self::Hosted(_) | Self::Database(_) | Self::Http(_) => None,
         }
     }
 
@@ -194,7 +198,7 @@ impl TargetState {
                 complete: hosted.settled,
                 runs: hosted.suspended.is_none(),
             }),
-            Self::Http(_) => None,
+            Self::Database(_) | Self::Http(_) => None,
         }
     }
 
@@ -203,6 +207,7 @@ impl TargetState {
         match self {
             Self::Workload(workload) => workload.images.join(", "),
             Self::Hosted(hosted) => hosted.label.clone(),
+            Self::Database(database) => database.label.clone(),
             Self::Http(_) => String::new(),
         }
     }
@@ -244,6 +249,24 @@ pub struct HostedFault {
     pub lasting: bool,
     /// It has come since the deploy that serves does.
     pub of_release: bool,
+    /// For a person.
+    pub detail: String,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Database {
+    /// What it is, as far as it was told: "PostgreSQL 17.2, a standby".
+    pub label: String,
+    /// Why no new connection gets in.
+    pub fault: Option<DatabaseFault>,
+}
+
+/// Why a database takes no new connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseFault {
+    /// All connections are taken; else nobody answers, or it says that it does not serve.
+    pub saturated: bool,
     /// For a person.
     pub detail: String,
 }

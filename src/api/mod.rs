@@ -16,6 +16,8 @@ mod own;
 mod percent;
 mod policy;
 mod policy_status;
+mod postgres;
+mod quantity;
 mod remediation;
 mod remedy;
 mod scale;
@@ -32,12 +34,14 @@ pub use own::*;
 pub use percent::IntOrPercent;
 pub use policy::*;
 pub use policy_status::*;
+pub use postgres::*;
+pub use quantity::amount;
 pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
 pub use validate::{
-    HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, RenderService, ValidComponent, ValidPolicy, ValidRemedy,
-    ValidTarget, default_ceilings, default_thresholds,
+    HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase, RenderService, ValidComponent,
+    ValidPolicy, ValidRemedy, ValidTarget, default_ceilings, default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GitOps, HealingPolicyStatus, IntOrPercent, Remedy, RenderTarget, Span};
+use super::{GitOps, HealingPolicyStatus, IntOrPercent, PostgresTarget, Remedy, RenderTarget, Span};
 
 mod defaults;
 
@@ -97,21 +97,24 @@ pub enum Mode {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("!has(self.metrics) || self.metrics.all(m, m.name in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.thresholds) && m.name in self.thresholds))", "a metric that is not well-known (cpu_usage, memory_usage, error_rate, latency_ms) needs an entry in thresholds"),
-    validation = ("!has(self.thresholds) || self.thresholds.all(k, k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.metrics) && self.metrics.exists(m, m.name == k)))", "thresholds names a metric that this component does not measure; check the spelling"),
+    validation = ("!has(self.thresholds) || self.thresholds.all(k, k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.target.postgres) && k in ['connections_usage', 'storage_usage', 'wraparound_usage', 'idle_in_transaction_s', 'longest_transaction_s', 'lock_waits', 'replication_lag_s', 'deadlocks_per_minute']) || (has(self.metrics) && self.metrics.exists(m, m.name == k)))", "thresholds names a metric that this component does not measure; check the spelling"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render"),
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, postgres"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
     validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
-    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Restart', 'Job', 'Webhook'])", "a render target has the remedies RollbackDeployment, Restart, Job and Webhook; take the others out")
+    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Restart', 'Job', 'Webhook'])", "a render target has the remedies RollbackDeployment, Restart, Job and Webhook; take the others out"),
+    validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job and Webhook; take the others out"),
+    validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries']))", "RecoverConnections, ReleaseConnections and CancelLongQueries are for a postgres target; take them out"),
+    validation = ("!has(self.target.postgres) || has(self.target.postgres.workloadRef) || !has(self.remedies) || self.remedies.all(r, r.action != 'Restart')", "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, render, http.
+    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, render, postgres, http.
     pub target: Target,
 
     /// Metrics measured beside what the target tells by itself. At most 20, with unique names.
@@ -122,7 +125,8 @@ pub struct Component {
 
     /// Thresholds by metric name; left out: cpu_usage 70/90 % and memory_usage 75/90 % where metrics measures them (what
     /// comes from metrics.k8s.io unasked counts only with a threshold of its own), error_rate 0.05/0.10,
-    /// latency_ms 2000/5000.
+    /// latency_ms 2000/5000; of a postgres target also connections_usage 80/95 %, storage_usage 80/95 %, wraparound_usage
+    /// 40/75 %.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 24))]
     pub thresholds: BTreeMap<String, Threshold>,
@@ -130,7 +134,8 @@ pub struct Component {
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
     /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both
     /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
-    /// Errors; for a render target the first and the last of these. An empty list: none.
+    /// Errors; for a render target the first and the last of these; for a postgres target RecoverConnections for
+    /// Unreachable and ReleaseConnections for Exhaustion. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
     pub remedies: Option<Vec<Remedy>>,
@@ -139,7 +144,7 @@ pub struct Component {
 /// What a component is. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.render), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, render, http"))]
+#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.render), has(self.postgres), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, render, postgres, http"))]
 pub struct Target {
     /// A Deployment in the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +167,10 @@ pub struct Target {
     /// A service that Render hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub render: Option<RenderTarget>,
+
+    /// A PostgreSQL database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresTarget>,
 
     /// A plain HTTP service. It can be watched; only a Job or Webhook of your own can heal it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hook, JobRemedy, ScaleRemedy, WebhookRemedy};
+use super::{Hook, JobRemedy, Reconnect, ScaleRemedy, SessionSelector, WebhookRemedy};
 
 /// One rung of the ladder.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,10 @@ use super::{Hook, JobRemedy, ScaleRemedy, WebhookRemedy};
 #[x_kube(validation = ("self.action != 'RollbackPreviousState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackPreviousState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
+#[x_kube(validation = ("!has(self.reconnect) || self.action == 'RecoverConnections'", "only RecoverConnections has reconnect; take it out, or change the action"))]
+#[x_kube(validation = ("!has(self.sessions) || self.action in ['ReleaseConnections', 'CancelLongQueries']", "only ReleaseConnections and CancelLongQueries have sessions; take it out, or change the action"))]
+#[x_kube(validation = ("self.action != 'CancelLongQueries' || (has(self.sessions) && has(self.sessions.runningLongerThan) && !has(self.sessions.idleLongerThan) && !has(self.sessions.idleInTransactionLongerThan))", "CancelLongQueries needs sessions.runningLongerThan, and no other age: what is idle has no query to cancel"))]
+#[x_kube(validation = ("self.action != 'ReleaseConnections' || !has(self.sessions) || !has(self.sessions.runningLongerThan)", "ReleaseConnections ends idle sessions; for running queries write the action CancelLongQueries"))]
 pub struct Remedy {
     /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is.
     /// RollbackConfig: back to the content that the ConfigMaps and Secrets had when it was last seen healthy, the
@@ -24,13 +28,14 @@ pub struct Remedy {
     /// a component whose memory leaks or has grown by more than half, the hook is called, or without one the leaking
     /// pods are evicted one at a time, the fullest first, within their PodDisruptionBudgets; it is passed over when
     /// there is no second pod. Restart: a rolling restart. Job: a Job of your own is run. Webhook: an endpoint of your
-    /// own is called. Scale: more or fewer pods.
+    /// own is called. Scale: more or fewer pods. Of a database: RecoverConnections connects anew until it gets through,
+    /// ReleaseConnections ends idle sessions, CancelLongQueries cancels queries, Restart restarts the workload that it runs in.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
     /// Exhaustion.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 6))]
+    #[schemars(length(max = 7))]
     pub causes: Vec<Cause>,
     /// Required: a person must approve, even in mode Auto. Default AsMode.
     #[serde(default)]
@@ -47,6 +52,13 @@ pub struct Remedy {
     /// Of Webhook: what is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookRemedy>,
+    /// Of RecoverConnections: when it is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnect: Option<Reconnect>,
+    /// Of ReleaseConnections and CancelLongQueries: which sessions. Left out of ReleaseConnections: at most ten that have been
+    /// idle in a transaction for over a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionSelector>,
 }
 
 /// Whether a remedy needs a person's approval.
@@ -95,6 +107,19 @@ pub enum ActionKind {
     Job,
     /// Call an endpoint of the team's own.
     Webhook,
+    /// Connect to the database anew, by a schedule.
+    RecoverConnections,
+    /// End sessions of the database that hold connections and do nothing.
+    ReleaseConnections,
+    /// Cancel queries of the database that run for too long.
+    CancelLongQueries,
+}
+
+impl ActionKind {
+    /// It is about sessions of a database, which are listed before anything is done.
+    pub fn is_of_sessions(self) -> bool {
+        matches!(self, Self::ReleaseConnections | Self::CancelLongQueries)
+    }
 }
 
 /// Why a component is unhealthy, as far as the signals tell.
@@ -122,7 +147,9 @@ pub enum Cause {
     ConfigRegression,
     /// Containers crash or cannot start.
     Crash,
-    /// A resource runs out: memory, CPU.
+    /// A database takes no connection, though there is room for one.
+    Unreachable,
+    /// A resource runs out: memory, CPU, connections, storage.
     Exhaustion,
     /// It runs, and answers wrongly or too slowly.
     Errors,

@@ -11,13 +11,16 @@ use url::Url;
 
 use super::{
     ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy,
-    Mode, OnTimeout, RENDER_KIND, ScaleRemedy, Span, Target, Threshold, WebhookRemedy, WorkloadKind,
+    Mode, OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
+    WebhookRemedy, WorkloadKind,
 };
 
 mod hosted;
+mod postgres;
 mod remedies;
 
 pub use hosted::RenderService;
+pub use postgres::PostgresDatabase;
 
 /// One mistake in a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +95,7 @@ pub struct ValidComponent {
 pub enum ValidTarget {
     Workload { kind: WorkloadKind, name: String },
     Render(RenderService),
+    Postgres(Box<PostgresDatabase>),
     Http(Box<HttpCheck>),
 }
 
@@ -100,7 +104,7 @@ impl ValidTarget {
     pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
         match self {
             Self::Workload { kind, name } => Some((*kind, name)),
-            Self::Render(_) | Self::Http(_) => None,
+            Self::Render(_) | Self::Postgres(_) | Self::Http(_) => None,
         }
     }
 
@@ -109,6 +113,7 @@ impl ValidTarget {
         match self {
             Self::Workload { kind, name } => format!("{kind}/{name}"),
             Self::Render(service) => format!("{RENDER_KIND}/{}", service.service_id),
+            Self::Postgres(database) => format!("{POSTGRES_KIND}/{}", database.secret.name),
             Self::Http(check) => check.url.to_string(),
         }
     }
@@ -152,6 +157,10 @@ pub struct Means {
     pub job: Option<JobRemedy>,
     /// Only of Webhook, and always there.
     pub webhook: Option<WebhookRemedy>,
+    /// Only of RecoverConnections, and always there.
+    pub reconnect: Option<Reconnect>,
+    /// Only of ReleaseConnections and CancelLongQueries, and always there.
+    pub sessions: Option<SessionSelector>,
 }
 
 /// Metrics that workloads have without being measured by their policy, in percent of the containers' limits.
@@ -378,6 +387,12 @@ impl Checker {
         }
         let mut metrics = Vec::with_capacity(component.metrics.len());
         let mut ceilings = default_ceilings();
+        if component.target.postgres.is_some() {
+            for (name, threshold) in postgres::default_thresholds() {
+                thresholds.entry(name.to_owned()).or_insert(threshold);
+                ceilings.insert(name.to_owned(), 100.0);
+            }
+        }
         for (index, metric) in component.metrics.iter().enumerate() {
             let field = format!("metrics[{index}]");
             if component.metrics[..index].iter().any(|other| other.name == metric.name) {
@@ -414,7 +429,7 @@ impl Checker {
     }
 
     fn target(&mut self, target: &Target, spec: &HealingPolicySpec) -> Option<ValidTarget> {
-        let Target { deployment, stateful_set, daemon_set, rollout, render, http } = target;
+        let Target { deployment, stateful_set, daemon_set, rollout, render, postgres, http } = target;
         let workloads = [
             (WorkloadKind::Deployment, deployment),
             (WorkloadKind::StatefulSet, stateful_set),
@@ -422,20 +437,25 @@ impl Checker {
             (WorkloadKind::Rollout, rollout),
         ];
         let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
-        let wrong = match (named.as_slice(), render, http) {
-            ([(kind, object)], None, None) => {
+        let wrong = match (named.as_slice(), render, postgres, http) {
+            ([(kind, object)], None, None, None) => {
                 return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() });
             }
-            ([], Some(render), None) => {
+            ([], Some(render), None, None) => {
                 return self.render(render, &spec.safety.circuit_breaker).map(ValidTarget::Render);
             }
-            ([], None, Some(http)) => return self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
-            ([], None, None) => "nothing",
+            ([], None, Some(postgres), None) => {
+                return self.postgres(postgres).map(|database| ValidTarget::Postgres(Box::new(database)));
+            }
+            ([], None, None, Some(http)) => return self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
+            ([], None, None, None) => "nothing",
             _ => "several things",
         };
         self.bad(
             "target",
-            format!("names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, http"),
+            format!(
+                "names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, postgres, http"
+            ),
         );
         None
     }

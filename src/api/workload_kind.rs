@@ -1,5 +1,11 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// The kinds of workload that can be looked at and acted on.
 #[derive(
+    Serialize,
+    Deserialize,
+    JsonSchema,
     Debug,
     Clone,
     Copy,

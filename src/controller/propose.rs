@@ -9,8 +9,8 @@ use kube::{
 use super::{Context, Error, events::Reason, limited, rows};
 use crate::{
     api::{
-        COMPONENT_LABEL, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER, RENDER_KIND, Remediation,
-        RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
+        ActionKind, COMPONENT_LABEL, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER, POSTGRES_KIND,
+        RENDER_KIND, Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
     },
     plan::Proposal,
 };
@@ -43,6 +43,12 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
     let component = valid.component(&proposal.component)?;
     let target = match &component.target {
         ValidTarget::Workload { kind, name } => RemediationTarget { kind: kind.to_string(), name: name.clone() },
+        ValidTarget::Postgres(database) => match &database.host {
+            Some((kind, name)) if proposal.action == ActionKind::Restart => {
+                RemediationTarget { kind: kind.to_string(), name: name.clone() }
+            }
+            _ => RemediationTarget { kind: POSTGRES_KIND.to_owned(), name: database.secret.name.clone() },
+        },
         ValidTarget::Render(service) => {
             RemediationTarget { kind: RENDER_KIND.to_owned(), name: service.service_id.clone() }
         }
@@ -70,6 +76,8 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         scale: proposal.scale,
         job: proposal.means.job.clone(),
         webhook: proposal.means.webhook.clone(),
+        reconnect: proposal.means.reconnect.clone(),
+        sessions: proposal.means.sessions.clone(),
         approval: None,
     };
     let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &proposal.component)];

@@ -9,6 +9,7 @@
 
 mod approve;
 mod cleanup;
+mod database;
 mod hosted;
 mod own;
 mod record;
@@ -37,8 +38,8 @@ use super::{
 };
 use crate::{
     api::{
-        ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, Phase, REMEDIATION_MANAGER, RENDER_KIND, Remediation,
-        RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
+        ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, POSTGRES_KIND, Phase, REMEDIATION_MANAGER,
+        RENDER_KIND, Remediation, RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
     },
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
     platforms::lock::lock,
@@ -184,6 +185,9 @@ impl Step<'_> {
         if spec.target.kind == RENDER_KIND {
             return self.run_hosted(status, policy).await;
         }
+        if spec.target.kind == POSTGRES_KIND {
+            return self.run_database(status, policy).await;
+        }
         let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
         if let Some(ValidTarget::Http(_)) = target {
             return self
@@ -287,6 +291,9 @@ impl Step<'_> {
             (ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook, ..) => {
                 Err(ActError::Rejected("it has several steps".to_owned()))
             }
+            (ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries, ..) => {
+                Err(ActError::Rejected("it is done to a database".to_owned()))
+            }
         }
     }
 
@@ -310,7 +317,13 @@ impl Step<'_> {
                 Ok(begun)
             }
             (
-                ActionKind::RollbackDeployment | ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook,
+                ActionKind::RollbackDeployment
+                | ActionKind::CleanupMemory
+                | ActionKind::Job
+                | ActionKind::Webhook
+                | ActionKind::RecoverConnections
+                | ActionKind::ReleaseConnections
+                | ActionKind::CancelLongQueries,
                 ..,
             ) => Ok(false),
             // Half of it is worse than all of it: what was begun is finished.

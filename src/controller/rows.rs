@@ -158,6 +158,10 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (A::Job | A::Webhook, false) => ActionType::CustomRemedyFailed,
         (A::Restart, true) => ActionType::ServiceRestart,
         (A::Restart, false) => ActionType::ServiceRestartFailed,
+        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries, true) => {
+            ActionType::DbConnectionRecovered
+        }
+        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries, false) => ActionType::DbRecoveryFailed,
     };
     let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| {
         from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64())
@@ -189,6 +193,18 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
         output["deploy"] = json!(hosted.deploy);
     }
+    if let Some(database) = &status.database {
+        output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
+        if spec.action.is_of_sessions() {
+            let ended = database.ended.as_deref().unwrap_or_default();
+            output["matched"] = json!(database.sessions.len());
+            output["ended"] = json!(ended.len());
+            output["pids"] = json!(ended);
+        } else {
+            output["attempts"] = json!(database.attempts);
+            output["errors"] = json!(database.errors);
+        }
+    }
     if let Some(job) = status.run.as_ref().and_then(|run| run.job.as_ref()) {
         output["job"] = json!(job);
     }
@@ -219,6 +235,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         )),
         A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
         A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook => None,
+        A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(

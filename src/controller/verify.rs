@@ -56,6 +56,8 @@ pub fn judge(
         }
         // They may release another template, for all that is known.
         ActionKind::Job | ActionKind::Webhook => None,
+        // Databases have no releases.
+        ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => None,
     };
     let target = look.observation.target.known();
     let workload = target.and_then(|target| target.workload());

@@ -30,7 +30,8 @@ pub fn unlisted(spec: &RemediationSpec, policy: &ValidPolicy) -> Option<Withdraw
     // From how many pods to how many is decided anew each time.
     let same = |means: &Means| {
         let scales = means.scale.is_some() == spec.scale.is_some();
-        scales && means.hook == spec.hook && means.job == spec.job && means.webhook == spec.webhook
+        let databases = means.reconnect == spec.reconnect && means.sessions == spec.sessions;
+        scales && databases && means.hook == spec.hook && means.job == spec.job && means.webhook == spec.webhook
     };
     let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && same(&remedy.means));
     (!listed).then_some((Guard::NoRemedy.into(), "the policy does not list this action any more"))

@@ -134,8 +134,7 @@ fn stale_data(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Re
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
     // A service that is only watched is healed by what does not touch it.
-    if let (false, Measured::Unknown(why)) =
-        (matches!(s.component.target, ValidTarget::Http(_)), &s.observation.target)
+    if let (false, Measured::Unknown(why)) = (matches!(s.component.target, ValidTarget::Http(_)), &s.observation.target)
     {
         let message = format!(
             "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
@@ -180,7 +179,8 @@ fn paused(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusa
     s.workload().filter(|workload| workload.paused).map(|_| {
         let target = s.component.target.describe();
         let resume = s.component.target.workload();
-        let resume = resume.map(|(kind, name)| format!("resume it with {}, or ", kind.resume(name))).unwrap_or_default();
+        let resume =
+            resume.map(|(kind, name)| format!("resume it with {}, or ", kind.resume(name))).unwrap_or_default();
         let message = format!("{target} is paused, so {action} would not take effect; {resume}undo it by hand");
         Refusal::person(Guard::Paused, message)
     })

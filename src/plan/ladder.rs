@@ -89,7 +89,12 @@ fn first_of<'a>(
         }
         let rung = Rung { index, remedy, cause, target: None, config: None, memory: None, scale: None };
         let rung = match remedy.action {
-            ActionKind::Restart | ActionKind::Job | ActionKind::Webhook => rung,
+            ActionKind::Restart
+            | ActionKind::Job
+            | ActionKind::Webhook
+            | ActionKind::RecoverConnections
+            | ActionKind::ReleaseConnections
+            | ActionKind::CancelLongQueries => rung,
             ActionKind::Scale => match scaling(situation, remedy) {
                 None => continue,
                 scale => Rung { scale, ..rung },

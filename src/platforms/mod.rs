@@ -1,7 +1,8 @@
 //! One room a platform, each offering `observe` and `act`. They return data and outcomes; only `plan` decides.
 //!
 //! [`Platforms::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
-//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`] and [`render::Render`].
+//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`], [`render::Render`] and
+//! [`postgres::Postgres`].
 
 pub mod cloud;
 mod fetch;
@@ -11,6 +12,7 @@ pub mod kubernetes;
 pub(crate) mod lock;
 mod past;
 mod placeholders;
+pub mod postgres;
 pub mod prometheus;
 pub mod render;
 pub mod webhook;
@@ -30,6 +32,7 @@ use crate::{
 use hook::Hooks;
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
+use postgres::{Postgres, PostgresLook};
 use prometheus::Prometheus;
 use render::{Render, RenderConfig, RenderLook};
 
@@ -50,6 +53,8 @@ pub struct Platforms {
     usage: Usage,
     prometheus: Prometheus,
     http: Http,
+    /// Databases.
+    pub postgres: Postgres,
     /// The teams' own endpoints.
     pub hooks: Hooks,
     /// Turns for asking for pasts.
@@ -60,8 +65,10 @@ impl Platforms {
     /// `prometheus_url` is asked by metrics that name none of their own. The process needs a rustls crypto provider
     /// (`rustls::crypto::aws_lc_rs::default_provider().install_default()`) before.
     pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
+        let kubernetes = Kubernetes::new(client.clone()).with_key(index.digest_key());
         Self {
-            kubernetes: Kubernetes::new(client.clone()).with_key(index.digest_key()),
+            postgres: Postgres::new(kubernetes.clone()),
+            kubernetes,
             render: None,
             usage: Usage::new(client),
             index,
@@ -89,7 +96,7 @@ impl Platforms {
 
     /// One look at a component: its target and all its metrics, at the same time.
     ///
-    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 9 s for what Render hosts. With
+    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 8 s for a database, or 9 s for what Render hosts. With
     /// `release_watch`, `$(pods)` in a query means the pods of the newest template alone where names tell them, and such
     /// readings say so (`of_release`).
     pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
@@ -163,6 +170,9 @@ impl Platforms {
                 Ok(render) => return TargetLook::of_render(render.look(namespace, service).await, component),
                 Err(why) => Measured::Unknown(why),
             },
+            ValidTarget::Postgres(database) => {
+                return TargetLook::of_postgres(self.postgres.look(namespace, database).await, component);
+            }
             ValidTarget::Http(check) => self.http.look(check).await.map(TargetState::Http),
         };
         TargetLook { at: None, target, own: Vec::new() }
@@ -196,13 +206,20 @@ struct TargetLook {
 
 impl TargetLook {
     fn of_render(look: RenderLook, component: &ValidComponent) -> Self {
-        // What could not be read is nothing to the component when nothing is compared with it.
-        let counts = |name: &str, reading: &Reading| {
-            matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(name)
-        };
-        let own = look.metrics.into_iter().filter(|(name, reading)| counts(name, reading)).collect();
-        Self { at: Some(look.at), target: look.target.map(|hosted| TargetState::Hosted(Box::new(hosted))), own }
+        let target = look.target.map(|hosted| TargetState::Hosted(Box::new(hosted)));
+        Self { at: Some(look.at), target, own: that_count(look.metrics, component) }
     }
+
+    fn of_postgres(look: PostgresLook, component: &ValidComponent) -> Self {
+        let target = look.target.map(TargetState::Database);
+        Self { at: Some(look.at), target, own: that_count(look.metrics, component) }
+    }
+}
+
+/// What could not be read is nothing to the component when nothing is compared with it.
+fn that_count(metrics: Vec<(&'static str, Reading)>, component: &ValidComponent) -> Vec<(&'static str, Reading)> {
+    let known = |reading: &Reading| matches!(reading.value, Measured::Known(_));
+    metrics.into_iter().filter(|(name, reading)| known(reading) || component.thresholds.contains_key(*name)).collect()
 }
 
 /// None for what has no containers.

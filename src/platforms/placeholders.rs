@@ -55,7 +55,7 @@ fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
     let name = match &component.target {
         ValidTarget::Workload { name, .. } => name,
         ValidTarget::Render(service) => &service.service_id,
-        ValidTarget::Http(_) => &component.name,
+        ValidTarget::Postgres(_) | ValidTarget::Http(_) => &component.name,
     };
     query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name))
 }

@@ -21,6 +21,7 @@ mod kept;
 mod ledger;
 mod midway;
 mod own;
+mod postgres;
 mod quiet;
 mod render;
 mod rollouts;

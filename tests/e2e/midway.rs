@@ -65,11 +65,6 @@ async fn assert_let_go(test: &Test, name: &str) {
     .await;
 }
 
-async fn approve(test: &Test, name: &str) {
-    let patch = kube::api::Patch::Merge(json!({"spec": {"approval": {"decision": "Approved"}}}));
-    test.api::<Remediation>().patch(name, &Default::default(), &patch).await.unwrap();
-}
-
 async fn without_the_component(test: &Test) {
     let rest = json!([{"name": "web", "target": {"deployment": {"name": "web"}}}]);
     test.patch_policy("shop", json!({"spec": {"components": rest}})).await;
@@ -103,7 +98,7 @@ async fn observe_mode_stops_what_waits_for_approval_until_it_is_taken_back() {
         let operator = awaiting(test).await;
         test.patch_policy("shop", json!({"spec": {"mode": "Observe"}})).await;
         let held = wait_phase(test, Phase::Blocked, "ObserveMode").await;
-        approve(test, &held.name_any()).await;
+        test.approve(&held.name_any()).await;
         // More than one round of the blocked action, and looks all along.
         let looks = operator.looks().await;
         wait::throughout("nothing is written", Duration::from_secs(8), async || {
@@ -233,7 +228,7 @@ async fn suspending_holds_what_was_approved_until_it_is_taken_back() {
         test.patch_policy("shop", json!({"spec": {"suspend": true}})).await;
         let name = test.remediations().await[0].name_any();
         test.wait_condition("shop", "Suspended", "True", LIMIT).await;
-        approve(test, &name).await;
+        test.approve(&name).await;
         wait_phase(test, Phase::Blocked, "Suspended").await;
         assert_eq!(test.generation("api").await, 2);
         test.patch_policy("shop", json!({"spec": {"suspend": false}})).await;

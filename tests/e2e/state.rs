@@ -81,11 +81,6 @@ impl Test {
         waiting
     }
 
-    async fn approve(&self, name: &str) {
-        let yes = r#"{"spec":{"approval":{"decision":"Approved"}}}"#;
-        self.kubectl_succeeds(&["patch", "rem", name, "--type", "merge", "-p", yes]).await;
-    }
-
     async fn spec_of_api(&self) -> Value {
         let deployment: Deployment = self.deployment("api").await;
         serde_json::to_value(deployment.spec.unwrap()).unwrap()

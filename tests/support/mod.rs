@@ -13,6 +13,7 @@ pub mod gate;
 pub mod node;
 pub mod objects;
 pub mod operator;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod prometheus;
 pub mod render;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Event, Pod},
+    core::v1::{Event, Pod, Secret},
 };
 use kube::{
     ResourceExt as _,
@@ -16,7 +16,7 @@ use panacea::{
 };
 use serde_json::{Value, json};
 
-use super::{cluster::Test, wait};
+use super::{cluster::Test, operator::Operator, wait};
 
 /// A Deployment that simulated nodes run; pods misbehave by the suffix of the image tag.
 pub fn deployment(name: &str, image: &str, replicas: u32) -> Value {
@@ -75,6 +75,38 @@ impl Test {
     pub async fn apply_policy(&self, policy: &Value) -> HealingPolicy {
         let policy: HealingPolicy = serde_json::from_value(policy.clone()).unwrap();
         self.api().create(&PostParams::default(), &policy).await.unwrap()
+    }
+
+    pub async fn make_secret(&self, name: &str, keys: Value) {
+        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": name}, "stringData": keys})).unwrap();
+        self.api().create(&PostParams::default(), &secret).await.unwrap();
+    }
+
+    /// A person's yes to this Remediation.
+    pub async fn approve(&self, name: &str) {
+        let patch = Patch::Merge(json!({"spec": {"approval": {"decision": "Approved"}}}));
+        self.api::<Remediation>().patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// None of these texts stands in anything that the operator says: log, metrics, events, rows, the statuses of the policy
+    /// `shop` and of its Remediations.
+    pub async fn assert_stand_nowhere(&self, operator: &Operator, secrets: &[&str]) {
+        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap();
+        let rows = operator
+            .text("SELECT coalesce((SELECT string_agg(u::text, ' ') FROM unified_brain u), '') || coalesce((SELECT string_agg(h::text, ' ') FROM ai_proactive_health h), '')")
+            .await;
+        assert!(rows.contains("proactive_health_check"), "there are rows");
+        for (place, text) in [
+            ("log", operator.log()),
+            ("metrics", operator.metrics().await),
+            ("events", format!("{events:?}")),
+            ("statuses", format!("{:?} {:?}", self.policy_status("shop").await, self.remediations().await)),
+            ("rows", rows),
+        ] {
+            for secret in secrets {
+                assert!(!text.contains(secret), "{secret} stands in the {place}");
+            }
+        }
     }
 
     /// Texts of the events with this reason about this object; most tests ask for one of their policy.

@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses another part")]
 
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,19 @@ pub const USER: &str = "panacea";
 pub const PASSWORD: &str = "s3cret/pass@word";
 const PASSWORD_IN_URL: &str = "s3cret%2Fpass%40word";
 
+/// How a server is, where it is not as all are.
+#[derive(Default)]
+pub struct Setup {
+    /// `name=value` of postgresql.conf.
+    pub settings: Vec<String>,
+    /// Certificate and key, in PEM.
+    pub tls: Option<(String, String)>,
+    /// All of pg_hba.conf.
+    pub hba: Option<&'static str>,
+}
+
 pub struct PostgresServer {
+    settings: Vec<String>,
     programs: PathBuf,
     folder: PathBuf,
     port: u16,
@@ -41,6 +53,10 @@ impl PostgresServer {
 
     /// A server of one's own.
     pub fn start() -> Self {
+        Self::start_as(Setup::default())
+    }
+
+    pub fn start_as(setup: Setup) -> Self {
         let programs = programs();
         let folder =
             tempfile::Builder::new().prefix("panacea-postgres-").tempdir().expect("a temporary directory").keep();
@@ -63,7 +79,25 @@ impl PostgresServer {
             .output()
             .expect("run initdb");
         assert!(made.status.success(), "initdb failed:\n{}", String::from_utf8_lossy(&made.stderr));
+        let Setup { mut settings, tls, hba } = setup;
+        let data = folder.join("data");
+        if let Some(hba) = hba {
+            std::fs::write(data.join("pg_hba.conf"), hba).expect("write pg_hba.conf");
+        }
+        if let Some((certificate, key)) = tls {
+            for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+                let file = data.join(name);
+                std::fs::write(&file, text).expect("write a file of TLS");
+                // The server refuses a key that others may read.
+                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("close the file");
+                if let Some((user, group)) = other_user() {
+                    chown(&file, Some(user), Some(group)).expect("give the file to the server's user");
+                }
+            }
+            settings.push("ssl=on".to_owned());
+        }
         let server = Self {
+            settings,
             programs,
             port: free_port(),
             folder,
@@ -91,6 +125,7 @@ impl PostgresServer {
                         .arg(self.folder.join("data"))
                         .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
                         .args(["-c", "fsync=off", "-c", "max_connections=200", "-c", &format!("port={}", self.port)])
+                        .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
                         .current_dir(&self.folder)
                         .stdin(Stdio::null())
                         .stdout(log.try_clone().expect("the log"))
@@ -143,6 +178,11 @@ impl PostgresServer {
         }
     }
 
+    /// A connection of the owner's, who is a superuser.
+    pub async fn admin(&self) -> PgConnection {
+        PgConnection::connect(&self.url("postgres")).await.expect("connect to the test server")
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -155,7 +195,7 @@ impl PostgresServer {
     /// Makes an empty database and returns its URL.
     pub async fn new_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect(&self.url("postgres")).await.expect("connect to the test server");
+        let mut admin = self.admin().await;
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("make a database");
         admin.close().await.expect("close");
         self.url(&name)
@@ -189,7 +229,7 @@ fn programs() -> PathBuf {
 }
 
 /// Whom the server runs as when we are root, which it refuses to be: `postgres` or `nobody`.
-fn other_user() -> Option<(u32, u32)> {
+pub fn other_user() -> Option<(u32, u32)> {
     static OTHER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     *OTHER.get_or_init(|| {
         use std::os::unix::fs::MetadataExt as _;
@@ -243,6 +283,6 @@ fn children_of(parent: u32) -> Vec<u32> {
     pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
 }

@@ -25,7 +25,7 @@ impl ValidTarget {
     pub fn least_pause(&self) -> Duration {
         match self {
             Self::Render(_) => HOSTED_PAUSE,
-            Self::Workload { .. } | Self::Http(_) => Duration::ZERO,
+            Self::Workload { .. } | Self::Postgres(_) | Self::Http(_) => Duration::ZERO,
         }
     }
 }

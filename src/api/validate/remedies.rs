@@ -2,12 +2,19 @@
 
 use super::{Checker, HOUR, MINUTE, Means, SECOND, ValidRemedy, ValidTarget};
 use crate::api::{
-    ActionKind, Cause, Component, JobRemedy, Remedy, RemedyApproval, ScaleRemedy, WebhookRemedy, WorkloadKind,
+    ActionKind, Cause, Component, JobRemedy, Reconnect, Remedy, RemedyApproval, ScaleRemedy, SessionSelector,
+    WebhookRemedy, WorkloadKind,
 };
 
 /// Every cause that is known for what it is.
-const KNOWN: [Cause; 5] =
-    [Cause::ReleaseRegression, Cause::ConfigRegression, Cause::Crash, Cause::Exhaustion, Cause::Errors];
+const KNOWN: [Cause; 6] = [
+    Cause::ReleaseRegression,
+    Cause::ConfigRegression,
+    Cause::Crash,
+    Cause::Unreachable,
+    Cause::Exhaustion,
+    Cause::Errors,
+];
 
 /// The remedies of a workload whose policy names none.
 const DEFAULT: [(ActionKind, &[Cause]); 5] = [
@@ -16,6 +23,18 @@ const DEFAULT: [(ActionKind, &[Cause]); 5] = [
     (ActionKind::RollbackPreviousState, &[Cause::ReleaseRegression, Cause::ConfigRegression]),
     (ActionKind::CleanupMemory, &[Cause::Exhaustion]),
     (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
+];
+
+/// The remedies of a database whose policy names none. A restart is a person's decision.
+const DEFAULT_OF_DATABASE: [(ActionKind, &[Cause]); 2] =
+    [(ActionKind::RecoverConnections, &[Cause::Unreachable]), (ActionKind::ReleaseConnections, &[Cause::Exhaustion])];
+
+/// What can be done to a database, beside remedies of a team's own.
+const OF_DATABASE: [ActionKind; 4] = [
+    ActionKind::RecoverConnections,
+    ActionKind::ReleaseConnections,
+    ActionKind::CancelLongQueries,
+    ActionKind::Restart,
 ];
 
 /// What can be done to a service that Render hosts, beside remedies of a team's own.
@@ -28,36 +47,49 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
         ActionKind::RollbackConfig => Some(&[Cause::ConfigRegression]),
         ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
-        ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook => None,
+        ActionKind::Restart
+        | ActionKind::Scale
+        | ActionKind::Job
+        | ActionKind::Webhook
+        | ActionKind::RecoverConnections
+        | ActionKind::ReleaseConnections
+        | ActionKind::CancelLongQueries => None,
     }
 }
 
 /// Of what an action cannot be done to.
 fn can_be_done(action: ActionKind, target: &ValidTarget) -> bool {
-    let ValidTarget::Workload { kind, .. } = target else { return true };
-    !matches!(
-        (kind, action),
-        (WorkloadKind::DaemonSet, ActionKind::Scale) | (WorkloadKind::Rollout, ActionKind::RollbackPreviousState)
-    )
+    match (target, action) {
+        (ValidTarget::Workload { kind: WorkloadKind::DaemonSet, .. }, ActionKind::Scale)
+        | (ValidTarget::Workload { kind: WorkloadKind::Rollout, .. }, ActionKind::RollbackPreviousState) => false,
+        (ValidTarget::Postgres(database), ActionKind::Restart) => database.host.is_some(),
+        _ => true,
+    }
+}
+
+/// A remedy of a policy that names none.
+fn by_default(action: ActionKind, causes: &[Cause]) -> ValidRemedy {
+    let reconnect = (action == ActionKind::RecoverConnections).then(Reconnect::default);
+    let sessions = (action == ActionKind::ReleaseConnections).then(SessionSelector::forgotten);
+    let means = Means { reconnect, sessions, ..Means::default() };
+    ValidRemedy { action, causes: causes.to_vec(), approval_required: false, means }
 }
 
 impl Checker {
     pub(super) fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
         let fits = |action: ActionKind| match target {
-            ValidTarget::Workload { .. } => true,
+            ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action),
             ValidTarget::Render(_) => HOSTED.contains(&action),
+            ValidTarget::Postgres(_) => OF_DATABASE.contains(&action),
             ValidTarget::Http(_) => false,
         };
         let Some(remedies) = &component.remedies else {
-            let default = DEFAULT.iter().filter(|(action, _)| fits(*action) && can_be_done(*action, target));
-            return default
-                .map(|(action, causes)| ValidRemedy {
-                    action: *action,
-                    causes: causes.to_vec(),
-                    approval_required: false,
-                    means: Means::default(),
-                })
-                .collect();
+            let ladder: &[(ActionKind, &[Cause])] = match target {
+                ValidTarget::Postgres(_) => &DEFAULT_OF_DATABASE,
+                _ => &DEFAULT,
+            };
+            let default = ladder.iter().filter(|(action, _)| fits(*action) && can_be_done(*action, target));
+            return default.map(|(action, causes)| by_default(*action, causes)).collect();
         };
         let own = |remedy: &Remedy| matches!(remedy.action, ActionKind::Job | ActionKind::Webhook);
         if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !own(remedy)) {
@@ -66,7 +98,14 @@ impl Checker {
                     "{} cannot be done to a render target, only RollbackDeployment, Restart, Job and Webhook; take it out",
                     other.action
                 ),
-                _ => format!(
+                ValidTarget::Postgres(_) => format!(
+                    "{} cannot be done to a postgres target, only RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job and Webhook; take it out",
+                    other.action
+                ),
+                ValidTarget::Workload { .. } => {
+                    format!("{} is for a postgres target; take it out", other.action)
+                }
+                ValidTarget::Http(_) => format!(
                     "{} cannot be done to an http target, only Job and Webhook; take it out, or name the workload",
                     other.action
                 ),
@@ -78,6 +117,9 @@ impl Checker {
                 ValidTarget::Workload { kind: WorkloadKind::Rollout, .. } => {
                     "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"
                 }
+                ValidTarget::Postgres(_) => {
+                    "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in"
+                }
                 _ => "a DaemonSet cannot be scaled: it has one pod a node; take Scale out",
             };
             self.bad("remedies", message.to_owned());
@@ -86,7 +128,7 @@ impl Checker {
     }
 
     fn remedy(&mut self, field: &str, remedy: &Remedy) -> ValidRemedy {
-        let Remedy { action, causes, approval, hook, scale, job, webhook } = remedy;
+        let Remedy { action, causes, approval, hook, scale, job, webhook, reconnect: _, sessions: _ } = remedy;
         let only = only_for(*action).unwrap_or(&KNOWN);
         let foreign = causes.iter().find(|cause| only_for(*action).is_some() && !only.contains(cause));
         if let Some(other) = foreign {
@@ -119,12 +161,10 @@ impl Checker {
         if let Some(webhook) = webhook {
             self.webhook(&format!("{field}.webhook"), webhook);
         }
-        ValidRemedy {
-            action: *action,
-            causes,
-            approval_required: *approval == RemedyApproval::Required,
-            means: Means { hook: hook.clone(), scale: scale.clone(), job: job.clone(), webhook: webhook.clone() },
-        }
+        let (reconnect, sessions) = (self.reconnect(field, remedy), self.sessions(field, remedy));
+        let (hook, scale) = (hook.clone(), scale.clone());
+        let means = Means { hook, scale, job: job.clone(), webhook: webhook.clone(), reconnect, sessions };
+        ValidRemedy { action: *action, causes, approval_required: *approval == RemedyApproval::Required, means }
     }
 
     /// What an action needs and no other has.

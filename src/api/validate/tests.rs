@@ -171,7 +171,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {}}),
             "target",
-            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, http",
+            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, postgres, http",
         ),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
         (
@@ -320,7 +320,7 @@ fn remedies_mean_what_they_say() {
         let remedies = policy.components[0].remedies.iter();
         remedies.map(|remedy| (remedy.causes.clone(), remedy.approval_required)).collect::<Vec<_>>()
     };
-    use Cause::{ConfigRegression, Crash, Errors, Exhaustion, ReleaseRegression};
+    use Cause::{ConfigRegression, Crash, Errors, Exhaustion, ReleaseRegression, Unreachable};
     assert_eq!(causes(json!([])), []);
     assert_eq!(
         causes(json!([{"action": "RollbackDeployment", "approval": "Required"}])),
@@ -328,7 +328,7 @@ fn remedies_mean_what_they_say() {
     );
     assert_eq!(
         causes(json!([{"action": "Restart"}])),
-        [(vec![ReleaseRegression, ConfigRegression, Crash, Exhaustion, Errors], false)]
+        [(vec![ReleaseRegression, ConfigRegression, Crash, Unreachable, Exhaustion, Errors], false)]
     );
     assert_eq!(
         causes(json!([{"action": "CleanupMemory", "hook": {"url": "http://a/gc"}}])),

@@ -3,10 +3,13 @@
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{RETRY_LOOK, Step, named, with_component, workload};
+use super::{RETRY_LOOK, Step, database::sessions_in_words, named, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
-    api::{DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationStatus, ValidPolicy, ValidTarget},
+    api::{
+        DecidedBy, Decision, Mode, OnTimeout, POSTGRES_KIND, Phase, Remediation, RemediationStatus, ValidPolicy,
+        ValidTarget,
+    },
     controller::{
         Error, events::Reason, history_of, memory::ComponentMemory, rows, status::approve_command, withdrawal::unlisted,
     },
@@ -66,6 +69,23 @@ impl Step<'_> {
         if let Some(why) = self.obsolete(&policy) {
             return self.finish(status, Phase::Expired, why.0, &why.1).await;
         }
+        if spec.action.is_of_sessions() && status.database.is_none() {
+            match self.choose_sessions(&policy).await {
+                Ok(found) if found.sessions.is_empty() => {
+                    let message = "no session of the database matches; nothing was done, the next remedy is tried";
+                    return self.finish(status, Phase::Expired, "NothingToEnd", message).await;
+                }
+                Ok(found) => status.database = Some(found),
+                Err(why) if why.may_pass() && now < deadline => {
+                    let until = now + SignedDuration::from_secs(2);
+                    return self.hold(status, Phase::Blocked, why.reason(), &why.to_string(), until).await;
+                }
+                Err(why) => {
+                    let message = format!("{why}; nothing was done, the next remedy is tried");
+                    return self.finish(status, Phase::Expired, why.reason(), &message).await;
+                }
+            }
+        }
         let must_ask = (spec.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
         let timed_out = now >= deadline;
         if must_ask && !timed_out {
@@ -81,9 +101,10 @@ impl Step<'_> {
                     .await;
             }
             let message = format!(
-                "{} of {} waits for approval until {}, then {}; decide with: {}",
+                "{} of {}{} waits for approval until {}, then {}; decide with: {}",
                 spec.action,
                 spec.component,
+                status.database.as_ref().map(sessions_in_words).unwrap_or_default(),
                 deadline.strftime("%H:%M:%SZ"),
                 if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
                 approve_command(self.remediation),
@@ -158,6 +179,8 @@ impl Step<'_> {
             self.could_do_own().await.err()?
         } else if let Some(ValidTarget::Render(service)) = policy.component(&spec.component).map(|one| &one.target) {
             self.could_do_hosted(service).await.err()?
+        } else if spec.target.kind == POSTGRES_KIND {
+            return None;
         } else {
             let workload = workload(&namespace, spec).ok()?;
             let named = named(policy);

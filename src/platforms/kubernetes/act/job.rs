@@ -1,6 +1,9 @@
 //! A Job of the team's own: made once, under a name that is derived, then looked at.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
+    ByteString,
     api::{
         batch::v1::Job,
         core::v1::{ConfigMap, Container, EnvVar, Secret},
@@ -119,12 +122,26 @@ impl Kubernetes {
     /// See [`ActError`]; BadRemedy when there is none, or it is no text.
     pub async fn secret(&self, namespace: &str, key: &KeyRef) -> Result<SecretString, ActError> {
         let bad = |why: &str| ActError::BadRemedy(format!("Secret {}: {why}", key.name));
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let found = limited(Call::GET_SECRET, api.get_opt(&key.name)).await?;
-        let mut data = found.ok_or_else(|| bad("does not exist"))?.data.unwrap_or_default();
+        let mut data = self.secret_data(namespace, &key.name).await?;
         let value = data.remove(&key.key).ok_or_else(|| bad(&format!("has no key {}", key.key)))?;
         let text = String::from_utf8(value.0).map_err(|_| bad(&format!("key {} is no text", key.key)))?;
         Ok(SecretString::from(text))
+    }
+
+    /// All keys of a Secret that hold text, read now.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub async fn secret_keys(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, ActError> {
+        let data = self.secret_data(namespace, name).await?;
+        Ok(data.into_iter().filter_map(|(key, value)| Some((key, String::from_utf8(value.0).ok()?))).collect())
+    }
+
+    async fn secret_data(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, ByteString>, ActError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let found = limited(Call::GET_SECRET, api.get_opt(name)).await?;
+        let found = found.ok_or_else(|| ActError::BadRemedy(format!("Secret {name}: does not exist")))?;
+        Ok(found.data.unwrap_or_default())
     }
 }
 

@@ -35,6 +35,7 @@ impl Kubernetes {
             }
             // See `could_run` and `could_scale`.
             ActionKind::Job | ActionKind::Webhook | ActionKind::Scale => Ok(()),
+            ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Ok(()),
             ActionKind::RollbackDeployment | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
                 if (workload.kind, action) == (WorkloadKind::Rollout, ActionKind::RollbackDeployment) {

@@ -10,16 +10,18 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, HttpTarget, IntOrPercent, JobRemedy,
-    Mode, OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
+    ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy, Mode,
+    OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
     WebhookRemedy, WorkloadKind,
 };
 
 mod hosted;
+mod http;
 mod postgres;
 mod remedies;
 
 pub use hosted::RenderService;
+pub use http::HttpCheck;
 pub use postgres::PostgresDatabase;
 
 /// One mistake in a spec.
@@ -117,16 +119,6 @@ impl ValidTarget {
             Self::Http(check) => check.url.to_string(),
         }
     }
-}
-
-#[derive(Debug, Clone)]
-pub struct HttpCheck {
-    pub url: Url,
-    pub timeout: Duration,
-    /// Empty: 200 to 399.
-    pub expected_statuses: Vec<u16>,
-    /// JSONPath and the text that its one value must be.
-    pub json: Option<(serde_json_path::JsonPath, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -458,22 +450,6 @@ impl Checker {
             ),
         );
         None
-    }
-
-    fn http(&mut self, http: &HttpTarget) -> Option<HttpCheck> {
-        let url = self.url("target.http.url", &http.url);
-        let timeout = unsigned(self.duration("target.http.timeout", &http.timeout, 100, 10 * SECOND));
-        let json = http.json.as_ref().and_then(|check| match serde_json_path::JsonPath::parse(&check.path) {
-            Ok(path) => Some((path, check.equals.clone())),
-            Err(why) => {
-                self.bad(
-                    "target.http.json.path",
-                    format!("{:?} is not a JSONPath ({why}); write for example $.status", check.path),
-                );
-                None
-            }
-        });
-        Some(HttpCheck { url: url?, timeout, expected_statuses: http.expected_statuses.clone(), json })
     }
 
     fn url(&mut self, field: &str, text: &str) -> Option<Url> {

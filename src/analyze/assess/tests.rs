@@ -117,3 +117,25 @@ fn a_hosted_service_is_bad_by_what_lasts_and_shown_by_the_rest() {
         assert_eq!(cause(&assessment), expected, "{assessment:?}");
     }
 }
+
+#[test]
+fn a_database_without_room_is_exhausted_and_one_that_does_not_answer_is_unreachable() {
+    use crate::analyze::{
+        observation::{Database, DatabaseFault, Reading},
+        scenario::at,
+    };
+    let look = |fault: Option<bool>, connections: f64| {
+        let fault = fault.map(|saturated| DatabaseFault { saturated, detail: "no connection".to_owned() });
+        let target = Measured::Known(TargetState::Database(Database { label: String::new(), fault }));
+        let reading = Reading::new(Measured::Known(connections), false);
+        let observation =
+            Observation { at: at(0.0), target, metrics: [("connections_usage".to_owned(), reading)].into() };
+        let thresholds = [("connections_usage".to_owned(), Threshold { warning: 80.0, critical: 95.0 })].into();
+        let assessment = assess(&observation, &thresholds, &History::default(), false);
+        (assessment.status, cause(&assessment))
+    };
+    assert_eq!(look(None, 80.0), (HealthStatus::Healthy, Cause::Unknown));
+    assert_eq!(look(None, 96.0), (HealthStatus::Unhealthy, Cause::Exhaustion));
+    assert_eq!(look(Some(true), 100.0), (HealthStatus::Critical, Cause::Exhaustion));
+    assert_eq!(look(Some(false), 10.0), (HealthStatus::Critical, Cause::Unreachable));
+}

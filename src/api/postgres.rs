@@ -133,6 +133,11 @@ fn default_at_most() -> u32 {
 }
 
 impl SessionSelector {
+    /// The ages that it looks at.
+    pub fn ages(&self) -> impl Iterator<Item = &Span> {
+        [&self.idle_in_transaction_longer_than, &self.idle_longer_than, &self.running_longer_than].into_iter().flatten()
+    }
+
     /// What the default ladder ends when connections run out: transactions that were left open for a minute.
     pub fn forgotten() -> Self {
         Self {

@@ -17,7 +17,8 @@ use crate::support::{
     objects::{merge, policy},
     operator::{Operator, Options},
     pgbouncer::PgBouncer,
-    postgres::{PASSWORD, PostgresServer, Setup, USER},
+    postgres::{PASSWORD, PostgresServer, Setup},
+    role::Role,
     wait,
 };
 
@@ -86,6 +87,12 @@ impl Test {
     }
 }
 
+/// One that may read credentials.
+async fn operator(test: &Test) -> (Operator, Role) {
+    let role = Role::with(test, &["rbac.readCredentials=true"]).await;
+    (Operator::start(test, Options::default().through(role.kubeconfig())).await, role)
+}
+
 fn database(remediation: &Remediation) -> panacea::api::DatabaseStatus {
     remediation.status.clone().unwrap().database.unwrap()
 }
@@ -96,7 +103,7 @@ async fn a_database_that_is_away_for_seven_seconds_is_recovered_at_the_try_that_
         let server = PostgresServer::start();
         roles(&server).await;
         test.secret_url(&server).await;
-        let operator = Operator::start(test, Options::default()).await;
+        let (operator, _role) = operator(test).await;
         test.apply_policy(&over(&json!({}))).await;
         test.healthy().await;
 
@@ -147,9 +154,10 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
         let server = PostgresServer::start();
         roles(&server).await;
         test.secret_url(&server).await;
-        let mut operator = Operator::start(test, Options::default()).await;
+        let (mut operator, _role) = operator(test).await;
         let mut wanted = over(&json!({"remedies": [
             {"action": "RecoverConnections", "reconnect": {"delays": ["200ms", "3s", "500ms"]}},
+            {"action": "RecoverConnections"},
         ]}));
         wanted["spec"]["safety"]["circuitBreaker"] = json!({"failureThreshold": 1, "recoveryTimeout": "1h"});
         test.apply_policy(&wanted).await;
@@ -194,7 +202,7 @@ async fn sessions_of_the_operator_that_somebody_ends_are_no_outage() {
         let server = PostgresServer::start();
         roles(&server).await;
         test.secret_url(&server).await;
-        let operator = Operator::start(test, Options::default()).await;
+        let (operator, _role) = operator(test).await;
         test.apply_policy(&over(&json!({}))).await;
         test.healthy().await;
         let mut admin = server.admin().await;
@@ -221,14 +229,16 @@ async fn a_storm_of_forgotten_transactions_is_ended_by_the_selector_and_nothing_
             PostgresServer::start_as(Setup { settings: vec!["max_connections=20".into()], ..Setup::default() });
         roles(&server).await;
         test.secret_url(&server).await;
-        let operator = Operator::start(test, Options::default()).await;
-        test.apply_policy(&over(&json!({"remedies": [{
+        let (operator, _role) = operator(test).await;
+        let mut wanted = over(&json!({"remedies": [{
             "action": "ReleaseConnections",
             "sessions": {"idleInTransactionLongerThan": "2s", "applicationNames": ["leaky*"], "atMost": 8},
-        }]})))
-        .await;
+        }]}));
+        wanted["spec"]["mode"] = json!("Observe");
+        test.apply_policy(&wanted).await;
         test.healthy().await;
 
+        let mut admin = server.admin().await;
         let (mut other, _) = open_transaction(&server, "honest").await;
         let mut leaky = Vec::new();
         loop {
@@ -248,6 +258,17 @@ async fn a_storm_of_forgotten_transactions_is_ended_by_the_selector_and_nothing_
         }
         assert!(leaky.len() >= 14, "{}", leaky.len());
 
+        wait::until("all of them to be old enough", Duration::from_secs(20), async || {
+            let old: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaky-7' AND now() - state_change > '2s'",
+            )
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+            if old == leaky.len() as i64 { Ok(()) } else { Err(format!("{old} of {}", leaky.len())) }
+        })
+        .await;
+        test.patch_policy("shop", json!({"spec": {"mode": "Auto"}})).await;
         let ended = test.wait_remediation(Phase::Succeeded).await;
         assert_eq!((ended.spec.action, ended.spec.cause), (ActionKind::ReleaseConnections, Cause::Exhaustion));
         let done = database(&ended);
@@ -276,7 +297,7 @@ async fn queries_are_cancelled_only_as_they_were_shown_to_the_person_who_approve
         let server = PostgresServer::start();
         roles(&server).await;
         test.secret_url(&server).await;
-        let _operator = Operator::start(test, Options::default()).await;
+        let (_operator, _role) = operator(test).await;
         test.apply_policy(&over(&json!({
             "thresholds": {"longest_transaction_s": {"warning": 0.5, "critical": 1}},
             "remedies": [{
@@ -313,7 +334,8 @@ async fn queries_are_cancelled_only_as_they_were_shown_to_the_person_who_approve
         })
         .await;
         test.approve(&waiting.name_any()).await;
-        let error = first.await.unwrap().unwrap_err();
+        let cancelled = tokio::time::timeout(Duration::from_secs(60), first).await.expect("the query to be cancelled");
+        let error = cancelled.unwrap().unwrap_err();
         assert_eq!(error.as_database_error().and_then(|e| e.code()).as_deref(), Some("57014"), "{error}");
         wait::until("it to be said which", Duration::from_secs(20), async || {
             let done = database(&test.remediations().await[0]).ended;
@@ -379,7 +401,7 @@ async fn what_is_wrong_with_a_connection_is_said_in_words_of_its_own_and_nothing
             }
             components.push(component);
         }
-        let operator = Operator::start(test, Options::default()).await;
+        let (operator, _role) = operator(test).await;
         let mut wanted = policies(&components);
         wanted["spec"]["mode"] = json!("Observe");
         test.apply_policy(&wanted).await;
@@ -415,7 +437,7 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
         let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", pooler.port()));
         test.make_secret("db", json!({"url": through, "admin": through.replace(&format!("/{name}?"), "/pgbouncer?")}))
             .await;
-        let operator = Operator::start(test, Options::default()).await;
+        let (operator, _role) = operator(test).await;
         let bouncer = json!({"adminSecretRef": {"name": "db", "key": "admin"}, "database": name, "then": "KillResume"});
         test.apply_policy(&over(&json!({
             "target": {"postgres": {"pgBouncer": bouncer}},
@@ -435,7 +457,6 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
         server.start_again();
         let ended = test.wait_remediation(Phase::Succeeded).await;
         assert!(database(&ended).errors.iter().all(|error| !error.contains("did not do as it was told")), "{ended:?}");
-        assert_eq!(USER, "panacea");
         test.assert_stand_nowhere(&operator, &[PASSWORD]).await;
     })
     .await;
@@ -459,7 +480,7 @@ async fn the_workload_that_a_database_runs_in_is_restarted_when_the_policy_says_
         }))
         .unwrap();
         test.api::<StatefulSet>().create(&PostParams::default(), &set).await.unwrap();
-        let operator = Operator::start(test, Options::default()).await;
+        let (operator, _role) = operator(test).await;
         test.apply_policy(&over(&json!({
             "target": {"postgres": {"workloadRef": {"kind": "StatefulSet", "name": "db"}}},
             "remedies": [{"action": "Restart", "for": ["Unreachable"]}],
@@ -491,7 +512,7 @@ async fn what_the_role_may_not_see_is_unknown_and_what_it_may_not_do_is_said_wit
         let mut admin = server.admin().await;
         admin.execute("REVOKE pg_monitor, pg_signal_backend FROM watcher").await.unwrap();
         test.secret_url(&server).await;
-        let _operator = Operator::start(test, Options::default()).await;
+        let (_operator, _role) = operator(test).await;
         let release = json!({"action": "ReleaseConnections", "sessions": {"idleInTransactionLongerThan": "1s"}});
         let mut wanted = over(&json!({
             "thresholds": {
@@ -519,6 +540,22 @@ async fn what_the_role_may_not_see_is_unknown_and_what_it_may_not_do_is_said_wit
         assert_eq!(status.reason, "NotAllowed", "{status:?}");
         assert!(status.message.contains("GRANT pg_signal_backend TO watcher"), "{status:?}");
         open.execute("SELECT 1").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_may_not_read_the_secret_says_which_right_is_missing() {
+    run("pg-forbidden", async |test| {
+        test.make_secret("db", json!({"url": "postgres://u:hunter22@h/db"})).await;
+        let _operator = Operator::start(test, Options::default()).await;
+        test.apply_policy(&over(&json!({}))).await;
+        let status = test
+            .wait_component("shop", "db", "to say what is missing", |one| one.message.contains("rbac.readCredentials"))
+            .await;
+        assert_eq!(status.status, HealthStatus::Unknown, "{status:?}");
+        let (reason, message) = test.wait_condition("shop", "Ready", "False", Duration::from_secs(20)).await;
+        assert!(message.contains("Secret db cannot be read"), "{reason}: {message}");
     })
     .await;
 }

@@ -92,10 +92,13 @@ impl Test {
     /// `shop` and of its Remediations.
     pub async fn assert_stand_nowhere(&self, operator: &Operator, secrets: &[&str]) {
         let events = self.api::<Event>().list(&ListParams::default()).await.unwrap();
-        let rows = operator
-            .text("SELECT coalesce((SELECT string_agg(u::text, ' ') FROM unified_brain u), '') || coalesce((SELECT string_agg(h::text, ' ') FROM ai_proactive_health h), '')")
-            .await;
-        assert!(rows.contains("proactive_health_check"), "there are rows");
+        let rows = wait::until("rows of checks", Duration::from_secs(20), async || {
+            let rows = operator
+                .text("SELECT coalesce((SELECT string_agg(u::text, ' ') FROM unified_brain u), '') || coalesce((SELECT string_agg(h::text, ' ') FROM ai_proactive_health h), '')")
+                .await;
+            if rows.contains("proactive_health_check") { Ok(rows) } else { Err("none".to_owned()) }
+        })
+        .await;
         for (place, text) in [
             ("log", operator.log()),
             ("metrics", operator.metrics().await),

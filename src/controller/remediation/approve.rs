@@ -71,6 +71,12 @@ impl Step<'_> {
         }
         if spec.action.is_of_sessions() && status.database.is_none() {
             match self.choose_sessions(&policy).await {
+                // One that is there already may get old enough.
+                Ok(found) if found.sessions.is_empty() && now < waiting_since + self.youngest() + WAIT_FOR_LEAVE => {
+                    let (message, until) =
+                        ("no session of the database matches yet", now + SignedDuration::from_secs(1));
+                    return self.hold(status, Phase::Blocked, "NothingToEnd", message, until).await;
+                }
                 Ok(found) if found.sessions.is_empty() => {
                     let message = "no session of the database matches; nothing was done, the next remedy is tried";
                     return self.finish(status, Phase::Expired, "NothingToEnd", message).await;

@@ -12,7 +12,10 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{EXECUTE_LIMIT, Step};
 use crate::{
-    api::{ActionKind, DatabaseStatus, Phase, PostgresDatabase, RemediationStatus, ValidPolicy, ValidTarget},
+    api::{
+        ActionKind, DatabaseStatus, Phase, PostgresDatabase, RemediationStatus, SessionSelector, ValidPolicy,
+        ValidTarget,
+    },
     controller::{Error, events::Reason, rows, withdrawal::withdrawn},
     platforms::postgres::{Kind, Means, PostgresError},
 };
@@ -29,6 +32,13 @@ impl Step<'_> {
         };
         let sessions = self.ctx.platforms.postgres.matching(&policy.namespace, database, selector).await?;
         Ok(DatabaseStatus { sessions, ..DatabaseStatus::default() })
+    }
+
+    /// How old a session must be to match.
+    pub(super) fn youngest(&self) -> SignedDuration {
+        let selector = self.remediation.spec.sessions.as_ref();
+        let ages = selector.into_iter().flat_map(SessionSelector::ages);
+        ages.filter_map(|age| age.parse().ok()).min().unwrap_or_default()
     }
 
     /// The database that it is about, if the policy still means the same.

@@ -216,12 +216,14 @@ async fn signal(
         .iter()
         .map(|one| format!("({}, {}, {})", one.pid, one.connected_at.as_microsecond(), one.since.as_microsecond()))
         .collect();
+    // Chosen first, then signalled: a function in a condition may be called for any row, before the others are looked at.
     let sql = format!(
-        "SELECT pid FROM pg_stat_activity a JOIN (VALUES {}) AS meant(id, connected_at, since) ON meant.id = a.pid
-         WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = connected_at
-           AND (extract(epoch FROM CASE WHEN state = 'active' THEN query_start ELSE state_change END) * 1000000)::bigint
-               = meant.since
-           AND {}(pid)",
+        "WITH chosen AS MATERIALIZED (
+             SELECT pid FROM pg_stat_activity a JOIN (VALUES {}) AS meant(id, connected_at, since) ON meant.id = a.pid
+             WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = connected_at
+               AND (extract(epoch FROM CASE WHEN state = 'active' THEN query_start ELSE state_change END)
+                    * 1000000)::bigint = meant.since)
+         SELECT pid, {}(pid) FROM chosen",
         meant.join(", "),
         means.function(),
     );
@@ -238,7 +240,15 @@ async fn signal(
         }
         Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
     };
-    rows.iter().map(|row| row.try_get::<i32, _>(0).map_err(|error| PostgresError::sorted(&error, address))).collect()
+    let mut done = Vec::with_capacity(rows.len());
+    for row in rows {
+        let read = row.try_get::<i32, _>(0).and_then(|pid| Ok((pid, row.try_get::<bool, _>(1)?)));
+        let (pid, signalled) = read.map_err(|error| PostgresError::sorted(&error, address))?;
+        done.extend(signalled.then_some(pid));
+    }
+    // In the order in which they were meant.
+    done.sort_by_key(|pid| sessions.iter().position(|one| one.pid == *pid));
+    Ok(done)
 }
 
 #[cfg(test)]

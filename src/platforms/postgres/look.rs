@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sqlx::{Row as _, postgres::PgConnection};
 use tokio::time::timeout;
 
-use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, address::Address, close};
+use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, address::Address};
 use crate::{
     analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
     api::PostgresDatabase,
@@ -101,9 +101,7 @@ impl Postgres {
         let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
         let fault = match new {
             Ok(new) => {
-                if let Some(old) = kept.connection.replace(new) {
-                    close(old);
-                }
+                kept.keep(&address, new);
                 None
             }
             Err(error) if error.is_outage() => {
@@ -113,11 +111,11 @@ impl Postgres {
             Err(error) => return unknown(error),
         };
         // One that fails once is not used again.
-        let told = match kept.connection.take() {
+        let told = match kept.take(&address) {
             Some(mut connection) => {
                 let told = ask(&mut connection, &address).await;
                 if told.is_ok() {
-                    kept.connection = Some(connection);
+                    kept.keep(&address, connection);
                 }
                 Some(told)
             }

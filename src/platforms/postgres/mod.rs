@@ -48,8 +48,27 @@ type Place = Arc<tokio::sync::Mutex<Kept>>;
 /// What is kept of a database between two looks.
 #[derive(Default)]
 struct Kept {
-    connection: Option<PgConnection>,
+    /// And where it leads to: the Secret may say something else by now.
+    connection: Option<(String, PgConnection)>,
     deadlocks: Option<look::Deadlocks>,
+}
+
+impl Kept {
+    fn keep(&mut self, address: &Address, connection: PgConnection) {
+        if let Some((_, old)) = self.connection.replace((address.place.clone(), connection)) {
+            close(old);
+        }
+    }
+
+    /// One that leads elsewhere is closed.
+    fn take(&mut self, address: &Address) -> Option<PgConnection> {
+        let (place, connection) = self.connection.take()?;
+        if place == address.place {
+            return Some(connection);
+        }
+        close(connection);
+        None
+    }
 }
 
 impl Postgres {
@@ -75,12 +94,12 @@ impl Postgres {
         };
         let place = self.place(namespace, database);
         let mut kept = place.lock().await;
-        if let Some(old) = kept.connection.take() {
+        if let Some(old) = kept.take(&address) {
             close(old);
         }
         match (look::connect(&address).await, pooler) {
             (Ok(new), _) => {
-                kept.connection = Some(new);
+                kept.keep(&address, new);
                 Ok(())
             }
             (Err(error), Ok(())) => Err(error),

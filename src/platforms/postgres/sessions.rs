@@ -83,7 +83,9 @@ impl Postgres {
         let mut kept = place.lock().await;
         let mut connection = usable(&mut kept, &address).await?;
         let listed = list(&mut connection, &address, selector).await;
-        kept.connection = listed.is_ok().then_some(connection);
+        if listed.is_ok() {
+            kept.keep(&address, connection);
+        }
         listed
     }
 
@@ -105,14 +107,16 @@ impl Postgres {
         let mut kept = place.lock().await;
         let mut connection = usable(&mut kept, &address).await?;
         let ended = end(&mut connection, &address, selector, meant, means).await;
-        kept.connection = ended.is_ok().then_some(connection);
+        if ended.is_ok() {
+            kept.keep(&address, connection);
+        }
         ended
     }
 }
 
 /// The kept connection, which is there when all others are taken, if it still answers, or a new one.
 async fn usable(kept: &mut Kept, address: &Address) -> Result<PgConnection, PostgresError> {
-    if let Some(mut connection) = kept.connection.take() {
+    if let Some(mut connection) = kept.take(address) {
         let answers = timeout(READ_LIMIT, sqlx::raw_sql("SELECT 1").fetch_one(&mut connection)).await;
         if matches!(answers, Ok(Ok(_))) {
             return Ok(connection);

@@ -170,14 +170,14 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     let mut input = json!({
         "action": spec.action.to_string(), "cause": spec.cause.to_string(), "why": spec.why,
         "target": format!("{}/{}", spec.target.kind, spec.target.name), "episode": spec.episode, "rung": spec.rung,
-        "proactive": spec.foreseen.is_some(),
+        "proactive": spec.foreseen.is_some(), "decided_at": spec.decided_at,
     });
     if let Some(foreseen) = &spec.foreseen {
         input["foreseen"] = json!(foreseen);
     }
     let mut output = json!({
         "phase": status.phase.to_string(), "reason": status.reason, "message": status.message,
-        "executed": status.executed_at.is_some(),
+        "executed": status.executed_at.is_some(), "started_at": started_at, "finished_at": status.finished_at,
         "decided_to_executed_s": seconds(Some(spec.decided_at), status.executed_at),
         "executed_to_finished_s": seconds(status.executed_at, status.finished_at),
     });

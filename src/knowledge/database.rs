@@ -6,14 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::Connection;
-use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 
 use super::LedgerConfig;
 use super::error::{LedgerError, LedgerReason};
 use super::line::{Lease, Line, NOTHING_YET};
 use super::postgres::Postgres;
-use super::queries::Query;
 use super::row::Row;
 use super::sqlite::Sqlite;
 
@@ -36,6 +33,9 @@ pub(super) trait Backend {
     /// Looks whether it can be written to, makes missing tables, judges the others.
     async fn check(&self, connection: &mut Self::Connection) -> Result<(), LedgerError>;
 
+    /// Makes the views that are missing, if it may; tells in the log when not.
+    async fn make_views(&self, connection: &mut Self::Connection);
+
     /// All rows in one transaction; a row whose id is there already is left as it is. Returns how many were new.
     async fn insert(&self, connection: &mut Self::Connection, rows: &[Row]) -> Result<u64, LedgerError>;
 
@@ -46,17 +46,7 @@ pub(super) trait Backend {
         component_key: &str,
         limit: i64,
     ) -> Result<Vec<Look>, LedgerError>;
-
-    async fn fetch<T: Fetched>(&self, connection: &mut Self::Connection, query: Query) -> Result<Vec<T>, LedgerError>;
 }
-
-/// A row of an answer that can be read from both.
-pub(super) trait Fetched:
-    for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin
-{
-}
-
-impl<T> Fetched for T where T: for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin {}
 
 /// Who uses a connection. Each has a line of its own, so that a batch never delays a healing row or a probe.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +66,8 @@ pub(super) struct Lines<B: Backend> {
     /// The place whose schema was seen to be good, and nothing has contradicted it since. Not a mere yes: a look at a
     /// place that was removed meanwhile must not speak for the next one.
     schema_seen_at: AtomicU64,
+    /// The place whose views were seen to, as well as could be.
+    views_made_at: AtomicU64,
 }
 
 impl<B: Backend> Lines<B> {
@@ -87,6 +79,7 @@ impl<B: Backend> Lines<B> {
             reads: Line::new(),
             probes: Line::new(),
             schema_seen_at: AtomicU64::new(NOTHING_YET),
+            views_made_at: AtomicU64::new(NOTHING_YET),
         }
     }
 
@@ -116,6 +109,11 @@ impl<B: Backend> Lines<B> {
             match self.backend.check(&mut lease.connection).await {
                 Ok(()) => {
                     self.schema_seen_at.store(place, Ordering::Relaxed);
+                    // By probes alone: no row waits for a view.
+                    if matches!(user, User::Probes) && self.views_made_at.load(Ordering::Relaxed) != place {
+                        self.backend.make_views(&mut lease.connection).await;
+                        self.views_made_at.store(place, Ordering::Relaxed);
+                    }
                     return Ok(lease);
                 }
                 // A kept connection that died; the next one is new, so this ends.
@@ -130,6 +128,7 @@ impl<B: Backend> Lines<B> {
 
     fn forget_schema(&self) {
         self.schema_seen_at.store(NOTHING_YET, Ordering::Relaxed);
+        self.views_made_at.store(NOTHING_YET, Ordering::Relaxed);
     }
 
     /// Keeps the connection if it is good. `None`: it had died before its use, try another one.
@@ -168,16 +167,6 @@ impl<B: Backend> Lines<B> {
         loop {
             let mut lease = self.lease(User::Reads).await?;
             let done = self.backend.history(&mut lease.connection, component_key, limit).await;
-            if let Some(done) = self.settle(lease, done) {
-                return done;
-            }
-        }
-    }
-
-    async fn fetch<T: Fetched>(&self, query: Query) -> Result<Vec<T>, LedgerError> {
-        loop {
-            let mut lease = self.lease(User::Reads).await?;
-            let done = self.backend.fetch(&mut lease.connection, query).await;
             if let Some(done) = self.settle(lease, done) {
                 return done;
             }
@@ -227,14 +216,6 @@ impl Database {
         match self {
             Self::Postgres(lines) => lines.history(component_key, limit).await,
             Self::Sqlite(lines) => lines.history(component_key, limit).await,
-            Self::Unusable(error) => Err(error.clone()),
-        }
-    }
-
-    pub(super) async fn fetch<T: Fetched>(&self, query: Query) -> Result<Vec<T>, LedgerError> {
-        match self {
-            Self::Postgres(lines) => lines.fetch(query).await,
-            Self::Sqlite(lines) => lines.fetch(query).await,
             Self::Unusable(error) => Err(error.clone()),
         }
     }

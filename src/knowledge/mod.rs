@@ -10,6 +10,9 @@
 //! **Tables** (made on first use, never altered): `unified_brain`, `ai_proactive_health`, `ai_rollback_history`. JSON is
 //! `jsonb` in PostgreSQL and text in SQLite; a time is `timestamptz`, or RFC 3339 text with six decimals that sorts as the
 //! time does. Existing tables are used when they have the needed columns; otherwise [`LedgerHealth`] says what is wrong.
+//! [`views`] are made beside them where that is allowed; nothing here needs them.
+//!
+//! **Reading.** [`Reader`] asks [`queries`] and tells an [`incident`], beside whoever writes and without a right to.
 //!
 //! **Growth.** A look writes two rows of about 0.5 kB together with their index entries: 1,000 components at one look a
 //! minute are 2.9 million rows and about 1.5 GB a day. Nothing is removed here yet; until there is a retention, delete by
@@ -21,13 +24,16 @@ mod database;
 mod error;
 mod health;
 mod history;
+pub mod incident;
 mod line;
 mod postgres;
 pub mod queries;
+mod reader;
 mod row;
 mod schema;
 mod sqlite;
 mod stats;
+pub mod views;
 mod writer;
 
 use std::path::PathBuf;
@@ -43,9 +49,12 @@ use database::{Database, User};
 pub use error::{LedgerError, LedgerReason};
 pub use health::LedgerHealth;
 pub use history::HistoryPoint;
+pub use reader::{Filter, QUERY_LIMIT, Reader};
 pub use row::{
-    ActionType, Agent, BrainRow, COMPONENT_KEY, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id,
+    ActionType, Agent, BrainRow, COMPONENT_KEY, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, outcome_id,
+    row_id,
 };
+pub use schema::Dialect;
 pub use stats::LedgerStats;
 pub use writer::FLUSH_LIMIT;
 
@@ -58,9 +67,6 @@ pub const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long [`Ledger::history`] may take. It runs at a start, for each component.
 pub const HISTORY_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long one of the [`queries`] may take.
-pub const QUERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a busy database is left alone before `record` asks again.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);

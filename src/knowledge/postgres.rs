@@ -8,11 +8,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection as _, Executor as _};
 use url::Url;
 
-use super::database::{Backend, Fetched, Look};
+use super::database::{Backend, Look};
 use super::error::{LedgerError, LedgerReason};
-use super::queries::Query;
 use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, microseconds};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
+use super::views;
 
 /// Held while tables are made: CREATE TABLE IF NOT EXISTS of two sessions at once can fail on the catalog's own unique
 /// index. The number is "panacea\0" in ASCII, so that it is nobody else's by accident.
@@ -202,6 +202,15 @@ impl Backend for Postgres {
         schema::judge(Dialect::Postgres, &columns, &tables)
     }
 
+    async fn make_views(&self, connection: &mut PgConnection) {
+        if let Err(error) = views::make_postgres(connection, &self.place, CREATE_LOCK).await {
+            tracing::info!(
+                "ledger: the views were not made, nothing else needs them; `panacea brain schema` prints them: {}",
+                self.sort(&error)
+            );
+        }
+    }
+
     async fn insert(&self, connection: &mut PgConnection, rows: &[Row]) -> Result<u64, LedgerError> {
         insert(connection, rows).await.map_err(|error| self.sort(&error))
     }
@@ -219,10 +228,6 @@ impl Backend for Postgres {
             .await
             .map_err(|error| self.sort(&error))?;
         Ok(looks.into_iter().map(|(at, score, metrics)| (at.to_jiff(), score, metrics)).collect())
-    }
-
-    async fn fetch<T: Fetched>(&self, connection: &mut PgConnection, query: Query) -> Result<Vec<T>, LedgerError> {
-        sqlx::query_as(query.postgres).fetch_all(connection).await.map_err(|error| self.sort(&error))
     }
 }
 

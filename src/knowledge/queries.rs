@@ -1,23 +1,17 @@
-//! Four questions that the ledger answers, as plain SQL for both databases: `psql` and `sqlite3` take them as they are.
+//! The questions that the ledger answers, as plain SQL for both databases: `psql` and `sqlite3` take them as they are,
+//! the views of [`super::views`] hold them, and [`super::Reader`] asks them.
 //!
 //! - actions by type in the last 24 hours;
 //! - components by interventions (something was done, or tried, to them);
 //! - success rate by action type, 0 to 1. "Executed" is not "fixed": the rows of an intervention say `success` when
 //!   verification saw it help, those of a check when it could be measured;
-//! - prediction accuracy by day (UTC).
+//! - prediction accuracy by day (UTC), from the rows `forecast_outcome`, of which there is one for each warning when
+//!   it is known what came of it. docs/ledger.md defines the outcomes.
 //!
-//! **Accuracy.** Each `proactive_health_check` with `output_data.failure_probability` is a prediction about its
-//! component (by namespace, policy and name) and the hour after it: "it will fail" at 0.5 or more, "it will not"
-//! below. Trouble followed when, after the check and at most one hour later, there is an intervention on that component
-//! or a check that found it `Unhealthy` or `Critical` (`output_data.status`). A prediction was right when what it said
-//! is what followed; accuracy is the share that was right, 0 to 1. Checks younger than one hour are not judged yet. A
-//! failure that was prevented shows as an intervention, so it counts as foreseen and not as a false alarm.
+//! **Cost.** The index `unified_brain_questions` answers the first and the third without a row of the table being read,
+//! and finds the few rows of the others. It holds rows of our agents alone, so each question names them.
 
 use serde::Serialize;
-
-use super::database::Fetched;
-use super::error::LedgerError;
-use super::{Ledger, QUERY_LIMIT, patiently, within};
 
 /// One question in both dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +19,10 @@ pub struct Query {
     pub postgres: &'static str,
     pub sqlite: &'static str,
 }
+
+/// The beginning of the last 24 hours, as [`ACTIONS_LAST_DAY`] says it.
+pub(super) const A_DAY_AGO: Query =
+    Query { postgres: "now() - interval '24 hours'", sqlite: "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-24 hours')" };
 
 /// Actions by type in the last 24 hours. Columns as [`ActionCount`].
 pub const ACTIONS_LAST_DAY: Query = Query {
@@ -62,7 +60,8 @@ SELECT coalesce(metadata ->> 'namespace', '') AS namespace,
        count(*) AS interventions,
        count(*) FILTER (WHERE success) AS succeeded
 FROM unified_brain
-WHERE action_type IN ('service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
+WHERE agent_name LIKE '%self_healing%'
+  AND action_type IN ('service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
                       'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
                       'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
 GROUP BY 1, 2, 3
@@ -89,68 +88,45 @@ GROUP BY action_type
 ORDER BY action_type",
 };
 
-/// Prediction accuracy by day, newest first, at most 400 days; defined in the head of this file. Columns as
+/// Prediction accuracy by the day on which the outcome became known, newest first, at most 400 days. Columns as
 /// [`DayAccuracy`].
-///
-/// The window runs from the newest row to the oldest, so that "the next trouble" is the smallest time seen so far and
-/// costs one step a row.
 pub const ACCURACY_BY_DAY: Query = Query {
     postgres: "\
-WITH looks AS (
-    SELECT id, executed_at, metadata ->> 'namespace' AS namespace, metadata ->> 'policy' AS policy,
-           metadata ->> 'component' AS component,
-           CASE WHEN action_type = 'proactive_health_check'
-                     AND jsonb_typeof(output_data -> 'failure_probability') = 'number'
-                THEN (output_data ->> 'failure_probability')::float8 END AS probability,
-           CASE WHEN action_type <> 'proactive_health_check' OR output_data ->> 'status' IN ('Unhealthy', 'Critical')
-                THEN executed_at END AS trouble_at
-    FROM unified_brain
-    WHERE action_type IN ('proactive_health_check',
-                          'service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
-                          'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
-                      'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
-), outcomes AS (
-    SELECT executed_at, probability,
-           min(trouble_at) OVER (PARTITION BY namespace, policy, component ORDER BY executed_at DESC, id
-                                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS next_trouble_at
-    FROM looks
-), judged AS (
-    SELECT to_char(executed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day,
-           (probability >= 0.5) = coalesce(next_trouble_at <= executed_at + interval '1 hour', false) AS correct
-    FROM outcomes
-    WHERE probability IS NOT NULL AND executed_at <= now() - interval '1 hour'
-)
-SELECT day, count(*) AS predictions, count(*) FILTER (WHERE correct) AS correct,
-       avg(correct::int)::float8 AS accuracy
-FROM judged GROUP BY day ORDER BY day DESC LIMIT 400",
+SELECT to_char(executed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day,
+       count(*) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown') AS predictions,
+       count(*) FILTER (WHERE success) AS correct,
+       (avg(success::int) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown'))::float8 AS accuracy,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameTrue') AS came_true,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameEarly') AS came_early,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameLate') AS came_late,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Prevented') AS prevented,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'DidNotHappen') AS did_not_happen,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Missed') AS missed,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Unknown') AS unknown
+FROM unified_brain
+WHERE agent_name LIKE '%self_healing%'
+  AND action_type = 'forecast_outcome'
+GROUP BY 1
+ORDER BY 1 DESC
+LIMIT 400",
     sqlite: "\
-WITH looks AS (
-    SELECT id, executed_at, metadata ->> 'namespace' AS namespace, metadata ->> 'policy' AS policy,
-           metadata ->> 'component' AS component,
-           CASE WHEN action_type = 'proactive_health_check'
-                     AND json_type(output_data, '$.failure_probability') IN ('integer', 'real')
-                THEN output_data ->> 'failure_probability' END AS probability,
-           CASE WHEN action_type <> 'proactive_health_check' OR output_data ->> 'status' IN ('Unhealthy', 'Critical')
-                THEN executed_at END AS trouble_at
-    FROM unified_brain
-    WHERE action_type IN ('proactive_health_check',
-                          'service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
-                          'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
-                      'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
-), outcomes AS (
-    SELECT executed_at, probability,
-           min(trouble_at) OVER (PARTITION BY namespace, policy, component ORDER BY executed_at DESC, id
-                                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS next_trouble_at
-    FROM looks
-), judged AS (
-    SELECT substr(executed_at, 1, 10) AS day,
-           (probability >= 0.5)
-               = coalesce(next_trouble_at <= strftime('%Y-%m-%dT%H:%M:%fZ', executed_at, '+1 hour'), false) AS correct
-    FROM outcomes
-    WHERE probability IS NOT NULL AND executed_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 hour')
-)
-SELECT day, count(*) AS predictions, count(*) FILTER (WHERE correct) AS correct, avg(correct) AS accuracy
-FROM judged GROUP BY day ORDER BY day DESC LIMIT 400",
+SELECT substr(executed_at, 1, 10) AS day,
+       count(*) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown') AS predictions,
+       count(*) FILTER (WHERE success) AS correct,
+       avg(success) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown') AS accuracy,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameTrue') AS came_true,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameEarly') AS came_early,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameLate') AS came_late,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Prevented') AS prevented,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'DidNotHappen') AS did_not_happen,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Missed') AS missed,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Unknown') AS unknown
+FROM unified_brain
+WHERE agent_name LIKE '%self_healing%'
+  AND action_type = 'forecast_outcome'
+GROUP BY 1
+ORDER BY 1 DESC
+LIMIT 400",
 };
 
 /// An answer to [`ACTIONS_LAST_DAY`].
@@ -185,33 +161,20 @@ pub struct ActionSuccess {
 pub struct DayAccuracy {
     /// UTC, as `2026-11-22`.
     pub day: String,
+    /// Outcomes that are known: all but `unknown`.
     pub predictions: i64,
+    /// Warnings that were right: `came_true`, `came_early`, `came_late` and `prevented`.
     pub correct: i64,
-    /// 0 to 1.
-    pub accuracy: f64,
-}
-
-/// Each answers within [`QUERY_LIMIT`] or fails with `Timeout`.
-impl Ledger {
-    pub async fn actions_last_day(&self) -> Result<Vec<ActionCount>, LedgerError> {
-        self.ask(ACTIONS_LAST_DAY).await
-    }
-
-    pub async fn interventions_by_component(&self) -> Result<Vec<ComponentInterventions>, LedgerError> {
-        self.ask(INTERVENTIONS_BY_COMPONENT).await
-    }
-
-    pub async fn success_by_action(&self) -> Result<Vec<ActionSuccess>, LedgerError> {
-        self.ask(SUCCESS_BY_ACTION).await
-    }
-
-    pub async fn accuracy_by_day(&self) -> Result<Vec<DayAccuracy>, LedgerError> {
-        self.ask(ACCURACY_BY_DAY).await
-    }
-
-    async fn ask<T: Fetched>(&self, query: Query) -> Result<Vec<T>, LedgerError> {
-        within(QUERY_LIMIT, "the query", patiently(|| self.shared.database.fetch(query))).await
-    }
+    /// `correct` of `predictions`, 0 to 1; none when no outcome is known.
+    pub accuracy: Option<f64>,
+    pub came_true: i64,
+    pub came_early: i64,
+    pub came_late: i64,
+    pub prevented: i64,
+    pub did_not_happen: i64,
+    /// Failures that nothing had announced.
+    pub missed: i64,
+    pub unknown: i64,
 }
 
 #[cfg(test)]
@@ -223,10 +186,19 @@ mod tests {
 
     #[test]
     fn the_interventions_in_the_sql_are_the_interventions_in_the_code() {
-        for sql in [INTERVENTIONS, ACCURACY_BY_DAY.postgres, ACCURACY_BY_DAY.sqlite] {
-            for action in ActionType::iter().filter(|action| *action != ActionType::ProactiveHealthCheck) {
-                assert_eq!(sql.contains(&format!("'{action}'")), action.is_intervention(), "{action} in {sql}");
+        for action in ActionType::iter() {
+            assert_eq!(INTERVENTIONS.contains(&format!("'{action}'")), action.is_intervention(), "{action}");
+        }
+    }
+
+    #[test]
+    fn what_a_filter_takes_the_place_of_is_there_once() {
+        for query in [ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, SUCCESS_BY_ACTION, ACCURACY_BY_DAY] {
+            for text in [query.postgres, query.sqlite] {
+                assert_eq!(text.matches("FROM unified_brain").count(), 1, "{text}");
             }
         }
+        assert_eq!(ACTIONS_LAST_DAY.postgres.matches(A_DAY_AGO.postgres).count(), 1);
+        assert_eq!(ACTIONS_LAST_DAY.sqlite.matches(A_DAY_AGO.sqlite).count(), 1);
     }
 }

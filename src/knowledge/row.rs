@@ -34,6 +34,11 @@ pub fn cycle_id(namespace: &str, policy: &str, at: Timestamp) -> Uuid {
     id(&["cycle", namespace, policy, &at.as_microsecond().to_string()])
 }
 
+/// The id of the row that tells what came of a warning. `warning` names it within its component.
+pub fn outcome_id(namespace: &str, policy: &str, component: &str, warning: &str) -> Uuid {
+    id(&["outcome", namespace, policy, component, warning])
+}
+
 fn id(parts: &[&str]) -> Uuid {
     // Joined by NUL, which no Kubernetes name holds: ("a", "bc") and ("ab", "c") are two things.
     Uuid::new_v5(&ID_NAMESPACE, parts.join("\0").as_bytes())
@@ -77,6 +82,8 @@ pub enum ActionType {
     CustomRemedy,
     /// One that failed, or did not help.
     CustomRemedyFailed,
+    /// What came of a warning; `success`: it was right.
+    ForecastOutcome,
     /// One evaluation of one policy.
     ReconciliationCycle,
     /// A person approved.
@@ -97,6 +104,7 @@ impl ActionType {
             Self::ReconciliationCycle => Agent::SelfHealingReconciler,
             Self::RemediationApproval | Self::RemediationRejected => Agent::EnhancedSelfHealing,
             Self::ProactiveHealthCheck
+            | Self::ForecastOutcome
             | Self::ServiceRestart
             | Self::ServiceRestartFailed
             | Self::AutomaticRollback
@@ -113,7 +121,7 @@ impl ActionType {
 
     /// Something was done, or tried, to a component.
     pub fn is_intervention(self) -> bool {
-        self.agent() == Agent::SelfHealingSystem && self != Self::ProactiveHealthCheck
+        self.agent() == Agent::SelfHealingSystem && !matches!(self, Self::ProactiveHealthCheck | Self::ForecastOutcome)
     }
 }
 
@@ -177,14 +185,15 @@ impl Metadata {
 /// A row of `unified_brain`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrainRow {
-    /// From [`row_id`], [`look_id`] or [`cycle_id`].
+    /// From [`row_id`], [`look_id`], [`cycle_id`] or [`outcome_id`].
     pub id: Uuid,
     pub action: ActionType,
     pub input: Value,
     /// Of a check: `failure_probability` (0 to 1, left out when there is no forecast) and `status` (`Healthy`,
     /// `Degraded`, `Unhealthy`, `Critical`, `Unknown`), which the accuracy query reads.
     pub output: Value,
-    /// Of a check: it could be measured. Of an intervention: verification saw it help.
+    /// Of a check: it could be measured. Of an intervention: verification saw it help. Of an outcome: the warning was
+    /// right.
     pub success: bool,
     pub metadata: Metadata,
     /// Kept in microseconds.
@@ -340,6 +349,11 @@ pub(super) fn microseconds(at: Timestamp) -> Timestamp {
     at.round(jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor)).unwrap_or(at)
 }
 
+/// RFC 3339 in UTC with always six digits, so that texts sort as times do; `datetime()` and `strftime()` read it.
+pub(super) fn sqlite_moment(at: Timestamp) -> String {
+    microseconds(at).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
 fn json_weight(value: &Value) -> usize {
     // 32 is what one `Value` takes; a map's node about as much again.
     32 + match value {
@@ -375,6 +389,7 @@ mod tests {
                 ("service_scale_failed", "self_healing_system"),
                 ("custom_remedy", "self_healing_system"),
                 ("custom_remedy_failed", "self_healing_system"),
+                ("forecast_outcome", "self_healing_system"),
                 ("reconciliation_cycle", "self_healing_reconciler"),
                 ("remediation_approval", "enhanced_self_healing"),
                 ("remediation_rejected", "enhanced_self_healing"),
@@ -413,5 +428,17 @@ mod tests {
             clean_json(&json!({"a\0": ["b\0", {"c": "\0"}], "n": 1})),
             json!({"a\u{fffd}": ["b\u{fffd}", {"c": "\u{fffd}"}], "n": 1})
         );
+    }
+
+    #[test]
+    fn times_sort_as_text() {
+        let texts: Vec<String> = ["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.000001999Z", "2026-11-22T10:00:00.5Z"]
+            .map(|at| sqlite_moment(at.parse().unwrap()))
+            .into();
+        assert_eq!(
+            texts,
+            ["2026-11-22T10:00:00.000000Z", "2026-11-22T10:00:00.000001Z", "2026-11-22T10:00:00.500000Z"]
+        );
+        assert!(texts.is_sorted());
     }
 }

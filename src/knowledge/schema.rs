@@ -19,8 +19,9 @@ enum Kind {
     Time,
 }
 
+/// Whose SQL it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub enum Dialect {
     Postgres,
     Sqlite,
 }
@@ -211,8 +212,8 @@ fn wrong(message: String) -> Result<(), LedgerError> {
 
 /// Statements that make a table and its indexes.
 ///
-/// The indexes serve, in order: the queries over the last hours, the accuracy per component, and the history that is
-/// read back at a start.
+/// The indexes serve, in order: what is about a span of time, [`super::queries`], the history that is read back at a start,
+/// and the rollbacks of a component.
 pub(super) fn statements(dialect: Dialect, table: &str) -> &'static [&'static str] {
     match (dialect, table) {
         (Dialect::Postgres, "unified_brain") => &[
@@ -227,7 +228,8 @@ pub(super) fn statements(dialect: Dialect, table: &str) -> &'static [&'static st
                 executed_at timestamptz NOT NULL
             )",
             "CREATE INDEX IF NOT EXISTS unified_brain_executed_at ON unified_brain (executed_at)",
-            "CREATE INDEX IF NOT EXISTS unified_brain_action_type ON unified_brain (action_type, executed_at)",
+            "CREATE INDEX IF NOT EXISTS unified_brain_questions ON unified_brain (action_type, executed_at, success)
+                WHERE agent_name LIKE '%self_healing%'",
         ],
         (Dialect::Postgres, "ai_proactive_health") => &[
             "CREATE TABLE IF NOT EXISTS ai_proactive_health (
@@ -270,7 +272,9 @@ pub(super) fn statements(dialect: Dialect, table: &str) -> &'static [&'static st
                 executed_at TEXT NOT NULL
             )",
             "CREATE INDEX IF NOT EXISTS unified_brain_executed_at ON unified_brain (executed_at)",
-            "CREATE INDEX IF NOT EXISTS unified_brain_action_type ON unified_brain (action_type, executed_at)",
+            // Not partial: SQLite would ask each row of the table again whether it belongs in.
+            "CREATE INDEX IF NOT EXISTS unified_brain_questions
+                ON unified_brain (action_type, executed_at, success, agent_name)",
         ],
         (Dialect::Sqlite, "ai_proactive_health") => &[
             "CREATE TABLE IF NOT EXISTS ai_proactive_health (

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, Executor as _};
 
-use super::database::{Backend, Fetched, Look};
+use super::database::{Backend, Look};
 use super::error::{LedgerError, LedgerReason};
 use super::line::NOTHING_YET;
-use super::queries::Query;
-use super::row::{Row, clean_json, clean_text, finite, microseconds};
+use super::row::{Row, clean_json, clean_text, finite, sqlite_moment};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
+use super::views;
 
 /// How long a statement waits for another writer. Below the limits of `record` and of a probe, so that they can say
 /// "busy" instead of "timed out".
@@ -144,6 +144,15 @@ impl Backend for Sqlite {
         schema::judge(Dialect::Sqlite, &columns, &tables)
     }
 
+    async fn make_views(&self, connection: &mut SqliteConnection) {
+        if let Err(error) = views::make_sqlite(connection, &self.place).await {
+            tracing::info!(
+                "ledger: the views were not made, nothing else needs them; `panacea brain schema` prints them: {}",
+                self.sort(&error)
+            );
+        }
+    }
+
     async fn insert(&self, connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, LedgerError> {
         insert(connection, rows).await.map_err(|error| self.sort(&error))
     }
@@ -166,10 +175,6 @@ impl Backend for Sqlite {
             Ok((at, score, metrics))
         };
         looks.into_iter().map(read).collect()
-    }
-
-    async fn fetch<T: Fetched>(&self, connection: &mut SqliteConnection, query: Query) -> Result<Vec<T>, LedgerError> {
-        sqlx::query_as(query.sqlite).fetch_all(connection).await.map_err(|error| self.sort(&error))
     }
 }
 
@@ -194,17 +199,17 @@ async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, 
                 .bind(clean_json(&row.output).to_string())
                 .bind(row.success)
                 .bind(clean_json(&row.metadata.json()).to_string())
-                .bind(moment(row.executed_at)),
+                .bind(sqlite_moment(row.executed_at)),
             Row::Health(row) => sqlx::query(INSERT_HEALTH)
                 .bind(row.id.to_string())
                 .bind(clean_text(&row.component))
                 .bind(finite(row.score))
                 .bind(row.trend.as_deref().map(clean_text))
-                .bind(row.predicted_failure_time.map(moment))
+                .bind(row.predicted_failure_time.map(sqlite_moment))
                 .bind(finite(row.failure_probability))
                 .bind(row.metrics_json().to_string())
                 .bind(row.warnings_json().to_string())
-                .bind(moment(row.at)),
+                .bind(sqlite_moment(row.at)),
             Row::Rollback(row) => sqlx::query(INSERT_ROLLBACK)
                 .bind(row.id.to_string())
                 .bind(clean_text(&row.component))
@@ -213,32 +218,10 @@ async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, 
                 .bind(clean_json(&row.to_state).to_string())
                 .bind(row.success)
                 .bind(row.error_message.as_deref().map(clean_text))
-                .bind(moment(row.executed_at)),
+                .bind(sqlite_moment(row.executed_at)),
         };
         new += query.execute(&mut *transaction).await?.rows_affected();
     }
     transaction.commit().await?;
     Ok(new)
-}
-
-/// RFC 3339 in UTC with always six digits, so that texts sort as times do; `datetime()` and `strftime()` read it.
-fn moment(at: Timestamp) -> String {
-    microseconds(at).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_sort_as_text() {
-        let texts: Vec<String> = ["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.000001999Z", "2026-11-22T10:00:00.5Z"]
-            .map(|at| moment(at.parse().unwrap()))
-            .into();
-        assert_eq!(
-            texts,
-            ["2026-11-22T10:00:00.000000Z", "2026-11-22T10:00:00.000001Z", "2026-11-22T10:00:00.500000Z"]
-        );
-        assert!(texts.is_sorted());
-    }
 }

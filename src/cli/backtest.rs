@@ -199,7 +199,7 @@ fn address(text: &str) -> anyhow::Result<Url> {
 }
 
 /// `14d`, `36h`, `1h30m`, `60s`: a day has 24 hours.
-fn duration(flag: &str, text: &str) -> anyhow::Result<SignedDuration> {
+pub(super) fn duration(flag: &str, text: &str) -> anyhow::Result<SignedDuration> {
     let parsed = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
     let length = parsed.with_context(|| format!("{flag} {text:?} is not a duration; write for example 14d or 60s"))?;
     if length < SignedDuration::from_secs(1) {

@@ -98,6 +98,9 @@ impl ThresholdArgs {
     }
 }
 
+/// The ledger's file in the data directory.
+pub(super) const LEDGER_FILE: &str = "ledger.sqlite";
+
 /// Where the ledger is.
 #[derive(Args)]
 pub(super) struct LedgerArgs {
@@ -137,7 +140,7 @@ impl LedgerArgs {
             return Ok(LedgerConfig::Postgres(url.clone()));
         }
         let Some(host) = self.db_host.as_deref().filter(|host| !host.is_empty()) else {
-            return Ok(LedgerConfig::Sqlite(self.data_dir.join("ledger.sqlite")));
+            return Ok(LedgerConfig::Sqlite(self.data_dir.join(LEDGER_FILE)));
         };
         let mut url = Url::parse("postgres://localhost").context("the Postgres URL could not be built")?;
         url.set_host(Some(host)).with_context(|| format!("DB_HOST {host:?} is not a host name"))?;

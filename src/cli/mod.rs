@@ -2,6 +2,7 @@
 //! environment again.
 
 mod backtest;
+mod brain;
 mod check;
 mod config;
 mod crds;
@@ -32,6 +33,9 @@ enum Command {
     /// Run recorded histories through the operator's analysis, look by look, and say when it would have warned or
     /// acted. Needs no cluster. Exit code 0: done, 2: something could not be read
     Backtest(Box<backtest::BacktestArgs>),
+    /// Ask the ledger: what was done, how often it helped, how often warnings were right, one incident as a timeline.
+    /// Exit code 0: answered, 1: what was asked for is not there, 2: it could not be read
+    Brain(Box<brain::BrainArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Print a shell completion script
@@ -51,6 +55,7 @@ impl Cli {
             Command::Run(args) => run::run(*args).await,
             Command::Check(args) => check::check(*args).await,
             Command::Backtest(args) => backtest::backtest(*args).await,
+            Command::Brain(args) => brain::brain(*args).await,
             Command::Crds => crds::print(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "panacea", &mut std::io::stdout());

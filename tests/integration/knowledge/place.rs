@@ -44,7 +44,7 @@ impl Place {
     /// In a folder that does not exist yet.
     pub fn file(&self) -> PathBuf {
         match self {
-            Self::Sqlite(folder) => folder.path().join("data").join("ledger.db"),
+            Self::Sqlite(folder) => folder.path().join("data").join("ledger.sqlite"),
             Self::Postgres(_) => panic!("not a file"),
         }
     }

@@ -1,5 +1,6 @@
 //! The ledger on real databases: every scenario runs on SQLite and on PostgreSQL, where it makes sense.
 
+mod brain;
 mod faults;
 mod place;
 mod queries;

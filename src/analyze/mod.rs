@@ -14,10 +14,12 @@
 //! - [`cause`]: why it is bad, as far as the signals tell
 //! - [`tracker`]: looks in a row → confirmed bad, healthy again, last known good
 //! - [`outlook`]: forecasts in a row → a failure is foreseen, the danger is over
+//! - [`hindsight`]: what came of the failures that were foreseen
 
 pub mod assess;
 pub mod cause;
 pub mod forecast;
+pub mod hindsight;
 pub mod leak;
 pub mod metric;
 pub mod normal;

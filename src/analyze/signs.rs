@@ -54,7 +54,7 @@ pub fn read(name: &str, window: &Window, ceiling: Option<f64>) -> Option<Sign> {
 
 /// Where processes really end, as a share of the ceiling: heap caps and allocators fail before the container's limit
 /// does. Where the line and the deaths of the development set oom-runs met best, and its standard deviation.
-const ENDS_AT: f64 = 0.98;
+pub(super) const ENDS_AT: f64 = 0.98;
 const ENDS_AT_SPREAD: f64 = 0.04;
 /// Standard error of an extrapolated slope, as a share of the time.
 const SLOPE_ERROR: f64 = 0.2;

@@ -86,6 +86,10 @@ pub struct ComponentStatus {
     /// A failure that is foreseen within prediction.horizon: remedies for Exhaustion are tried before it comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreseen: Option<Foreseen>,
+    /// Warnings of which it is not in the ledger yet what came of them, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub warnings: Vec<Warning>,
 }
 
 /// How a component is.
@@ -257,4 +261,76 @@ pub struct Foreseen {
     /// Why, in words.
     #[schemars(length(max = 512))]
     pub reason: String,
+}
+
+/// A failure that was foreseen, followed until it is known what came of it.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Warning {
+    pub foreseen: Foreseen,
+    /// Hash of the template whose pods it concerns; of a deploy its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub release: Option<String>,
+    /// For a while its metric could not be measured: that it did not happen cannot be told any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blind: bool,
+    /// What came of it, until that is in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
+}
+
+/// What came of a warning.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Settled {
+    pub outcome: Outcome,
+    /// When it was known.
+    pub at: Timestamp,
+    /// What was seen.
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// The Remediation that prevented it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub remediation: Option<String>,
+}
+
+/// What can come of a warning.
+#[derive(
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumIter,
+    strum::IntoStaticStr,
+)]
+pub enum Outcome {
+    /// The failure came between notBefore and notAfter.
+    CameTrue,
+    /// It came before notBefore.
+    CameEarly,
+    /// It came after notAfter, within one more prediction.horizon.
+    CameLate,
+    /// An action was done before it came, and verified.
+    Prevented,
+    /// It did not come, and nothing was done.
+    DidNotHappen,
+    /// A failure came that no warning had announced.
+    Missed,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Outcome {
+    /// The warning was right: who acted on it acted on something.
+    pub fn is_right(self) -> bool {
+        matches!(self, Self::CameTrue | Self::CameEarly | Self::CameLate | Self::Prevented)
+    }
 }

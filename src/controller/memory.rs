@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use super::backfill::Backfill;
 use crate::{
     analyze::{
-        assess::Assessment, forecast::Forecast, observation::Observation, outlook::Outlook, tracker::Tracker,
-        window::History,
+        assess::Assessment, forecast::Forecast, hindsight::Hindsight, observation::Observation, outlook::Outlook,
+        tracker::Tracker, window::History,
     },
     api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
     plan::guard::Refusal,
@@ -28,6 +28,8 @@ pub struct ComponentMemory {
     pub trend: Option<Trend>,
     pub forecast: Option<Forecast>,
     pub outlook: Outlook,
+    /// The warnings of which it is not in the ledger yet what came of them.
+    pub hindsight: Hindsight,
     /// The release's hash at the last complete rollout.
     pub process: Option<String>,
     pub refusal: Option<Refusal>,

@@ -5,6 +5,7 @@
 //!   anything outside
 //! - `keep`: copies of states that were seen healthy
 //! - `backfill`: what the metrics were before the first look
+//! - `hindsight`: what came of warnings, followed and written down
 //! - `look`: a look judged and remembered; `propose`: a proposal stored as a Remediation
 //! - [`status`], [`rows`]: pure: what to show, what to write down
 //! - [`run`]: starts both controllers and their watches, and ends when one of them does
@@ -14,6 +15,7 @@
 
 mod backfill;
 pub mod events;
+mod hindsight;
 mod keep;
 pub mod kinds;
 mod look;

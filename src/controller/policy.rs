@@ -21,7 +21,7 @@ use kube::{
 use super::{
     Context, Error, GuardedRemediation, backfill,
     events::{Fact, Reason},
-    history_of, keep, limited,
+    hindsight, history_of, keep, limited,
     look::{Seen, analyze},
     memory::PolicyMemory,
     news,
@@ -95,6 +95,7 @@ async fn round(
     if !valid.suspend {
         let observed = observe(ctx, valid, memory).await;
         analyze(ctx, valid, &mut lock(memory), observed);
+        hindsight::follow(&context.remediations, valid, memory);
         backfill::start(&context.shared, valid, memory);
         keep::keep(ctx, policy, valid, memory).await;
     }
@@ -106,6 +107,7 @@ async fn round(
         update_status(context, policy, valid, memory).await?;
     }
     record(ctx, valid, memory);
+    hindsight::record(ctx, valid, memory).await;
     Ok(Action::requeue(next_round(valid, memory)))
 }
 
@@ -131,6 +133,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
         let mut memory = lock(memory);
         let changed = memory.policy.as_ref().is_none_or(|old| old.generation != valid.generation);
         if changed {
+            hindsight::replaced(ctx, valid, &mut memory);
             memory.keep_only(valid);
             ctx.memory.watch_targets_of(valid);
             for component in memory.components.values_mut() {
@@ -149,6 +152,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
                     entry.outlook = Outlook::restore(status);
                 }
             }
+            hindsight::restore(ctx, policy, valid, &mut memory);
         }
         first
     };
@@ -171,6 +175,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
                     entry.history.score.push(point.at, point.score);
                     for (name, value) in &point.metrics {
                         entry.history.push_metric(name, point.at, *value);
+                        entry.hindsight.was_measured(name, point.at);
                     }
                 }
             }

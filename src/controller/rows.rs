@@ -8,13 +8,14 @@ use super::memory::Look;
 use crate::{
     analyze::{
         forecast::{Forecast, TimeToFailure},
+        hindsight::Missed,
         observation::Measured,
     },
     api::{
-        ActionKind, CleanupStatus, ConfigChange, Decision, MemoryGrowth, Phase, Remediation, RemediationStatus, Trend,
-        ValidComponent, ValidPolicy, ValidTarget,
+        ActionKind, CleanupStatus, ConfigChange, Decision, MemoryGrowth, Outcome, Phase, Remediation,
+        RemediationStatus, Settled, Trend, ValidComponent, ValidPolicy, ValidTarget, Warning,
     },
-    knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, row_id},
+    knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, outcome_id, row_id},
 };
 
 /// Times in our objects carry milliseconds: enough to order events, short enough to read.
@@ -96,6 +97,41 @@ pub fn check_rows(
 /// When it is expected to have failed.
 fn failure_time(time: TimeToFailure, at: Timestamp) -> Option<Timestamp> {
     at.checked_add(jiff::SignedDuration::try_from_secs_f64(time.seconds.round()).ok()?).ok()
+}
+
+/// What came of a warning.
+pub fn outcome_row(policy: &ValidPolicy, component: &str, warning: &Warning, settled: &Settled) -> Row {
+    let foreseen = &warning.foreseen;
+    let mut metadata = Metadata::component(&policy.namespace, &policy.name, component);
+    metadata.remediation.clone_from(&settled.remediation);
+    BrainRow {
+        id: outcome_id(&policy.namespace, &policy.name, component, &foreseen.id),
+        action: ActionType::ForecastOutcome,
+        input: json!({"foreseen": foreseen}),
+        output: json!({
+            "outcome": settled.outcome.to_string(), "message": settled.message,
+            "foreseen_to_known_s": settled.at.duration_since(foreseen.at).as_secs_f64(),
+        }),
+        success: settled.outcome.is_right(),
+        metadata,
+        executed_at: settled.at,
+    }
+    .into()
+}
+
+/// A failure that no warning had announced.
+pub fn missed_row(policy: &ValidPolicy, component: &str, missed: &Missed) -> Row {
+    let Missed { episode, at, message } = missed;
+    BrainRow {
+        id: outcome_id(&policy.namespace, &policy.name, component, &format!("missed-{}", episode.id)),
+        action: ActionType::ForecastOutcome,
+        input: json!({"episode": episode.id, "cause": episode.cause.to_string()}),
+        output: json!({"outcome": Outcome::Missed.to_string(), "message": message}),
+        success: false,
+        metadata: Metadata::component(&policy.namespace, &policy.name, component),
+        executed_at: *at,
+    }
+    .into()
 }
 
 /// One round of looks at a policy.

@@ -95,6 +95,7 @@ pub fn next_status(input: &StatusInput<'_>, policy: &ValidPolicy, memory: &mut P
 fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolicy) -> ComponentStatus {
     let mut status = ComponentStatus { name: name.to_owned(), ..ComponentStatus::default() };
     entry.tracker.persist(&mut status);
+    status.warnings = entry.hindsight.persist();
     let Some(look) = &entry.last else {
         status.message = if policy.suspend { "suspended" } else { "not looked at yet" }.to_owned();
         status.status = HealthStatus::Unknown;

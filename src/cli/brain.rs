@@ -29,8 +29,14 @@ enum Question {
     Actions(AskArgs),
     /// The components to which most was done, or tried
     Components(AskArgs),
-    /// How often each type of action succeeded
-    SuccessRates(AskArgs),
+    /// How often actions succeeded
+    SuccessRates {
+        /// By action type, or each remedy by cause and component, with the share that it helps with at the least
+        #[arg(long, default_value = "type")]
+        by: By,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// By the day it became known: how many warnings were right
     Accuracy(AskArgs),
     /// One incident as a timeline: proposal, decision, action, verification, rollback, and the looks around it. Exit
@@ -77,6 +83,12 @@ enum Output {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    Type,
+    Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Database {
     Postgres,
     Sqlite,
@@ -92,9 +104,13 @@ pub(super) async fn brain(args: BrainArgs) -> anyhow::Result<ExitCode> {
             let (reader, filter) = ask.open()?;
             (ask.show(&reader.interventions_by_component(&filter).await?)?, ExitCode::SUCCESS)
         }
-        Question::SuccessRates(ask) => {
+        Question::SuccessRates { by, ask } => {
             let (reader, filter) = ask.open()?;
-            (ask.show(&reader.success_by_action(&filter).await?)?, ExitCode::SUCCESS)
+            let text = match by {
+                By::Type => ask.show(&reader.success_by_action(&filter).await?)?,
+                By::Cause => ask.show(&reader.remedies_by_cause(&filter).await?)?,
+            };
+            (text, ExitCode::SUCCESS)
         }
         Question::Accuracy(ask) => {
             let (reader, filter) = ask.open()?;

@@ -33,6 +33,7 @@ mod row;
 mod schema;
 mod sqlite;
 mod stats;
+pub mod summary;
 pub mod views;
 mod writer;
 

@@ -68,6 +68,27 @@ GROUP BY 1, 2, 3
 ORDER BY interventions DESC, 1, 2, 3
 LIMIT 100";
 
+/// How often each remedy came to each end, by component and cause; a `phase` is `Succeeded`, `Ineffective` or `Failed`.
+/// Columns as [`RemedyCount`]; [`super::summary`] makes rates of them.
+pub const REMEDIES_BY_CAUSE: Query = Query { postgres: REMEDIES, sqlite: REMEDIES };
+
+const REMEDIES: &str = "\
+SELECT coalesce(input_data ->> 'cause', '') AS cause,
+       coalesce(input_data ->> 'action', '') AS action,
+       coalesce(metadata ->> 'namespace', '') AS namespace,
+       coalesce(metadata ->> 'policy', '') AS policy,
+       coalesce(metadata ->> 'component', '') AS component,
+       coalesce(output_data ->> 'phase', '') AS phase,
+       count(*) AS actions
+FROM unified_brain
+WHERE agent_name LIKE '%self_healing%'
+  AND action_type IN ('service_restart', 'service_restart_failed', 'automatic_rollback', 'rollback_failed',
+                      'db_connection_recovered', 'db_recovery_failed', 'memory_leak_cleanup',
+                      'service_scaled', 'service_scale_failed', 'custom_remedy', 'custom_remedy_failed')
+GROUP BY 1, 2, 3, 4, 5, 6
+ORDER BY 1, 2, 3, 4, 5, 6
+LIMIT 10000";
+
 /// Success rate by action type. Columns as [`ActionSuccess`].
 pub const SUCCESS_BY_ACTION: Query = Query {
     postgres: "\
@@ -147,6 +168,18 @@ pub struct ComponentInterventions {
     pub succeeded: i64,
 }
 
+/// An answer to [`REMEDIES_BY_CAUSE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct RemedyCount {
+    pub cause: String,
+    pub action: String,
+    pub namespace: String,
+    pub policy: String,
+    pub component: String,
+    pub phase: String,
+    pub actions: i64,
+}
+
 /// An answer to [`SUCCESS_BY_ACTION`].
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 pub struct ActionSuccess {
@@ -186,14 +219,18 @@ mod tests {
 
     #[test]
     fn the_interventions_in_the_sql_are_the_interventions_in_the_code() {
-        for action in ActionType::iter() {
-            assert_eq!(INTERVENTIONS.contains(&format!("'{action}'")), action.is_intervention(), "{action}");
+        for text in [INTERVENTIONS, REMEDIES] {
+            for action in ActionType::iter() {
+                assert_eq!(text.contains(&format!("'{action}'")), action.is_intervention(), "{action}");
+            }
         }
     }
 
     #[test]
     fn what_a_filter_takes_the_place_of_is_there_once() {
-        for query in [ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, SUCCESS_BY_ACTION, ACCURACY_BY_DAY] {
+        for query in
+            [ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, SUCCESS_BY_ACTION, REMEDIES_BY_CAUSE, ACCURACY_BY_DAY]
+        {
             for text in [query.postgres, query.sqlite] {
                 assert_eq!(text.matches("FROM unified_brain").count(), 1, "{text}");
             }

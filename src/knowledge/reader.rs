@@ -17,9 +17,10 @@ use super::error::{LedgerError, LedgerReason};
 use super::postgres::Postgres;
 use super::queries::{
     A_DAY_AGO, ACCURACY_BY_DAY, ACTIONS_LAST_DAY, ActionCount, ActionSuccess, ComponentInterventions, DayAccuracy,
-    INTERVENTIONS_BY_COMPONENT, Query, SUCCESS_BY_ACTION,
+    INTERVENTIONS_BY_COMPONENT, Query, REMEDIES_BY_CAUSE, SUCCESS_BY_ACTION,
 };
 use super::row::sqlite_moment;
+use super::summary::{RemedyOutcomes, summarize};
 use super::within;
 
 /// How long an answer may take, connecting included.
@@ -96,6 +97,11 @@ impl Reader {
 
     pub async fn success_by_action(&self, filter: &Filter) -> Result<Vec<ActionSuccess>, LedgerError> {
         self.ask(Question::filtered(SUCCESS_BY_ACTION, filter)).await
+    }
+
+    /// How well each remedy works, by cause and component.
+    pub async fn remedies_by_cause(&self, filter: &Filter) -> Result<Vec<RemedyOutcomes>, LedgerError> {
+        Ok(summarize(&self.ask(Question::filtered(REMEDIES_BY_CAUSE, filter)).await?))
     }
 
     pub async fn accuracy_by_day(&self, filter: &Filter) -> Result<Vec<DayAccuracy>, LedgerError> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::knowledge::{
     incident::{Event, Incident, Known, MAX_LOOKS},
     queries::{ActionCount, ActionSuccess, ComponentInterventions, DayAccuracy},
+    summary::RemedyOutcomes,
 };
 
 /// A row with named cells.
@@ -38,6 +39,28 @@ impl Shown for ActionSuccess {
 
     fn cells(&self) -> Vec<String> {
         vec![self.action_type.clone(), self.actions.to_string(), share(Some(self.success_rate))]
+    }
+}
+
+impl Shown for RemedyOutcomes {
+    const COLUMNS: &[&str] = &[
+        "cause",
+        "action",
+        "namespace",
+        "policy",
+        "component",
+        "succeeded",
+        "ineffective",
+        "failed",
+        "success_rate",
+        "at_least",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let names = [&self.cause, &self.action, &self.namespace, &self.policy, &self.component];
+        let counts = [self.succeeded, self.ineffective, self.failed].map(|count| count.to_string());
+        let shares = [self.success_rate, self.at_least].map(|of_all| share(Some(of_all)));
+        names.into_iter().cloned().chain(counts).chain(shares).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
 use panacea::{
-    api::Remediation,
+    api::{Phase, Remediation},
     controller::rows::remediation_rows,
     knowledge::{ActionType, BrainRow, Dialect, Metadata, Row, look_id, row_id, views::ddl},
 };
@@ -14,6 +14,7 @@ use super::place::{Place, brain, on_both};
 
 on_both!(
     every_question_is_answered_in_every_format,
+    remedies_are_told_by_cause_and_component,
     an_incident_is_told_from_its_proposal_to_its_end,
     what_is_not_there_is_said,
     a_name_in_two_namespaces_asks_for_one,
@@ -196,6 +197,30 @@ fn look(policy: &str, component: &str, at: &str) -> Row {
         executed_at: at,
     }
     .into()
+}
+
+async fn remedies_are_told_by_cause_and_component(place: Place) {
+    let mut rows = remediation_rows(&healed("shop"));
+    for number in 0..3 {
+        let mut failed = healed("shop");
+        failed.metadata.uid = Some(format!("failed-{number}"));
+        let status = failed.status.as_mut().unwrap();
+        status.phase = if number == 0 { Phase::Ineffective } else { Phase::Failed };
+        rows.extend(remediation_rows(&failed));
+    }
+    write(&place, rows).await;
+    let by_cause = ["success-rates", "--by", "cause"];
+    let table = answer(&place, &by_cause);
+    assert_eq!(
+        words(&table)[1].join(" "),
+        "ReleaseRegression RollbackDeployment shop web api 1 1 2 0.250 0.046",
+        "{table}"
+    );
+    let csv = answer(&place, &[&by_cause[..], &["-o", "csv"]].concat());
+    assert_eq!(csv.lines().nth(1), Some("ReleaseRegression,RollbackDeployment,shop,web,api,1,1,2,0.250,0.046"));
+    let json: Value = serde_json::from_str(&answer(&place, &[&by_cause[..], &["-o", "json"]].concat())).unwrap();
+    assert_eq!((&json[0]["cause"], &json[0]["failed"]), (&json!("ReleaseRegression"), &json!(2)));
+    assert_eq!(answer(&place, &[&by_cause[..], &["-o", "json", "--policy", "other"]].concat()).trim(), "[]");
 }
 
 async fn an_incident_is_told_from_its_proposal_to_its_end(place: Place) {

@@ -102,18 +102,16 @@ fn failure_time(time: TimeToFailure, at: Timestamp) -> Option<Timestamp> {
 /// What came of a warning.
 pub fn outcome_row(policy: &ValidPolicy, component: &str, warning: &Warning, settled: &Settled) -> Row {
     let foreseen = &warning.foreseen;
-    let mut metadata = Metadata::component(&policy.namespace, &policy.name, component);
-    metadata.remediation.clone_from(&settled.remediation);
     BrainRow {
         id: outcome_id(&policy.namespace, &policy.name, component, &foreseen.id),
         action: ActionType::ForecastOutcome,
         input: json!({"foreseen": foreseen}),
         output: json!({
-            "outcome": settled.outcome.to_string(), "message": settled.message,
+            "outcome": settled.outcome.to_string(), "message": settled.message, "remediation": settled.remediation,
             "foreseen_to_known_s": settled.at.duration_since(foreseen.at).as_secs_f64(),
         }),
         success: settled.outcome.is_right(),
-        metadata,
+        metadata: Metadata::component(&policy.namespace, &policy.name, component),
         executed_at: settled.at,
     }
     .into()

@@ -182,11 +182,11 @@ fn empty() -> Question {
     Question { postgres: String::new(), sqlite: String::new(), values: Vec::new() }
 }
 
-/// The types of rows that name a Remediation.
+/// The types of rows that a Remediation has.
 fn of_remediations() -> Vec<ActionType> {
     use ActionType as A;
-    let others = [A::RemediationApproval, A::RemediationRejected, A::ForecastOutcome];
-    ActionType::iter().filter(|action| action.is_intervention() || others.contains(action)).collect()
+    let decisions = [A::RemediationApproval, A::RemediationRejected];
+    ActionType::iter().filter(|action| action.is_intervention() || decisions.contains(action)).collect()
 }
 
 impl Reader {
@@ -194,11 +194,9 @@ impl Reader {
     pub async fn remediations(&self, filter: &Filter) -> Result<Vec<Known>, LedgerError> {
         let mut question = empty();
         let mut conditions = question.conditions(filter);
-        for text in [&mut conditions.postgres, &mut conditions.sqlite] {
-            text.push_str(" AND metadata ->> 'remediation' IS NOT NULL");
-        }
-        // An action may have a decision and a forecast beside it.
-        let order = format!(" DESC LIMIT {}", 3 * MAX_LISTED);
+        conditions.and("metadata ->> 'remediation' IS NOT NULL");
+        // An action may have a decision beside it.
+        let order = format!(" DESC LIMIT {}", 2 * MAX_LISTED);
         let found: Vec<BrainText> = self.ask(rows(&of_remediations(), question, &conditions, &order)).await?;
         let mut known: Vec<Known> = Vec::new();
         for row in found {
@@ -231,9 +229,12 @@ impl Reader {
         let mut question = empty();
         let filter = Filter { namespace: namespace.map(str::to_owned), ..Filter::default() };
         let mut conditions = question.conditions(&filter);
-        conditions.metadata("remediation", question.value(name.to_owned()));
+        let named = question.value(name.to_owned());
+        // What came of a warning is no row of the Remediation: it only names the one that prevented it.
+        conditions.and(&format!("${named} IN (metadata ->> 'remediation', output_data ->> 'remediation')"));
+        let types = [of_remediations(), vec![ActionType::ForecastOutcome]].concat();
         let found: Vec<BrainText> =
-            self.ask(rows(&of_remediations(), question, &conditions, &format!(", id LIMIT {MAX_LISTED}"))).await?;
+            self.ask(rows(&types, question, &conditions, &format!(", id LIMIT {MAX_LISTED}"))).await?;
         let found = found.into_iter().map(BrainText::read).collect::<Result<Vec<_>, _>>()?;
         let mut namespaces: Vec<String> = found.iter().map(|row| row.of("namespace")).collect();
         namespaces.sort();

@@ -208,10 +208,16 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
-    pub(super) fn metadata(&mut self, key: &str, value: usize) {
+    /// One that is the same in both.
+    pub(super) fn and(&mut self, condition: &str) {
         for text in [&mut self.postgres, &mut self.sqlite] {
-            text.push_str(&format!(" AND metadata ->> '{key}' = ${value}"));
+            text.push_str(" AND ");
+            text.push_str(condition);
         }
+    }
+
+    pub(super) fn metadata(&mut self, key: &str, value: usize) {
+        self.and(&format!("metadata ->> '{key}' = ${value}"));
     }
 
     pub(super) fn since(&mut self, value: usize) {

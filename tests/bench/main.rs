@@ -7,6 +7,7 @@
 mod support;
 
 mod figures;
+mod ledger_queries;
 mod memory;
 mod mttr;
 mod remedies;
@@ -19,9 +20,11 @@ async fn main() -> ExitCode {
         Some("mttr") => mttr::measure().await,
         Some("memory") => memory::measure().await,
         Some("remedies") => remedies::measure().await,
+        Some("ledger-queries") => ledger_queries::measure().await,
         _ => {
             eprintln!(
-                "usage: bench mttr|memory|remedies, in a cluster: see make bench-mttr, make bench-memory, make bench-remedies"
+                "usage: bench mttr|memory|remedies, in a cluster: see make bench-mttr, make bench-memory, make bench-remedies; \
+                 bench ledger-queries, without one"
             );
             return ExitCode::from(2);
         }

@@ -136,12 +136,75 @@ async fn a_leak_is_healed_before_it_kills_and_a_sawtooth_is_let_alone() {
             .wait_component("shop", "leaky", "to have nothing foreseen any more", |status| status.foreseen.is_none())
             .await;
         assert_eq!(status.status, HealthStatus::Healthy);
+        let outcome = wait_outcome(&operator).await;
+        assert_eq!(
+            (&outcome["outcome"], &outcome["remediation"]),
+            (&json!("Prevented"), &json!(remediation.name_any()))
+        );
+        let what = "to follow the warning no longer";
+        test.wait_component("shop", "leaky", what, |status| status.warnings.is_empty()).await;
 
         let collected = test.component("shop", "collected").await.unwrap();
         assert!(collected.forecast.as_ref().is_some_and(|f| !f.leak && f.level == "low"), "{collected:?}");
         let told = test.events("FailureForeseen", "shop").await;
         assert!(told.iter().all(|note| !note.contains("collected")), "{told:?}");
         assert!(test.events("Unhealthy", "shop").await.is_empty(), "nothing was wrong at any time");
+    })
+    .await;
+}
+
+/// What the ledger says of the only warning.
+async fn wait_outcome(operator: &Operator) -> Value {
+    wait::until("what came of the warning", Duration::from_secs(240), async || {
+        match operator.outcomes().await.as_slice() {
+            [one] => Ok(one.clone()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// Nothing is done about it, and the operator is away for a moment between the warning and the failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_that_comes_true_is_known_to_have_across_a_restart() {
+    run("foresight-true", async |test| {
+        for name in ["leaky", "collected"] {
+            test.deploy(name, "shop/api:v1", 1).await;
+            test.wait_rolled_out(name).await;
+        }
+        let traffic = Traffic::start(test, "leaky").await;
+        let mut operator = Operator::start(test, Options::default()).await;
+        let died = AtomicBool::new(false);
+        let story = async {
+            test.apply_policy(&watching(&traffic, &json!({"spec": {"mode": "Observe"}}))).await;
+            let what = "a warning in the status";
+            let limit = Duration::from_secs(240);
+            let warning = wait::until(what, limit, async || match test.component("shop", "leaky").await {
+                Some(status) if status.warnings.len() == 1 => Ok(status.warnings[0].clone()),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+            assert!(warning.settled.is_none(), "{warning:?}");
+            operator.kill9();
+            operator.spawn();
+            operator.wait_ready().await;
+            let outcome = wait_outcome(&operator).await;
+            assert_eq!(outcome["outcome"], json!("CameTrue"), "{warning:?}: {outcome}");
+            let input = operator
+                .text("SELECT input_data::text FROM unified_brain WHERE action_type = 'forecast_outcome'")
+                .await;
+            let input: Value = serde_json::from_str(&input).unwrap();
+            assert_eq!(input["foreseen"], json!(warning.foreseen), "the one from before the restart");
+            let what = "to follow the warning no longer";
+            test.wait_component("shop", "leaky", what, |status| status.warnings.is_empty()).await;
+            operator.wait_looks(3).await;
+            assert_eq!(operator.outcomes().await, [outcome], "once");
+        };
+        tokio::select! {
+            () = story => {}
+            () = memory(test, &traffic, &died) => unreachable!("it goes on for ever"),
+        }
+        assert!(test.remediations().await.is_empty());
     })
     .await;
 }

@@ -221,6 +221,14 @@ impl Operator {
         self.of_actions("SELECT output_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at").await
     }
 
+    /// What came of warnings (`output_data`), in order.
+    pub async fn outcomes(&self) -> Vec<serde_json::Value> {
+        self.of_actions(
+            "SELECT output_data::text FROM unified_brain WHERE action_type = 'forecast_outcome' ORDER BY executed_at",
+        )
+        .await
+    }
+
     async fn of_actions(&self, query: &'static str) -> Vec<serde_json::Value> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
         let texts: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut connection).await.unwrap();

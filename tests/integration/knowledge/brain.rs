@@ -233,15 +233,14 @@ async fn an_incident_is_told_from_its_proposal_to_its_end(place: Place) {
         look("web", "db", "2026-11-22T10:02:00Z"),
         look("batch", "api", "2026-11-22T10:02:00Z"),
     ]);
-    let metadata = Metadata::component("shop", "web", "api").of_remediation("web-api-19ab-0");
     rows.push(
         BrainRow {
             id: row_id("forecast", "outcome"),
             action: ActionType::ForecastOutcome,
             input: json!({}),
-            output: json!({"outcome": "Prevented", "message": "in time"}),
+            output: json!({"outcome": "Prevented", "message": "in time", "remediation": "web-api-19ab-0"}),
             success: true,
-            metadata,
+            metadata: Metadata::component("shop", "web", "api"),
             executed_at: "2026-11-22T10:04:00Z".parse().unwrap(),
         }
         .into(),

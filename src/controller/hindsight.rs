@@ -110,7 +110,7 @@ pub(super) async fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<Po
     }
     let rows = known.iter().map(|(_, _, row)| row.clone()).collect();
     match tokio::time::timeout(RECORD_LIMIT, ctx.ledger.record(rows)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(_)) => {}
         Ok(Err(error)) if error.may_pass() => return,
         // It will never be taken, which the log says: it is not tried for ever.
         Ok(Err(error)) => tracing::warn!(policy = valid.name, %error, "what came of a warning was not written"),

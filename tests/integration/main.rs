@@ -11,6 +11,7 @@ mod hook;
 mod house;
 mod http;
 mod knowledge;
+mod ledger_page;
 mod policies;
 mod prometheus;
 mod readme;

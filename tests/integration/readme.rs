@@ -1,24 +1,8 @@
 //! What the README shows is what the code has.
 
-use panacea::{
-    api::{HealingPolicy, ValidPolicy, default_thresholds},
-    knowledge::queries::{ACCURACY_BY_DAY, ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, SUCCESS_BY_ACTION},
-};
+use panacea::api::{HealingPolicy, ValidPolicy, default_thresholds};
 
 const README: &str = include_str!("../../README.md");
-
-/// The tests of the ledger run these queries on both databases.
-#[test]
-fn it_holds_the_four_queries_as_they_are() {
-    for query in [ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, SUCCESS_BY_ACTION, ACCURACY_BY_DAY] {
-        for text in [query.postgres, query.sqlite] {
-            assert!(
-                README.contains(&format!("```sql\n{text};\n```")),
-                "README.md lacks, or has another version of:\n{text}"
-            );
-        }
-    }
-}
 
 #[test]
 fn its_complete_policy_is_valid_and_shows_the_defaults() {

@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     assess::{Assessment, ProblemKind},
     forecast::Ceilings,
+    metric::show,
     observation::{FaultKind, Observation},
     signs::ENDS_AT,
 };
@@ -194,7 +195,7 @@ impl Hindsight {
         }
         let exhausted = seen.ceilings.iter().find(|(metric, limit)| seen.meets(metric, **limit));
         let message = match exhausted {
-            Some((metric, limit)) => format!("{metric} met {limit}, and no warning stood"),
+            Some((metric, limit)) => format!("{metric} met {}, and no warning stood", show(metric, *limit)),
             None if seen.died() => "a container was killed or crashed, and no warning stood".to_owned(),
             None => return,
         };
@@ -272,7 +273,7 @@ impl Followed {
             };
             let what = match value {
                 _ if seen.died() => "a container was killed or crashed".to_owned(),
-                Some(value) => format!("{metric} is {value}, its limit {limit}"),
+                Some(value) => format!("{metric} is {}, its limit {}", show(metric, value), show(metric, *limit)),
                 None => String::new(),
             };
             return Some((outcome, format!("{what}; foreseen from {not_before} to {not_after}"), None));
@@ -306,9 +307,13 @@ impl Followed {
             return Some((Outcome::Unknown, message, None));
         }
         let message = match relieved {
-            Some(value) => format!("{metric} fell to {value} by itself"),
+            Some(value) => format!("{metric} fell to {} by itself", show(metric, value)),
             None if replaced => return Some((Outcome::Unknown, "its pods were replaced".to_owned(), None)),
-            None => format!("{metric} had not met {limit} by {not_after}, nor {:#} later", patience.horizon),
+            None => format!(
+                "{metric} had not met {} by {not_after}, nor {:#} later",
+                show(metric, *limit),
+                patience.horizon
+            ),
         };
         Some((Outcome::DidNotHappen, message, None))
     }

@@ -66,7 +66,8 @@ fn every_kind_of_row_and_every_key_is_on_the_page() {
 fn every_column_index_and_view_is_on_the_page() {
     let schema = ddl(Dialect::Postgres);
     let tables = schema.split(";\n").filter(|statement| statement.trim().starts_with("CREATE TABLE"));
-    let columns = tables.flat_map(|table| table.trim().lines().skip(1)).filter_map(|line| line.split_whitespace().next());
+    let columns =
+        tables.flat_map(|table| table.trim().lines().skip(1)).filter_map(|line| line.split_whitespace().next());
     let columns: BTreeSet<&str> = columns.filter(|name| *name != ")").collect();
     assert!(columns.len() > 20, "{columns:?}");
     columns.into_iter().for_each(|column| names(column, "column"));

@@ -44,7 +44,7 @@ pub struct Reader {
 }
 
 enum Source {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Sqlite(PathBuf),
 }
 
@@ -72,7 +72,7 @@ impl Reader {
     /// `InvalidConfiguration`.
     pub fn new(config: &LedgerConfig) -> Result<Self, LedgerError> {
         let source = match config {
-            LedgerConfig::Postgres(url) => Source::Postgres(Postgres::new(url)?),
+            LedgerConfig::Postgres(url) => Source::Postgres(Box::new(Postgres::new(url)?)),
             LedgerConfig::Sqlite(path) => Source::Sqlite(path.clone()),
         };
         Ok(Self { source })

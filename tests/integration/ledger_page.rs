@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use panacea::{
-    api::Outcome,
+    api::{ActionKind, Cause, Outcome, Phase},
     knowledge::{
         ActionType, Agent, Dialect,
         queries::{
@@ -46,6 +46,10 @@ fn every_kind_of_row_and_every_key_is_on_the_page() {
     ActionType::iter().for_each(|action| names(action.as_str(), "action type"));
     Agent::iter().for_each(|agent| names(agent.as_str(), "agent"));
     Outcome::iter().for_each(|outcome| names(&outcome.to_string(), "outcome"));
+    ActionKind::iter().for_each(|action| names(&action.to_string(), "action"));
+    Cause::iter().for_each(|cause| names(&cause.to_string(), "cause"));
+    // Only these of the phases are ends of what was begun.
+    [Phase::Succeeded, Phase::Ineffective, Phase::Failed].iter().for_each(|end| names(&end.to_string(), "end"));
     let keys = written_keys(ROWS);
     for known in ["status", "failure_probability", "leak", "cause", "foreseen", "freed_mb", "deploy", "outcome"] {
         assert!(keys.contains(known), "the reader of sources does not find {known}: {keys:?}");

@@ -1,16 +1,17 @@
 //! Options that several subcommands share, and what they become.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use jiff::{Span, SpanRelativeTo};
 use kube::{Client, config::Config};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::{
     api::{Threshold, default_thresholds},
-    knowledge::LedgerConfig,
+    knowledge::{LedgerConfig, LedgerOptions, SPOOL_BYTES, SpoolOptions},
     platforms::{
         cloud::BaseUrl,
         render::{RENDER_API, RenderConfig},
@@ -123,9 +124,53 @@ pub(super) struct LedgerArgs {
     /// Its password; better set as DB_PASSWORD, which other users of the machine cannot see
     #[arg(long, env = "DB_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
     db_password: Option<SecretString>,
-    /// Where the operator keeps files: the SQLite ledger
+    /// Where the operator keeps files: the SQLite ledger, and the spool
     #[arg(long, env = "PANACEA_DATA_DIR", default_value = "/var/lib/panacea", value_name = "DIR")]
     data_dir: PathBuf,
+}
+
+/// How the ledger is written.
+#[derive(Debug, Args)]
+pub(super) struct LedgerWriteArgs {
+    /// Where rows wait while the ledger's database is away. Left out: the data directory
+    #[arg(long, env = "PANACEA_LEDGER_SPOOL", value_name = "DIR")]
+    ledger_spool: Option<PathBuf>,
+    /// How much may wait there, in MiB; when it is full, the oldest rows of checks make room, those of remediations stay
+    #[arg(long, env = "PANACEA_LEDGER_SPOOL_MIB", default_value_t = DEFAULT_SPOOL_MIB, value_name = "MIB")]
+    ledger_spool_mib: NonZeroU32,
+    /// Delete the ledger's rows that are older, for example 90d; at least 1d. Left out: none is ever deleted
+    #[arg(long, env = "PANACEA_LEDGER_RETENTION", value_name = "AGE")]
+    ledger_retention: Option<String>,
+}
+
+const MIB: u64 = 1024 * 1024;
+const DEFAULT_SPOOL_MIB: NonZeroU32 = NonZeroU32::new((SPOOL_BYTES / MIB) as u32).unwrap();
+
+/// Below it, the history that forecasts begin from would be cut.
+const LEAST_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+impl LedgerWriteArgs {
+    /// # Errors
+    /// A retention that is no age, or less than a day.
+    pub(super) fn options(&self, ledger: &LedgerArgs) -> anyhow::Result<LedgerOptions> {
+        let folder = self.ledger_spool.clone().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| ledger.data_dir.clone());
+        let max_bytes = u64::from(self.ledger_spool_mib.get()) * MIB;
+        let spool = Some(SpoolOptions { folder, max_bytes });
+        Ok(LedgerOptions { config: ledger.config()?, spool, retention: self.retention()? })
+    }
+
+    fn retention(&self) -> anyhow::Result<Option<Duration>> {
+        let Some(text) = self.ledger_retention.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let how = "give an age such as 90d or 36h, at least 1d, or leave it out to keep all rows";
+        let said = || format!("--ledger-retention (PANACEA_LEDGER_RETENTION) {text:?} is no age; {how}");
+        let span: Span = text.parse().with_context(said)?;
+        let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).with_context(said)?;
+        match Duration::try_from(age) {
+            Ok(age) if age >= LEAST_RETENTION => Ok(Some(age)),
+            _ => bail!("--ledger-retention (PANACEA_LEDGER_RETENTION) {text:?} is less than 1d; {how}"),
+        }
+    }
 }
 
 impl std::fmt::Debug for LedgerArgs {
@@ -167,6 +212,27 @@ pub(super) async fn connect() -> anyhow::Result<Client> {
     // kube retries 429 and 5xx by itself up to 15 times, which can hold a reconciliation for minutes; we bound and
     // repeat by ourselves.
     config.default_retry = false;
-    config.connect_timeout = Some(std::time::Duration::from_secs(3));
+    config.connect_timeout = Some(Duration::from_secs(3));
     Client::try_from(config).context("the cluster's configuration cannot be used")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retention_is_an_age_of_a_day_or_more() {
+        let parsed = |text: &str| {
+            let ledger_retention = Some(text.to_owned());
+            LedgerWriteArgs { ledger_spool: None, ledger_spool_mib: DEFAULT_SPOOL_MIB, ledger_retention }.retention()
+        };
+        assert_eq!(parsed("").unwrap(), None);
+        for (text, hours) in [("90d", 90 * 24), ("2w", 14 * 24), ("1d", 24), ("36h", 36)] {
+            assert_eq!(parsed(text).unwrap(), Some(Duration::from_secs(hours * 3600)), "{text}");
+        }
+        for text in ["90", "23h", "-90d", "often", "3mo"] {
+            let error = parsed(text).unwrap_err().to_string();
+            assert!(error.contains("--ledger-retention") && error.contains(text) && error.contains("90d"), "{error}");
+        }
+    }
 }

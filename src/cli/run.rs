@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    config::{LedgerArgs, MeasureArgs, connect},
+    config::{LedgerArgs, LedgerWriteArgs, MeasureArgs, connect},
     logging::{self, LogArgs},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     ledger: LedgerArgs,
     #[command(flatten)]
+    ledger_write: LedgerWriteArgs,
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -51,7 +53,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let prometheus_url = args.measure.prometheus_url()?;
     let thresholds = args.measure.thresholds()?;
     let render = args.measure.render()?;
-    let ledger = args.ledger.config()?;
+    let ledger = args.ledger_write.options(&args.ledger)?;
     let namespaces: Vec<String> = args.watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
     let client = connect().await?;
     let listener = server::listen(args.listen_address)

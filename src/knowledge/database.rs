@@ -1,4 +1,4 @@
-//! What both databases have in common: four lines to each, the schema seen before the first use, one retry when a
+//! What both databases have in common: five lines to each, the schema seen before the first use, one retry when a
 //! kept connection had died.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use super::LedgerConfig;
 use super::error::{LedgerError, LedgerReason};
 use super::line::{Lease, Line, NOTHING_YET};
 use super::postgres::Postgres;
+use super::retention::Expiring;
 use super::row::Row;
 use super::sqlite::Sqlite;
 
@@ -46,6 +47,15 @@ pub(super) trait Backend {
         component_key: &str,
         limit: i64,
     ) -> Result<Vec<Look>, LedgerError>;
+
+    /// Deletes our rows of this kind from before a time, at most so many. Returns how many.
+    async fn expire(
+        &self,
+        connection: &mut Self::Connection,
+        what: Expiring,
+        before: Timestamp,
+        limit: i64,
+    ) -> Result<u64, LedgerError>;
 }
 
 /// Who uses a connection. Each has a line of its own, so that a batch never delays a healing row or a probe.
@@ -54,6 +64,7 @@ pub(super) enum User {
     Batches,
     Records,
     Reads,
+    Retention,
     Probes,
 }
 
@@ -62,6 +73,7 @@ pub(super) struct Lines<B: Backend> {
     batches: Line<B::Connection>,
     records: Line<B::Connection>,
     reads: Line<B::Connection>,
+    retention: Line<B::Connection>,
     probes: Line<B::Connection>,
     /// The place whose schema was seen to be good, and nothing has contradicted it since. Not a mere yes: a look at a
     /// place that was removed meanwhile must not speak for the next one.
@@ -77,6 +89,7 @@ impl<B: Backend> Lines<B> {
             batches: Line::new(),
             records: Line::new(),
             reads: Line::new(),
+            retention: Line::new(),
             probes: Line::new(),
             schema_seen_at: AtomicU64::new(NOTHING_YET),
             views_made_at: AtomicU64::new(NOTHING_YET),
@@ -88,6 +101,7 @@ impl<B: Backend> Lines<B> {
             User::Batches => &self.batches,
             User::Records => &self.records,
             User::Reads => &self.reads,
+            User::Retention => &self.retention,
             User::Probes => &self.probes,
         }
     }
@@ -172,6 +186,16 @@ impl<B: Backend> Lines<B> {
             }
         }
     }
+
+    async fn expire(&self, what: Expiring, before: Timestamp, limit: i64) -> Result<u64, LedgerError> {
+        loop {
+            let mut lease = self.lease(User::Retention).await?;
+            let done = self.backend.expire(&mut lease.connection, what, before, limit).await;
+            if let Some(done) = self.settle(lease, done) {
+                return done;
+            }
+        }
+    }
 }
 
 /// The database that was configured.
@@ -216,6 +240,15 @@ impl Database {
         match self {
             Self::Postgres(lines) => lines.history(component_key, limit).await,
             Self::Sqlite(lines) => lines.history(component_key, limit).await,
+            Self::Unusable(error) => Err(error.clone()),
+        }
+    }
+
+    /// Deletes our rows of this kind from before a time, at most so many. Returns how many.
+    pub(super) async fn expire(&self, what: Expiring, before: Timestamp, limit: i64) -> Result<u64, LedgerError> {
+        match self {
+            Self::Postgres(lines) => lines.expire(what, before, limit).await,
+            Self::Sqlite(lines) => lines.expire(what, before, limit).await,
             Self::Unusable(error) => Err(error.clone()),
         }
     }

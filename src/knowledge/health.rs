@@ -71,7 +71,7 @@ fn tell(say: &watch::Sender<LedgerHealth>, now: LedgerHealth) {
             LedgerHealth::Available => tracing::info!("ledger: available"),
             LedgerHealth::Unavailable { reason, message } => tracing::warn!(
                 %reason,
-                "ledger: unavailable: {message}; healing goes on, rows wait in memory, the next look is in a few seconds"
+                "ledger: unavailable: {message}; healing goes on, rows wait, the next look is in a few seconds"
             ),
             LedgerHealth::Unknown => {}
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -58,8 +59,11 @@ fn id(parts: &[&str]) -> Uuid {
     strum::EnumString,
     strum::EnumIter,
     strum::IntoStaticStr,
+    Serialize,
+    Deserialize,
 )]
 #[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum ActionType {
     /// One look at one component.
     ProactiveHealthCheck,
@@ -145,7 +149,7 @@ impl Agent {
 }
 
 /// The column `unified_brain.metadata`. All four keys are always there; what does not apply is `null`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// `None` for a cycle, which is about a whole policy.
     pub component: Option<String>,
@@ -183,7 +187,7 @@ impl Metadata {
 }
 
 /// A row of `unified_brain`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BrainRow {
     /// From [`row_id`], [`look_id`], [`cycle_id`] or [`outcome_id`].
     pub id: Uuid,
@@ -201,7 +205,7 @@ pub struct BrainRow {
 }
 
 /// A row of `ai_proactive_health`: what one look at one component found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthRow {
     /// From [`look_id`].
     pub id: Uuid,
@@ -216,6 +220,7 @@ pub struct HealthRow {
     /// 0 to 1; `None` when there is no forecast.
     pub failure_probability: Option<f64>,
     /// By metric name, in the metric's own unit. What could not be measured is left out; not finite is left out too.
+    #[serde(serialize_with = "finite_only")]
     pub metrics: BTreeMap<String, f64>,
     pub warnings: Vec<String>,
     /// Of the look; both `created_at` and `updated_at`. Kept in microseconds.
@@ -223,7 +228,7 @@ pub struct HealthRow {
 }
 
 /// A row of `ai_rollback_history`. Give it the id of the action's row in `unified_brain`, so that the two join.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RollbackRow {
     /// From [`row_id`].
     pub id: Uuid,
@@ -238,8 +243,10 @@ pub struct RollbackRow {
     pub executed_at: Timestamp,
 }
 
-/// A row of one of the three tables.
-#[derive(Debug, Clone, PartialEq)]
+/// A row of one of the three tables. As JSON it is an entry of the spool, which a newer version may have to read: a field
+/// that is added needs a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Row {
     Brain(BrainRow),
     Health(HealthRow),
@@ -342,6 +349,11 @@ pub(super) fn clean_json(value: &Value) -> Value {
 
 pub(super) fn finite(value: Option<f64>) -> Option<f64> {
     value.filter(|value| value.is_finite())
+}
+
+/// JSON has no word for the others, and would not give back what it was given.
+fn finite_only<S: Serializer>(metrics: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(metrics.iter().filter(|(_, value)| value.is_finite()))
 }
 
 /// Postgres keeps microseconds; cut here so that both databases and the ids agree.

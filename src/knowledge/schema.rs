@@ -43,8 +43,15 @@ pub(super) struct FoundTable {
     pub table_name: String,
     /// `id` alone is the primary key or has a unique index: ON CONFLICT (id) needs it.
     pub id_is_unique: bool,
+    /// `id` and the time of the row together are: all that a table can have that is partitioned by time.
+    pub id_and_time_are_unique: bool,
     pub may_insert: bool,
     pub may_select: bool,
+}
+
+/// The column with the time of a row.
+pub(super) fn time_column(table: &str) -> &'static str {
+    if table == "ai_proactive_health" { "created_at" } else { "executed_at" }
 }
 
 fn needed(table: &str) -> &'static [(&'static str, Kind)] {
@@ -185,7 +192,7 @@ pub(super) fn judge(dialect: Dialect, columns: &[FoundColumn], tables: &[FoundTa
             ));
         }
         let facts = tables.iter().find(|facts| facts.table_name == table);
-        if !facts.is_some_and(|facts| facts.id_is_unique) {
+        if !facts.is_some_and(|facts| facts.id_is_unique || facts.id_and_time_are_unique) {
             return wrong(format!(
                 "column id of table {table} has no primary key and no unique index; \
                  fix: ALTER TABLE {table} ADD PRIMARY KEY (id), or CREATE UNIQUE INDEX ON {table} (id)"
@@ -328,6 +335,7 @@ mod tests {
         let tables = TABLES.map(|table| FoundTable {
             table_name: table.to_owned(),
             id_is_unique: true,
+            id_and_time_are_unique: false,
             may_insert: true,
             may_select: true,
         });

@@ -12,6 +12,7 @@ use sqlx::{Connection as _, Executor as _};
 use super::database::{Backend, Look};
 use super::error::{LedgerError, LedgerReason};
 use super::line::NOTHING_YET;
+use super::retention::Expiring;
 use super::row::{Row, clean_json, clean_text, finite, sqlite_moment};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
@@ -34,7 +35,7 @@ const LOOK_TABLES: &str = r#"
                WHERE i."unique" AND NOT i.partial
                      AND (SELECT group_concat(name) FROM pragma_index_info(i.name)) IS 'id'
            ) AS id_is_unique,
-           TRUE AS may_insert, TRUE AS may_select
+           FALSE AS id_and_time_are_unique, TRUE AS may_insert, TRUE AS may_select
     FROM json_each(?1) AS t"#;
 
 const INSERT_BRAIN: &str = "
@@ -55,6 +56,32 @@ const INSERT_ROLLBACK: &str = "
         (id, component, rollback_type, from_state, to_state, success, error_message, executed_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (id) DO NOTHING";
+
+/// `?1` is the oldest time that is kept, `?2` how many rows at most.
+fn delete_expired(what: Expiring) -> &'static str {
+    match what {
+        Expiring::Rollbacks => {
+            "DELETE FROM ai_rollback_history WHERE id IN (
+                SELECT rollback.id FROM unified_brain AS action JOIN ai_rollback_history AS rollback USING (id)
+                WHERE action.agent_name IN ('self_healing_system', 'enhanced_self_healing', 'self_healing_reconciler')
+                      AND action.executed_at < ?1
+                LIMIT ?2)"
+        }
+        Expiring::Brain => {
+            "DELETE FROM unified_brain WHERE id IN (
+                SELECT id FROM unified_brain
+                WHERE agent_name IN ('self_healing_system', 'enhanced_self_healing', 'self_healing_reconciler')
+                      AND executed_at < ?1
+                LIMIT ?2)"
+        }
+        Expiring::Health => {
+            "DELETE FROM ai_proactive_health WHERE id IN (
+                SELECT id FROM ai_proactive_health
+                WHERE json_extract(metrics, '$.\"panacea.dev/component\"') IS NOT NULL AND created_at < ?1
+                LIMIT ?2)"
+        }
+    }
+}
 
 /// With the key quoted: SQLite before 3.45 reads the dot of `->> 'panacea.dev/component'` as a path, and the file may be
 /// opened with an older `sqlite3`. The expression is the one of the index.
@@ -175,6 +202,18 @@ impl Backend for Sqlite {
             Ok((at, score, metrics))
         };
         looks.into_iter().map(read).collect()
+    }
+
+    async fn expire(
+        &self,
+        connection: &mut SqliteConnection,
+        what: Expiring,
+        before: Timestamp,
+        limit: i64,
+    ) -> Result<u64, LedgerError> {
+        let delete = sqlx::query(delete_expired(what)).bind(sqlite_moment(before)).bind(limit);
+        let done = delete.execute(connection).await.map_err(|error| self.sort(&error))?;
+        Ok(done.rows_affected())
     }
 }
 

@@ -1,8 +1,11 @@
-//! Writes offered rows in batches, keeps them while the database is away, and counts what it has to give up.
+//! Takes offered rows to the database, or to the spool while the database is away, and what is in the spool to the
+//! database when it is back; counts what it has to give up.
+//!
+//! Rows keep their order: while the spool holds rows, what is offered goes in behind them. One thing is done at a time,
+//! and meanwhile the queue is emptied into the backlog.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -10,53 +13,64 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::{BATCH_BYTES, BATCH_ROWS, Backlog};
 use super::database::User;
 use super::error::{LedgerError, LedgerReason};
+use super::row::Row;
+use super::spool::{Kind, Spool};
 use super::stats::LedgerStats;
 use super::{Shared, within};
-
-use super::row::Row;
-
-/// A batch is written when its oldest row has waited this long, so that a row is seen in SQL within a second,
-const BATCH_AGE: Duration = Duration::from_millis(500);
-/// or when it has this many rows, about what PostgreSQL takes in 20 ms,
-const BATCH_ROWS: usize = 500;
-/// or this many bytes, about as much as is copied a few times on the way.
-const BATCH_BYTES: usize = 1024 * 1024;
-
-/// Rows kept while the database is away, oldest dropped first: 4 minutes of 1,000 components at one look a minute.
-const BACKLOG_ROWS: usize = 8192;
-/// And in bytes, since the operator is to live in 60 MB.
-const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long one batch may take, before its connection is given up.
 const BATCH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the last offered rows may take at the end, before they are given up and counted.
+/// How long the last offered rows may take at the end, before they are spooled, or given up and counted.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Of it, how long they may take into the database when there is a spool to put them into after that.
+const FLUSH_BEFORE_SPOOL: Duration = Duration::from_secs(3);
 
 /// Between two attempts: from the first to the last, doubled each time, with jitter. The last is short enough that rows
 /// flow again soon after the database is back.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LAST: Duration = Duration::from_secs(4);
 
-/// Between two log lines about lost rows.
+/// Between two times that a raised count of lost rows alone is saved in the spool.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two log lines about lost rows, and two about a spool that cannot be used.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// Says something at most once in [`WARN_EVERY`].
+#[derive(Default)]
+struct Sometimes(Mutex<Option<Instant>>);
+
+impl Sometimes {
+    fn may(&self) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = said.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if may {
+            *said = Some(Instant::now());
+        }
+        may
+    }
+}
 
 /// Counts lost rows, and says so at most once a minute.
 pub(super) struct LostRows {
     stats: LedgerStats,
-    warned: Mutex<Option<Instant>>,
+    warn: Sometimes,
+    warn_of_spool: Sometimes,
 }
 
 impl LostRows {
     pub(super) fn new(stats: LedgerStats) -> Self {
-        Self { stats, warned: Mutex::new(None) }
+        Self { stats, warn: Sometimes::default(), warn_of_spool: Sometimes::default() }
     }
 
     pub(super) fn dropped(&self, rows: u64, why: &str) {
         self.stats.dropped(rows);
-        if self.may_warn() {
+        if self.warn.may() {
             let total = self.stats.rows_dropped();
             tracing::warn!(
                 total,
@@ -65,103 +79,61 @@ impl LostRows {
         }
     }
 
-    fn refused(&self, row: &Row, error: &LedgerError) {
+    fn refused(&self, row: &Row, error: &LedgerError, fate: &str) {
         self.stats.refused(1);
-        if self.may_warn() {
+        if self.warn.may() {
             let (table, id, total) = (row.table(), row.id(), self.stats.rows_refused());
-            tracing::warn!(table, %id, total, "ledger: a row was refused and is lost: {}", error.message());
+            tracing::warn!(table, %id, total, "ledger: a row was refused and {fate}: {}", error.message());
         }
     }
 
-    fn may_warn(&self) -> bool {
-        let mut warned = self.warned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let may = warned.is_none_or(|last| last.elapsed() >= WARN_EVERY);
-        if may {
-            *warned = Some(Instant::now());
-        }
-        may
-    }
-}
-
-/// Rows that wait, oldest first.
-#[derive(Default)]
-struct Backlog {
-    rows: VecDeque<(Row, usize, Instant)>,
-    bytes: usize,
-}
-
-impl Backlog {
-    fn push(&mut self, row: Row) {
-        let weight = row.weight();
-        self.bytes += weight;
-        self.rows.push_back((row, weight, Instant::now()));
-    }
-
-    /// Drops the oldest rows beyond the limits. Returns how many.
-    fn shed(&mut self) -> u64 {
-        let mut shed = 0;
-        while self.rows.len() > BACKLOG_ROWS || self.bytes > BACKLOG_BYTES {
-            let Some((_, weight, _)) = self.rows.pop_front() else { break };
-            self.bytes -= weight;
-            shed += 1;
-        }
-        shed
-    }
-
-    /// When the next batch is due; `None` when nothing waits.
-    fn due(&self) -> Option<Instant> {
-        let (_, _, since) = self.rows.front()?;
-        let full = self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES;
-        Some(if full { *since } else { *since + BATCH_AGE })
-    }
-
-    fn take_batch(&mut self) -> Vec<Row> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some((_, weight, _)) = self.rows.front() {
-            if batch.len() == BATCH_ROWS || (!batch.is_empty() && bytes + weight > BATCH_BYTES) {
-                break;
-            }
-            let Some((row, weight, _)) = self.rows.pop_front() else { break };
-            bytes += weight;
-            batch.push(row);
-        }
-        self.bytes -= bytes;
-        batch
-    }
-
-    /// Puts back, in front, what could not be written.
-    fn put_back(&mut self, rows: Vec<Row>) {
-        let now = Instant::now();
-        for row in rows.into_iter().rev() {
-            let weight = row.weight();
-            self.bytes += weight;
-            self.rows.push_front((row, weight, now));
+    pub(super) fn spool_failed(&self, error: &LedgerError) {
+        if self.warn_of_spool.may() {
+            tracing::warn!("{error}; rows of looks wait in memory, and those of remediations are tried again");
         }
     }
 }
 
-/// What could not be written now, in order.
-struct Left {
-    rows: Vec<Row>,
-    error: LedgerError,
+/// What one attempt came to.
+enum Done {
+    /// What it was given is in the database, or in the spool, or counted as lost.
+    Written,
+    Spooled(Option<LedgerError>),
+    /// Rows of the backlog that could not be brought anywhere, in order.
+    Left(Vec<Row>, LedgerError),
+    /// The spool could not be used.
+    SpoolFailed(Vec<Row>),
+    /// What the spool holds stays there.
+    NotDrained(LedgerError),
 }
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Option<Left>> + Send + 'a>>;
+type Attempt<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
 
 struct Writer<'a> {
     shared: &'a Shared,
     backlog: Backlog,
-    /// At most one batch is on its way; meanwhile the queue is emptied into the backlog.
     attempt: Option<Attempt<'a>>,
-    rows_on_their_way: usize,
+    /// The rows of the backlog that are on their way.
+    under_way: Arc<[Row]>,
     retries: ExponentialBackoff,
     not_before: Instant,
+    /// The database was not there when it was last asked.
+    away: bool,
+    spool_not_before: Instant,
+    save_not_before: Instant,
+    /// The last attempt was to the spool: what is in it has its turn as well.
+    spooled_last: bool,
 }
 
 /// Writes until `shutdown`, then what is left for at most [`FLUSH_LIMIT`].
 pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdown: &CancellationToken) {
     let mut writer = Writer::new(shared);
+    if let Some(spool) = &shared.spool
+        && let Err(error) = spool.take_up().await
+    {
+        shared.lost.spool_failed(&error);
+        writer.spool_not_before = Instant::now() + RETRY_LAST;
+    }
     loop {
         let due = writer.due();
         tokio::select! {
@@ -170,7 +142,9 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdow
                 Some(row) => writer.keep(row),
                 None => break,
             },
-            left = finished(&mut writer.attempt) => writer.settle(left),
+            done = finished(&mut writer.attempt) => writer.settle(done),
+            // Rows of a Remediation were spooled: a new moment is due.
+            () = shared.spooled.notified() => {}
             () = reached(due) => writer.begin(),
         }
     }
@@ -178,9 +152,12 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdow
     while let Some(row) = queue.recv().await {
         writer.keep(row);
     }
-    if tokio::time::timeout(FLUSH_LIMIT, writer.flush()).await.is_err() {
-        let lost = writer.rows_on_their_way + writer.backlog.rows.len();
-        shared.lost.dropped(lost as u64, "the operator stops and the database is not there");
+    let limit = if shared.spool.is_some() { FLUSH_BEFORE_SPOOL } else { FLUSH_LIMIT };
+    if tokio::time::timeout(limit, writer.flush()).await.is_err() {
+        writer.give_up().await;
+    }
+    if let Some(spool) = writer.spool().filter(|_| writer.has_to_save()) {
+        put_into_spool(shared, spool, [].into(), None).await;
     }
 }
 
@@ -190,9 +167,13 @@ impl<'a> Writer<'a> {
             shared,
             backlog: Backlog::default(),
             attempt: None,
-            rows_on_their_way: 0,
+            under_way: [].into(),
             retries: schedule(),
             not_before: Instant::now(),
+            away: false,
+            spool_not_before: Instant::now(),
+            save_not_before: Instant::now(),
+            spooled_last: false,
         }
     }
 
@@ -204,54 +185,154 @@ impl<'a> Writer<'a> {
     fn shed(&mut self) {
         let shed = self.backlog.shed();
         if shed > 0 {
+            self.shared.stats.waits_no_more(shed);
             self.shared.lost.dropped(shed, "the database has been away for longer than the backlog lasts");
         }
     }
 
-    /// When the next batch is to be written; `None` when nothing waits or one is on its way.
+    /// The spool, unless it could not be used a moment ago.
+    fn spool(&self) -> Option<&'a Spool> {
+        self.shared.spool.as_ref().filter(|_| self.spool_not_before <= Instant::now())
+    }
+
+    fn holds_rows(&self) -> bool {
+        self.shared.stats.healing_spooled() + self.shared.stats.health_spooled() > 0
+    }
+
+    /// When the next attempt is due; `None` when nothing waits or one is on its way.
     fn due(&self) -> Option<Instant> {
         if self.attempt.is_some() {
             return None;
         }
-        self.backlog.due().map(|due| due.max(self.not_before))
+        let drain = self.holds_rows().then(|| self.not_before.max(self.spool_not_before));
+        let write = self.backlog.due().map(|due| if self.is_spooling() { due } else { due.max(self.not_before) });
+        let save = self.has_to_save().then(|| self.save_not_before.max(self.spool_not_before));
+        drain.into_iter().chain(write).chain(save).min()
+    }
+
+    /// Offered rows go into the spool now: the database is away, or others are in there before them.
+    fn is_spooling(&self) -> bool {
+        self.spool().is_some() && (self.away || self.holds_rows())
+    }
+
+    fn has_to_save(&self) -> bool {
+        self.shared.spool.is_some() && self.shared.stats.has_unsaved()
     }
 
     fn begin(&mut self) {
-        let batch = self.backlog.take_batch();
-        self.rows_on_their_way = batch.len();
-        self.attempt = Some(Box::pin(write(self.shared, batch)));
-    }
-
-    fn settle(&mut self, left: Option<Left>) {
-        self.attempt = None;
-        self.rows_on_their_way = 0;
-        match left {
-            None => {
-                self.retries = schedule();
-                self.not_before = Instant::now();
+        let now = Instant::now();
+        let shared = self.shared;
+        if let Some(spool) = self.spool().filter(|_| self.has_to_save() && self.save_not_before <= now) {
+            self.save_not_before = now + SAVE_EVERY;
+            self.attempt = Some(Box::pin(put_into_spool(shared, spool, [].into(), None)));
+            return;
+        }
+        let drain = self.spool().filter(|_| self.holds_rows() && self.not_before <= now);
+        let spool = self.spool().filter(|_| self.is_spooling() && self.backlog.due().is_some_and(|due| due <= now));
+        match (spool, drain) {
+            (Some(spool), drain) if drain.is_none() || !self.spooled_last => {
+                let rows = self.take_batch();
+                self.spooled_last = true;
+                self.attempt = Some(Box::pin(put_into_spool(shared, spool, rows, None)));
             }
-            Some(Left { rows, error }) => {
-                self.shared.suspect(&error);
-                self.backlog.put_back(rows);
-                self.shed();
-                self.not_before = Instant::now() + self.retries.next().unwrap_or(RETRY_LAST);
+            (_, Some(spool)) => {
+                self.spooled_last = false;
+                self.attempt = Some(Box::pin(drain_spool(shared, spool)));
             }
+            _ if !self.backlog.is_empty() => {
+                let rows = self.take_batch();
+                self.attempt = Some(Box::pin(write_or_spool(shared, self.spool(), rows)));
+            }
+            _ => {}
         }
     }
 
-    async fn flush(&mut self) {
-        while self.attempt.is_some() || !self.backlog.rows.is_empty() {
-            if self.attempt.is_none() {
-                tokio::time::sleep_until(self.not_before).await;
-                self.begin();
+    fn take_batch(&mut self) -> Arc<[Row]> {
+        self.under_way = self.backlog.take_batch().into();
+        Arc::clone(&self.under_way)
+    }
+
+    fn settle(&mut self, done: Done) {
+        self.attempt = None;
+        let under_way = std::mem::replace(&mut self.under_way, [].into()).len();
+        let mut back = 0;
+        match done {
+            Done::Written => {
+                self.away = false;
+                self.retries = schedule();
+                self.not_before = Instant::now();
             }
-            let left = finished(&mut self.attempt).await;
-            self.settle(left);
+            Done::Spooled(None) => {}
+            Done::Spooled(Some(error)) | Done::NotDrained(error) => self.database_failed(&error),
+            Done::SpoolFailed(rows) => {
+                self.spool_not_before = Instant::now() + RETRY_LAST;
+                back = self.put_back(rows);
+            }
+            Done::Left(rows, error) => {
+                self.database_failed(&error);
+                back = self.put_back(rows);
+            }
+        }
+        self.shared.stats.waits_no_more((under_way - back) as u64);
+        self.shed();
+    }
+
+    fn put_back(&mut self, rows: Vec<Row>) -> usize {
+        let back = rows.len();
+        self.backlog.put_back(rows);
+        back
+    }
+
+    fn database_failed(&mut self, error: &LedgerError) {
+        self.away = true;
+        self.shared.suspect(error);
+        self.not_before = Instant::now() + self.retries.next().unwrap_or(RETRY_LAST);
+    }
+
+    /// Until no offered row is in memory. What is in the spool stays there for the next life.
+    async fn flush(&mut self) {
+        while self.attempt.is_some() || !self.backlog.is_empty() {
+            if self.attempt.is_none() {
+                let (shared, rows) = (self.shared, self.take_batch());
+                self.attempt = Some(match self.spool().filter(|_| self.is_spooling()) {
+                    Some(spool) => Box::pin(put_into_spool(shared, spool, rows, None)),
+                    None => {
+                        tokio::time::sleep_until(self.not_before).await;
+                        Box::pin(write_or_spool(shared, self.spool(), rows))
+                    }
+                });
+            }
+            let done = finished(&mut self.attempt).await;
+            self.settle(done);
+        }
+    }
+
+    /// The database took too long: into the spool with what is left, or out with it.
+    async fn give_up(&mut self) {
+        self.attempt = None;
+        let under_way = std::mem::replace(&mut self.under_way, [].into());
+        self.backlog.put_back(under_way.to_vec());
+        let mut lost = 0;
+        while !self.backlog.is_empty() {
+            let rows = self.backlog.take_batch();
+            self.shared.stats.waits_no_more(rows.len() as u64);
+            let kept = match self.spool() {
+                Some(spool) => spool.append(Kind::Health, &rows).await,
+                None => Err(LedgerError::new(LedgerReason::Unreachable, "there is no spool")),
+            };
+            if kept.is_err() {
+                // The next batch would wait as long.
+                self.spool_not_before = Instant::now() + RETRY_LAST;
+                lost += rows.len() as u64;
+            }
+        }
+        if lost > 0 {
+            self.shared.lost.dropped(lost, "the operator stops and the database is not there");
         }
     }
 }
 
-async fn finished(attempt: &mut Option<Attempt<'_>>) -> Option<Left> {
+async fn finished(attempt: &mut Option<Attempt<'_>>) -> Done {
     match attempt {
         Some(attempt) => attempt.await,
         None => std::future::pending().await,
@@ -265,29 +346,91 @@ async fn reached(moment: Option<Instant>) {
     }
 }
 
+/// What became of a batch.
+struct Outcome {
+    /// Refused for what they hold; the others got in.
+    refused: Vec<(Row, LedgerError)>,
+    /// What was not written, in order.
+    left: Option<(Vec<Row>, LedgerError)>,
+}
+
 /// Writes a batch. When a row of it is refused the batch is halved until that row is alone, so that the others get in.
-async fn write(shared: &Shared, batch: Vec<Row>) -> Option<Left> {
+async fn write(shared: &Shared, batch: &[Row]) -> Outcome {
+    let mut refused = Vec::new();
     // A stack: the part to be written next is the last.
     let mut parts = vec![batch];
-    while let Some(mut part) = parts.pop() {
-        match within(BATCH_LIMIT, "writing a batch", shared.database.insert(User::Batches, &part)).await {
+    while let Some(part) = parts.pop() {
+        match within(BATCH_LIMIT, "writing a batch", shared.database.insert(User::Batches, part)).await {
             Ok(new) => shared.wrote(new),
             Err(error) if error.reason() == LedgerReason::RowRefused => {
                 shared.stats.failed();
-                if let [row] = part.as_slice() {
-                    shared.lost.refused(row, &error);
+                if let [row] = part {
+                    refused.push((row.clone(), error));
                 } else {
-                    let second = part.split_off(part.len() / 2);
-                    parts.extend([second, part]);
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
                 }
             }
             Err(error) => {
-                let rows = part.into_iter().chain(parts.into_iter().rev().flatten()).collect();
-                return Some(Left { rows, error });
+                let rows = part.iter().chain(parts.into_iter().rev().flatten()).cloned().collect();
+                return Outcome { refused, left: Some((rows, error)) };
             }
         }
     }
-    None
+    Outcome { refused, left: None }
+}
+
+async fn write_or_spool(shared: &Shared, spool: Option<&Spool>, rows: Arc<[Row]>) -> Done {
+    let Outcome { refused, left } = write(shared, &rows).await;
+    for (row, error) in &refused {
+        shared.lost.refused(row, error, "is lost");
+    }
+    match (left, spool) {
+        (None, _) => Done::Written,
+        (Some((rows, error)), Some(spool)) => put_into_spool(shared, spool, rows.into(), Some(error)).await,
+        (Some((rows, error)), None) => Done::Left(rows, error),
+    }
+}
+
+/// `error`: why not into the database, if that was tried.
+async fn put_into_spool(shared: &Shared, spool: &Spool, rows: Arc<[Row]>, error: Option<LedgerError>) -> Done {
+    let Err(why) = spool.append(Kind::Health, &rows).await else { return Done::Spooled(error) };
+    shared.lost.spool_failed(&why);
+    match error {
+        Some(error) => Done::Left(rows.to_vec(), error),
+        None => Done::SpoolFailed(rows.to_vec()),
+    }
+}
+
+async fn drain_spool(shared: &Shared, spool: &Spool) -> Done {
+    let oldest = match spool.oldest(BATCH_ROWS, BATCH_BYTES).await {
+        Ok(oldest) if oldest.rows.is_empty() => return Done::Spooled(None),
+        Ok(oldest) => oldest,
+        Err(error) => {
+            shared.lost.spool_failed(&error);
+            return Done::SpoolFailed(Vec::new());
+        }
+    };
+    let Outcome { refused, left } = write(shared, &oldest.rows).await;
+    if let Some((_, error)) = left {
+        return Done::NotDrained(error);
+    }
+    let mut kept = Vec::new();
+    for (row, error) in refused {
+        if oldest.rows[..oldest.healing].contains(&row) {
+            shared.lost.refused(&row, &error, "stays in the spool");
+            kept.push(row);
+        } else {
+            shared.lost.refused(&row, &error, "is lost");
+        }
+    }
+    match spool.remove(&oldest, &kept).await {
+        Ok(()) => Done::Written,
+        Err(error) => {
+            shared.lost.spool_failed(&error);
+            Done::SpoolFailed(Vec::new())
+        }
+    }
 }
 
 fn schedule() -> ExponentialBackoff {
@@ -297,64 +440,4 @@ fn schedule() -> ExponentialBackoff {
         .without_max_times()
         .with_jitter()
         .build()
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::knowledge::{HealthRow, look_id};
-
-    fn row(number: i64, text: usize) -> Row {
-        let at = Timestamp::from_second(number).unwrap();
-        HealthRow {
-            id: look_id("shop", "web", "api", at),
-            namespace: "shop".into(),
-            policy: "web".into(),
-            component: "api".into(),
-            score: Some(1.0),
-            trend: None,
-            predicted_failure_time: None,
-            failure_probability: None,
-            metrics: [].into(),
-            warnings: vec!["x".repeat(text)],
-            at,
-        }
-        .into()
-    }
-
-    fn ids(rows: &[Row]) -> Vec<uuid::Uuid> {
-        rows.iter().map(Row::id).collect()
-    }
-
-    #[test]
-    fn the_backlog_sheds_the_oldest_by_rows_and_by_bytes() {
-        let mut backlog = Backlog::default();
-        (0..BACKLOG_ROWS as i64 + 3).for_each(|number| backlog.push(row(number, 1)));
-        assert_eq!(backlog.shed(), 3);
-        assert_eq!(backlog.take_batch()[0].id(), row(3, 1).id());
-
-        let mut backlog = Backlog::default();
-        (0..5).for_each(|number| backlog.push(row(number, BACKLOG_BYTES / 4)));
-        assert_eq!(backlog.shed(), 2);
-        assert!(backlog.bytes <= BACKLOG_BYTES);
-    }
-
-    #[test]
-    fn batches_are_bounded_and_what_is_put_back_comes_first() {
-        let mut backlog = Backlog::default();
-        (0..BATCH_ROWS as i64 + 10).for_each(|number| backlog.push(row(number, 1)));
-        let first = backlog.take_batch();
-        assert_eq!(first.len(), BATCH_ROWS);
-        let expected = ids(&first);
-        backlog.put_back(first);
-        assert_eq!(ids(&backlog.take_batch()), expected);
-        assert_eq!(backlog.take_batch().len(), 10);
-        assert_eq!((backlog.bytes, backlog.due()), (0, None));
-
-        // A row larger than the limit goes alone instead of never.
-        (0..2).for_each(|number| backlog.push(row(number, BATCH_BYTES + 1)));
-        assert_eq!(backlog.take_batch().len(), 1);
-    }
 }

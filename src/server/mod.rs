@@ -122,11 +122,30 @@ fn live(server: &Server) -> String {
     let _ = write!(
         text,
         "# HELP panacea_ledger_available Whether the ledger can be written to.\n# TYPE panacea_ledger_available gauge\npanacea_ledger_available {available}\n\
-         # HELP panacea_ledger_rows_written Rows written to the ledger.\n# TYPE panacea_ledger_rows_written counter\npanacea_ledger_rows_written_total {}\n\
-         # HELP panacea_ledger_rows_dropped Rows of checks and cycles that were dropped because the ledger was away or slow.\n# TYPE panacea_ledger_rows_dropped counter\npanacea_ledger_rows_dropped_total {}\n",
-        stats.rows_written(),
-        stats.rows_dropped(),
+         # HELP panacea_ledger_spool_rows Rows that wait on disk for the ledger.\n# TYPE panacea_ledger_spool_rows gauge\n\
+         panacea_ledger_spool_rows{{kind=\"healing\"}} {}\npanacea_ledger_spool_rows{{kind=\"health\"}} {}\n\
+         # HELP panacea_ledger_spool_bytes What they take of the spool's bound.\n# TYPE panacea_ledger_spool_bytes gauge\npanacea_ledger_spool_bytes {}\n",
+        stats.healing_spooled(),
+        stats.health_spooled(),
+        stats.spool_bytes(),
     );
+    for (name, help, value) in [
+        ("rows_written", "Rows written to the ledger.", stats.rows_written()),
+        (
+            "rows_dropped",
+            "Rows of checks and cycles that were lost because the ledger was away or slow; with a spool, of all lives of it.",
+            stats.rows_dropped(),
+        ),
+        ("rows_refused", "Rows that the ledger's database refused for what they hold.", stats.rows_refused()),
+        ("rows_expired", "Rows deleted because they were older than the retention.", stats.rows_expired()),
+        ("retention_failures", "Passes over a table to delete old rows that failed.", stats.retentions_failed()),
+        ("spool_entries_corrupt", "Entries of the spool that were damaged and skipped.", stats.entries_corrupt()),
+    ] {
+        let _ = write!(
+            text,
+            "# HELP panacea_ledger_{name} {help}\n# TYPE panacea_ledger_{name} counter\npanacea_ledger_{name}_total {value}\n"
+        );
+    }
     if let Some(bytes) = resident_bytes() {
         let _ = write!(
             text,

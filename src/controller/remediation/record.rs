@@ -7,10 +7,11 @@ use kube::{
     runtime::controller::Action,
 };
 
-use super::Step;
+use super::{Step, retry_delay};
 use crate::{
     api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Suspension},
     controller::{Error, limited, rows},
+    knowledge::Recorded,
 };
 
 /// Recorded Remediations kept a policy, beyond those that the guards still need.
@@ -25,7 +26,11 @@ impl Step<'_> {
         if status.recorded_at.is_none() {
             let mut ended = self.remediation.clone();
             ended.status = Some(status.clone());
-            self.ctx.ledger.record(rows::remediation_rows(&ended)).await?;
+            match self.ctx.ledger.record(rows::remediation_rows(&ended)).await? {
+                Recorded::Written => {}
+                // The spool may die with the pod, the object does not: it is kept until the rows are in the database.
+                Recorded::Spooled => return Ok(Action::requeue(retry_delay(&self.remediation.name_any()))),
+            }
             status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
             self.write(&status, false).await?;
         }

@@ -109,11 +109,40 @@ async fn a_table_that_is_dropped_is_made_again(place: Place) {
     running.stop().await;
 }
 
-impl Running {
-    async fn stop_when_available(self) {
-        self.available().await;
-        self.stop().await;
+/// What another owner's table may lack or demand, each named with its fix.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_another_owner_are_used_or_refused_with_the_column_named() {
+    let columns = |id: &str, more: &str| {
+        format!(
+            "CREATE TABLE unified_brain ({id}, agent_name text, action_type text, input_data jsonb, output_data jsonb,
+             success boolean, metadata jsonb, executed_at timestamptz{more})"
+        )
+    };
+    for (table, said) in [
+        (columns("id text PRIMARY KEY", ""), "column id of table unified_brain is of type text, needed is uuid"),
+        (columns("id uuid", ""), "column id of table unified_brain has no primary key and no unique index"),
+        (columns("id uuid PRIMARY KEY", ", tenant text NOT NULL"), "column tenant of table unified_brain is NOT NULL"),
+        (columns("id uuid PRIMARY KEY", "").replace(", metadata jsonb", ""), "without the column metadata"),
+    ] {
+        let place = Place::postgres().await;
+        place.execute(&table).await;
+        let running = place.start();
+        let (reason, message) = running.unavailable().await;
+        assert_eq!(reason, "WrongSchema");
+        assert!(message.contains(said) && message.contains("fix:"), "{message}");
+        running.stop().await;
     }
+    let place = Place::postgres().await;
+    let more = ", tenant text NOT NULL DEFAULT 'us', seen timestamptz, UNIQUE (action_type, executed_at)";
+    place.execute(&columns("id uuid PRIMARY KEY", more)).await;
+    let running = place.start();
+    running.ledger.record(vec![brain(1).into()]).await.unwrap();
+    running.ledger.record(vec![brain(1).into()]).await.unwrap();
+    // A rule of theirs that a row of ours breaks is told, not taken for "is there already".
+    let error = running.ledger.record(vec![brain(2).into()]).await.unwrap_err();
+    assert_eq!(error.reason(), LedgerReason::RowRefused, "{error}");
+    assert_eq!(place.texts("SELECT tenant FROM unified_brain").await, ["us"]);
+    running.stop().await;
 }
 
 /// The server dies under load, stays away, and comes back: each row of a Remediation is there once, whatever the caller
@@ -262,10 +291,8 @@ async fn who_we_are_and_where_we_go_is_told_apart_without_a_secret() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn least_privileges_are_enough_and_missing_ones_are_named() {
     let place = Place::postgres().await;
-    let Place::Postgres(url) = &place else { unreachable!() };
-    let role = url.rsplit('/').next().unwrap().split('?').next().unwrap().replace("test_", "writer_");
-    place.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter2222'")).await;
-    let url = url.replacen("panacea:s3cret%2Fpass%40word", &format!("{role}:hunter2222"), 1);
+    let url = place.other_role("writer", "").await;
+    let role = url.split("://").nth(1).unwrap().split(':').next().unwrap();
     let start = || Running::start(LedgerConfig::Postgres(SecretString::from(url.clone())));
 
     let running = start();

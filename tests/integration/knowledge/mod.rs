@@ -4,4 +4,6 @@ mod brain;
 mod faults;
 mod place;
 mod queries;
+mod retention;
 mod rows;
+mod spool;

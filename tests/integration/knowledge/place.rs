@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use panacea::knowledge::{
-    ActionType, BrainRow, HealthRow, Ledger, LedgerConfig, LedgerHealth, Metadata, RollbackRow, Row, look_id, row_id,
+    ActionType, BrainRow, HealthRow, Ledger, LedgerConfig, LedgerHealth, LedgerOptions, Metadata, RollbackRow, Row,
+    look_id, row_id,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -53,6 +54,17 @@ impl Place {
         Running::start(self.config())
     }
 
+    /// The URL of a new role that has these rights on all tables of now.
+    pub async fn other_role(&self, name: &str, rights: &str) -> String {
+        let Self::Postgres(url) = self else { panic!("no roles here") };
+        let role = url.rsplit('/').next().unwrap().split('?').next().unwrap().replace("test_", &format!("{name}_"));
+        self.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter2222'")).await;
+        if !rights.is_empty() {
+            self.execute(&format!("GRANT {rights} ON ALL TABLES IN SCHEMA public TO {role}")).await;
+        }
+        url.replacen("panacea:s3cret%2Fpass%40word", &format!("{role}:hunter2222"), 1)
+    }
+
     /// Runs statements.
     pub async fn execute(&self, sql: &str) {
         match self {
@@ -88,6 +100,14 @@ impl Place {
         self.texts(&format!("SELECT CAST(id AS TEXT) FROM {table} ORDER BY 1")).await
     }
 
+    /// By what a table that is only inserted into shows the order of insertion.
+    pub fn order(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "rowid",
+            Self::Postgres(_) => "ctid",
+        }
+    }
+
     async fn connect_sqlite(&self) -> sqlx::SqliteConnection {
         std::fs::create_dir_all(self.file().parent().unwrap()).unwrap();
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.file()).create_if_missing(true);
@@ -103,9 +123,9 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(config: LedgerConfig) -> Self {
+    pub fn start(options: impl Into<LedgerOptions>) -> Self {
         let shutdown = CancellationToken::new();
-        let (ledger, task) = Ledger::start(config, shutdown.clone());
+        let (ledger, task) = Ledger::start(options, shutdown.clone());
         Self { ledger, shutdown, task }
     }
 
@@ -114,6 +134,11 @@ impl Running {
         self.shutdown.cancel();
         tokio::time::timeout(PATIENCE, self.task).await.expect("ends in time").expect("ends well");
         self.ledger
+    }
+
+    pub async fn stop_when_available(self) {
+        self.available().await;
+        self.stop().await;
     }
 
     pub async fn available(&self) {

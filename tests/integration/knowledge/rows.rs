@@ -15,7 +15,7 @@ on_both!(
     every_column_is_written,
     a_row_is_written_once,
     history_is_in_order_limited_and_survives_a_restart,
-    five_ledgers_start_at_once,
+    eight_ledgers_start_at_once_on_an_empty_database,
     offered_rows_are_seen_soon_and_written_at_the_end,
     any_batches_give_exactly_the_distinct_rows,
     nul_in_a_text_is_no_reason_to_refuse_a_healing_row,
@@ -134,8 +134,8 @@ async fn history_is_in_order_limited_and_survives_a_restart(place: Place) {
     again.stop().await;
 }
 
-async fn five_ledgers_start_at_once(place: Place) {
-    let running: Vec<Running> = (0..5).map(|_| place.start()).collect();
+async fn eight_ledgers_start_at_once_on_an_empty_database(place: Place) {
+    let running: Vec<Running> = (0..8).map(|_| place.start()).collect();
     let writes = running.iter().enumerate().map(|(number, running)| {
         let ledger = running.ledger.clone();
         tokio::spawn(async move { ledger.record(vec![brain(number as u32).into(), rollback(7).into()]).await })
@@ -147,7 +147,7 @@ async fn five_ledgers_start_at_once(place: Place) {
         running.available().await;
         running.stop().await;
     }
-    assert_eq!(place.ids("unified_brain").await.len(), 5);
+    assert_eq!(place.ids("unified_brain").await.len(), 8);
     assert_eq!(place.ids("ai_rollback_history").await.len(), 1);
 }
 

@@ -205,7 +205,7 @@ impl Ledger {
             },
             None => false,
         };
-        if has_others && shared.into_spool(&rows).await {
+        if has_others && shared.spool_healing(&rows).await {
             return Ok(Recorded::Spooled);
         }
         let write = patiently(|| shared.database.insert(User::Records, &rows));
@@ -216,7 +216,7 @@ impl Ledger {
             }
             Err(error) => {
                 shared.suspect(&error);
-                if error.may_pass() && shared.into_spool(&rows).await { Ok(Recorded::Spooled) } else { Err(error) }
+                if error.may_pass() && shared.spool_healing(&rows).await { Ok(Recorded::Spooled) } else { Err(error) }
             }
         }
     }
@@ -233,7 +233,7 @@ impl Ledger {
 
 impl Shared {
     /// Puts healing rows into the spool. `false`: there is none, or it cannot take them, which is logged.
-    async fn into_spool(&self, rows: &[Row]) -> bool {
+    async fn spool_healing(&self, rows: &[Row]) -> bool {
         let Some(spool) = &self.spool else { return false };
         match spool.append(Kind::Healing, rows).await {
             Ok(()) => {

@@ -5,8 +5,9 @@
 //! outlives SIGKILL and the loss of power.
 //!
 //! **Bound.** [`SpoolOptions::max_bytes`] of entries; the file is a few percent larger. When it is full, health rows
-//! make room, oldest first, and are counted in the file itself, in the transaction that removes them. Healing rows are
-//! never removed before they are in the database: an append of them that has no room fails.
+//! make room, oldest first after the batch that may be on its way, and are counted in the file itself, in the transaction
+//! that removes them. Healing rows are never removed before they are in the database: an append of them that has no room
+//! fails.
 //!
 //! **Damage.** An entry that is not what had been written is skipped and counted. A file that SQLite cannot read is kept beside
 //! its place under another name, for a person, and a new one is begun.
@@ -21,6 +22,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::backlog::{BATCH_BYTES, BATCH_ROWS};
 use super::error::{LedgerError, LedgerReason};
 use super::row::Row;
 use super::stats::LedgerStats;
@@ -167,11 +169,11 @@ impl Spool {
         }
     }
 
-    /// The oldest entries: at most so many, and, when there are several, of so many bytes. Corrupt ones are removed.
-    pub(super) async fn oldest(&self, rows: usize, bytes: usize) -> Result<Oldest, LedgerError> {
+    /// A batch of the oldest entries. Corrupt ones are removed.
+    pub(super) async fn oldest(&self) -> Result<Oldest, LedgerError> {
         let read = async {
             let (mut slot, mut open) = self.lease().await?;
-            let done = oldest(&mut open, rows, bytes).await;
+            let done = oldest(&mut open).await;
             let (found, corrupt) = self.settle(&mut slot, open, done).await?;
             if let Some(seq) = corrupt.first() {
                 self.stats.corrupt(corrupt.len() as u64);
@@ -357,19 +359,34 @@ async fn append(open: &mut Open, kind: Kind, rows: &[Row], max_bytes: u64, unsav
     Ok(Added { dropped, no_room: false })
 }
 
-/// Removes the oldest health rows, of at least so many bytes if there are. Returns how many, and their bytes.
+/// Removes the oldest health rows after the head, of at least so many bytes if there are. Returns how many, and their bytes.
+///
+/// The head is what one batch takes: it may be on its way, or be in the database already with nobody having been told. A
+/// row that is counted as dropped was not written.
 async fn thin(connection: &mut SqliteConnection, bytes: u64) -> Result<(u64, u64), sqlx::Error> {
+    let head = "SELECT coalesce(max(seq), 0) FROM (
+            SELECT seq, row_number() OVER (ORDER BY seq) AS number, sum(bytes - ?1) OVER (ORDER BY seq) AS weight
+            FROM (SELECT seq, bytes FROM entries WHERE kind = 1 ORDER BY seq LIMIT ?2)
+        ) WHERE number = 1 OR weight <= ?3";
+    let head: i64 = sqlx::query_scalar(head)
+        .bind(ENTRY_BYTES.cast_signed())
+        .bind(BATCH_ROWS as i64)
+        .bind(BATCH_BYTES as i64)
+        .fetch_one(&mut *connection)
+        .await?;
     let oldest = "SELECT count(*), coalesce(sum(bytes), 0), coalesce(max(seq), 0) FROM (
             SELECT seq, bytes, sum(bytes) OVER (ORDER BY seq) - bytes AS before FROM (
-                SELECT seq, bytes FROM entries WHERE kind = 1 ORDER BY seq LIMIT 1 + ?1 / ?2
+                SELECT seq, bytes FROM entries WHERE kind = 1 AND seq > ?3 ORDER BY seq LIMIT 1 + ?1 / ?2
             )
         ) WHERE before < ?1";
     let (rows, freed, until): (i64, i64, i64) = sqlx::query_as(oldest)
         .bind(bytes.cast_signed())
         .bind(ENTRY_BYTES.cast_signed())
+        .bind(head)
         .fetch_one(&mut *connection)
         .await?;
-    sqlx::query("DELETE FROM entries WHERE kind = 1 AND seq <= ?1").bind(until).execute(connection).await?;
+    let gone = sqlx::query("DELETE FROM entries WHERE kind = 1 AND seq > ?1 AND seq <= ?2").bind(head).bind(until);
+    gone.execute(connection).await?;
     Ok((rows.cast_unsigned(), freed.cast_unsigned()))
 }
 
@@ -380,15 +397,15 @@ async fn raise(connection: &mut SqliteConnection, counter: &str, by: u64) -> Res
 }
 
 /// What was found, and the corrupt entries before its end.
-async fn oldest(open: &mut Open, rows: usize, bytes: usize) -> Result<(Oldest, Vec<i64>), sqlx::Error> {
+async fn oldest(open: &mut Open) -> Result<(Oldest, Vec<i64>), sqlx::Error> {
     let oldest = "SELECT seq, kind, checksum, payload FROM entries WHERE kind < 2 ORDER BY kind, seq LIMIT ?1";
     let found: Vec<(i64, i64, i64, Vec<u8>)> =
-        sqlx::query_as(oldest).bind(rows as i64).fetch_all(&mut open.connection).await?;
+        sqlx::query_as(oldest).bind(BATCH_ROWS as i64).fetch_all(&mut open.connection).await?;
     let (mut taken, mut corrupt, mut weight) = (Oldest::default(), Vec::new(), 0);
     for (seq, kind, sum, payload) in found {
         let kind = if kind == 0 { Kind::Healing } else { Kind::Health };
         weight += payload.len();
-        if weight > bytes && !taken.rows.is_empty() {
+        if weight > BATCH_BYTES && !taken.rows.is_empty() {
             break;
         }
         let row = Some(payload).filter(|payload| checksum(kind, payload) == sum);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::{BATCH_BYTES, BATCH_ROWS, Backlog};
+use super::backlog::Backlog;
 use super::database::User;
 use super::error::{LedgerError, LedgerReason};
 use super::row::Row;
@@ -403,7 +403,7 @@ async fn put_into_spool(shared: &Shared, spool: &Spool, rows: Arc<[Row]>, error:
 }
 
 async fn drain_spool(shared: &Shared, spool: &Spool) -> Done {
-    let oldest = match spool.oldest(BATCH_ROWS, BATCH_BYTES).await {
+    let oldest = match spool.oldest().await {
         Ok(oldest) if oldest.rows.is_empty() => return Done::Spooled(None),
         Ok(oldest) => oldest,
         Err(error) => {

@@ -183,6 +183,18 @@ impl PostgresServer {
         PgConnection::connect(&self.url("postgres")).await.expect("connect to the test server")
     }
 
+    /// Gives a folder to the server's user.
+    pub fn own(folder: &Path) {
+        if let Some((user, group)) = other_user() {
+            chown(folder, Some(user), Some(group)).expect("give the directory to the server's user");
+        }
+    }
+
+    /// What the server said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.join("log")).unwrap_or_default()).into_owned()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -7,3 +7,4 @@ mod queries;
 mod retention;
 mod rows;
 mod spool;
+mod storm;

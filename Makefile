@@ -91,6 +91,12 @@ bench-memory: cargo ## Measure the operator's memory with 1 and 1,000 components
 	cargo build --release --locked --bin panacea --example bench
 	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench memory
 
+.PHONY: bench-ledger
+bench-ledger: cargo ## Measure the ledger's writing beside COPY and executemany (RUNS=3)
+	@$(control-plane)/postgres install
+	cargo build --release --locked --example bench
+	$(target)/release/examples/bench ledger
+
 .PHONY: foresight
 foresight: cargo ## Measure the forecaster on recorded histories (DATA=folder of sets)
 	@[[ -n "$${DATA:-}" ]] || { echo "name the folder of the sets: make foresight DATA=DIR (its format: docs/foresight.md)" >&2; exit 1; }

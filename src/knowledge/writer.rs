@@ -96,8 +96,9 @@ impl LostRows {
 
 /// What one attempt came to.
 enum Done {
-    /// What it was given is in the database, or in the spool, or counted as lost.
+    /// What it was given is in the database, or counted as refused.
     Written,
+    /// In the spool, or nothing had to be brought anywhere. With why the database did not take it, if it was asked.
     Spooled(Option<LedgerError>),
     /// Rows of the backlog that could not be brought anywhere, in order.
     Left(Vec<Row>, LedgerError),
@@ -128,12 +129,6 @@ struct Writer<'a> {
 /// Writes until `shutdown`, then what is left for at most [`FLUSH_LIMIT`].
 pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdown: &CancellationToken) {
     let mut writer = Writer::new(shared);
-    if let Some(spool) = &shared.spool
-        && let Err(error) = spool.take_up().await
-    {
-        shared.lost.spool_failed(&error);
-        writer.spool_not_before = Instant::now() + RETRY_LAST;
-    }
     loop {
         let due = writer.due();
         tokio::select! {
@@ -207,12 +202,17 @@ impl<'a> Writer<'a> {
         let drain = self.holds_rows().then(|| self.not_before.max(self.spool_not_before));
         let write = self.backlog.due().map(|due| if self.is_spooling() { due } else { due.max(self.not_before) });
         let save = self.has_to_save().then(|| self.save_not_before.max(self.spool_not_before));
-        drain.into_iter().chain(write).chain(save).min()
+        let take_up = self.has_to_take_up().then_some(self.spool_not_before);
+        drain.into_iter().chain(write).chain(save).chain(take_up).min()
     }
 
     /// Offered rows go into the spool now: the database is away, or others are in there before them.
     fn is_spooling(&self) -> bool {
         self.spool().is_some() && (self.away || self.holds_rows())
+    }
+
+    fn has_to_take_up(&self) -> bool {
+        self.shared.spool.as_ref().is_some_and(|spool| !spool.is_taken_up())
     }
 
     fn has_to_save(&self) -> bool {
@@ -222,6 +222,10 @@ impl<'a> Writer<'a> {
     fn begin(&mut self) {
         let now = Instant::now();
         let shared = self.shared;
+        if let Some(spool) = self.spool().filter(|_| self.has_to_take_up()) {
+            self.attempt = Some(Box::pin(take_up(shared, spool)));
+            return;
+        }
         if let Some(spool) = self.spool().filter(|_| self.has_to_save() && self.save_not_before <= now) {
             self.save_not_before = now + SAVE_EVERY;
             self.attempt = Some(Box::pin(put_into_spool(shared, spool, [].into(), None)));
@@ -392,13 +396,25 @@ async fn write_or_spool(shared: &Shared, spool: Option<&Spool>, rows: Arc<[Row]>
     }
 }
 
+async fn take_up(shared: &Shared, spool: &Spool) -> Done {
+    match spool.take_up().await {
+        Ok(()) => Done::Spooled(None),
+        Err(error) => spool_failed(shared, &error, Vec::new()),
+    }
+}
+
+fn spool_failed(shared: &Shared, error: &LedgerError, rows: Vec<Row>) -> Done {
+    shared.lost.spool_failed(error);
+    Done::SpoolFailed(rows)
+}
+
 /// `error`: why not into the database, if that was tried.
 async fn put_into_spool(shared: &Shared, spool: &Spool, rows: Arc<[Row]>, error: Option<LedgerError>) -> Done {
     let Err(why) = spool.append(Kind::Health, &rows).await else { return Done::Spooled(error) };
-    shared.lost.spool_failed(&why);
+    let failed = spool_failed(shared, &why, rows.to_vec());
     match error {
         Some(error) => Done::Left(rows.to_vec(), error),
-        None => Done::SpoolFailed(rows.to_vec()),
+        None => failed,
     }
 }
 
@@ -406,10 +422,7 @@ async fn drain_spool(shared: &Shared, spool: &Spool) -> Done {
     let oldest = match spool.oldest().await {
         Ok(oldest) if oldest.rows.is_empty() => return Done::Spooled(None),
         Ok(oldest) => oldest,
-        Err(error) => {
-            shared.lost.spool_failed(&error);
-            return Done::SpoolFailed(Vec::new());
-        }
+        Err(error) => return spool_failed(shared, &error, Vec::new()),
     };
     let Outcome { refused, left } = write(shared, &oldest.rows).await;
     if let Some((_, error)) = left {
@@ -426,10 +439,7 @@ async fn drain_spool(shared: &Shared, spool: &Spool) -> Done {
     }
     match spool.remove(&oldest, &kept).await {
         Ok(()) => Done::Written,
-        Err(error) => {
-            shared.lost.spool_failed(&error);
-            Done::SpoolFailed(Vec::new())
-        }
+        Err(error) => spool_failed(shared, &error, Vec::new()),
     }
 }
 

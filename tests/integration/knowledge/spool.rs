@@ -302,3 +302,19 @@ impl Running {
         self
     }
 }
+
+/// A spool whose lock another one still has at the start: what it holds is taken up later, although no row makes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_taken_up_although_the_spool_could_not_be_opened_at_first() {
+    let folder = folder();
+    let running = Running::start(options(away(), folder.path()));
+    record(&running, [1]).await;
+    let place = Place::sqlite();
+    let next = Running::start(options(place.config(), folder.path()));
+    next.available().await;
+    // It has tried once when a row went another way.
+    assert_eq!(next.ledger.record(vec![brain(2).into()]).await.unwrap(), Recorded::Written);
+    drop(running.stop().await);
+    until("the row of the other is written", async || place.ids("unified_brain").await.len() == 2).await;
+    next.stop().await;
+}

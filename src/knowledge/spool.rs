@@ -78,15 +78,13 @@ impl Spool {
         self.taken_up.load(Ordering::Relaxed)
     }
 
-    /// Takes up what an earlier life left. Makes no file.
+    /// Takes up what an earlier life left, and shows whether the spool can be used before it is needed.
     pub(super) async fn take_up(&self) -> Result<(), LedgerError> {
         if self.is_taken_up() {
             return Ok(());
         }
-        if tokio::fs::try_exists(&self.path).await.unwrap_or(true) {
-            let open = async { self.lease().await.map(|(mut slot, open)| *slot = Some(open)) };
-            within(SPOOL_LIMIT, "opening the spool", open).await?;
-        }
+        let open = async { self.lease().await.map(|(mut slot, open)| *slot = Some(open)) };
+        within(SPOOL_LIMIT, "opening the spool", open).await?;
         self.taken_up.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -89,7 +89,9 @@ impl LostRows {
 
     pub(super) fn spool_failed(&self, error: &LedgerError) {
         if self.warn_of_spool.may() {
-            tracing::warn!("{error}; rows of looks wait in memory, and those of remediations are tried again");
+            tracing::warn!(
+                "{error}; while the database is away, rows of looks wait in memory, and remediations are kept until theirs are written"
+            );
         }
     }
 }

@@ -277,9 +277,6 @@ struct End {
 
 impl End {
     async fn of(folder: &Path) -> Self {
-        if !folder.join("spool.sqlite").exists() {
-            return Self { looks: BTreeSet::new(), healing: 0, dropped: 0 };
-        }
         let mut spool = spool::open(folder).await;
         let looks = "SELECT json_extract(CAST(payload AS TEXT), '$.health.metrics.number') FROM entries WHERE kind = 1";
         let looks: Vec<f64> = sqlx::query_scalar(looks).fetch_all(&mut spool).await.unwrap();

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection as _, Executor as _};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use super::database::{Backend, Look};
 use super::error::{LedgerError, LedgerReason};
 use super::line::NOTHING_YET;
 use super::retention::Expiring;
-use super::row::{Row, clean_json, clean_text, finite, sqlite_moment};
+use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, sqlite_moment};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
 
@@ -38,24 +38,24 @@ const LOOK_TABLES: &str = r#"
            FALSE AS id_and_time_are_unique, TRUE AS may_insert, TRUE AS may_select
     FROM json_each(?1) AS t"#;
 
-const INSERT_BRAIN: &str = "
-    INSERT INTO unified_brain
-        (id, agent_name, action_type, input_data, output_data, success, metadata, executed_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-    ON CONFLICT (id) DO NOTHING";
+/// Rows a statement, when there are that many: each statement is a message to the thread that runs SQLite and one back, which
+/// takes as long as five rows do.
+const ROWS_A_STATEMENT: usize = 50;
 
-const INSERT_HEALTH: &str = "
-    INSERT INTO ai_proactive_health
-        (id, component, health_score, trend, predicted_failure_time, failure_probability, metrics, warnings,
-         created_at, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
-    ON CONFLICT (id) DO NOTHING";
-
-const INSERT_ROLLBACK: &str = "
-    INSERT INTO ai_rollback_history
-        (id, component, rollback_type, from_state, to_state, success, error_message, executed_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-    ON CONFLICT (id) DO NOTHING";
+/// A table, its columns, and a place for each of them.
+const INTO_BRAIN: [&str; 2] = [
+    "unified_brain (id, agent_name, action_type, input_data, output_data, success, metadata, executed_at)",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+];
+const INTO_HEALTH: [&str; 2] = [
+    "ai_proactive_health (id, component, health_score, trend, predicted_failure_time, failure_probability, metrics,
+         warnings, created_at, updated_at)",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+];
+const INTO_ROLLBACKS: [&str; 2] = [
+    "ai_rollback_history (id, component, rollback_type, from_state, to_state, success, error_message, executed_at)",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+];
 
 /// `?1` is the oldest time that is kept, `?2` how many rows at most.
 fn delete_expired(what: Expiring) -> &'static str {
@@ -104,6 +104,8 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT)
             // Readers never wait for the writer, and the writer never for them.
             .journal_mode(SqliteJournalMode::Wal)
+            // In pages; four times the usual, since a page that many batches change is then written into the file once.
+            .pragma("wal_autocheckpoint", "4000")
             // WAL with NORMAL may lose the last commits with the power; `record` promises otherwise.
             .synchronous(SqliteSynchronous::Full);
         let place = format!("SQLite file {}", path.display());
@@ -225,42 +227,80 @@ impl Sqlite {
 }
 
 async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, sqlx::Error> {
+    let (mut brain, mut health, mut rollbacks) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            Row::Brain(row) => brain.push(row),
+            Row::Health(row) => health.push(row),
+            Row::Rollback(row) => rollbacks.push(row),
+        }
+    }
     // IMMEDIATE takes the write lock at once: a transaction that begins as a reader cannot wait for it later.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let mut new = 0;
-    for row in rows {
-        let query = match row {
-            Row::Brain(row) => sqlx::query(INSERT_BRAIN)
-                .bind(row.id.to_string())
-                .bind(row.action.agent().as_str())
-                .bind(row.action.as_str())
-                .bind(clean_json(&row.input).to_string())
-                .bind(clean_json(&row.output).to_string())
-                .bind(row.success)
-                .bind(clean_json(&row.metadata.json()).to_string())
-                .bind(sqlite_moment(row.executed_at)),
-            Row::Health(row) => sqlx::query(INSERT_HEALTH)
-                .bind(row.id.to_string())
-                .bind(clean_text(&row.component))
-                .bind(finite(row.score))
-                .bind(row.trend.as_deref().map(clean_text))
-                .bind(row.predicted_failure_time.map(sqlite_moment))
-                .bind(finite(row.failure_probability))
-                .bind(row.metrics_json().to_string())
-                .bind(row.warnings_json().to_string())
-                .bind(sqlite_moment(row.at)),
-            Row::Rollback(row) => sqlx::query(INSERT_ROLLBACK)
-                .bind(row.id.to_string())
-                .bind(clean_text(&row.component))
-                .bind(clean_text(&row.rollback_type))
-                .bind(clean_json(&row.from_state).to_string())
-                .bind(clean_json(&row.to_state).to_string())
-                .bind(row.success)
-                .bind(row.error_message.as_deref().map(clean_text))
-                .bind(sqlite_moment(row.executed_at)),
-        };
-        new += query.execute(&mut *transaction).await?.rows_affected();
-    }
+    new += insert_into(&mut transaction, INTO_BRAIN, &brain, bind_brain).await?;
+    new += insert_into(&mut transaction, INTO_HEALTH, &health, bind_health).await?;
+    new += insert_into(&mut transaction, INTO_ROLLBACKS, &rollbacks, bind_rollback).await?;
     transaction.commit().await?;
     Ok(new)
+}
+
+/// Many rows a statement, and one a statement for those that are left: two texts, so that both stay prepared.
+async fn insert_into<R>(
+    connection: &mut SqliteConnection,
+    [table, places]: [&str; 2],
+    rows: &[&R],
+    bind: impl Fn(Insert, &R) -> Insert,
+) -> Result<u64, sqlx::Error> {
+    let mut new = 0;
+    let chunks = rows.chunks_exact(ROWS_A_STATEMENT);
+    let left = chunks.remainder().chunks(1);
+    for chunk in chunks.chain(left) {
+        let places = vec![places; chunk.len()].join(", ");
+        let text = format!("INSERT INTO {table} VALUES {places} ON CONFLICT (id) DO NOTHING");
+        let insert = chunk.iter().fold(sqlx::query(AssertSqlSafe(text)), |insert, row| bind(insert, row));
+        new += insert.execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(new)
+}
+
+type Insert = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
+
+fn bind_brain(insert: Insert, row: &BrainRow) -> Insert {
+    insert
+        .bind(row.id.to_string())
+        .bind(row.action.agent().as_str())
+        .bind(row.action.as_str())
+        .bind(clean_json(&row.input).to_string())
+        .bind(clean_json(&row.output).to_string())
+        .bind(row.success)
+        .bind(clean_json(&row.metadata.json()).to_string())
+        .bind(sqlite_moment(row.executed_at))
+}
+
+fn bind_health(insert: Insert, row: &HealthRow) -> Insert {
+    let at = sqlite_moment(row.at);
+    insert
+        .bind(row.id.to_string())
+        .bind(clean_text(&row.component))
+        .bind(finite(row.score))
+        .bind(row.trend.as_deref().map(clean_text))
+        .bind(row.predicted_failure_time.map(sqlite_moment))
+        .bind(finite(row.failure_probability))
+        .bind(row.metrics_json().to_string())
+        .bind(row.warnings_json().to_string())
+        .bind(at.clone())
+        .bind(at)
+}
+
+fn bind_rollback(insert: Insert, row: &RollbackRow) -> Insert {
+    insert
+        .bind(row.id.to_string())
+        .bind(clean_text(&row.component))
+        .bind(clean_text(&row.rollback_type))
+        .bind(clean_json(&row.from_state).to_string())
+        .bind(clean_json(&row.to_state).to_string())
+        .bind(row.success)
+        .bind(row.error_message.as_deref().map(clean_text))
+        .bind(sqlite_moment(row.executed_at))
 }

@@ -167,17 +167,19 @@ async fn the_order_of_recording_survives_an_outage() {
     assert_eq!(order, (1..=300).map(|number: u32| number.to_string()).collect::<Vec<_>>());
 }
 
-/// The oldest 500 may be on their way to the database; what comes after them makes room, oldest first.
+/// The oldest 4,000 may be on their way to the database; what comes after them makes room, oldest first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_spool_makes_room_with_the_oldest_looks_and_never_with_rows_of_remediations() {
-    const BOUND: u64 = 600_000;
+    const BOUND: u64 = 2_000_000;
     let folder = folder();
     let running = Running::start(small(away(), folder.path(), BOUND));
-    (0..3000).for_each(|number| running.ledger.offer(look(number)));
-    until("all are on disk or counted", async || running.ledger.stats().rows_waiting() == 0).await;
+    for begin in (0..9000).step_by(3000) {
+        (begin..begin + 3000).for_each(|number| running.ledger.offer(look(number)));
+        until("all are on disk or counted", async || running.ledger.stats().rows_waiting() == 0).await;
+    }
     let kept = running.ledger.stats().health_spooled();
-    assert!((700..2000).contains(&kept), "{kept}");
-    assert_eq!(running.ledger.stats().rows_dropped(), 3000 - kept);
+    assert!((4500..7000).contains(&kept), "{kept}");
+    assert_eq!(running.ledger.stats().rows_dropped(), 9000 - kept);
     assert!(running.ledger.stats().spool_bytes() <= BOUND);
     drop(running.stop().await);
     let numbers =
@@ -185,7 +187,7 @@ async fn a_full_spool_makes_room_with_the_oldest_looks_and_never_with_rows_of_re
     let mut connection = open(folder.path()).await;
     let numbers: Vec<i64> = sqlx::query_scalar(numbers).fetch_all(&mut connection).await.unwrap();
     connection.close().await.unwrap();
-    assert_eq!(numbers, (0..500).chain(3000 - (kept as i64 - 500)..3000).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..4000).chain(9000 - (kept as i64 - 4000)..9000).collect::<Vec<_>>());
 
     // Each healing row gets in while there are such looks, and then none does.
     let running = Running::start(small(away(), folder.path(), BOUND));
@@ -202,12 +204,12 @@ async fn a_full_spool_makes_room_with_the_oldest_looks_and_never_with_rows_of_re
     assert_eq!(error.reason(), LedgerReason::Unreachable, "the reason is the database's: {error}");
     assert_eq!(running.ledger.stats().healing_spooled(), u64::from(recorded));
     let left = running.ledger.stats().health_spooled();
-    assert!((500..550).contains(&left), "fewer than ten more would need: {left}");
-    assert_eq!(running.ledger.stats().rows_dropped(), 3000 - left);
+    assert!((4000..4050).contains(&left), "fewer than ten more would need: {left}");
+    assert_eq!(running.ledger.stats().rows_dropped(), 9000 - left);
     // One that is there already is no matter of room.
     assert_eq!(running.ledger.record(vec![brain(1).into()]).await.unwrap(), Recorded::Spooled);
-    (3000..3100).for_each(|number| running.ledger.offer(look(number)));
-    until("those without room are counted", async || running.ledger.stats().rows_dropped() > 2550).await;
+    (9000..9100).for_each(|number| running.ledger.offer(look(number)));
+    until("those without room are counted", async || running.ledger.stats().rows_dropped() > 5050).await;
     let dropped = running.ledger.stats().rows_dropped();
     drop(running.stop().await);
 
@@ -216,7 +218,7 @@ async fn a_full_spool_makes_room_with_the_oldest_looks_and_never_with_rows_of_re
     let running = Running::start(small(place.config(), folder.path(), BOUND)).drained().await;
     assert_eq!(place.ids("unified_brain").await.len(), recorded as usize);
     let looks = place.ids("ai_proactive_health").await.len() as u64;
-    assert_eq!((running.ledger.stats().rows_dropped(), looks), (dropped, 3100 - dropped));
+    assert_eq!((running.ledger.stats().rows_dropped(), looks), (dropped, 9100 - dropped));
     running.stop().await;
 }
 

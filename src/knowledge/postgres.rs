@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
-use url::Url;
 
 use super::database::{Backend, Look};
 use super::error::{LedgerError, LedgerReason};
@@ -16,32 +15,11 @@ use super::retention::Expiring;
 use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, microseconds};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
+use crate::platforms::postgres::address::Address;
 
 /// Held while tables are made: CREATE TABLE IF NOT EXISTS of two sessions at once can fail on the catalog's own unique
 /// index. The number is "panacea\0" in ASCII, so that it is nobody else's by accident.
 const CREATE_LOCK: i64 = 0x7061_6e61_6365_6100;
-
-/// What sqlx understands after the `?` of a URL. It logs the others with their values, which may be a misspelt
-/// password, so they are taken out before.
-const URL_OPTIONS: [&str; 17] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "options",
-];
 
 /// The tables' columns; `to_regclass` resolves the name as an INSERT would, by search_path.
 const LOOK_COLUMNS: &str = "
@@ -124,11 +102,7 @@ const HISTORY: &str = "
     ORDER BY created_at DESC LIMIT $2";
 
 pub(super) struct Postgres {
-    options: PgConnectOptions,
-    /// Host, port, database and user: what a person needs to find it, and no password.
-    place: String,
-    /// The password as it may occur in a text.
-    secrets: Vec<SecretString>,
+    address: Address,
     /// Which tables, in the order of [`schema::TABLES`], have a unique index on id and time instead of on id.
     keyed_by_time: [AtomicBool; 3],
 }
@@ -137,51 +111,9 @@ impl Postgres {
     /// # Errors
     /// `InvalidConfiguration`, in words that quote nothing of the URL.
     pub(super) fn new(url: &SecretString) -> Result<Self, LedgerError> {
-        let invalid =
-            |what: &str| LedgerError::new(LedgerReason::InvalidConfiguration, format!("the database URL {what}"));
-        let mut url = Url::parse(url.expose_secret()).map_err(|_| {
-            invalid("cannot be parsed; needed is postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password percent-encoded")
-        })?;
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
-            return Err(invalid("does not begin with postgres://"));
-        }
-        // `postgres://user:12/34@host/db`: a password that was not encoded ends up in the path, and from there in texts.
-        if url.fragment().is_some() || url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'))
-        {
-            return Err(invalid("has an @ or # after its host; percent-encode the special characters of the password"));
-        }
-        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-        let known = |key: &str| URL_OPTIONS.contains(&key) || key.starts_with("options[");
-        let mut secrets: Vec<String> = Vec::new();
-        secrets.extend(pairs.iter().filter(|(key, _)| key == "password").map(|(_, value)| value.clone()));
-        if let Some(encoded) = url.password() {
-            secrets.push(encoded.to_owned());
-            // Decodes %XX as forms do, with their two other special characters kept.
-            let form = encoded.replace('+', "%2B").replace('&', "%26");
-            secrets.extend(url::form_urlencoded::parse(form.as_bytes()).map(|(decoded, _)| decoded.into_owned()));
-        }
-        if pairs.iter().any(|(key, _)| !known(key)) {
-            tracing::warn!("ledger: the database URL has options that are not known and not used");
-            url.query_pairs_mut().clear().extend_pairs(pairs.iter().filter(|(key, _)| known(key)));
-        }
-        let options = <PgConnectOptions as sqlx::ConnectOptions>::from_url(&url)
-            .map_err(|_| invalid("has an option with a value that is not valid (sslmode, port, hostaddr, …)"))?
-            .application_name("panacea");
-        let place = format!(
-            "PostgreSQL {}:{}/{} as {}",
-            options.get_host(),
-            options.get_port(),
-            options.get_database().unwrap_or(options.get_username()),
-            options.get_username(),
-        );
-        // Shorter ones would blank out every second word, and are no secret.
-        secrets.retain(|secret| secret.len() >= 4);
-        Ok(Self {
-            options,
-            place,
-            secrets: secrets.into_iter().map(SecretString::from).collect(),
-            keyed_by_time: Default::default(),
-        })
+        let invalid = |what| LedgerError::new(LedgerReason::InvalidConfiguration, format!("the database URL {what}"));
+        let address = Address::from_url(url).map_err(invalid)?;
+        Ok(Self { address, keyed_by_time: Default::default() })
     }
 
     async fn look(&self, connection: &mut PgConnection) -> Result<(Vec<FoundColumn>, Vec<FoundTable>), sqlx::Error> {
@@ -201,7 +133,7 @@ impl Postgres {
             for statement in schema::statements(Dialect::Postgres, table) {
                 transaction.execute(*statement).await?;
             }
-            tracing::info!(table, "ledger: table made in {}", self.place);
+            tracing::info!(table, "ledger: table made in {}", self.address.place);
         }
         transaction.commit().await
     }
@@ -211,16 +143,12 @@ impl Backend for Postgres {
     type Connection = PgConnection;
 
     fn options(&self) -> &PgConnectOptions {
-        &self.options
+        &self.address.options
     }
 
     fn sort(&self, error: &sqlx::Error) -> LedgerError {
-        let sorted = LedgerError::from_sqlx(error, &self.place);
-        let mut message = sorted.message().to_owned();
-        for secret in &self.secrets {
-            message = message.replace(secret.expose_secret(), "***");
-        }
-        LedgerError::new(sorted.reason(), message)
+        let sorted = LedgerError::from_sqlx(error, &self.address.place);
+        LedgerError::new(sorted.reason(), self.address.clean(sorted.message()))
     }
 
     async fn ready_place(&self) -> Result<u64, LedgerError> {
@@ -234,7 +162,7 @@ impl Backend for Postgres {
             .await
             .map_err(|error| self.sort(&error))?;
         if read_only == "on" {
-            let message = format!("{}: the server or session is read-only (a standby?)", self.place);
+            let message = format!("{}: the server or session is read-only (a standby?)", self.address.place);
             return Err(LedgerError::new(LedgerReason::ReadOnly, message));
         }
         let (mut columns, mut tables) = self.look(connection).await.map_err(|error| self.sort(&error))?;
@@ -251,7 +179,7 @@ impl Backend for Postgres {
     }
 
     async fn make_views(&self, connection: &mut PgConnection) {
-        if let Err(error) = views::make_postgres(connection, &self.place, CREATE_LOCK).await {
+        if let Err(error) = views::make_postgres(connection, &self.address.place, CREATE_LOCK).await {
             tracing::info!(
                 "ledger: the views were not made, nothing else needs them; `panacea brain schema` prints them: {}",
                 self.sort(&error)
@@ -383,34 +311,11 @@ fn moment(at: Timestamp) -> jiff_sqlx::Timestamp {
 mod tests {
     use super::*;
 
-    fn refused(url: &str) -> LedgerError {
-        match Postgres::new(&SecretString::from(url)) {
-            Ok(backend) => panic!("taken as {}", backend.place),
-            Err(error) => error,
-        }
-    }
-
-    #[test]
-    fn urls_that_can_never_work_are_refused_without_being_quoted() {
-        for url in [
-            "not a url hunter22",
-            "mysql://u:hunter22@h/db",
-            "postgres://u:12/hunter22@host/db",
-            "postgres://u:12#hunter22@host/db",
-            "postgres://u:12?hunter22@host/db",
-            "postgres://u:hunter22@h/db?sslmode=hunter22",
-        ] {
-            let error = refused(url);
-            assert_eq!(error.reason(), LedgerReason::InvalidConfiguration, "{url}");
-            assert!(!format!("{error} {error:?}").contains("hunter22"), "{error:?}");
-        }
-    }
-
     #[test]
     fn the_place_and_the_texts_hold_no_password() {
         let backend =
             Postgres::new(&SecretString::from("postgres://u:p%40ss+word@h:5433/db?channel_binding=require")).unwrap();
-        assert_eq!(backend.place, "PostgreSQL h:5433/db as u");
+        assert_eq!(backend.address.place, "PostgreSQL h:5433/db as u");
         for secret in ["p@ss+word", "p%40ss+word"] {
             let error = backend.sort(&sqlx::Error::Protocol(format!("tried {secret} in vain")));
             assert!(error.message().contains("tried *** in vain"), "{error}");

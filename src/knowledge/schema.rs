@@ -253,6 +253,8 @@ pub(super) fn statements(dialect: Dialect, table: &str) -> &'static [&'static st
             )",
             "CREATE INDEX IF NOT EXISTS ai_proactive_health_history
                 ON ai_proactive_health ((metrics ->> 'panacea.dev/component'), created_at)",
+            // For the retention: rows come in the order of time, so a few pages of it do for millions.
+            "CREATE INDEX IF NOT EXISTS ai_proactive_health_created_at ON ai_proactive_health USING brin (created_at)",
         ],
         (Dialect::Postgres, _) => &[
             "CREATE TABLE IF NOT EXISTS ai_rollback_history (

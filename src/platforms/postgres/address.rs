@@ -1,4 +1,4 @@
-//! Where a PostgreSQL server is, who asks, and which words about it are secret.
+//! Where a PostgreSQL server is, who asks, and which words about it are secret: of a component, and of the ledger.
 
 use std::collections::BTreeMap;
 
@@ -150,7 +150,10 @@ impl Address {
                 "does not say who asks, or where; needed is postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()
             );
         }
-        Ok(address)
+        let has_password = parsed.password().is_some() || parsed.query_pairs().any(|(key, _)| key == "password");
+        // Not one of the operator's own environment.
+        let options = if has_password { address.options } else { address.options.password("") };
+        Ok(Self { options, ..address })
     }
 
     fn new(options: PgConnectOptions, mut secrets: Vec<String>, says_tls: bool) -> Self {
@@ -209,6 +212,7 @@ mod tests {
             let error = refused(url);
             assert!(!error.contains("hunter22"), "{error:?}");
         }
+        assert!(Address::from_url(&SecretString::from("postgres://u:12/hunter22@host/db")).is_err());
     }
 
     #[test]

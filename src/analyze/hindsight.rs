@@ -25,7 +25,7 @@ use super::{
 };
 use crate::api::{Cause, ComponentStatus, Episode, Foreseen, Outcome, Phase, Settled, Warning};
 
-/// Warnings of one component that are followed at once: a newer one settles the oldest.
+/// Warnings of one component that are followed, or wait for the ledger: a newer one pushes the oldest out.
 pub const MAX_FOLLOWED: usize = 4;
 
 /// Longest message, in characters.
@@ -118,6 +118,7 @@ struct Followed {
 pub struct Hindsight {
     followed: Vec<Followed>,
     missed: Option<Missed>,
+    pushed_out: Vec<Warning>,
     /// The incident of which it is known whether it was announced.
     weighed: Option<String>,
     /// When a failure came that had been announced.
@@ -176,15 +177,31 @@ impl Hindsight {
         if self.followed.iter().any(|followed| followed.warning.foreseen.id == foreseen.id) {
             return;
         }
-        let open = self.followed.iter().filter(|followed| followed.warning.settled.is_none()).count();
-        if open >= MAX_FOLLOWED
-            && let Some(oldest) = self.followed.iter_mut().find(|followed| followed.warning.settled.is_none())
-        {
-            oldest.settle(Outcome::Unknown, seen.at(), format!("{MAX_FOLLOWED} newer ones are followed"), None);
+        if self.persist().len() >= MAX_FOLLOWED {
+            self.push_out(seen.at());
         }
         let release = seen.release().map(str::to_owned);
         let warning = Warning { foreseen: foreseen.clone(), release, blind: false, settled: None };
         self.followed.push(Followed { warning, measured_at: foreseen.at, recorded: false });
+    }
+
+    /// The oldest of which it is known what came of it, and which the ledger has not taken, else the oldest.
+    fn push_out(&mut self, at: Timestamp) {
+        let is_known = |followed: &Followed| followed.warning.settled.is_some();
+        let open = |wanted: &dyn Fn(&Followed) -> bool| {
+            self.followed.iter().position(|followed| !followed.recorded && wanted(followed))
+        };
+        let Some(place) = open(&is_known).or_else(|| open(&|_| true)) else { return };
+        let mut oldest = self.followed.remove(place);
+        if oldest.warning.settled.is_none() {
+            oldest.settle(Outcome::Unknown, at, format!("{MAX_FOLLOWED} newer ones are followed"), None);
+        }
+        self.pushed_out.push(oldest.warning);
+    }
+
+    /// Warnings that made room for newer ones, with what came of them: nothing else keeps them.
+    pub fn take_pushed_out(&mut self) -> Vec<Warning> {
+        std::mem::take(&mut self.pushed_out)
     }
 
     /// Whether the incident that is open is a failure that could have been foreseen, and was not.

@@ -6,9 +6,9 @@
 use std::{sync::Mutex, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use kube::{ResourceExt as _, runtime::reflector::Store};
+use kube::ResourceExt as _;
 
-use super::{Context, GuardedRemediation, memory::PolicyMemory, readable, remediations_of, rows};
+use super::{Context, memory::PolicyMemory, policy::PolicyContext, readable, remediations_of, rows};
 use crate::{
     analyze::hindsight::{Action, Hindsight, Patience, Seen},
     api::{HealingPolicy, Remediation, ValidComponent, ValidPolicy},
@@ -19,8 +19,8 @@ use crate::{
 const RECORD_LIMIT: Duration = Duration::from_secs(1);
 
 /// Follows the warnings of each component by its last look.
-pub(super) fn follow(store: &Store<GuardedRemediation>, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
-    let all = remediations_of(store, &valid.uid);
+pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
+    let all = remediations_of(&context.remediations, &valid.uid);
     let interval = SignedDuration::try_from(valid.interval).unwrap_or_default();
     let patience = Patience::of(valid.limits.prediction_horizon, interval);
     let mut memory = lock(memory);
@@ -38,6 +38,11 @@ pub(super) fn follow(store: &Store<GuardedRemediation>, valid: &ValidPolicy, mem
             actions: &actions,
         };
         entry.hindsight.look(entry.outlook.foreseen(), &seen, patience);
+        for warning in entry.hindsight.take_pushed_out() {
+            if let Some(settled) = &warning.settled {
+                context.shared.ledger.offer(rows::outcome_row(valid, &component.name, &warning, settled));
+            }
+        }
     }
 }
 

@@ -95,7 +95,7 @@ async fn round(
     if !valid.suspend {
         let observed = observe(ctx, valid, memory).await;
         analyze(ctx, valid, &mut lock(memory), observed);
-        hindsight::follow(&context.remediations, valid, memory);
+        hindsight::follow(context, valid, memory);
         backfill::start(&context.shared, valid, memory);
         keep::keep(ctx, policy, valid, memory).await;
     }

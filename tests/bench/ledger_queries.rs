@@ -23,7 +23,7 @@ SELECT gen_random_uuid(),
             ELSE (ARRAY['service_restart', 'service_restart_failed', 'automatic_rollback',
                         'memory_leak_cleanup'])[1 + n / 1000 % 4] END,
        CASE WHEN k < 998 THEN '{\"target\": \"Deployment shop/api\"}'
-            ELSE '{\"action\": \"Restart\", \"cause\": \"Crash\", \"decided_at\": \"2026-11-22T10:00:00Z\"}' END::jsonb,
+            ELSE '{\"action\": \"Restart\", \"cause\": \"Crash\"}' END::jsonb,
        jsonb_build_object('status', 'Healthy', 'health_score', 100, 'warnings', '[]'::jsonb,
                           'failure_probability', 0.01, 'failure_probability_1h', 0.001,
                           'failure_probability_6h', 0.002, 'leak', false, 'time_to_failure', NULL,
@@ -31,7 +31,7 @@ SELECT gen_random_uuid(),
            || CASE k WHEN 998 THEN '{\"outcome\": \"Prevented\"}' WHEN 999 THEN '{\"phase\": \"Succeeded\"}'
                      ELSE '{}' END::jsonb,
        n % 50 <> 0,
-       jsonb_build_object('component', 'component-' || n % 100, 'policy', 'policy-' || n % 10, 'namespace', 'shop',
+       jsonb_build_object('component', 'component-' || n / 1000 % 1000, 'policy', 'policy-' || n / 1000 % 10, 'namespace', 'shop',
                           'remediation', CASE WHEN k = 999 THEN 'policy-component-' || n END),
        now() - ($1 - n) * interval '7 days' / $1
 FROM (SELECT n, n % 1000 AS k FROM generate_series(1, $1) AS n) AS numbers";

@@ -1,4 +1,4 @@
-//! How long the ledger's questions take on a table of ten million rows: 1,000 components looked at once a minute for a
+//! How long the ledger's questions take on a table of ten million rows: 898 components looked at once a minute for a
 //! week, in a real PostgreSQL as it is installed. Rows are made by the server itself.
 
 use std::time::Instant;
@@ -31,10 +31,11 @@ SELECT gen_random_uuid(),
            || CASE k WHEN 998 THEN '{\"outcome\": \"Prevented\"}' WHEN 999 THEN '{\"phase\": \"Succeeded\"}'
                      ELSE '{}' END::jsonb,
        n % 50 <> 0,
-       jsonb_build_object('component', 'component-' || n / 1000 % 1000, 'policy', 'policy-' || n / 1000 % 10, 'namespace', 'shop',
+       jsonb_build_object('component', 'component-' || c, 'policy', 'policy-' || c % 10, 'namespace', 'shop',
                           'remediation', CASE WHEN k = 999 THEN 'policy-component-' || n END),
        now() - ($1 - n) * interval '7 days' / $1
-FROM (SELECT n, n % 1000 AS k FROM generate_series(1, $1) AS n) AS numbers";
+FROM (SELECT n, n % 1000 AS k, CASE WHEN n % 1000 < 898 THEN n % 1000 ELSE n / 1000 % 898 END AS c
+      FROM generate_series(1, $1) AS n) AS numbers";
 
 pub async fn measure() {
     let rows: i64 = std::env::var("ROWS").map_or(10_000_000, |rows| rows.parse().expect("ROWS is a number"));

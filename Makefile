@@ -92,10 +92,11 @@ bench-memory: cargo ## Measure the operator's memory with 1 and 1,000 components
 	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench memory
 
 .PHONY: bench-ledger
-bench-ledger: cargo ## Measure the ledger's writing beside COPY and executemany (RUNS=3)
+bench-ledger: cargo ## Measure the ledger: writing beside COPY and executemany (RUNS=3), its questions on ten million rows
 	@$(control-plane)/postgres install
 	cargo build --release --locked --example bench
 	$(target)/release/examples/bench ledger
+	$(target)/release/examples/bench ledger-queries
 
 .PHONY: foresight
 foresight: cargo ## Measure the forecaster on recorded histories (DATA=folder of sets)

@@ -16,6 +16,8 @@ use super::{Hook, JobRemedy, Reconnect, ScaleRemedy, SessionSelector, WebhookRem
 #[x_kube(validation = ("self.action != 'RollbackPreviousState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackPreviousState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
+#[x_kube(validation = ("self.action != 'RecoverConnections' || !has(self.__for__) || self.__for__.all(cause, cause == 'Unreachable')", "RecoverConnections only helps against a database that takes no connection; write for: [Unreachable], or leave it out"))]
+#[x_kube(validation = ("!(self.action in ['ReleaseConnections', 'CancelLongQueries']) || !has(self.__for__) || self.__for__.all(cause, cause in ['Exhaustion', 'Errors'])", "ReleaseConnections and CancelLongQueries only help against connections that run out or sessions that hold others up; write for: [Exhaustion, Errors], or leave it out"))]
 #[x_kube(validation = ("!has(self.reconnect) || self.action == 'RecoverConnections'", "only RecoverConnections has reconnect; take it out, or change the action"))]
 #[x_kube(validation = ("!has(self.sessions) || self.action in ['ReleaseConnections', 'CancelLongQueries']", "only ReleaseConnections and CancelLongQueries have sessions; take it out, or change the action"))]
 #[x_kube(validation = ("self.action != 'CancelLongQueries' || (has(self.sessions) && has(self.sessions.runningLongerThan) && !has(self.sessions.idleLongerThan) && !has(self.sessions.idleInTransactionLongerThan))", "CancelLongQueries needs sessions.runningLongerThan, and no other age: what is idle has no query to cancel"))]
@@ -33,7 +35,7 @@ pub struct Remedy {
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
-    /// Exhaustion.
+    /// Exhaustion, RecoverConnections to Unreachable, ReleaseConnections and CancelLongQueries to Exhaustion and Errors.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 7))]
     pub causes: Vec<Cause>,

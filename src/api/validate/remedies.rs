@@ -47,13 +47,9 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
         ActionKind::RollbackConfig => Some(&[Cause::ConfigRegression]),
         ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
-        ActionKind::Restart
-        | ActionKind::Scale
-        | ActionKind::Job
-        | ActionKind::Webhook
-        | ActionKind::RecoverConnections
-        | ActionKind::ReleaseConnections
-        | ActionKind::CancelLongQueries => None,
+        ActionKind::RecoverConnections => Some(&[Cause::Unreachable]),
+        ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Some(&[Cause::Exhaustion, Cause::Errors]),
+        ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook => None,
     }
 }
 

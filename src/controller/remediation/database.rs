@@ -191,7 +191,8 @@ pub(super) fn sessions_in_words(database: &DatabaseStatus) -> String {
     let named: Vec<String> = named.collect();
     let count = database.sessions.len();
     let more = if count > NAMED { format!("; and {} more", count - NAMED) } else { String::new() };
-    format!(" would be done to {count} sessions ({}{more}), and", named.join("; "))
+    let sessions = if count == 1 { "session" } else { "sessions" };
+    format!(" would be done to {count} {sessions} ({}{more}), and", named.join("; "))
 }
 
 fn moment(at: Timestamp) -> String {

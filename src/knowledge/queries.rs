@@ -109,45 +109,46 @@ GROUP BY action_type
 ORDER BY action_type",
 };
 
+/// How often each outcome came, by day: the same in both dialects.
+macro_rules! outcomes_by_day {
+    () => {
+        "       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameTrue') AS came_true,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameEarly') AS came_early,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameLate') AS came_late,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Prevented') AS prevented,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'DidNotHappen') AS did_not_happen,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Missed') AS missed,
+       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Unknown') AS unknown
+FROM unified_brain
+WHERE agent_name LIKE '%self_healing%'
+  AND action_type = 'forecast_outcome'
+GROUP BY 1
+ORDER BY 1 DESC
+LIMIT 400"
+    };
+}
+
 /// Prediction accuracy by the day on which the outcome became known, newest first, at most 400 days. Columns as
 /// [`DayAccuracy`].
 pub const ACCURACY_BY_DAY: Query = Query {
-    postgres: "\
+    postgres: concat!(
+        "\
 SELECT to_char(executed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day,
        count(*) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown') AS predictions,
        count(*) FILTER (WHERE success) AS correct,
        (avg(success::int) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown'))::float8 AS accuracy,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameTrue') AS came_true,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameEarly') AS came_early,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameLate') AS came_late,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Prevented') AS prevented,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'DidNotHappen') AS did_not_happen,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Missed') AS missed,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Unknown') AS unknown
-FROM unified_brain
-WHERE agent_name LIKE '%self_healing%'
-  AND action_type = 'forecast_outcome'
-GROUP BY 1
-ORDER BY 1 DESC
-LIMIT 400",
-    sqlite: "\
+",
+        outcomes_by_day!()
+    ),
+    sqlite: concat!(
+        "\
 SELECT substr(executed_at, 1, 10) AS day,
        count(*) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown') AS predictions,
        count(*) FILTER (WHERE success) AS correct,
        avg(success) FILTER (WHERE output_data ->> 'outcome' <> 'Unknown') AS accuracy,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameTrue') AS came_true,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameEarly') AS came_early,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameLate') AS came_late,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Prevented') AS prevented,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'DidNotHappen') AS did_not_happen,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Missed') AS missed,
-       count(*) FILTER (WHERE output_data ->> 'outcome' = 'Unknown') AS unknown
-FROM unified_brain
-WHERE agent_name LIKE '%self_healing%'
-  AND action_type = 'forecast_outcome'
-GROUP BY 1
-ORDER BY 1 DESC
-LIMIT 400",
+",
+        outcomes_by_day!()
+    ),
 };
 
 /// An answer to [`ACTIONS_LAST_DAY`].

@@ -28,6 +28,13 @@ const WATCHERS_PASSWORD: &str = "w4tcher-secret";
 const APP: &str = "app";
 const APPS_PASSWORD: &str = "4pp-secret";
 
+/// A server with the database and its roles.
+async fn server() -> PostgresServer {
+    let server = PostgresServer::start();
+    roles(&server).await;
+    server
+}
+
 /// A database with the roles of an application and of Panacea.
 async fn roles(server: &PostgresServer) {
     let mut admin = server.admin().await;
@@ -82,6 +89,15 @@ impl Test {
         self.make_secret("db", json!({"url": watchers_url(server)})).await;
     }
 
+    /// The database as it is, looked at and healthy.
+    async fn database_watched(&self, server: &PostgresServer, wanted: &Value) -> (Operator, Role) {
+        self.secret_url(server).await;
+        let begun = operator(self).await;
+        self.apply_policy(wanted).await;
+        self.healthy().await;
+        begun
+    }
+
     async fn healthy(&self) {
         self.wait_status("shop", "db", HealthStatus::Healthy).await;
     }
@@ -100,12 +116,8 @@ fn database(remediation: &Remediation) -> panacea::api::DatabaseStatus {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_for_seven_seconds_is_recovered_at_the_try_that_the_schedule_says() {
     run("pg-recover", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
-        test.secret_url(&server).await;
-        let (operator, _role) = operator(test).await;
-        test.apply_policy(&over(&json!({}))).await;
-        test.healthy().await;
+        let server = server().await;
+        let (operator, _role) = test.database_watched(&server, &over(&json!({}))).await;
 
         server.kill();
         let name = test.wait_remediation(Phase::Running).await;
@@ -149,17 +161,13 @@ async fn a_database_that_is_away_for_seven_seconds_is_recovered_at_the_try_that_
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_seen_when_it_returns() {
     run("pg-lost", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
-        test.secret_url(&server).await;
-        let (mut operator, _role) = operator(test).await;
+        let server = server().await;
         let mut wanted = over(&json!({"remedies": [
             {"action": "RecoverConnections", "reconnect": {"delays": ["200ms", "3s", "500ms"]}},
             {"action": "RecoverConnections"},
         ]}));
         wanted["spec"]["safety"]["circuitBreaker"] = json!({"failureThreshold": 1, "recoveryTimeout": "1h"});
-        test.apply_policy(&wanted).await;
-        test.healthy().await;
+        let (mut operator, _role) = test.database_watched(&server, &wanted).await;
 
         server.kill();
         let running = test.wait_remediation(Phase::Running).await;
@@ -197,12 +205,8 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_the_operator_that_somebody_ends_are_no_outage() {
     run("pg-terminated", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
-        test.secret_url(&server).await;
-        let (operator, _role) = operator(test).await;
-        test.apply_policy(&over(&json!({}))).await;
-        test.healthy().await;
+        let server = server().await;
+        let (operator, _role) = test.database_watched(&server, &over(&json!({}))).await;
         let mut admin = server.admin().await;
         for _ in 0..3 {
             let ended: i64 = sqlx::query_scalar(
@@ -226,15 +230,12 @@ async fn a_storm_of_forgotten_transactions_is_ended_by_the_selector_and_nothing_
         let server =
             PostgresServer::start_as(Setup { settings: vec!["max_connections=20".into()], ..Setup::default() });
         roles(&server).await;
-        test.secret_url(&server).await;
-        let (operator, _role) = operator(test).await;
         let mut wanted = over(&json!({"remedies": [{
             "action": "ReleaseConnections",
             "sessions": {"idleInTransactionLongerThan": "2s", "applicationNames": ["leaky*"], "atMost": 8},
         }]}));
         wanted["spec"]["mode"] = json!("Observe");
-        test.apply_policy(&wanted).await;
-        test.healthy().await;
+        let (operator, _role) = test.database_watched(&server, &wanted).await;
 
         let mut admin = server.admin().await;
         let (mut other, _) = open_transaction(&server, "honest").await;
@@ -292,19 +293,15 @@ async fn a_storm_of_forgotten_transactions_is_ended_by_the_selector_and_nothing_
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_are_cancelled_only_as_they_were_shown_to_the_person_who_approved() {
     run("pg-cancel", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
-        test.secret_url(&server).await;
-        let (_operator, _role) = operator(test).await;
-        test.apply_policy(&over(&json!({
+        let server = server().await;
+        let wanted = over(&json!({
             "thresholds": {"longest_transaction_s": {"warning": 0.5, "critical": 1}},
             "remedies": [{
                 "action": "CancelLongQueries", "approval": "Required",
                 "sessions": {"runningLongerThan": "1s", "users": [APP]},
             }],
-        })))
-        .await;
-        test.healthy().await;
+        }));
+        let (_operator, _role) = test.database_watched(&server, &wanted).await;
         let long = async |name: &str| {
             let mut connection = session(&server, name).await.unwrap();
             let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
@@ -358,8 +355,7 @@ async fn what_is_wrong_with_a_connection_is_said_in_words_of_its_own_and_nothing
     };
     let hba = "hostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n";
     run("pg-wrong", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
+        let server = server().await;
         let (expired, key) = certificate(1);
         let tls = PostgresServer::start_as(Setup {
             tls: Some((expired.clone(), key)),
@@ -463,9 +459,7 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_workload_that_a_database_runs_in_is_restarted_when_the_policy_says_so() {
     run("pg-restart", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
-        test.secret_url(&server).await;
+        let server = server().await;
         let set: StatefulSet = serde_json::from_value(json!({
             "metadata": {"name": "db"},
             "spec": {
@@ -478,13 +472,11 @@ async fn the_workload_that_a_database_runs_in_is_restarted_when_the_policy_says_
         }))
         .unwrap();
         test.api::<StatefulSet>().create(&PostParams::default(), &set).await.unwrap();
-        let (operator, _role) = operator(test).await;
-        test.apply_policy(&over(&json!({
+        let wanted = over(&json!({
             "target": {"postgres": {"workloadRef": {"kind": "StatefulSet", "name": "db"}}},
             "remedies": [{"action": "Restart", "for": ["Unreachable"]}],
-        })))
-        .await;
-        test.healthy().await;
+        }));
+        let (operator, _role) = test.database_watched(&server, &wanted).await;
         server.kill();
         wait::until("the StatefulSet to be restarted", Duration::from_secs(30), async || {
             let set = test.api::<StatefulSet>().get("db").await.unwrap();
@@ -505,8 +497,7 @@ async fn the_workload_that_a_database_runs_in_is_restarted_when_the_policy_says_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_role_may_not_see_is_unknown_and_what_it_may_not_do_is_said_with_the_grant() {
     run("pg-rights", async |test| {
-        let server = PostgresServer::start();
-        roles(&server).await;
+        let server = server().await;
         let mut admin = server.admin().await;
         admin.execute("REVOKE pg_monitor, pg_signal_backend FROM watcher").await.unwrap();
         test.secret_url(&server).await;

@@ -106,6 +106,8 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             // In pages; four times the usual, since a page that many batches change is then written into the file once.
             .pragma("wal_autocheckpoint", "4000")
+            // In KiB, of a connection: ids are random, so a batch touches pages all over the indexes of a large file.
+            .pragma("cache_size", "-16384")
             // WAL with NORMAL may lose the last commits with the power; `record` promises otherwise.
             .synchronous(SqliteSynchronous::Full);
         let place = format!("SQLite file {}", path.display());

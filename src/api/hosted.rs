@@ -1,4 +1,4 @@
-//! Services that a provider hosts: Render. What a policy names, and how far an action on one is.
+//! Services that a provider hosts: Render, Vercel. What a policy names, and how far an action on one is.
 
 use std::fmt;
 
@@ -11,6 +11,10 @@ use super::{KeyRef, KnownBad, KnownGood, ReleaseStatus, TemplateRef};
 
 /// `spec.target.kind` of a Remediation whose target Render hosts.
 pub const RENDER_KIND: &str = "Render";
+/// `spec.target.kind` of a Remediation whose target Vercel hosts.
+pub const VERCEL_KIND: &str = "Vercel";
+/// All kinds of hosted targets.
+pub const HOSTED_KINDS: [&str; 2] = [RENDER_KIND, VERCEL_KIND];
 
 /// A service that Render hosts: a web service, a private service or a background worker. What it is, its deploys, its
 /// instances, events and metrics are asked for at every look.
@@ -25,6 +29,25 @@ pub struct RenderTarget {
     /// (RENDER_API_KEY).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<KeyRef>,
+}
+
+/// A project that Vercel hosts. Its production deployment is asked for at every look. Vercel tells no error rate and no
+/// latency: what metrics measures decides whether a deployment is healthy.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct VercelTarget {
+    /// The project's id, from its settings (General): prj_…
+    #[schemars(length(min = 5, max = 64), regex(pattern = "^prj_[a-zA-Z0-9]+$"))]
+    pub project_id: String,
+    /// The id of the team that owns it, from the team's settings: team_…. Left out: the token's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 6, max = 64), regex(pattern = "^team_[a-zA-Z0-9]+$"))]
+    pub team_id: Option<String>,
+    /// A Secret of the policy's namespace whose key holds a Vercel access token. Read at each look and before each action;
+    /// the operator's role needs the right (`rbac.readCredentials` of the chart). Left out: the operator's own token
+    /// (VERCEL_TOKEN).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<KeyRef>,
 }
 
 /// How far an action on a hosted service is. What is about to be done is stored here before it is.
@@ -43,7 +66,8 @@ pub struct HostedStatus {
     /// HTTP status of the last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// The newest restart that the provider told of, or the newest deploy, before the call: what is newer came after it.
+    /// The newest restart that the provider told of, the newest deploy, or when production was last asked to move (Vercel;
+    /// ms since 1970), before the call: what is newer came after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub newest_before: Option<String>,
@@ -51,7 +75,7 @@ pub struct HostedStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 128)))]
     pub instances_before: Vec<String>,
-    /// Of a rollback: the deploy that it has made.
+    /// Of a rollback: the deploy that it has made, or that it puts live again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub deploy: Option<String>,

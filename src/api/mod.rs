@@ -40,8 +40,8 @@ pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
 pub use validate::{
-    HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase, RenderService, ValidComponent,
-    ValidPolicy, ValidRemedy, ValidTarget, default_ceilings, default_thresholds,
+    Access, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase, RenderService, ValidComponent,
+    ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings, default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

@@ -12,7 +12,7 @@ use url::Url;
 use super::{
     ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy, Mode,
     OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
-    WebhookRemedy, WorkloadKind,
+    VERCEL_KIND, WebhookRemedy, WorkloadKind,
 };
 
 mod hosted;
@@ -20,7 +20,7 @@ mod http;
 mod postgres;
 mod remedies;
 
-pub use hosted::RenderService;
+pub use hosted::{Access, RenderService, VercelProject};
 pub use http::HttpCheck;
 pub use postgres::PostgresDatabase;
 
@@ -97,6 +97,7 @@ pub struct ValidComponent {
 pub enum ValidTarget {
     Workload { kind: WorkloadKind, name: String },
     Render(RenderService),
+    Vercel(VercelProject),
     Postgres(Box<PostgresDatabase>),
     Http(Box<HttpCheck>),
 }
@@ -106,7 +107,7 @@ impl ValidTarget {
     pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
         match self {
             Self::Workload { kind, name } => Some((*kind, name)),
-            Self::Render(_) | Self::Postgres(_) | Self::Http(_) => None,
+            Self::Render(_) | Self::Vercel(_) | Self::Postgres(_) | Self::Http(_) => None,
         }
     }
 
@@ -115,6 +116,7 @@ impl ValidTarget {
         match self {
             Self::Workload { kind, name } => format!("{kind}/{name}"),
             Self::Render(service) => format!("{RENDER_KIND}/{}", service.service_id),
+            Self::Vercel(project) => format!("{VERCEL_KIND}/{}", project.project_id),
             Self::Postgres(database) => format!("{POSTGRES_KIND}/{}", database.secret.name),
             Self::Http(check) => check.url.to_string(),
         }
@@ -421,7 +423,7 @@ impl Checker {
     }
 
     fn target(&mut self, target: &Target, spec: &HealingPolicySpec) -> Option<ValidTarget> {
-        let Target { deployment, stateful_set, daemon_set, rollout, render, postgres, http } = target;
+        let Target { deployment, stateful_set, daemon_set, rollout, render, vercel, postgres, http } = target;
         let workloads = [
             (WorkloadKind::Deployment, deployment),
             (WorkloadKind::StatefulSet, stateful_set),
@@ -429,24 +431,26 @@ impl Checker {
             (WorkloadKind::Rollout, rollout),
         ];
         let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
-        let wrong = match (named.as_slice(), render, postgres, http) {
-            ([(kind, object)], None, None, None) => {
+        let breaker = &spec.safety.circuit_breaker;
+        let wrong = match (named.as_slice(), render, vercel, postgres, http) {
+            ([(kind, object)], None, None, None, None) => {
                 return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() });
             }
-            ([], Some(render), None, None) => {
-                return self.render(render, &spec.safety.circuit_breaker).map(ValidTarget::Render);
-            }
-            ([], None, Some(postgres), None) => {
+            ([], Some(render), None, None, None) => return self.render(render, breaker).map(ValidTarget::Render),
+            ([], None, Some(vercel), None, None) => return self.vercel(vercel, breaker).map(ValidTarget::Vercel),
+            ([], None, None, Some(postgres), None) => {
                 return self.postgres(postgres).map(|database| ValidTarget::Postgres(Box::new(database)));
             }
-            ([], None, None, Some(http)) => return self.http(http).map(|check| ValidTarget::Http(Box::new(check))),
-            ([], None, None, None) => "nothing",
+            ([], None, None, None, Some(http)) => {
+                return self.http(http).map(|check| ValidTarget::Http(Box::new(check)));
+            }
+            ([], None, None, None, None) => "nothing",
             _ => "several things",
         };
         self.bad(
             "target",
             format!(
-                "names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, postgres, http"
+                "names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, postgres, http"
             ),
         );
         None

@@ -29,8 +29,8 @@ use crate::{
     plan::{self, Situation, Verdict},
     platforms::{
         Platforms,
+        hosted::HostingConfig,
         kubernetes::{ClusterIndex, watch},
-        render::RenderConfig,
     },
 };
 
@@ -81,7 +81,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let prometheus_url = args.measure.prometheus_url()?;
     let policies = read(&args.file)?;
     let client = connect().await?;
-    let render = args.measure.render()?;
+    let hosting = args.measure.hosting()?;
     let mut findings = Vec::new();
     for mut policy in policies {
         let namespace = policy
@@ -89,7 +89,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
             .or_else(|| args.namespace.clone())
             .unwrap_or_else(|| client.default_namespace().to_owned());
         policy.metadata.namespace = Some(namespace.clone());
-        findings.extend(look(&client, &policy, (prometheus_url.clone(), render.clone()), &thresholds).await?);
+        findings.extend(look(&client, &policy, (prometheus_url.clone(), hosting.clone()), &thresholds).await?);
     }
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
@@ -134,7 +134,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Vec<HealingPolicy>> {
 async fn look(
     client: &Client,
     policy: &HealingPolicy,
-    (prometheus_url, render): (Option<url::Url>, RenderConfig),
+    (prometheus_url, hosting): (Option<url::Url>, HostingConfig),
     thresholds: &BTreeMap<String, Threshold>,
 ) -> anyhow::Result<Vec<Finding>> {
     let namespace = policy.namespace().unwrap_or_default();
@@ -160,7 +160,7 @@ async fn look(
     let shutdown = CancellationToken::new();
     let watching =
         tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), None, shutdown.clone()));
-    let platforms = Platforms::new(client.clone(), index, prometheus_url).with_render(render);
+    let platforms = Platforms::new(client.clone(), index, prometheus_url).with_hosting(hosting);
     let deadline = tokio::time::Instant::now() + LIST_LIMIT;
     let looks = valid.components.iter().map(async |component| {
         let observation = first_look(&platforms, &namespace, component, deadline).await;

@@ -14,7 +14,9 @@ use crate::{
     knowledge::{LedgerConfig, LedgerOptions, SPOOL_BYTES, SpoolOptions},
     platforms::{
         cloud::BaseUrl,
+        hosted::HostingConfig,
         render::{RENDER_API, RenderConfig},
+        vercel::{VERCEL_API, VercelConfig},
     },
 };
 
@@ -30,6 +32,12 @@ pub(super) struct MeasureArgs {
     /// Where Render's API is: for a proxy in front of it
     #[arg(long, env = "RENDER_BASE_URL", default_value = RENDER_API, value_name = "URL")]
     render_base_url: String,
+    /// Access token of Vercel for components that name none; better set as VERCEL_TOKEN, which other users of the machine cannot see
+    #[arg(long, env = "VERCEL_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    vercel_token: Option<SecretString>,
+    /// Where Vercel's API is: for a proxy in front of it
+    #[arg(long, env = "VERCEL_BASE_URL", default_value = VERCEL_API, value_name = "URL")]
+    vercel_base_url: String,
     #[command(flatten)]
     thresholds: ThresholdArgs,
 }
@@ -61,11 +69,20 @@ impl MeasureArgs {
         Ok(Some(url))
     }
 
-    pub(super) fn render(&self) -> anyhow::Result<RenderConfig> {
-        let base_url = self.render_base_url.parse::<BaseUrl>();
-        let base_url = base_url.map_err(|why| anyhow::anyhow!("--render-base-url (RENDER_BASE_URL): {why}"))?;
-        let api_key = self.render_api_key.clone().filter(|key| !key.expose_secret().trim().is_empty());
-        Ok(RenderConfig { base_url, api_key })
+    pub(super) fn hosting(&self) -> anyhow::Result<HostingConfig> {
+        let base_url =
+            |url: &str, option: &str| url.parse::<BaseUrl>().map_err(|why| anyhow::anyhow!("{option}: {why}"));
+        let key = |key: &Option<SecretString>| key.clone().filter(|key| !key.expose_secret().trim().is_empty());
+        Ok(HostingConfig {
+            render: RenderConfig {
+                base_url: base_url(&self.render_base_url, "--render-base-url (RENDER_BASE_URL)")?,
+                api_key: key(&self.render_api_key),
+            },
+            vercel: VercelConfig {
+                base_url: base_url(&self.vercel_base_url, "--vercel-base-url (VERCEL_BASE_URL)")?,
+                token: key(&self.vercel_token),
+            },
+        })
     }
 
     pub(super) fn thresholds(&self) -> anyhow::Result<BTreeMap<String, Threshold>> {

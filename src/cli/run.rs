@@ -52,7 +52,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     logging::start(&args.log)?;
     let prometheus_url = args.measure.prometheus_url()?;
     let thresholds = args.measure.thresholds()?;
-    let render = args.measure.render()?;
+    let hosting = args.measure.hosting()?;
     let ledger = args.ledger_write.options(&args.ledger)?;
     let namespaces: Vec<String> = args.watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
     let client = connect().await?;
@@ -66,7 +66,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (ledger, ledger_task) = Ledger::start(ledger, ledger_shutdown.clone());
     let index = Arc::new(ClusterIndex::default());
     let metrics = ControllerMetrics::default();
-    let mut platforms = Platforms::new(client.clone(), index.clone(), prometheus_url).with_render(render);
+    let mut platforms = Platforms::new(client.clone(), index.clone(), prometheus_url).with_hosting(hosting);
     platforms.kubernetes = platforms.kubernetes.with_argocd_namespace(&args.argocd_namespace);
     let context = Arc::new(Context {
         platforms,

@@ -10,7 +10,7 @@ use super::{Context, Error, events::Reason, limited, rows};
 use crate::{
     api::{
         ActionKind, COMPONENT_LABEL, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER, POSTGRES_KIND,
-        RENDER_KIND, Remediation, RemediationSpec, RemediationTarget, ValidPolicy, ValidTarget,
+        RENDER_KIND, Remediation, RemediationSpec, RemediationTarget, VERCEL_KIND, ValidPolicy, ValidTarget,
     },
     plan::Proposal,
 };
@@ -51,6 +51,9 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         },
         ValidTarget::Render(service) => {
             RemediationTarget { kind: RENDER_KIND.to_owned(), name: service.service_id.clone() }
+        }
+        ValidTarget::Vercel(project) => {
+            RemediationTarget { kind: VERCEL_KIND.to_owned(), name: project.project_id.clone() }
         }
         ValidTarget::Http(_) => RemediationTarget { kind: "Http".to_owned(), name: component.name.clone() },
     };

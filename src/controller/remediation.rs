@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     api::{
-        ActionKind, ConfigRollback, HealingPolicy, POLICY_LABEL, POSTGRES_KIND, Phase, REMEDIATION_MANAGER,
-        RENDER_KIND, Remediation, RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
+        ActionKind, ConfigRollback, HOSTED_KINDS, HealingPolicy, POLICY_LABEL, POSTGRES_KIND, Phase,
+        REMEDIATION_MANAGER, Remediation, RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
     },
     platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
     platforms::lock::lock,
@@ -182,7 +182,7 @@ impl Step<'_> {
         if matches!(spec.action, ActionKind::Job | ActionKind::Webhook) {
             return self.run_own(status, policy).await;
         }
-        if spec.target.kind == RENDER_KIND {
+        if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
             return self.run_hosted(status, policy).await;
         }
         if spec.target.kind == POSTGRES_KIND {

@@ -1,12 +1,13 @@
 //! One room a platform, each offering `observe` and `act`. They return data and outcomes; only `plan` decides.
 //!
 //! [`Platforms::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
-//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`], [`render::Render`] and
-//! [`postgres::Postgres`].
+//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`],
+//! [`hosted::HostedService`] and [`postgres::Postgres`].
 
 pub mod cloud;
 mod fetch;
 pub mod hook;
+pub mod hosted;
 pub mod http;
 pub mod kubernetes;
 pub(crate) mod lock;
@@ -15,6 +16,7 @@ mod placeholders;
 pub mod postgres;
 pub mod prometheus;
 pub mod render;
+pub mod vercel;
 pub mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -30,11 +32,11 @@ use crate::{
     api::{MetricQuery, OFFERED, ValidComponent, ValidTarget},
 };
 use hook::Hooks;
+use hosted::{HostedLook, HostedService, Hosting, HostingConfig};
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
 use postgres::{Postgres, PostgresLook};
 use prometheus::Prometheus;
-use render::{Render, RenderConfig, RenderLook};
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
 pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
@@ -47,8 +49,8 @@ const LATENCY: &str = "latency_ms";
 pub struct Platforms {
     /// The actions on workloads.
     pub kubernetes: Kubernetes,
-    /// Services that Render hosts; none before [`Self::with_render`].
-    render: Option<Render>,
+    /// Providers that host services; none before [`Self::with_hosting`].
+    hosting: Option<Hosting>,
     index: Arc<ClusterIndex>,
     usage: Usage,
     prometheus: Prometheus,
@@ -69,7 +71,7 @@ impl Platforms {
         Self {
             postgres: Postgres::new(kubernetes.clone()),
             kubernetes,
-            render: None,
+            hosting: None,
             usage: Usage::new(client),
             index,
             prometheus: Prometheus::new(prometheus_url),
@@ -79,24 +81,29 @@ impl Platforms {
         }
     }
 
-    /// The same, with how Render's API is reached.
-    pub fn with_render(self, config: RenderConfig) -> Self {
-        let render = Some(Render::new(config, self.kubernetes.clone()));
-        Self { render, ..self }
+    /// The same, with how the providers' APIs are reached.
+    pub fn with_hosting(self, config: HostingConfig) -> Self {
+        let hosting = Some(Hosting::new(config, &self.kubernetes));
+        Self { hosting, ..self }
     }
 
-    /// The services that Render hosts.
+    /// The service that a target is, with who hosts it; none of what nobody does.
     ///
     /// # Errors
     /// When nobody said how its API is reached.
-    pub fn render(&self) -> Result<&Render, Unmeasured> {
-        let why = || Unmeasured::new(UnknownReason::NotConfigured, "how Render's API is reached was not said");
-        self.render.as_ref().ok_or_else(why)
+    pub fn hosted<'a>(&'a self, target: &'a ValidTarget) -> Result<Option<HostedService<'a>>, Unmeasured> {
+        let why = || Unmeasured::new(UnknownReason::NotConfigured, "how the provider's API is reached was not said");
+        let hosting = || self.hosting.as_ref().ok_or_else(why);
+        Ok(match target {
+            ValidTarget::Render(service) => Some(HostedService::Render(&hosting()?.render, service)),
+            ValidTarget::Vercel(project) => Some(HostedService::Vercel(&hosting()?.vercel, project)),
+            ValidTarget::Workload { .. } | ValidTarget::Postgres(_) | ValidTarget::Http(_) => None,
+        })
     }
 
     /// One look at a component: its target and all its metrics, at the same time.
     ///
-    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 8 s for a database, or 9 s for what Render hosts. With
+    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 8 s for a database, or 9 s for what a provider hosts. With
     /// `release_watch`, `$(pods)` in a query means the pods of the newest template alone where names tell them, and such
     /// readings say so (`of_release`).
     pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
@@ -166,8 +173,14 @@ impl Platforms {
             ValidTarget::Workload { kind, name } => {
                 self.index.workload(*kind, namespace, name).map(|workload| TargetState::Workload(Box::new(workload)))
             }
-            ValidTarget::Render(service) => match self.render() {
-                Ok(render) => return TargetLook::of_render(render.look(namespace, service).await, component),
+            ValidTarget::Render(_) | ValidTarget::Vercel(_) => match self.hosted(&component.target) {
+                Ok(Some(HostedService::Render(render, service))) => {
+                    return TargetLook::of_hosted(render.look(namespace, service).await, component);
+                }
+                Ok(Some(HostedService::Vercel(vercel, project))) => {
+                    return TargetLook::of_hosted(vercel.look(namespace, project).await, component);
+                }
+                Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
                 Err(why) => Measured::Unknown(why),
             },
             ValidTarget::Postgres(database) => {
@@ -205,7 +218,7 @@ struct TargetLook {
 }
 
 impl TargetLook {
-    fn of_render(look: RenderLook, component: &ValidComponent) -> Self {
+    fn of_hosted(look: HostedLook, component: &ValidComponent) -> Self {
         let target = look.target.map(|hosted| TargetState::Hosted(Box::new(hosted)));
         Self { at: Some(look.at), target, own: that_count(look.metrics, component) }
     }

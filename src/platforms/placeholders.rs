@@ -55,6 +55,7 @@ fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
     let name = match &component.target {
         ValidTarget::Workload { name, .. } => name,
         ValidTarget::Render(service) => &service.service_id,
+        ValidTarget::Vercel(project) => &project.project_id,
         ValidTarget::Postgres(_) | ValidTarget::Http(_) => &component.name,
     };
     query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name))

@@ -38,7 +38,7 @@ const OF_DATABASE: [ActionKind; 4] = [
 ];
 
 /// What can be done to a service that Render hosts, beside remedies of a team's own.
-const HOSTED: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
+const OF_RENDER: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
 
 /// The causes that an action can help against, if not all.
 fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
@@ -75,7 +75,8 @@ impl Checker {
     pub(super) fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
         let fits = |action: ActionKind| match target {
             ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action),
-            ValidTarget::Render(_) => HOSTED.contains(&action),
+            ValidTarget::Render(_) => OF_RENDER.contains(&action),
+            ValidTarget::Vercel(_) => action == ActionKind::RollbackDeployment,
             ValidTarget::Postgres(_) => OF_DATABASE.contains(&action),
             ValidTarget::Http(_) => false,
         };
@@ -92,6 +93,10 @@ impl Checker {
             let message = match target {
                 ValidTarget::Render(_) => format!(
                     "{} cannot be done to a render target, only RollbackDeployment, Restart, Job and Webhook; take it out",
+                    other.action
+                ),
+                ValidTarget::Vercel(_) => format!(
+                    "{} cannot be done to a vercel target, only RollbackDeployment, Job and Webhook: it has nothing that could be restarted; take it out",
                     other.action
                 ),
                 ValidTarget::Postgres(_) => format!(

@@ -171,7 +171,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {}}),
             "target",
-            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, postgres, http",
+            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, postgres, http",
         ),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
         (
@@ -307,8 +307,8 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
     let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
     assert_eq!(actions, [ActionKind::RollbackDeployment, ActionKind::Restart]);
     let ValidTarget::Render(service) = &component.target else { panic!("{:?}", component.target) };
-    assert_eq!((service.failure_threshold, service.recovery_timeout), (2, Duration::from_secs(7)));
-    assert_eq!(service.key.as_ref().map(|key| key.name.as_str()), Some("render"));
+    assert_eq!((service.access.failure_threshold, service.access.recovery_timeout), (2, Duration::from_secs(7)));
+    assert_eq!(service.access.key.as_ref().map(|key| key.name.as_str()), Some("render"));
     assert_eq!(component.target.describe(), "Render/srv-1");
     assert!(component.thresholds.contains_key("error_rate") && !component.thresholds.contains_key("cpu_usage"));
 }

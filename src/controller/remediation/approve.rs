@@ -7,8 +7,8 @@ use super::{RETRY_LOOK, Step, database::sessions_in_words, named, with_component
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{
-        DecidedBy, Decision, Mode, OnTimeout, POSTGRES_KIND, Phase, Remediation, RemediationStatus, ValidPolicy,
-        ValidTarget,
+        DecidedBy, Decision, HOSTED_KINDS, Mode, OnTimeout, POSTGRES_KIND, Phase, Remediation, RemediationStatus,
+        ValidPolicy,
     },
     controller::{
         Error, events::Reason, history_of, memory::ComponentMemory, rows, status::approve_command, withdrawal::unlisted,
@@ -183,8 +183,8 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let refused = if spec.job.is_some() || spec.webhook.is_some() {
             self.could_do_own().await.err()?
-        } else if let Some(ValidTarget::Render(service)) = policy.component(&spec.component).map(|one| &one.target) {
-            self.could_do_hosted(service).await.err()?
+        } else if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
+            self.could_do_hosted(policy).await.err()?
         } else if spec.target.kind == POSTGRES_KIND {
             return None;
         } else {

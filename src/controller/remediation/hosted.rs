@@ -1,8 +1,8 @@
-//! Actions on services that Render hosts: a restart, a rollback. They take a while, and are not done when they are answered.
+//! Actions on services that a provider hosts: a restart, a rollback. They take a while, and are not done when they are answered.
 //!
 //! Guarantees: what is about to be sent is in etcd before it is, with what was there before it. A call whose outcome is not
 //! known (no answer, an answer 500 or 503, an operator that died) is never just sent again: whether it was done is told by the
-//! restarts, instances and deploys that have come since. Only when nothing has come for [`SETTLES_WITHIN`] is it sent once
+//! restarts, instances, deploys and rollbacks that have come since. Only when nothing has come for [`SETTLES_WITHIN`] is it sent once
 //! more; when it cannot be told, a person is called. What the provider has begun is followed to its end.
 //!
 //! ```text
@@ -18,11 +18,12 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{EXECUTE_LIMIT, Step};
 use crate::{
-    api::{ActionKind, HostedStatus, Phase, RemediationStatus, RenderService, ValidPolicy, ValidTarget},
+    analyze::observation::Unmeasured,
+    api::{ActionKind, HostedStatus, Phase, RemediationStatus, ValidPolicy},
     controller::{Error, events::Reason, rows, withdrawal::withdrawn},
     platforms::{
+        hosted::{Before, HostedError, HostedService, Replaced, RollbackState},
         kubernetes::ActError,
-        render::{Before, Render, RenderError, Replaced, RollbackState},
     },
 };
 
@@ -38,20 +39,34 @@ const ROLLBACK_LIMIT: SignedDuration = SignedDuration::from_mins(15);
 /// An action that is under way.
 struct Hosted<'a> {
     step: &'a Step<'a>,
-    render: &'a Render,
-    service: &'a RenderService,
+    service: HostedService<'a>,
     namespace: String,
     policy: Option<&'a ValidPolicy>,
     now: Timestamp,
 }
 
 impl Step<'_> {
-    /// What Render would refuse, asked before it is begun.
-    pub(super) async fn could_do_hosted(&self, service: &RenderService) -> Result<(), ActError> {
+    /// What the provider would refuse, asked before it is begun.
+    pub(super) async fn could_do_hosted(&self, policy: &ValidPolicy) -> Result<(), ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let render = self.ctx.platforms.render().map_err(|why| ActError::BadRemedy(why.message))?;
-        render.could_act(&namespace, service, spec.action == ActionKind::Restart).await
+        let to = spec.to.as_ref().map(|to| to.hash.as_str());
+        match self.hosted(Some(policy)) {
+            Ok(Some(service)) => service.could_act(&namespace, spec.action, to).await,
+            // It is another target by now, which is found when it is done.
+            Ok(None) => Ok(()),
+            Err(why) => Err(ActError::BadRemedy(why.message)),
+        }
+    }
+
+    /// The service that it is about; none when the policy does not name it any more.
+    fn hosted<'a>(&'a self, policy: Option<&'a ValidPolicy>) -> Result<Option<HostedService<'a>>, Unmeasured> {
+        let spec = &self.remediation.spec;
+        let Some(component) = policy.and_then(|policy| policy.component(&spec.component)) else { return Ok(None) };
+        let is_it = |service: &HostedService<'_>| {
+            (service.provider(), service.id()) == (spec.target.kind.as_str(), spec.target.name.as_str())
+        };
+        Ok(self.ctx.platforms.hosted(&component.target)?.filter(is_it))
     }
 
     pub(super) async fn run_hosted(
@@ -60,22 +75,18 @@ impl Step<'_> {
         policy: Option<&ValidPolicy>,
     ) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
-        let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
-        let service = match target {
-            Some(ValidTarget::Render(service)) if service.service_id == spec.target.name => service,
-            _ => return self.end_without_target(status, policy).await,
-        };
-        let render = match self.ctx.platforms.render() {
-            Ok(render) => render,
+        let service = match self.hosted(policy) {
+            Ok(Some(service)) => service,
+            Ok(None) => return self.end_without_target(status, policy).await,
             Err(why) => return self.finish(status, Phase::Failed, why.reason.into(), &why.message).await,
         };
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let hosted = Hosted { step: self, render, service, namespace, policy, now: Timestamp::now() };
-        match spec.action {
-            ActionKind::Restart => hosted.restart(status).await,
-            ActionKind::RollbackDeployment => hosted.roll_back(status).await,
-            other => {
-                let message = format!("{other} cannot be done to a service that Render hosts; nothing was done");
+        let hosted = Hosted { step: self, service, namespace, policy, now: Timestamp::now() };
+        match (spec.action, service) {
+            (ActionKind::Restart, HostedService::Render(..)) => hosted.restart(status).await,
+            (ActionKind::RollbackDeployment, _) => hosted.roll_back(status).await,
+            (other, _) => {
+                let message = format!("{other} cannot be done to what {} hosts; nothing was done", service.provider());
                 self.finish(status, Phase::Failed, "NoTarget", &message).await
             }
         }
@@ -102,8 +113,8 @@ impl Step<'_> {
 impl Hosted<'_> {
     async fn restart(&self, status: RemediationStatus) -> Result<Action, Error> {
         let Some((sent_at, hosted)) = sent(&status) else { return self.send_restart(status).await };
-        let (before, newest) = (&hosted.instances_before, hosted.newest_before.as_deref());
-        let seen = match self.render.restarted(&self.namespace, self.service, before, newest).await {
+        let provider = self.service.provider();
+        let seen = match self.service.restarted(&self.namespace, &hosted).await {
             Ok(seen) => seen,
             Err(error) => return self.cannot_see(status, sent_at, RESTART_LIMIT, &error).await,
         };
@@ -121,21 +132,23 @@ impl Hosted<'_> {
             }
             Replaced::Nothing if hosted.begun && over => {
                 let message = format!(
-                    "Render has begun the restart, and its instances are still the old ones after {RESTART_LIMIT:#}"
+                    "{provider} has begun the restart, and its instances are still the old ones after {RESTART_LIMIT:#}"
                 );
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
             Replaced::Begun | Replaced::Unclear if hosted.begun && over => {
                 let message = format!(
-                    "not all of its instances are new after {RESTART_LIMIT:#}; see its events in Render's dashboard"
+                    "not all of its instances are new after {RESTART_LIMIT:#}; see its events in {provider}'s dashboard"
                 );
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
-            Replaced::Begun if !hosted.begun => self.it_was_done(status, "Render tells of a restart since").await,
+            Replaced::Begun if !hosted.begun => {
+                self.it_was_done(status, &format!("{provider} tells of a restart since")).await
+            }
             Replaced::Nothing if !hosted.begun => self.nothing_came(status, sent_at).await,
             Replaced::Unclear if !hosted.begun && over => {
-                let why = "some of its instances are new, and Render tells of no restart";
-                self.outcome_unknown(status, why).await
+                let why = format!("some of its instances are new, and {provider} tells of no restart");
+                self.outcome_unknown(status, &why).await
             }
             Replaced::Nothing | Replaced::Begun | Replaced::Unclear => Ok(self.look_again(sent_at)),
         }
@@ -150,10 +163,11 @@ impl Hosted<'_> {
         hosted.newest_before = before.newest_restart;
         hosted.instances_before = before.instances;
         self.about_to_send(&mut status, hosted).await?;
-        match self.render.restart(&self.namespace, self.service).await {
+        match self.service.restart(&self.namespace).await {
             Ok(code) => {
                 note(&mut status, |hosted| (hosted.begun, hosted.status_code) = (true, Some(code)));
-                self.tell(status, "begun", "Render has begun the restart; waiting for new instances").await
+                let words = format!("{} has begun the restart; waiting for new instances", self.service.provider());
+                self.tell(status, "begun", &words).await
             }
             Err(error) => self.not_answered_well(status, error).await,
         }
@@ -166,45 +180,42 @@ impl Hosted<'_> {
             return self.step.finish(status, Phase::Failed, "NoTarget", message).await;
         };
         let Some((sent_at, hosted)) = sent(&status) else { return self.send_rollback(status, &to.hash).await };
-        let (render, namespace, service) = (self.render, &self.namespace, self.service);
-        let state = match &hosted.deploy {
-            Some(deploy) => render.rollback_state(namespace, service, deploy).await,
-            None => render.find_rollback(namespace, service, &to.hash, hosted.newest_before.as_deref()).await,
-        };
+        let provider = self.service.provider();
+        let brought = |id: &str| self.service.brought(id, &to.to_string());
+        let state = self.service.rolled_back(&self.namespace, &hosted, &to.hash).await;
         let over = self.now >= sent_at + ROLLBACK_LIMIT;
         let left = left_off(&hosted);
         match state {
             Err(error) => self.cannot_see(status, sent_at, ROLLBACK_LIMIT, &error).await,
             Ok(RollbackState::Deploy { id, live: true, .. }) => {
                 note(&mut status, |hosted| (hosted.begun, hosted.deploy) = (true, Some(id.clone())));
-                let message = format!("deploy {id} of what {to} was is live; watching whether it helps{left}");
+                let left = format!("{left}{}", self.service.left_behind());
+                let message = format!("{} is live; watching whether it helps{left}", brought(&id));
                 self.step.executed(status, "Executed", message).await
             }
             Ok(RollbackState::Deploy { id, status: ended, over: true, .. }) => {
                 note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
-                let message =
-                    format!("deploy {id} of what {to} was ended as {ended}; see it in Render's dashboard{left}");
+                let message = format!("{} ended as {ended}; see it in {provider}'s dashboard{left}", brought(&id));
                 self.step.finish(status, Phase::Failed, "DeployFailed", &message).await
             }
             Ok(RollbackState::Deploy { id, status: stands, .. }) if over => {
-                let message =
-                    format!("deploy {id} of what {to} was is not live after {ROLLBACK_LIMIT:#}: {stands}{left}");
+                let message = format!("{} is not live after {ROLLBACK_LIMIT:#}: {stands}{left}", brought(&id));
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
             Ok(RollbackState::Deploy { id, .. }) if hosted.deploy.as_ref() != Some(&id) => {
                 note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
-                self.it_was_done(status, &format!("deploy {id} of what {to} was has come since")).await
+                self.it_was_done(status, &format!("a rollback to it has come since: {}", brought(&id))).await
             }
             Ok(RollbackState::Deploy { .. }) => Ok(self.look_again(sent_at)),
             Ok(RollbackState::Nothing) if hosted.begun && over => {
                 let message =
-                    format!("Render has taken the rollback, and made no deploy of it in {ROLLBACK_LIMIT:#}{left}");
+                    format!("{provider} has taken the rollback, and nothing came of it in {ROLLBACK_LIMIT:#}{left}");
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
             Ok(RollbackState::Nothing) if hosted.begun => Ok(self.look_again(sent_at)),
             Ok(RollbackState::Nothing) => self.nothing_came(status, sent_at).await,
             Ok(RollbackState::Others) if over || self.now >= sent_at + SETTLES_WITHIN => {
-                let why = format!("other deploys have come since, and none of them goes back to {to}");
+                let why = format!("{} since, and none of them goes back to {to}", self.service.others());
                 self.outcome_unknown(status, &why).await
             }
             Ok(RollbackState::Others) => Ok(self.look_again(sent_at)),
@@ -220,14 +231,14 @@ impl Hosted<'_> {
             // Stored before it is off, so that it is known whatever dies.
             note(&mut status, |hosted| hosted.auto_deploy_was = Some(trigger.clone()));
             self.step.write(&status, false).await?;
-            if let Err(error) = self.render.set_auto_deploy(&self.namespace, self.service, "off").await {
+            if let Err(error) = self.service.set_auto_deploy(&self.namespace, "off").await {
                 return self
                     .try_later(status, error, "auto-deploy could not be switched off, so nothing was rolled back")
                     .await;
             }
             let note = format!(
                 "auto-deploy of {} (on {trigger}) is switched off, since the next deploy would bring back what is rolled back{}",
-                self.service.service_id,
+                self.service.id(),
                 status.hosted.as_ref().map(left_off).unwrap_or_default()
             );
             self.step.ctx.events.about_remediation(self.step.remediation, Reason::AutoDeployOff, &note).await;
@@ -235,12 +246,10 @@ impl Hosted<'_> {
         let mut hosted = status.hosted.clone().unwrap_or_default();
         hosted.newest_before = before.newest_deploy;
         self.about_to_send(&mut status, hosted).await?;
-        match self.render.roll_back(&self.namespace, self.service, to).await {
+        match self.service.roll_back(&self.namespace, to).await {
             Ok((deploy, code)) => {
-                let words = format!(
-                    "Render makes deploy {} of what {to} was; waiting until it is live",
-                    deploy.as_deref().unwrap_or("…")
-                );
+                let brought = self.service.brought(deploy.as_deref().unwrap_or("…"), &format!("deploy {to}"));
+                let words = format!("{} puts {brought} live; waiting until it is", self.service.provider());
                 note(&mut status, |hosted| {
                     (hosted.begun, hosted.status_code, hosted.deploy) = (true, Some(code), deploy);
                 });
@@ -258,7 +267,7 @@ impl Hosted<'_> {
             let message = format!("{why}; nothing was done{left}");
             return Ok(Err(self.step.finish(status.clone(), Phase::Expired, reason, &message).await?));
         }
-        let before = match self.render.before(&self.namespace, self.service).await {
+        let before = match self.service.before(&self.namespace).await {
             Ok(before) => before,
             Err(error) => return Ok(Err(self.try_later(status.clone(), error, "nothing was done").await?)),
         };
@@ -288,7 +297,7 @@ impl Hosted<'_> {
     }
 
     /// The call was refused, or it is not known what came of it.
-    async fn not_answered_well(&self, mut status: RemediationStatus, error: RenderError) -> Result<Action, Error> {
+    async fn not_answered_well(&self, mut status: RemediationStatus, error: HostedError) -> Result<Action, Error> {
         note(&mut status, |hosted| hosted.status_code = error.status());
         if error.not_done() {
             // It may be sent again without a look.
@@ -303,7 +312,7 @@ impl Hosted<'_> {
     }
 
     /// For certain nothing was done by the call: tried again when that may help, else this is the end.
-    async fn try_later(&self, mut status: RemediationStatus, error: RenderError, what: &str) -> Result<Action, Error> {
+    async fn try_later(&self, mut status: RemediationStatus, error: HostedError, what: &str) -> Result<Action, Error> {
         let begun = status.started_at.unwrap_or(self.now);
         if error.may_pass() && self.now < begun + EXECUTE_LIMIT {
             let words = format!("{error}; {what} yet, it is tried again");
@@ -323,7 +332,7 @@ impl Hosted<'_> {
         status: RemediationStatus,
         sent_at: Timestamp,
         limit: SignedDuration,
-        error: &RenderError,
+        error: &HostedError,
     ) -> Result<Action, Error> {
         if error.may_pass() && self.now < sent_at + limit {
             return Ok(self.look_again(sent_at));
@@ -361,8 +370,10 @@ impl Hosted<'_> {
     async fn outcome_unknown(&self, status: RemediationStatus, why: &str) -> Result<Action, Error> {
         let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
         let message = format!(
-            "{} of {} was sent, and what came of it cannot be told: {why}. A person has to look in Render's dashboard; it is not sent again{left}",
-            self.step.remediation.spec.action, self.service.service_id
+            "{} of {} was sent, and what came of it cannot be told: {why}. A person has to look in {}'s dashboard; it is not sent again{left}",
+            self.step.remediation.spec.action,
+            self.service.id(),
+            self.service.provider()
         );
         let events = &self.step.ctx.events;
         events.about_remediation(self.step.remediation, Reason::PersonNeeded, &message).await;
@@ -390,10 +401,10 @@ impl Hosted<'_> {
         let Some(was) = status.hosted.as_ref().and_then(|hosted| hosted.auto_deploy_was.clone()) else {
             return String::new();
         };
-        match self.render.set_auto_deploy(&self.namespace, self.service, &was).await {
+        match self.service.set_auto_deploy(&self.namespace, &was).await {
             Ok(()) => {
                 note(status, |hosted| hosted.auto_deploy_was = None);
-                let words = format!("auto-deploy of {} is on again (on {was})", self.service.service_id);
+                let words = format!("auto-deploy of {} is on again (on {was})", self.service.id());
                 let events = &self.step.ctx.events;
                 events.about_remediation(self.step.remediation, Reason::AutoDeployRestored, &words).await;
                 format!("; {words}")

@@ -1,70 +1,29 @@
-//! What is done to a service. The API takes no key of idempotence: what came of a call that was not answered is told by what
-//! has happened since, which [`Before`] and the deploys' ids tell apart from what was there before.
+//! What is done to a service, and what has come of it.
 
 use std::time::Instant;
 
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Account, READ_LIMIT, Render, RenderError, state::live, wire::Deploy};
+use super::{Account, READ_LIMIT, Render, state::live, wire::Deploy};
 use crate::{
     api::RenderService,
-    platforms::{cloud::Repeat, kubernetes::ActError},
+    platforms::{
+        cloud::Repeat,
+        hosted::{Before, HostedError, Replaced, RollbackState, Seen},
+        kubernetes::ActError,
+    },
 };
 
 /// Instances that are remembered to tell that they were replaced.
 const MAX_INSTANCES: usize = 100;
 
-/// A service before something is done to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Before {
-    /// The deploy that serves.
-    pub live: Option<String>,
-    pub instances: Vec<String>,
-    pub newest_restart: Option<String>,
-    pub newest_deploy: Option<String>,
-    /// What has it deploy by itself: `commit`, `checksPass`.
-    pub deploys_on: Option<String>,
-}
-
-/// What has become of a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replaced {
-    /// No restart was told of, and the instances are those from before.
-    Nothing,
-    /// Some are others, and no restart was told of: it may be one, or something else.
-    Unclear,
-    /// A restart was told of, and old instances still run.
-    Begun,
-    /// All are new.
-    Done,
-}
-
-/// A restart, as far as it is seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub replaced: Replaced,
-    /// The deploy that serves.
-    pub live: Option<String>,
-}
-
-/// A rollback, as far as it is seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RollbackState {
-    /// No deploy has come since.
-    Nothing,
-    /// Others have come.
-    Others,
-    /// This deploy is it, and it has this status.
-    Deploy { id: String, status: String, live: bool, over: bool },
-}
-
 impl Render {
     /// What is there before the call.
     ///
     /// # Errors
-    /// See [`RenderError`].
-    pub async fn before(&self, namespace: &str, service: &RenderService) -> Result<Before, RenderError> {
+    /// See [`HostedError`].
+    pub async fn before(&self, namespace: &str, service: &RenderService) -> Result<Before, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         let itself = self.service(&account, until).await?;
@@ -90,11 +49,7 @@ impl Render {
         };
         let itself = match itself.await {
             Ok(itself) => itself,
-            Err(RenderError::Forbidden(message)) => {
-                return Err(ActError::Forbidden { verb: "get", resource: "secrets", message });
-            }
-            Err(error) if error.may_pass() => return Ok(()),
-            Err(error) => return Err(ActError::BadRemedy(error.to_string())),
+            Err(error) => return error.forbids(),
         };
         if itself.is_suspended() {
             return Err(ActError::BadRemedy(format!(
@@ -114,8 +69,8 @@ impl Render {
     /// Asks for a restart. It has begun when this is answered, and is not done yet.
     ///
     /// # Errors
-    /// See [`RenderError`]; [`RenderError::not_done`] tells whether it had no effect for certain.
-    pub async fn restart(&self, namespace: &str, service: &RenderService) -> Result<u16, RenderError> {
+    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
+    pub async fn restart(&self, namespace: &str, service: &RenderService) -> Result<u16, HostedError> {
         let account = self.account(namespace, service).await?;
         let id = service.service_id.as_str();
         let (what, path) = (format!("restart service {id}"), ["services", id, "restart"]);
@@ -127,14 +82,14 @@ impl Render {
     /// What has become of a restart since `before`.
     ///
     /// # Errors
-    /// See [`RenderError`].
+    /// See [`HostedError`].
     pub async fn restarted(
         &self,
         namespace: &str,
         service: &RenderService,
         instances_before: &[String],
         newest_before: Option<&str>,
-    ) -> Result<Seen, RenderError> {
+    ) -> Result<Seen, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         let newest = [("type", "server_restarted".to_owned()), ("limit", "1".to_owned())];
@@ -153,13 +108,13 @@ impl Render {
     /// once.
     ///
     /// # Errors
-    /// See [`RenderError`].
+    /// See [`HostedError`].
     pub async fn set_auto_deploy(
         &self,
         namespace: &str,
         service: &RenderService,
         trigger: &str,
-    ) -> Result<(), RenderError> {
+    ) -> Result<(), HostedError> {
         let account = self.account(namespace, service).await?;
         let id = service.service_id.as_str();
         let (what, json) = (format!("set auto-deploy of {id} to {trigger}"), json!({"autoDeployTrigger": trigger}));
@@ -170,13 +125,13 @@ impl Render {
     /// Asks for a new deploy of what `to` was; its id and the answer's status.
     ///
     /// # Errors
-    /// See [`RenderError`]; [`RenderError::not_done`] tells whether it had no effect for certain.
+    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
     pub async fn roll_back(
         &self,
         namespace: &str,
         service: &RenderService,
         to: &str,
-    ) -> Result<(Option<String>, u16), RenderError> {
+    ) -> Result<(Option<String>, u16), HostedError> {
         let account = self.account(namespace, service).await?;
         let id = service.service_id.as_str();
         let (what, json) = (format!("roll service {id} back to {to}"), json!({"deployId": to}));
@@ -195,13 +150,13 @@ impl Render {
     /// How far the deploy of a rollback is.
     ///
     /// # Errors
-    /// See [`RenderError`].
+    /// See [`HostedError`].
     pub async fn rollback_state(
         &self,
         namespace: &str,
         service: &RenderService,
         deploy: &str,
-    ) -> Result<RollbackState, RenderError> {
+    ) -> Result<RollbackState, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         Ok(state_of(&self.deploy(&account, deploy, until).await?))
@@ -210,14 +165,14 @@ impl Render {
     /// Whether a rollback to `to` was made since `newest_before` was the newest deploy.
     ///
     /// # Errors
-    /// See [`RenderError`].
+    /// See [`HostedError`].
     pub async fn find_rollback(
         &self,
         namespace: &str,
         service: &RenderService,
         to: &str,
         newest_before: Option<&str>,
-    ) -> Result<RollbackState, RenderError> {
+    ) -> Result<RollbackState, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         let deploys = self.deploys(&account, until).await?;
@@ -237,7 +192,7 @@ impl Render {
         deploy: &Deploy,
         to: &str,
         until: Instant,
-    ) -> Result<bool, RenderError> {
+    ) -> Result<bool, HostedError> {
         Ok(self.target(account, deploy, &[], until).await?.as_deref() == Some(to))
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Account, READ_LIMIT, Render, RenderError,
+    Account, READ_LIMIT, Render,
     state::{Read, hosted},
     usage,
     wire::{Deploy, DeployItem, Event, EventItem, Instance, Series, Service},
@@ -13,7 +13,10 @@ use super::{
 use crate::{
     analyze::observation::{Hosted, Measured, Reading, Unmeasured},
     api::RenderService,
-    platforms::lock::lock,
+    platforms::{
+        hosted::{HostedError, HostedLook},
+        lock::lock,
+    },
 };
 
 /// A look this young stands for another one: an action asks more often than a service changes. Shorter than the pause between
@@ -38,20 +41,10 @@ const EVENT_LATE: SignedDuration = SignedDuration::from_secs(60);
 /// Services, and rollbacks, that are remembered before old ones are forgotten.
 const MANY: usize = 1024;
 
-/// What one look saw.
-#[derive(Debug, Clone)]
-pub struct RenderLook {
-    /// When it was made: a second one soon after it is the same.
-    pub at: Timestamp,
-    pub target: Measured<Hosted>,
-    /// Those that there is data for, and those that could not be read.
-    pub metrics: Vec<(&'static str, Reading)>,
-}
-
 /// A service as it was last seen.
 #[derive(Default)]
 pub(super) struct Remembered {
-    look: Option<(Instant, RenderLook)>,
+    look: Option<(Instant, HostedLook)>,
     rest: Option<(Instant, Rest)>,
     /// Of CPU and memory.
     limits: Option<(Instant, [Vec<Series>; 2])>,
@@ -73,7 +66,7 @@ type Answer = Result<Vec<Series>, Unmeasured>;
 
 impl Render {
     /// One look, or the one that was made just now. Takes at most 9 s.
-    pub async fn look(&self, namespace: &str, service: &RenderService) -> RenderLook {
+    pub async fn look(&self, namespace: &str, service: &RenderService) -> HostedLook {
         let key = key(namespace, service);
         if let Some(look) = self.remembered(&key, |seen| young(&seen.look, SAME_LOOK)) {
             return look;
@@ -85,7 +78,7 @@ impl Render {
             Ok((hosted, metrics)) => (Measured::Known(hosted), metrics),
             Err(error) => (Measured::Unknown(error.into()), Vec::new()),
         };
-        let look = RenderLook { at, target, metrics };
+        let look = HostedLook { at, target, metrics };
         self.remember(key, |seen| seen.look = Some((Instant::now(), look.clone())));
         look
     }
@@ -96,7 +89,7 @@ impl Render {
         service: &RenderService,
         key: &str,
         until: Instant,
-    ) -> Result<(Hosted, Vec<(&'static str, Reading)>), RenderError> {
+    ) -> Result<(Hosted, Vec<(&'static str, Reading)>), HostedError> {
         let account = self.account(namespace, service).await?;
         let rest = self.remembered(key, |seen| young(&seen.rest, SAME_REST));
         let (deploys, events, rest) = match rest {
@@ -125,7 +118,7 @@ impl Render {
         Ok((hosted(&read, root.as_deref(), Timestamp::now()), metrics))
     }
 
-    pub(super) async fn service(&self, account: &Account<'_>, until: Instant) -> Result<Service, RenderError> {
+    pub(super) async fn service(&self, account: &Account<'_>, until: Instant) -> Result<Service, HostedError> {
         let id = account.service.service_id.as_str();
         self.get(account, &format!("read service {id}"), &["services", id], &[], until).await
     }
@@ -136,7 +129,7 @@ impl Render {
         account: &Account<'_>,
         service: Service,
         until: Instant,
-    ) -> Result<Read, RenderError> {
+    ) -> Result<Read, HostedError> {
         let (deploys, instances, events) = tokio::try_join!(
             self.deploys(account, until),
             self.instances_of(account, &service, until),
@@ -151,7 +144,7 @@ impl Render {
         account: &Account<'_>,
         service: &Service,
         until: Instant,
-    ) -> Result<Option<Vec<Instance>>, RenderError> {
+    ) -> Result<Option<Vec<Instance>>, HostedError> {
         if !service.has_instances() {
             return Ok(None);
         }
@@ -159,7 +152,7 @@ impl Render {
     }
 
     /// The newest first, up to the one that serves at least.
-    pub(super) async fn deploys(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Deploy>, RenderError> {
+    pub(super) async fn deploys(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Deploy>, HostedError> {
         let id = account.service.service_id.as_str();
         let what = format!("list deploys of {id}");
         let mut deploys: Vec<Deploy> = Vec::new();
@@ -177,12 +170,12 @@ impl Render {
         Ok(deploys)
     }
 
-    pub(super) async fn instances(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Instance>, RenderError> {
+    pub(super) async fn instances(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Instance>, HostedError> {
         let id = account.service.service_id.as_str();
         self.get(account, &format!("list instances of {id}"), &["services", id, "instances"], &[], until).await
     }
 
-    async fn newest_events(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Event>, RenderError> {
+    async fn newest_events(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Event>, HostedError> {
         self.events(account, &[("limit", EVENTS.to_owned())], until).await
     }
 
@@ -192,7 +185,7 @@ impl Render {
         account: &Account<'_>,
         query: &[(&str, String)],
         until: Instant,
-    ) -> Result<Vec<Event>, RenderError> {
+    ) -> Result<Vec<Event>, HostedError> {
         let id = account.service.service_id.as_str();
         let what = format!("list events of {id}");
         let items: Vec<EventItem> = self.get(account, &what, &["services", id, "events"], query, until).await?;
@@ -208,7 +201,7 @@ impl Render {
         deploy: &Deploy,
         events: &[Event],
         until: Instant,
-    ) -> Result<Option<String>, RenderError> {
+    ) -> Result<Option<String>, HostedError> {
         let mut deploy = deploy.clone();
         let mut root = None;
         for _ in 0..MAX_DEPTH {
@@ -226,7 +219,7 @@ impl Render {
         deploy: &Deploy,
         events: &[Event],
         until: Instant,
-    ) -> Result<Option<String>, RenderError> {
+    ) -> Result<Option<String>, HostedError> {
         if !deploy.is_rollback() {
             return Ok(None);
         }
@@ -248,7 +241,10 @@ impl Render {
             ];
             found = of(&self.events(account, &query, until).await?);
             if found.is_none() && Timestamp::now().duration_since(made) < EVENT_LATE {
-                return Err(RenderError::Unsettled(deploy.id.clone()));
+                return Err(HostedError::Unsettled(format!(
+                    "it is not told yet what the deploy {} goes back to",
+                    deploy.id
+                )));
             }
         }
         if let Some(target) = &found {
@@ -270,7 +266,7 @@ impl Render {
         account: &Account<'_>,
         deploy: &str,
         until: Instant,
-    ) -> Result<Deploy, RenderError> {
+    ) -> Result<Deploy, HostedError> {
         let id = account.service.service_id.as_str();
         let path = ["services", id, "deploys", deploy];
         self.get(account, &format!("read deploy {deploy} of {id}"), &path, &[], until).await
@@ -371,7 +367,7 @@ impl Render {
 
 /// Two policies that ask with the same key see the same; others may not see it at all.
 fn key(namespace: &str, service: &RenderService) -> String {
-    match &service.key {
+    match &service.access.key {
         Some(key) => format!("{namespace}/{}/{}/{}", key.name, key.key, service.service_id),
         None => service.service_id.clone(),
     }

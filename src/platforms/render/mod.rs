@@ -21,15 +21,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    cloud::{Answer, BaseUrl, BreakerLimits, Call, Cloud, CloudError, Kind, Quota, Repeat, TimeLimits},
-    kubernetes::{ActError, Kubernetes},
+    cloud::{Answer, BaseUrl, Call, Cloud, Quota, Repeat, TimeLimits},
+    hosted::{HostedError, KeyWords, breaker_limits, key_of},
+    kubernetes::Kubernetes,
 };
-use crate::{
-    analyze::observation::{UnknownReason, Unmeasured},
-    api::RenderService,
-};
-pub use act::{Before, Replaced, RollbackState, Seen};
-pub use look::RenderLook;
+use crate::api::RenderService;
 
 /// Where Render's API is.
 pub const RENDER_API: &str = "https://api.render.com/v1";
@@ -45,6 +41,9 @@ const WRITE_LIMIT: TimeLimits = TimeLimits { attempt: Duration::from_secs(10), t
 /// One request that reads, and a look with all of them: fresh enough to be acted on when it ends.
 const READ_ATTEMPT: Duration = Duration::from_millis(2500);
 const READ_LIMIT: Duration = Duration::from_secs(9);
+
+const KEY: KeyWords =
+    KeyWords { name: "Render API key", field: "target.render.apiKeySecretRef", variable: "RENDER_API_KEY" };
 
 /// How the API is reached.
 #[derive(Debug, Clone)]
@@ -64,95 +63,8 @@ pub struct Render {
     targets: Mutex<HashMap<String, String>>,
 }
 
-/// Why something was not read or not done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RenderError {
-    /// No key is named, or there is none where it should be.
-    #[error("{0}")]
-    CredentialsMissing(String),
-    /// The operator's role does not let it read the key.
-    #[error("{0}")]
-    Forbidden(String),
-    /// The key could not be read now.
-    #[error("the API key could not be read: {0}")]
-    KeyUnread(ActError),
-    #[error(transparent)]
-    Call(#[from] CloudError),
-    /// A rollback runs of which it is not told yet what it goes back to.
-    #[error("it is not told yet what the deploy {0} goes back to")]
-    Unsettled(String),
-}
-
-impl RenderError {
-    /// CamelCase, from a closed set.
-    pub fn reason(&self) -> &'static str {
-        self.unknown().into()
-    }
-
-    /// For certain it had no effect.
-    pub fn not_done(&self) -> bool {
-        match self {
-            Self::Call(error) => error.kind.not_done(),
-            _ => true,
-        }
-    }
-
-    /// Requests that were sent.
-    pub fn attempts(&self) -> u32 {
-        match self {
-            Self::Call(error) => error.attempts,
-            _ => 0,
-        }
-    }
-
-    /// Waiting may help.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::CredentialsMissing(_) | Self::Forbidden(_) => false,
-            Self::KeyUnread(why) => why.retryable(),
-            Self::Call(error) => error.kind.may_pass(),
-            Self::Unsettled(_) => true,
-        }
-    }
-
-    /// HTTP status of the last answer.
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Call(error) => error.kind.status(),
-            _ => None,
-        }
-    }
-
-    fn unknown(&self) -> UnknownReason {
-        use UnknownReason as Reason;
-        match self {
-            Self::CredentialsMissing(_) => Reason::CredentialsMissing,
-            Self::Forbidden(_) => Reason::Forbidden,
-            Self::KeyUnread(_) => Reason::Unreachable,
-            Self::Unsettled(_) => Reason::Unsettled,
-            Self::Call(error) => match &error.kind {
-                Kind::Invalid(_) => Reason::NotConfigured,
-                Kind::Throttled { .. } | Kind::Status { status: 429, .. } => Reason::RateLimited,
-                Kind::CircuitOpen { .. } => Reason::CircuitOpen,
-                Kind::Unreachable(_) | Kind::Broken(_) | Kind::Status { status: 500.., .. } => Reason::Unreachable,
-                Kind::Timeout(_) => Reason::Timeout,
-                Kind::Status { status: 401 | 403, .. } => Reason::CredentialsRefused,
-                Kind::Status { status: 404 | 410, .. } => Reason::TargetNotFound,
-                Kind::Status { .. } => Reason::Refused,
-                Kind::BadAnswer { .. } => Reason::BadAnswer,
-            },
-        }
-    }
-}
-
-impl From<RenderError> for Unmeasured {
-    fn from(error: RenderError) -> Self {
-        Self::new(error.unknown(), error.to_string())
-    }
-}
-
 /// A service, and the key to ask with.
-pub struct Account<'a> {
+struct Account<'a> {
     service: &'a RenderService,
     key: SecretString,
 }
@@ -168,27 +80,11 @@ impl Render {
     ///
     /// # Errors
     /// CredentialsMissing, Forbidden or KeyUnread, with the Secret's name.
-    pub async fn account<'a>(&self, namespace: &str, service: &'a RenderService) -> Result<Account<'a>, RenderError> {
-        let id = &service.service_id;
-        let Some(reference) = &service.key else {
-            let key = self.api_key.clone().ok_or_else(|| {
-                RenderError::CredentialsMissing(format!(
-                    "there is no Render API key for {id}: name a Secret in target.render.apiKeySecretRef, or start the operator with RENDER_API_KEY"
-                ))
-            })?;
-            return Ok(Account { service, key });
-        };
-        match self.kubernetes.secret(namespace, reference).await {
-            Ok(key) => Ok(Account { service, key }),
-            Err(ActError::BadRemedy(why)) => Err(RenderError::CredentialsMissing(format!(
-                "there is no Render API key for {id}: {why} (target.render.apiKeySecretRef)"
-            ))),
-            Err(why @ ActError::Forbidden { .. }) => Err(RenderError::Forbidden(format!(
-                "the Render API key of {id} in Secret {} cannot be read: {why}; set rbac.readCredentials in the chart",
-                reference.name
-            ))),
-            Err(why) => Err(RenderError::KeyUnread(why)),
-        }
+    async fn account<'a>(&self, namespace: &str, service: &'a RenderService) -> Result<Account<'a>, HostedError> {
+        let whose = (namespace, service.service_id.as_str());
+        let reference = service.access.key.as_ref();
+        let key = key_of(&self.kubernetes, self.api_key.as_ref(), &KEY, whose, reference).await?;
+        Ok(Account { service, key })
     }
 
     /// Something of the service's, to be read within this time.
@@ -199,7 +95,7 @@ impl Render {
         path: &[&str],
         query: &[(&str, String)],
         until: Instant,
-    ) -> Result<T, RenderError> {
+    ) -> Result<T, HostedError> {
         let id = &account.service.service_id;
         let breaker = if path.first() == Some(&"metrics") { format!("{id} metrics") } else { id.clone() };
         let quotas = [Quota { name: "read".into(), calls: READS, per: PER }];
@@ -212,7 +108,7 @@ impl Render {
             repeat: Repeat::Always,
             quotas: &quotas,
             breaker: &breaker,
-            breaker_limits: limits(account),
+            breaker_limits: breaker_limits(&account.service.access),
             time: TimeLimits { attempt: READ_ATTEMPT, total: until.saturating_duration_since(Instant::now()) },
         };
         Ok(self.cloud.read(&account.key, &call).await?)
@@ -226,7 +122,7 @@ impl Render {
         (what, path): (&str, &[&str]),
         json: Option<&Value>,
         repeat: Repeat,
-    ) -> Result<Answer, RenderError> {
+    ) -> Result<Answer, HostedError> {
         let id = &account.service.service_id;
         let writes = Quota { name: "write".into(), calls: WRITES, per: PER };
         let deploys = Quota { name: format!("deploy {id}"), calls: DEPLOYS, per: PER };
@@ -244,13 +140,9 @@ impl Render {
             repeat,
             quotas: &quotas,
             breaker: id,
-            breaker_limits: limits(account),
+            breaker_limits: breaker_limits(&account.service.access),
             time: WRITE_LIMIT,
         };
         Ok(self.cloud.send(&account.key, &call).await?)
     }
-}
-
-fn limits(account: &Account<'_>) -> BreakerLimits {
-    BreakerLimits { threshold: account.service.failure_threshold, recovery: account.service.recovery_timeout }
 }

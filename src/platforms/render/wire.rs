@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::platforms::hosted::commit_label;
+
 /// `GET /services/{id}`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,12 +107,8 @@ impl Deploy {
 
     /// "commit 4af0e84: fix the login".
     pub fn label(&self) -> String {
-        const LONGEST: usize = 60;
         if let Some(commit) = self.commit.as_ref().filter(|commit| !commit.id.is_empty()) {
-            let first = commit.message.lines().next().unwrap_or_default();
-            let message: String = first.chars().take(LONGEST).collect();
-            let id: String = commit.id.chars().take(7).collect();
-            return if message.is_empty() { format!("commit {id}") } else { format!("commit {id}: {message}") };
+            return commit_label(&commit.id, &commit.message);
         }
         match &self.image {
             Some(image) if !image.reference.is_empty() => format!("image {}", image.reference),

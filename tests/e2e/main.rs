@@ -30,6 +30,7 @@ mod scale;
 mod secrets;
 mod state;
 mod usage;
+mod vercel;
 mod way_back;
 mod workloads;
 mod writes;

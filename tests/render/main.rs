@@ -3,6 +3,8 @@
 //! `{"share": 0.5}` breaks it, `/_fake/services/srv-1/push` with `{"commit": "abc", "failing": 0.5}` releases a bad version.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "shared with the tests, which use all of it")]
 
+#[path = "../support/door.rs"]
+mod door;
 #[path = "../support/render/mod.rs"]
 mod render;
 #[path = "../support/wait.rs"]

@@ -9,6 +9,7 @@
 pub mod apiserver;
 pub mod audit;
 pub mod cluster;
+pub mod door;
 pub mod gate;
 pub mod node;
 pub mod objects;
@@ -21,4 +22,5 @@ pub mod role;
 pub mod rollouts;
 pub mod shell;
 pub mod traffic;
+pub mod vercel;
 pub mod wait;

@@ -1,4 +1,5 @@
-//! What a provider says of its limits: `Ratelimit-Remaining`, `Ratelimit-Reset`, `Retry-After`. Pure.
+//! What a provider says of its limits: `Ratelimit-Remaining`, `Ratelimit-Reset` (Vercel: `X-RateLimit-…`),
+//! `Retry-After`. Pure.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub(super) fn again_in(headers: &HeaderMap, now: Timestamp) -> Option<Duration> 
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+    let value = headers.get(name).or_else(|| headers.get(format!("x-{name}")))?;
+    value.to_str().ok()?.trim().parse().ok()
 }
 
 fn from_now(reset: u64, now: Timestamp) -> Duration {
@@ -73,6 +75,8 @@ mod tests {
         assert_eq!(limit("0", "1800000030"), Some((0, 30)), "a time");
         assert_eq!(limit("0", "1799999990"), Some((0, 0)), "it is over");
         assert_eq!(limit("0", "1900000000"), Some((0, 3600)), "nobody waits for years");
+        let older = headers(&[("x-ratelimit-remaining", "3"), ("x-ratelimit-reset", "1800000030")]);
+        assert_eq!(told(&older, now), Some(Told { left: 3, resets_in: Duration::from_secs(30) }));
         assert_eq!((limit("many", "3"), limit("3", "soon"), limit("-1", "3")), (None, None, None));
 
         let again = |all: &[(&'static str, &str)]| again_in(&headers(all), now).map(|wait| wait.as_secs());

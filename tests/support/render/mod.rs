@@ -4,19 +4,25 @@
 //!
 //! What the documents do not say is assumed, and marked "(assumed)" where it stands.
 
-mod door;
 mod routes;
 mod world;
 
 use std::{
     net::SocketAddr,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use door::{Fault, Limits};
+use super::door::{Door, Provider, Writes};
+pub use super::door::{Fault, Limits};
 pub use world::World;
 
 /// A key that it accepts.
@@ -30,10 +36,28 @@ pub struct FakeRender {
 }
 
 /// What the handlers share.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Shared {
     world: Arc<Mutex<World>>,
-    door: Arc<Mutex<door::Door>>,
+    door: Door,
+}
+
+const RENDER: Provider = Provider {
+    prefix: "/v1",
+    error,
+    headers: ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+    writes: |endpoint, path| match endpoint {
+        "PATCH /services/{id}"
+        | "POST /services/{id}/deploys"
+        | "POST /services/{id}/resume"
+        | "POST /services/{id}/suspend" => Writes::Deploy(path.split('/').nth(3).unwrap_or_default().to_owned()),
+        _ => Writes::Any,
+    },
+};
+
+/// An error as Render writes it.
+fn error(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"id": "fake", "message": message}))).into_response()
 }
 
 impl Shared {
@@ -42,10 +66,6 @@ impl Shared {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         world.advance(jiff::Timestamp::now());
         world
-    }
-
-    fn door(&self) -> MutexGuard<'_, door::Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,8 +76,7 @@ impl FakeRender {
     }
 
     pub async fn listen(address: SocketAddr) -> Self {
-        let shared = Shared::default();
-        shared.door().keys.insert(API_KEY.to_owned());
+        let shared = Shared { world: Arc::default(), door: Door::new(RENDER, API_KEY) };
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("it is bound");
         let router = routes::router(shared.clone());
@@ -85,48 +104,18 @@ impl FakeRender {
         self.with(|world| world.push(service, commit, failing))
     }
 
-    /// The next calls of an endpoint, as in `POST /services/{id}/restart` or `POST /services/srv-1/restart`, go wrong so many
-    /// times; `*` is every endpoint.
-    pub fn fault(&self, endpoint: &str, times: u32, fault: Fault) {
-        self.shared.door().add_fault(endpoint, times, fault);
-    }
-
-    /// All is well again.
-    pub fn clear_faults(&self) {
-        self.shared.door().clear_faults();
-    }
-
-    /// How often an endpoint was called, whatever the answer.
-    pub fn calls(&self, endpoint: &str) -> usize {
-        self.shared.door().calls(endpoint)
-    }
-
-    /// All calls so far.
-    pub fn all_calls(&self) -> usize {
-        self.shared.door().all_calls()
-    }
-
-    /// Answers 429 that it gave by its own limits.
-    pub fn refused_by_limit(&self) -> usize {
-        self.shared.door().refused
-    }
-
-    pub fn set_limits(&self, limits: Limits) {
-        self.shared.door().limits = limits;
-    }
-
     /// Restarts of a service that it did.
     pub fn restarts(&self, service: &str) -> u32 {
         self.with(|world| world.services[service].restarts)
     }
+}
 
-    /// Waits until an endpoint has been called so often.
-    pub async fn wait_calls(&self, endpoint: &str, times: usize, limit: Duration) {
-        super::wait::until(&format!("{times} calls of {endpoint}"), limit, async || match self.calls(endpoint) {
-            seen if seen >= times => Ok(()),
-            seen => Err(format!("{seen} calls")),
-        })
-        .await;
+/// The calls that it got, and faults for them.
+impl Deref for FakeRender {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.shared.door
     }
 }
 

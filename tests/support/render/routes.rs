@@ -14,8 +14,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Shared,
-    door::{self, Fault, Limits, error},
+    super::door::pass,
+    Shared, error,
     world::{MEMORY_LIMIT, Service, World},
 };
 
@@ -35,15 +35,14 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/services/{id}/env-vars", get(env_vars).put(replace_env_vars))
         .route("/v1/services/{id}/env-vars/{key}", get(env_var).put(set_env_var).delete(delete_env_var))
         .route("/v1/metrics/{metric}", get(metric))
-        .route_layer(from_fn_with_state(shared.clone(), door::pass));
+        .route_layer(from_fn_with_state(shared.door.clone(), pass));
     let control = Router::new()
         .route("/_fake/services/{id}", post(add_service))
         .route("/_fake/services/{id}/failing", post(set_failing))
-        .route("/_fake/services/{id}/push", post(push))
-        .route("/_fake/faults", post(add_fault))
-        .route("/_fake/limits", post(set_limits))
-        .route("/_fake/calls", get(count_calls));
-    api.merge(control).fallback(async || error(StatusCode::NOT_FOUND, "not found")).with_state(shared)
+        .route("/_fake/services/{id}/push", post(push));
+    let faults = shared.door.control();
+    let known = api.merge(control).fallback(async || error(StatusCode::NOT_FOUND, "not found"));
+    known.with_state(shared).merge(faults)
 }
 
 type Answer = Result<Response, Refused>;
@@ -438,29 +437,4 @@ async fn push(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes)
     find(&mut world, &id)?;
     let Push { commit, failing } = parsed(&body)?;
     Ok(Json(json!({"deploy": world.push(&id, &commit, failing)})).into_response())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewFault {
-    endpoint: String,
-    times: u32,
-    fault: Fault,
-}
-
-async fn add_fault(State(shared): State<Shared>, body: Bytes) -> Answer {
-    let NewFault { endpoint, times, fault } = parsed(&body)?;
-    shared.door().add_fault(&endpoint, times, fault);
-    Ok(StatusCode::OK.into_response())
-}
-
-async fn set_limits(State(shared): State<Shared>, body: Bytes) -> Answer {
-    let limits: Limits = parsed(&body)?;
-    shared.door().limits = limits;
-    Ok(StatusCode::OK.into_response())
-}
-
-async fn count_calls(State(shared): State<Shared>) -> Answer {
-    let door = shared.door();
-    Ok(Json(json!({"calls": door.by_endpoint(), "refused": door.refused})).into_response())
 }

@@ -1,0 +1,291 @@
+//! Projects that Vercel hosts, on a stand-in for its API that refuses what the real one refuses.
+
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use panacea::api::{ActionKind, HealthStatus, Phase};
+use serde_json::{Value, json};
+
+use crate::support::{
+    cluster::{Test, env, run},
+    door::Fault,
+    gate::{Gate, Seen, Side},
+    objects::policy,
+    operator::{Operator, Options},
+    role::Role,
+    vercel::{FakeVercel, TOKEN},
+    wait,
+};
+
+const LONG: Duration = Duration::from_secs(150);
+const ROLLBACK: &str = "POST /v1/projects/{id}/rollback/{deployment}";
+
+fn options(fake: &FakeVercel) -> Options {
+    Options::default().with("VERCEL_BASE_URL", fake.url()).with("VERCEL_TOKEN", TOKEN)
+}
+
+/// A component whose error rate the team measures.
+fn hosted(fake: &FakeVercel, name: &str, project: &str) -> Value {
+    let prometheus = json!({"url": fake.prometheus(), "query": project});
+    json!({"name": name, "target": {"vercel": {"projectId": project}},
+        "metrics": [{"name": "error_rate", "prometheus": prometheus}]})
+}
+
+/// A policy over these components, quick to act.
+fn over(components: &[Value]) -> Value {
+    let mut wanted = policy("shop", &[], &json!({"spec": {"interval": "2s", "detection": {"confirmAfter": "1s"}}}));
+    wanted["spec"]["components"] = json!(components);
+    wanted["spec"]["safety"] = json!({
+        "maxUnhealthy": "100%", "maxConcurrent": 50, "budget": {"actions": 100}, "cooldown": "1s",
+    });
+    wanted
+}
+
+async fn wait_succeeded(test: &Test, times: usize) {
+    wait::until(&format!("{times} rollbacks to be verified"), LONG, async || {
+        let outcomes = test.outcomes().await;
+        let done = outcomes.iter().filter(|(_, phase, _)| *phase == Phase::Succeeded).count();
+        if done == times { Ok(()) } else { Err(format!("{outcomes:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_deployment_is_rolled_back_to_the_one_that_was_healthy() {
+    run("vercel-back", async |test| {
+        let fake = FakeVercel::start().await;
+        fake.with(|world| world.add_project("prj_shop", Some("team_shop")));
+        let operator = Operator::start(test, options(&fake).with("PANACEA_LOG", "debug")).await;
+        let mut component = hosted(&fake, "shop", "prj_shop");
+        component["target"]["vercel"]["teamId"] = json!("team_shop");
+        test.apply_policy(&over(&[component])).await;
+        let good = test.wait_known_good("shop", "shop").await.release.unwrap();
+        assert_eq!(good.hash, fake.live("prj_shop"));
+
+        // One that is not built is Vercel's own affair.
+        fake.with(|world| world.push_broken("prj_shop", "badbeef"));
+        let degraded = test.wait_status("shop", "shop", HealthStatus::Degraded).await;
+        assert!(degraded.message.contains("(commit badbeef: commit badbeef) ended as ERROR"), "{}", degraded.message);
+        let bad = fake.with(|world| world.push("prj_shop", "deadbee", 0.6));
+        let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
+        assert_eq!(healed.spec.action, ActionKind::RollbackDeployment);
+        assert_eq!((healed.spec.target.kind.as_str(), healed.spec.target.name.as_str()), ("Vercel", "prj_shop"));
+        let why = &healed.spec.why;
+        assert!(why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")), "{why}");
+        assert_eq!(healed.spec.from.as_ref().map(|from| &from.hash), Some(&bad));
+        assert_eq!(healed.spec.to.as_ref().map(|to| &to.hash), Some(&good.hash));
+        assert_eq!(
+            (fake.live("prj_shop"), fake.rollbacks("prj_shop"), fake.calls(ROLLBACK)),
+            (good.hash.clone(), 1, 1)
+        );
+        test.wait_event("Acting", &healed.name_any(), "waiting until it is").await;
+        test.wait_event("Verifying", &healed.name_any(), "until you promote one").await;
+
+        // It is known as what it is, and as no new release.
+        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
+        assert_eq!(test.wait_known_good("shop", "shop").await.release.unwrap().hash, good.hash);
+        test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
+        assert_eq!(operator.action_rows().await, [("automatic_rollback".to_owned(), true, healed.name_any())]);
+        let row = operator.action_outputs().await.remove(0);
+        assert_eq!(
+            (&row["status_code"], &row["attempts"], &row["deploy"]),
+            (&json!(201), &json!(1), &json!(good.hash))
+        );
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}
+
+/// What Vercel's answer to the call is, and what came of it: calls made, rollbacks begun, the end.
+const ANSWERS: [(&str, Fault, usize, u32, Phase, &str); 7] = [
+    ("prj_500", Fault::Status(500), 2, 1, Phase::Succeeded, "Healthy"),
+    ("prj_done500", Fault::DoneAndStatus(500), 1, 1, Phase::Succeeded, "Healthy"),
+    ("prj_donereset", Fault::DoneAndReset, 1, 1, Phase::Succeeded, "Healthy"),
+    ("prj_donehang", Fault::DoneAndHang, 1, 1, Phase::Succeeded, "Healthy"),
+    ("prj_402", Fault::Status(402), 1, 0, Phase::Failed, "Refused"),
+    ("prj_409", Fault::Status(409), 1, 0, Phase::Failed, "Refused"),
+    ("prj_401", Fault::Status(401), 1, 0, Phase::Failed, "CredentialsRefused"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_is_asked_for_again_only_when_nothing_came_of_it() {
+    run("vercel-answers", async |test| {
+        let fake = FakeVercel::start().await;
+        let mut components = Vec::new();
+        let mut goods = Vec::new();
+        for (project, fault, ..) in ANSWERS {
+            fake.with(|world| world.add_project(project, None));
+            let good = fake.live(project);
+            fake.fault(&format!("POST /v1/projects/{project}/rollback/{good}"), 1, fault);
+            goods.push(good);
+            components.push(hosted(&fake, &project.replace('_', "-"), project));
+        }
+        let mut wanted = over(&components);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        let _operator = Operator::start(test, options(&fake)).await;
+        test.apply_policy(&wanted).await;
+        for (project, ..) in ANSWERS {
+            test.wait_known_good("shop", &project.replace('_', "-")).await;
+        }
+        fake.with(|world| ANSWERS.iter().for_each(|(project, ..)| drop(world.push(project, "deadbee", 0.6))));
+        for ((project, _, calls, rollbacks, phase, reason), good) in ANSWERS.into_iter().zip(&goods) {
+            let ended = wait::until(&format!("the rollback of {project} to end"), LONG, async || {
+                let all = test.remediations().await;
+                let found = all.into_iter().find(|one| one.spec.target.name == project).and_then(|one| one.status);
+                found.clone().filter(|status| status.phase.is_final()).ok_or_else(|| format!("{found:?}"))
+            })
+            .await;
+            let seen = (fake.calls(&format!("POST /v1/projects/{project}/rollback/{good}")), fake.rollbacks(project));
+            assert_eq!(seen, (calls, rollbacks), "{project}: {ended:?}");
+            assert_eq!((ended.phase, ended.reason.as_str()), (phase, reason), "{project}: {}", ended.message);
+        }
+    })
+    .await;
+}
+
+/// Killed when the call is stored and not sent, and when it is done and not answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_the_call_there_is_one_rollback() {
+    run("vercel-killed", async |test| {
+        let fake = FakeVercel::start().await;
+        fake.with(|world| world.add_project("prj_shop", None));
+        let good = fake.live("prj_shop");
+        let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
+        let mut operator = Operator::start(test, options(&fake).through(gate.kubeconfig())).await;
+        test.apply_policy(&over(&[hosted(&fake, "shop", "prj_shop")])).await;
+        test.wait_known_good("shop", "shop").await;
+
+        let stored = |seen: &Seen<'_>| seen.path.ends_with("/status") && seen.body.contains("sentAt");
+        let mut held = gate.hold(Side::Answer, stored);
+        fake.with(|world| world.push("prj_shop", "deadbee", 0.6));
+        held.reached().await;
+        operator.kill9();
+        drop(held);
+        assert_eq!(fake.calls(ROLLBACK), 0);
+        operator.spawn();
+        let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
+        assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop"), fake.live("prj_shop")), (1, 1, good.clone()));
+        assert_eq!(healed.status.unwrap().hosted.unwrap().attempts, 2, "the first one was not sent");
+        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
+
+        // The next one goes live by hand, as after every rollback.
+        fake.fault(ROLLBACK, 1, Fault::DoneAndHang);
+        let next = fake.with(|world| world.push("prj_shop", "deadbee2", 0.6));
+        wait::until("it to be built", LONG, async || {
+            let state = fake.with(|world| world.projects["prj_shop"].deployment(&next).unwrap().state);
+            if state == "READY" { Ok(()) } else { Err(state.to_owned()) }
+        })
+        .await;
+        assert_eq!(fake.live("prj_shop"), good, "nothing goes live after a rollback by itself");
+        fake.with(|world| world.promote("prj_shop", &next));
+        fake.wait_calls(ROLLBACK, 2, LONG).await;
+        operator.kill9();
+        assert_eq!(test.outcomes().await.last().map(|last| last.1), Some(Phase::Running));
+        operator.spawn();
+        wait_succeeded(test, 2).await;
+        assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop")), (2, 2), "one for each incident");
+        assert_eq!(fake.live("prj_shop"), good);
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}
+
+/// One whose plan does not allow it, and one that fails in Vercel's hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vercel_refuses_is_known_before_it_is_asked_and_what_fails_is_told() {
+    run("vercel-refused", async |test| {
+        let fake = FakeVercel::start().await;
+        for project in ["prj_hobby", "prj_fails"] {
+            fake.with(|world| world.add_project(project, None));
+        }
+        let _operator = Operator::start(test, options(&fake)).await;
+        let mut wanted = over(&[hosted(&fake, "hobby", "prj_hobby"), hosted(&fake, "fails", "prj_fails")]);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        test.wait_known_good("shop", "hobby").await;
+        test.wait_known_good("shop", "fails").await;
+        fake.with(|world| {
+            let hobby = world.projects.get_mut("prj_hobby").unwrap();
+            hobby.hobby = true;
+            world.projects.get_mut("prj_fails").unwrap().next_ends = Some("failed");
+            // Two, so that the good one is not the one before.
+            world.push("prj_hobby", "deadbee", 0.6);
+            world.push("prj_hobby", "deadbee2", 0.6);
+            world.push("prj_fails", "deadbee", 0.6);
+        });
+        let failed = test.wait_remediation_within(Phase::Failed, LONG).await;
+        let status = failed.status.unwrap();
+        assert_eq!((failed.spec.component.as_str(), status.reason.as_str()), ("fails", "DeployFailed"));
+        assert!(status.message.contains("ended as failed; see it in Vercel's dashboard"), "{}", status.message);
+        let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
+        let message = &blocked.status.as_ref().unwrap().message;
+        assert_eq!(blocked.spec.component, "hobby");
+        assert!(message.contains("the plan allows the one before alone"), "{message}");
+        assert_eq!((fake.rollbacks("prj_hobby"), fake.rollbacks("prj_fails"), fake.calls(ROLLBACK)), (0, 1, 1));
+    })
+    .await;
+}
+
+/// The call has no answer, and somebody moves production meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_told_is_left_to_a_person() {
+    run("vercel-unknown", async |test| {
+        let fake = FakeVercel::start().await;
+        fake.with(|world| world.add_project("prj_shop", None));
+        let _operator = Operator::start(test, options(&fake)).await;
+        let mut wanted = over(&[hosted(&fake, "shop", "prj_shop")]);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        test.wait_known_good("shop", "shop").await;
+        fake.fault(ROLLBACK, 1, Fault::Hang);
+        let bad = fake.with(|world| world.push("prj_shop", "deadbee", 0.6));
+        fake.wait_calls(ROLLBACK, 1, LONG).await;
+        fake.with(|world| world.promote("prj_shop", &bad));
+        let ended = test.wait_remediation_within(Phase::Failed, LONG).await;
+        let status = ended.status.as_ref().unwrap();
+        assert_eq!(status.reason, "OutcomeUnknown", "{}", status.message);
+        for words in ["other rollbacks or promotions have come since", "A person has to look in Vercel's dashboard"] {
+            assert!(status.message.contains(words), "{}", status.message);
+        }
+        test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+        assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop")), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_it_says_which_one_is_missing_and_the_rest_of_the_policy_works() {
+    run("vercel-token", async |test| {
+        let fake = FakeVercel::start().await;
+        fake.with(|world| world.add_project("prj_shop", None));
+        let role = Role::with(test, &["rbac.readCredentials=true"]).await;
+        let options = Options::default().with("VERCEL_BASE_URL", fake.url()).through(role.kubeconfig());
+        let operator = Operator::start(test, options).await;
+        test.deploy("api", "shop/api:v1", 1).await;
+        let mut component = hosted(&fake, "shop", "prj_shop");
+        let api = json!({"name": "api", "target": {"deployment": {"name": "api"}}});
+        test.apply_policy(&over(&[component.clone(), api.clone()])).await;
+        let limit = Duration::from_secs(30);
+        let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
+        assert_eq!(reason, "CredentialsMissing");
+        assert!(words.contains("tokenSecretRef") && words.contains("VERCEL_TOKEN"), "{words}");
+
+        component["target"]["vercel"]["tokenSecretRef"] = json!({"name": "vercel", "key": "token"});
+        test.replace_policy(&over(&[component, api])).await;
+        wait::until("the condition to name the Secret", limit, async || {
+            let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
+            let named = words.contains("Secret vercel: does not exist");
+            if reason == "CredentialsMissing" && named { Ok(()) } else { Err(words) }
+        })
+        .await;
+        test.wait_status("shop", "shop", HealthStatus::Unknown).await;
+        test.wait_known_good("shop", "api").await;
+        assert_eq!(fake.all_calls(), 0, "nobody was asked without a token");
+
+        test.make_secret("vercel", json!({"token": TOKEN})).await;
+        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
+        test.wait_condition("shop", "Ready", "True", limit).await;
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}

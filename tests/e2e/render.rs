@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     cluster::{Test, env, run},
+    door::Fault,
     gate::{Gate, Side},
     objects::policy,
     operator::{Operator, Options},
-    render::{API_KEY, FakeRender, Fault},
+    render::{API_KEY, FakeRender},
     role::Role,
     wait,
 };

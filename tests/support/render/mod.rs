@@ -22,7 +22,6 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::door::{Door, Provider, Writes};
-pub use super::door::{Fault, Limits};
 pub use world::World;
 
 /// A key that it accepts.

@@ -88,9 +88,10 @@ pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<Remediation
     }
     let policy = step.policy().await?;
     match status.phase {
-        Phase::Running => step.execute(status, policy.as_ref()).await,
+        // On the heap: each is larger than a frame of the stack should be.
+        Phase::Running => Box::pin(step.execute(status, policy.as_ref())).await,
         Phase::Verifying => step.verify(status, policy.as_ref()).await,
-        _ => step.approve(status, policy).await,
+        _ => Box::pin(step.approve(status, policy)).await,
     }
 }
 
@@ -183,7 +184,7 @@ impl Step<'_> {
             return self.run_own(status, policy).await;
         }
         if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
-            return self.run_hosted(status, policy).await;
+            return Box::pin(self.run_hosted(status, policy)).await;
         }
         if spec.target.kind == POSTGRES_KIND {
             return self.run_database(status, policy).await;
@@ -466,7 +467,8 @@ impl Step<'_> {
         });
         let params = PatchParams::apply(REMEDIATION_MANAGER).force();
         let (api, patch) = (self.api(), Patch::Apply(&body));
-        let written = limited("write the remediation's status", api.patch_status(&name, &params, &patch)).await?;
+        let written =
+            Box::pin(limited("write the remediation's status", api.patch_status(&name, &params, &patch))).await?;
         self.ctx.written.note(&written);
         self.ctx.metrics.status_write();
         Ok(())

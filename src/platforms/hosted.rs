@@ -246,7 +246,8 @@ pub(super) fn commit_label(id: &str, message: &str) -> String {
     if message.is_empty() { format!("commit {id}") } else { format!("commit {id}: {message}") }
 }
 
-/// A service that can be acted on, and who hosts it.
+/// A service that can be acted on, and who hosts it. Calls are on the heap: one is larger than what calls it, and stands on the
+/// stack of everything above it.
 #[derive(Clone, Copy)]
 pub enum HostedService<'a> {
     Render(&'a Render, &'a RenderService),
@@ -305,9 +306,11 @@ impl<'a> HostedService<'a> {
     /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
     pub async fn could_act(self, namespace: &str, action: ActionKind, to: Option<&str>) -> Result<(), ActError> {
         match self {
-            Self::Render(render, service) => render.could_act(namespace, service, action == ActionKind::Restart).await,
+            Self::Render(render, service) => {
+                Box::pin(render.could_act(namespace, service, action == ActionKind::Restart)).await
+            }
             Self::Vercel(..) if action == ActionKind::Restart => Err(ActError::BadRemedy(NO_INSTANCES.to_string())),
-            Self::Vercel(vercel, project) => vercel.could_roll_back(namespace, project, to).await,
+            Self::Vercel(vercel, project) => Box::pin(vercel.could_roll_back(namespace, project, to)).await,
         }
     }
 
@@ -317,8 +320,8 @@ impl<'a> HostedService<'a> {
     /// See [`HostedError`].
     pub async fn before(self, namespace: &str) -> Result<Before, HostedError> {
         match self {
-            Self::Render(render, service) => render.before(namespace, service).await,
-            Self::Vercel(vercel, project) => vercel.before(namespace, project).await,
+            Self::Render(render, service) => Box::pin(render.before(namespace, service)).await,
+            Self::Vercel(vercel, project) => Box::pin(vercel.before(namespace, project)).await,
         }
     }
 
@@ -328,7 +331,7 @@ impl<'a> HostedService<'a> {
     /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
     pub async fn restart(self, namespace: &str) -> Result<u16, HostedError> {
         match self {
-            Self::Render(render, service) => render.restart(namespace, service).await,
+            Self::Render(render, service) => Box::pin(render.restart(namespace, service)).await,
             Self::Vercel(..) => Err(NO_INSTANCES),
         }
     }
@@ -340,7 +343,8 @@ impl<'a> HostedService<'a> {
     pub async fn restarted(self, namespace: &str, sent: &HostedStatus) -> Result<Seen, HostedError> {
         match self {
             Self::Render(render, service) => {
-                render.restarted(namespace, service, &sent.instances_before, sent.newest_before.as_deref()).await
+                Box::pin(render.restarted(namespace, service, &sent.instances_before, sent.newest_before.as_deref()))
+                    .await
             }
             Self::Vercel(..) => Err(NO_INSTANCES),
         }
@@ -352,7 +356,7 @@ impl<'a> HostedService<'a> {
     /// See [`HostedError`].
     pub async fn set_auto_deploy(self, namespace: &str, trigger: &str) -> Result<(), HostedError> {
         match self {
-            Self::Render(render, service) => render.set_auto_deploy(namespace, service, trigger).await,
+            Self::Render(render, service) => Box::pin(render.set_auto_deploy(namespace, service, trigger)).await,
             // It does so by itself, see `left_behind`.
             Self::Vercel(..) => Ok(()),
         }
@@ -364,9 +368,9 @@ impl<'a> HostedService<'a> {
     /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
     pub async fn roll_back(self, namespace: &str, to: &str) -> Result<(Option<String>, u16), HostedError> {
         match self {
-            Self::Render(render, service) => render.roll_back(namespace, service, to).await,
+            Self::Render(render, service) => Box::pin(render.roll_back(namespace, service, to)).await,
             Self::Vercel(vercel, project) => {
-                let status = vercel.roll_back(namespace, project, to).await?;
+                let status = Box::pin(vercel.roll_back(namespace, project, to)).await?;
                 Ok((Some(to.to_owned()), status))
             }
         }
@@ -385,10 +389,10 @@ impl<'a> HostedService<'a> {
         let newest_before = sent.newest_before.as_deref();
         match self {
             Self::Render(render, service) => match &sent.deploy {
-                Some(deploy) => render.rollback_state(namespace, service, deploy).await,
-                None => render.find_rollback(namespace, service, to, newest_before).await,
+                Some(deploy) => Box::pin(render.rollback_state(namespace, service, deploy)).await,
+                None => Box::pin(render.find_rollback(namespace, service, to, newest_before)).await,
             },
-            Self::Vercel(vercel, project) => vercel.rolled_back(namespace, project, to, newest_before).await,
+            Self::Vercel(vercel, project) => Box::pin(vercel.rolled_back(namespace, project, to, newest_before)).await,
         }
     }
 }

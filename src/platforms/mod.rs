@@ -175,10 +175,10 @@ impl Platforms {
             }
             ValidTarget::Render(_) | ValidTarget::Vercel(_) => match self.hosted(&component.target) {
                 Ok(Some(HostedService::Render(render, service))) => {
-                    return TargetLook::of_hosted(render.look(namespace, service).await, component);
+                    return TargetLook::of_hosted(Box::pin(render.look(namespace, service)).await, component);
                 }
                 Ok(Some(HostedService::Vercel(vercel, project))) => {
-                    return TargetLook::of_hosted(vercel.look(namespace, project).await, component);
+                    return TargetLook::of_hosted(Box::pin(vercel.look(namespace, project)).await, component);
                 }
                 Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
                 Err(why) => Measured::Unknown(why),

@@ -122,6 +122,10 @@ async fn a_rollback_is_asked_for_again_only_when_nothing_came_of_it() {
         }
         let mut wanted = over(&components);
         wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        // Seven projects share a token's reads.
+        wanted["spec"]["interval"] = json!("20s");
+        wanted["spec"]["releaseWatch"] = json!({"every": "10s"});
+        wanted["spec"]["verification"] = json!({"stabilization": "1s", "timeout": "120s"});
         let _operator = Operator::start(test, options(&fake)).await;
         test.apply_policy(&wanted).await;
         for (project, ..) in ANSWERS {

@@ -83,8 +83,8 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let hosted = Hosted { step: self, service, namespace, policy, now: Timestamp::now() };
         match (spec.action, service) {
-            (ActionKind::Restart, HostedService::Render(..)) => hosted.restart(status).await,
-            (ActionKind::RollbackDeployment, _) => hosted.roll_back(status).await,
+            (ActionKind::Restart, HostedService::Render(..)) => Box::pin(hosted.restart(status)).await,
+            (ActionKind::RollbackDeployment, _) => Box::pin(hosted.roll_back(status)).await,
             (other, _) => {
                 let message = format!("{other} cannot be done to what {} hosts; nothing was done", service.provider());
                 self.finish(status, Phase::Failed, "NoTarget", &message).await
@@ -112,7 +112,7 @@ impl Step<'_> {
 
 impl Hosted<'_> {
     async fn restart(&self, status: RemediationStatus) -> Result<Action, Error> {
-        let Some((sent_at, hosted)) = sent(&status) else { return self.send_restart(status).await };
+        let Some((sent_at, hosted)) = sent(&status) else { return Box::pin(self.send_restart(status)).await };
         let provider = self.service.provider();
         let seen = match self.service.restarted(&self.namespace, &hosted).await {
             Ok(seen) => seen,
@@ -169,7 +169,7 @@ impl Hosted<'_> {
                 let words = format!("{} has begun the restart; waiting for new instances", self.service.provider());
                 self.tell(status, "begun", &words).await
             }
-            Err(error) => self.not_answered_well(status, error).await,
+            Err(error) => Box::pin(self.not_answered_well(status, error)).await,
         }
     }
 
@@ -179,7 +179,9 @@ impl Hosted<'_> {
             let message = "the remediation names no deploy to go back to";
             return self.step.finish(status, Phase::Failed, "NoTarget", message).await;
         };
-        let Some((sent_at, hosted)) = sent(&status) else { return self.send_rollback(status, &to.hash).await };
+        let Some((sent_at, hosted)) = sent(&status) else {
+            return Box::pin(self.send_rollback(status, &to.hash)).await;
+        };
         let provider = self.service.provider();
         let brought = |id: &str| self.service.brought(id, &to.to_string());
         let state = self.service.rolled_back(&self.namespace, &hosted, &to.hash).await;
@@ -255,7 +257,7 @@ impl Hosted<'_> {
                 });
                 self.tell(status, "begun", &words).await
             }
-            Err(error) => self.not_answered_well(status, error).await,
+            Err(error) => Box::pin(self.not_answered_well(status, error)).await,
         }
     }
 

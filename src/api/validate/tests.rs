@@ -236,6 +236,17 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "Restart cannot be done to an http target, only Job and Webhook",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
+        (json!({"target": {"vercel": {"projectId": "shop"}}}), "target.vercel.projectId", "it is like prj_a1B2c3"),
+        (
+            json!({"target": {"vercel": {"projectId": "prj_1", "teamId": "shop"}}}),
+            "target.vercel.teamId",
+            "not the team's name",
+        ),
+        (
+            json!({"target": {"vercel": {"projectId": "prj_1"}}, "remedies": [{"action": "Restart"}]}),
+            "remedies",
+            "nothing that could be restarted",
+        ),
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
             "remedies",
@@ -311,6 +322,18 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
     assert_eq!(service.access.key.as_ref().map(|key| key.name.as_str()), Some("render"));
     assert_eq!(component.target.describe(), "Render/srv-1");
     assert!(component.thresholds.contains_key("error_rate") && !component.thresholds.contains_key("cpu_usage"));
+}
+
+#[test]
+fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
+    let target = json!({"vercel": {"projectId": "prj_1", "teamId": "team_1"}});
+    let policy = parse(json!({"components": [component(json!({"target": target}))]})).unwrap();
+    let component = &policy.components[0];
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    assert_eq!(actions, [ActionKind::RollbackDeployment]);
+    let ValidTarget::Vercel(project) = &component.target else { panic!("{:?}", component.target) };
+    assert_eq!((project.team_id.as_deref(), project.access.key.as_ref()), (Some("team_1"), None));
+    assert_eq!(component.target.describe(), "Vercel/prj_1");
 }
 
 #[test]

@@ -3,17 +3,17 @@
 //! Their APIs take no key of idempotence: what came of a call that was not answered is told by what has happened since, which
 //! [`Before`] tells apart from what was there before it.
 
-use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::{
+    Look,
     cloud::{BreakerLimits, CloudError, Kind},
     kubernetes::{ActError, Kubernetes},
     render::{Render, RenderConfig},
     vercel::{Vercel, VercelConfig},
 };
 use crate::{
-    analyze::observation::{Hosted, Measured, Reading, UnknownReason, Unmeasured},
+    analyze::observation::{Hosted, UnknownReason, Unmeasured},
     api::{Access, ActionKind, HostedStatus, KeyRef, RENDER_KIND, RenderService, VERCEL_KIND, VercelProject},
 };
 
@@ -37,15 +37,8 @@ impl Hosting {
     }
 }
 
-/// What one look saw.
-#[derive(Debug, Clone)]
-pub struct HostedLook {
-    /// When it was made: a second one soon after it may be the same.
-    pub at: Timestamp,
-    pub target: Measured<Hosted>,
-    /// Those that there is data for, and those that could not be read.
-    pub metrics: Vec<(&'static str, Reading)>,
-}
+/// What one look at a service saw; a second one soon after it may be the same.
+pub type HostedLook = Look<Hosted>;
 
 /// A service before something is done to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,7 +35,7 @@ use hook::Hooks;
 use hosted::{HostedLook, HostedService, Hosting, HostingConfig};
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
-use postgres::{Postgres, PostgresLook};
+use postgres::Postgres;
 use prometheus::Prometheus;
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
@@ -184,7 +184,7 @@ impl Platforms {
                 Err(why) => Measured::Unknown(why),
             },
             ValidTarget::Postgres(database) => {
-                return TargetLook::of_postgres(self.postgres.look(namespace, database).await, component);
+                return TargetLook::of(self.postgres.look(namespace, database).await, TargetState::Database, component);
             }
             ValidTarget::Http(check) => self.http.look(check).await.map(TargetState::Http),
         };
@@ -208,31 +208,37 @@ impl Platforms {
     }
 }
 
-/// A look at a target alone.
+/// What one look at a target alone saw.
+#[derive(Debug, Clone)]
+pub struct Look<T> {
+    /// When it was made.
+    pub at: Timestamp,
+    pub target: Measured<T>,
+    /// Metrics that it brings by itself: those that there is data for, and those that could not be read.
+    pub metrics: Vec<(&'static str, Reading)>,
+}
+
+/// The same of a target of any kind.
 struct TargetLook {
     /// When it was made, if not just now.
     at: Option<Timestamp>,
     target: Measured<TargetState>,
-    /// Metrics that it brings by itself.
     own: Vec<(&'static str, Reading)>,
 }
 
 impl TargetLook {
+    fn of<T>(look: Look<T>, state: impl FnOnce(T) -> TargetState, component: &ValidComponent) -> Self {
+        // What could not be read is nothing to the component when nothing is compared with it.
+        let counts = |name: &str, reading: &Reading| {
+            matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(name)
+        };
+        let own = look.metrics.into_iter().filter(|(name, reading)| counts(name, reading)).collect();
+        Self { at: Some(look.at), target: look.target.map(state), own }
+    }
+
     fn of_hosted(look: HostedLook, component: &ValidComponent) -> Self {
-        let target = look.target.map(|hosted| TargetState::Hosted(Box::new(hosted)));
-        Self { at: Some(look.at), target, own: that_count(look.metrics, component) }
+        Self::of(look, |hosted| TargetState::Hosted(Box::new(hosted)), component)
     }
-
-    fn of_postgres(look: PostgresLook, component: &ValidComponent) -> Self {
-        let target = look.target.map(TargetState::Database);
-        Self { at: Some(look.at), target, own: that_count(look.metrics, component) }
-    }
-}
-
-/// What could not be read is nothing to the component when nothing is compared with it.
-fn that_count(metrics: Vec<(&'static str, Reading)>, component: &ValidComponent) -> Vec<(&'static str, Reading)> {
-    let known = |reading: &Reading| matches!(reading.value, Measured::Known(_));
-    metrics.into_iter().filter(|(name, reading)| known(reading) || component.thresholds.contains_key(*name)).collect()
 }
 
 /// None for what has no containers.

@@ -7,10 +7,10 @@ use panacea::api::{ActionKind, HealthStatus, Phase, Remediation};
 use serde_json::{Value, json};
 
 use crate::support::{
-    cluster::{Test, env, run},
+    cluster::{env, run},
     door::Fault,
     gate::{Gate, Side},
-    objects::policy,
+    objects::{over, over_many},
     operator::{Operator, Options},
     render::{API_KEY, FakeRender},
     role::Role,
@@ -27,33 +27,8 @@ fn hosted(name: &str, service: &str) -> Value {
     json!({"name": name, "target": {"render": {"serviceId": service}}})
 }
 
-/// A policy over these components, quick to act.
-fn over(components: &[Value]) -> Value {
-    let mut wanted = policy("shop", &[], &json!({"spec": {"interval": "2s", "detection": {"confirmAfter": "1s"}}}));
-    wanted["spec"]["components"] = json!(components);
-    wanted["spec"]["safety"] = json!({
-        "maxUnhealthy": "100%", "maxConcurrent": 50, "budget": {"actions": 100}, "cooldown": "1s",
-    });
-    wanted
-}
-
 fn message(remediation: &Remediation) -> &str {
     &remediation.status.as_ref().unwrap().message
-}
-
-impl Test {
-    async fn of_component(&self, component: &str) -> Option<Remediation> {
-        self.remediations().await.into_iter().find(|one| one.spec.component == component)
-    }
-
-    async fn wait_component_ended(&self, component: &str) -> Remediation {
-        wait::until(&format!("the remediation of {component} to end"), LONG, async || {
-            let found = self.of_component(component).await;
-            let ended = |one: &Remediation| one.status.as_ref().is_some_and(|status| status.phase.is_final());
-            found.clone().filter(ended).ok_or_else(|| format!("{:?}", found.and_then(|one| one.status)))
-        })
-        .await
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,13 +177,8 @@ async fn answers(name: &str, answers: &[(&str, Fault, usize, u32, Phase, &str)])
             fake.fault(&format!("POST /services/{service}/restart"), 1, fault);
             components.push(hosted(service, service));
         }
-        let mut wanted = over(&components);
-        wanted["spec"]["interval"] = json!("20s");
-        wanted["spec"]["releaseWatch"] = json!({"every": "10s"});
-        wanted["spec"]["safety"]["cooldown"] = json!("1h");
-        wanted["spec"]["verification"] = json!({"stabilization": "1s", "timeout": "120s"});
         let _operator = Operator::start(test, options(&fake)).await;
-        test.apply_policy(&wanted).await;
+        test.apply_policy(&over_many(&components)).await;
         for (service, ..) in answers {
             test.wait_known_good("shop", service).await;
         }

@@ -10,7 +10,7 @@ use crate::support::{
     cluster::{Test, env, run},
     door::Fault,
     gate::{Gate, Seen, Side},
-    objects::policy,
+    objects::{over, over_many},
     operator::{Operator, Options},
     role::Role,
     vercel::{FakeVercel, TOKEN},
@@ -29,16 +29,6 @@ fn hosted(fake: &FakeVercel, name: &str, project: &str) -> Value {
     let prometheus = json!({"url": fake.prometheus(), "query": project});
     json!({"name": name, "target": {"vercel": {"projectId": project}},
         "metrics": [{"name": "error_rate", "prometheus": prometheus}]})
-}
-
-/// A policy over these components, quick to act.
-fn over(components: &[Value]) -> Value {
-    let mut wanted = policy("shop", &[], &json!({"spec": {"interval": "2s", "detection": {"confirmAfter": "1s"}}}));
-    wanted["spec"]["components"] = json!(components);
-    wanted["spec"]["safety"] = json!({
-        "maxUnhealthy": "100%", "maxConcurrent": 50, "budget": {"actions": 100}, "cooldown": "1s",
-    });
-    wanted
 }
 
 async fn wait_succeeded(test: &Test, times: usize) {
@@ -120,25 +110,14 @@ async fn a_rollback_is_asked_for_again_only_when_nothing_came_of_it() {
             goods.push(good);
             components.push(hosted(&fake, &project.replace('_', "-"), project));
         }
-        let mut wanted = over(&components);
-        wanted["spec"]["safety"]["cooldown"] = json!("1h");
-        // Seven projects share a token's reads.
-        wanted["spec"]["interval"] = json!("20s");
-        wanted["spec"]["releaseWatch"] = json!({"every": "10s"});
-        wanted["spec"]["verification"] = json!({"stabilization": "1s", "timeout": "120s"});
         let _operator = Operator::start(test, options(&fake)).await;
-        test.apply_policy(&wanted).await;
+        test.apply_policy(&over_many(&components)).await;
         for (project, ..) in ANSWERS {
             test.wait_known_good("shop", &project.replace('_', "-")).await;
         }
         fake.with(|world| ANSWERS.iter().for_each(|(project, ..)| drop(world.push(project, "deadbee", 0.6))));
         for ((project, _, calls, rollbacks, phase, reason), good) in ANSWERS.into_iter().zip(&goods) {
-            let ended = wait::until(&format!("the rollback of {project} to end"), LONG, async || {
-                let all = test.remediations().await;
-                let found = all.into_iter().find(|one| one.spec.target.name == project).and_then(|one| one.status);
-                found.clone().filter(|status| status.phase.is_final()).ok_or_else(|| format!("{found:?}"))
-            })
-            .await;
+            let ended = test.wait_component_ended(&project.replace('_', "-")).await.status.unwrap();
             let seen = (fake.calls(&format!("POST /v1/projects/{project}/rollback/{good}")), fake.rollbacks(project));
             assert_eq!(seen, (calls, rollbacks), "{project}: {ended:?}");
             assert_eq!((ended.phase, ended.reason.as_str()), (phase, reason), "{project}: {}", ended.message);

@@ -1,9 +1,11 @@
 //! What every call of a stand-in for a provider's API passes: the count, the key, the rate limits, and the faults that a test
-//! puts in.
+//! puts in. And a stand-in itself: a world behind such a door.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::SocketAddr,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,8 +19,10 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::wait;
 
@@ -205,7 +209,7 @@ impl Counts {
         }
         window.1 += 1;
         let wait = (WINDOW - now.duration_since(window.0)).as_secs() + 1;
-        let reset = if reset_is_a_time { jiff::Timestamp::now().as_second() as u64 + wait } else { wait };
+        let reset = if reset_is_a_time { Timestamp::now().as_second() as u64 + wait } else { wait };
         let told = Told { limit, left: limit.saturating_sub(window.1), reset };
         if window.1 > limit {
             self.refused += 1;
@@ -318,4 +322,85 @@ async fn count_calls(State(door): State<Door>) -> Response {
     let routes: BTreeSet<&String> = counts.calls.iter().map(|[route, _]| route).collect();
     let calls: BTreeMap<&String, usize> = routes.into_iter().map(|route| (route, counts.calls(route))).collect();
     Json(json!({"calls": calls, "refused": counts.refused})).into_response()
+}
+
+/// What a provider has, and how it is asked for it.
+pub trait World: Default + Send + Sized + 'static {
+    const PROVIDER: Provider;
+    /// A key that it accepts.
+    const KEY: &'static str;
+
+    /// Time has passed until now.
+    fn pass_time(&mut self, now: Timestamp);
+
+    fn router(shared: Shared<Self>) -> Router;
+}
+
+/// What the handlers share.
+pub struct Shared<W> {
+    world: Arc<Mutex<W>>,
+    pub door: Door,
+}
+
+impl<W> Clone for Shared<W> {
+    fn clone(&self) -> Self {
+        Self { world: Arc::clone(&self.world), door: self.door.clone() }
+    }
+}
+
+impl<W: World> Shared<W> {
+    /// The world as it is by now.
+    pub fn world(&self) -> MutexGuard<'_, W> {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        world.pass_time(Timestamp::now());
+        world
+    }
+}
+
+/// A running stand-in; it ends when it is dropped.
+pub struct StandIn<W> {
+    shared: Shared<W>,
+    pub address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl<W: World> StandIn<W> {
+    /// On a free port of this machine.
+    pub async fn start() -> Self {
+        Self::listen(([127, 0, 0, 1], 0).into()).await
+    }
+
+    pub async fn listen(address: SocketAddr) -> Self {
+        let shared = Shared { world: Arc::default(), door: Door::new(W::PROVIDER, W::KEY) };
+        let listener = TcpListener::bind(address).await.expect("the address is free");
+        let address = listener.local_addr().expect("it is bound");
+        let router = W::router(shared.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { shared, address, server }
+    }
+
+    /// What its base URL is to be.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.address, W::PROVIDER.prefix)
+    }
+
+    /// Looks at the world, or changes it.
+    pub fn with<T>(&self, what: impl FnOnce(&mut W) -> T) -> T {
+        what(&mut self.shared.world())
+    }
+}
+
+/// The calls that it got, and faults for them.
+impl<W> Deref for StandIn<W> {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.shared.door
+    }
+}
+
+impl<W> Drop for StandIn<W> {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
 }

@@ -50,6 +50,26 @@ pub fn policy(name: &str, components: &[&str], patch: &Value) -> Value {
     policy
 }
 
+/// A policy over these components of any kind, quick to act, whatever the others do.
+pub fn over(components: &[Value]) -> Value {
+    let mut wanted = policy("shop", &[], &json!({"spec": {"interval": "2s", "detection": {"confirmAfter": "1s"}}}));
+    wanted["spec"]["components"] = json!(components);
+    wanted["spec"]["safety"] = json!({
+        "maxUnhealthy": "100%", "maxConcurrent": 50, "budget": {"actions": 100}, "cooldown": "1s",
+    });
+    wanted
+}
+
+/// The same of many at once that share a provider's limits: looks are far apart, and each gets one action.
+pub fn over_many(components: &[Value]) -> Value {
+    let mut wanted = over(components);
+    wanted["spec"]["interval"] = json!("20s");
+    wanted["spec"]["releaseWatch"] = json!({"every": "10s"});
+    wanted["spec"]["safety"]["cooldown"] = json!("1h");
+    wanted["spec"]["verification"] = json!({"stabilization": "1s", "timeout": "120s"});
+    wanted
+}
+
 /// JSON merge patch (RFC 7396).
 pub fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
@@ -286,6 +306,20 @@ impl Test {
             let remediation = self.api::<Remediation>().get(name).await.map_err(|why| why.to_string())?;
             let ended = remediation.status.as_ref().is_some_and(|status| status.phase.is_final());
             if ended { Ok(remediation) } else { Err(format!("{:?}", remediation.status)) }
+        })
+        .await
+    }
+
+    pub async fn of_component(&self, component: &str) -> Option<Remediation> {
+        self.remediations().await.into_iter().find(|one| one.spec.component == component)
+    }
+
+    /// Waits until the first Remediation of this component has reached an end phase.
+    pub async fn wait_component_ended(&self, component: &str) -> Remediation {
+        wait::until(&format!("the remediation of {component} to end"), Duration::from_secs(150), async || {
+            let found = self.of_component(component).await;
+            let ended = |one: &Remediation| one.status.as_ref().is_some_and(|status| status.phase.is_final());
+            found.clone().filter(ended).ok_or_else(|| format!("{:?}", found.and_then(|one| one.status)))
         })
         .await
     }

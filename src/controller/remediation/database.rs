@@ -113,8 +113,8 @@ impl Step<'_> {
             }
             Err(error) => {
                 done.errors.push(error.to_string());
-                let more = delays.len().saturating_sub(attempt as usize);
-                status.message = match delays.get(attempt as usize) {
+                let next = delays.get(attempt as usize);
+                status.message = match next {
                     Some(next) => format!("try {attempt} of {}: {error}; the next one in {next:#}", delays.len()),
                     None => format!("try {attempt} of {}: {error}", delays.len()),
                 };
@@ -126,8 +126,7 @@ impl Step<'_> {
                 self.write(&status, false).await?;
                 let subject = format!("try-{attempt}");
                 self.ctx.events.about_step(self.remediation, Reason::Acting, &subject, &status.message).await;
-                let next = delays.get(attempt as usize).filter(|_| more > 0).copied().unwrap_or(SignedDuration::ZERO);
-                let wait = Duration::try_from(next).unwrap_or_default();
+                let wait = next.and_then(|next| Duration::try_from(*next).ok()).unwrap_or_default();
                 Ok(Action::requeue(wait.max(Duration::from_millis(10))))
             }
         }

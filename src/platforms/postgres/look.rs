@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use sqlx::{Row as _, postgres::PgConnection};
 use tokio::time::timeout;
 
-use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, address::Address};
+use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, address::Address, close};
 use crate::{
     analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
     api::PostgresDatabase,
+    platforms::Look,
 };
 
 /// The server stops taking transactions that many before its oldest unfrozen one comes round again.
@@ -18,7 +19,7 @@ const TRANSACTION_IDS: f64 = 2_147_483_648.0;
 
 /// What the server tells, as one JSON object: through a pooler too, in one message each way. `sees`: the role may look at what
 /// other roles' sessions do. Slots that are kept for superusers and the like are none for applications.
-const ASK: &str = "
+const LOOK: &str = "
 BEGIN READ ONLY;
 SET LOCAL statement_timeout = '2s';
 SET LOCAL lock_timeout = '1s';
@@ -50,8 +51,8 @@ SELECT json_build_object(
 )::text AS told;
 ROLLBACK";
 
-/// Why what others' sessions do is not seen.
-const NOT_SEEN: &str = "the role may not see what other roles' sessions do; fix: GRANT pg_monitor TO the role";
+/// Why what others' sessions do is not seen; the role's name follows.
+pub(super) const NOT_SEEN: &str = "the role may not see what other roles' sessions do; fix: GRANT pg_monitor TO";
 
 #[derive(Debug, Deserialize)]
 struct Told {
@@ -69,15 +70,8 @@ struct Told {
     deadlocks: Option<i64>,
 }
 
-/// What one look saw.
-#[derive(Debug, Clone)]
-pub struct PostgresLook {
-    /// When it was made.
-    pub at: Timestamp,
-    pub target: Measured<Database>,
-    /// Those that there is data for, and those that could not be read.
-    pub metrics: Vec<(&'static str, Reading)>,
-}
+/// What one look at a database saw.
+pub type PostgresLook = Look<Database>;
 
 /// The count of deadlocks at a look.
 pub(super) type Deadlocks = (Instant, i64);
@@ -90,6 +84,11 @@ impl Postgres {
             target: Measured::Unknown(error.into()),
             metrics: Vec::new(),
         };
+        let down = |fault| PostgresLook {
+            at: Timestamp::now(),
+            target: Measured::Known(Database { label: String::new(), fault: Some(fault) }),
+            metrics: Vec::new(),
+        };
         let address = match self.address(namespace, database).await {
             Ok(address) => address,
             Err(error) => return unknown(error),
@@ -99,49 +98,38 @@ impl Postgres {
         let started = Instant::now();
         let new = connect(&address).await;
         let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let fault = match new {
+        // What was kept is given up for a new one, and used when there is none.
+        let (mut connection, fault) = match new {
             Ok(new) => {
-                kept.keep(&address, new);
-                None
-            }
-            Err(error) if error.is_outage() => {
-                let saturated = error.kind == Kind::Saturated;
-                Some(DatabaseFault { saturated, detail: error.to_string() })
-            }
-            Err(error) => return unknown(error),
-        };
-        // One that fails once is not used again.
-        let told = match kept.take(&address) {
-            Some(mut connection) => {
-                let told = ask(&mut connection, &address).await;
-                if told.is_ok() {
-                    kept.keep(&address, connection);
+                if let Some(old) = kept.take(&address) {
+                    close(old);
                 }
-                Some(told)
+                (new, None)
             }
-            None => None,
+            Err(error) if !error.is_outage() => return unknown(error),
+            Err(error) => match kept.take(&address) {
+                Some(old) => (old, Some(outage(&error))),
+                None => return down(outage(&error)),
+            },
         };
-        let at = Timestamp::now();
-        match (told, fault) {
-            (Some(Ok(told)), fault) => {
+        match (ask::<Told>(&mut connection, &address, LOOK).await, fault) {
+            (Ok(told), fault) => {
+                kept.keep(&address, connection);
                 let before = told.deadlocks.and_then(|count| kept.deadlocks.replace((Instant::now(), count)));
                 let metrics = metrics(&told, before, database.size_limit, fault.is_none().then_some(latency_ms));
                 let label = format!("PostgreSQL {}{}", told.version, if told.standby { ", a standby" } else { "" });
-                PostgresLook { at, target: Measured::Known(Database { label, fault }), metrics }
+                PostgresLook { at: Timestamp::now(), target: Measured::Known(Database { label, fault }), metrics }
             }
-            (_, Some(fault)) => {
-                let target = Measured::Known(Database { label: String::new(), fault: Some(fault) });
-                PostgresLook { at, target, metrics: Vec::new() }
-            }
-            (Some(Err(error)), None) if error.is_outage() => {
-                let fault = DatabaseFault { saturated: false, detail: error.to_string() };
-                let target = Measured::Known(Database { label: String::new(), fault: Some(fault) });
-                PostgresLook { at, target, metrics: Vec::new() }
-            }
-            (Some(Err(error)), None) => unknown(error),
-            (None, None) => unknown(PostgresError::new(Kind::Failed, format!("{}: no connection", address.place))),
+            // A connection that fails once is not used again.
+            (Err(_), Some(fault)) => down(fault),
+            (Err(error), None) if error.is_outage() => down(outage(&error)),
+            (Err(error), None) => unknown(error),
         }
     }
+}
+
+fn outage(error: &PostgresError) -> DatabaseFault {
+    DatabaseFault { saturated: error.kind == Kind::Saturated, detail: error.to_string() }
 }
 
 /// A new connection that has answered a query.
@@ -157,8 +145,13 @@ pub(super) async fn connect(address: &Address) -> Result<PgConnection, PostgresE
     }
 }
 
-async fn ask(connection: &mut PgConnection, address: &Address) -> Result<Told, PostgresError> {
-    let row = match timeout(READ_LIMIT, sqlx::raw_sql(ASK).fetch_one(connection)).await {
+/// What the server tells, by statements of which one has the one column `told`, an object of JSON.
+pub(super) async fn ask<T: DeserializeOwned>(
+    connection: &mut PgConnection,
+    address: &Address,
+    statements: &'static str,
+) -> Result<T, PostgresError> {
+    let row = match timeout(READ_LIMIT, sqlx::raw_sql(statements).fetch_one(connection)).await {
         Ok(answer) => answer.map_err(|error| PostgresError::sorted(&error, address))?,
         Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
     };
@@ -176,7 +169,7 @@ fn metrics(
 ) -> Vec<(&'static str, Reading)> {
     let known = |value: f64| Reading::new(Measured::Known(value), false);
     let seen = |value: f64| {
-        let unseen = || Measured::Unknown(Unmeasured::new(UnknownReason::Refused, NOT_SEEN));
+        let unseen = || Measured::Unknown(Unmeasured::new(UnknownReason::Refused, format!("{NOT_SEEN} the role")));
         Reading::new(if told.sees { Measured::Known(value) } else { unseen() }, false)
     };
     let mut metrics = vec![

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{
     Kept, Kind, Postgres, PostgresError, READ_LIMIT,
     address::{APPLICATION, Address},
-    look::connect,
+    look::{NOT_SEEN, ask, connect},
 };
 use crate::api::{PostgresDatabase, SessionRef, SessionSelector};
 
@@ -145,19 +145,9 @@ async fn list(
     address: &Address,
     selector: &SessionSelector,
 ) -> Result<Vec<SessionRef>, PostgresError> {
-    let row = match timeout(READ_LIMIT, sqlx::raw_sql(LIST).fetch_one(connection)).await {
-        Ok(answer) => answer.map_err(|error| PostgresError::sorted(&error, address))?,
-        Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
-    };
-    let told: String = row.try_get("told").map_err(|error| PostgresError::sorted(&error, address))?;
-    let listed: Listed = serde_json::from_str(&told)
-        .map_err(|error| PostgresError::new(Kind::BadAnswer, format!("{}: {error}", address.place)))?;
+    let listed: Listed = ask(connection, address, LIST).await?;
     if !listed.sees {
-        let message = format!(
-            "{}: the role may not see what other roles' sessions do; fix: GRANT pg_monitor TO {}",
-            address.place,
-            address.options.get_username()
-        );
+        let message = format!("{}: {NOT_SEEN} {}", address.place, address.options.get_username());
         return Err(PostgresError::new(Kind::NotAllowed, message));
     }
     Ok(select(listed.sessions, listed.now, selector))

@@ -7,38 +7,36 @@
 mod routes;
 mod world;
 
-use std::{
-    net::SocketAddr,
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
 use axum::{
-    Json,
+    Json, Router,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
+use jiff::Timestamp;
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::door::{Door, Provider, Writes};
+use super::door::{self, Provider, StandIn, Writes};
 pub use world::World;
 
 /// A key that it accepts.
 pub const API_KEY: &str = "rnd_fakeKey0123456789abcdefghij";
 
-/// A running fake; it ends when it is dropped.
-pub struct FakeRender {
-    shared: Shared,
-    address: SocketAddr,
-    server: JoinHandle<()>,
-}
+/// A running stand-in.
+pub type FakeRender = StandIn<World>;
 
-/// What the handlers share.
-#[derive(Clone)]
-struct Shared {
-    world: Arc<Mutex<World>>,
-    door: Door,
+type Shared = door::Shared<World>;
+
+impl door::World for World {
+    const PROVIDER: Provider = RENDER;
+    const KEY: &'static str = API_KEY;
+
+    fn pass_time(&mut self, now: Timestamp) {
+        self.advance(now);
+    }
+
+    fn router(shared: Shared) -> Router {
+        routes::router(shared)
+    }
 }
 
 const RENDER: Provider = Provider {
@@ -59,40 +57,7 @@ fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"id": "fake", "message": message}))).into_response()
 }
 
-impl Shared {
-    /// The world as it is by now.
-    fn world(&self) -> MutexGuard<'_, World> {
-        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        world.advance(jiff::Timestamp::now());
-        world
-    }
-}
-
 impl FakeRender {
-    /// On a free port of this machine.
-    pub async fn start() -> Self {
-        Self::listen(([127, 0, 0, 1], 0).into()).await
-    }
-
-    pub async fn listen(address: SocketAddr) -> Self {
-        let shared = Shared { world: Arc::default(), door: Door::new(RENDER, API_KEY) };
-        let listener = TcpListener::bind(address).await.expect("the address is free");
-        let address = listener.local_addr().expect("it is bound");
-        let router = routes::router(shared.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { shared, address, server }
-    }
-
-    /// What RENDER_BASE_URL is to be.
-    pub fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
-    }
-
-    /// Looks at the world, or changes it.
-    pub fn with<T>(&self, what: impl FnOnce(&mut World) -> T) -> T {
-        what(&mut self.shared.world())
-    }
-
     /// A service with one live deploy.
     pub fn add(&self, id: &str, kind: &str) {
         self.with(|world| world.add_service(id, kind));
@@ -106,20 +71,5 @@ impl FakeRender {
     /// Restarts of a service that it did.
     pub fn restarts(&self, service: &str) -> u32 {
         self.with(|world| world.services[service].restarts)
-    }
-}
-
-/// The calls that it got, and faults for them.
-impl Deref for FakeRender {
-    type Target = Door;
-
-    fn deref(&self) -> &Door {
-        &self.shared.door
-    }
-}
-
-impl Drop for FakeRender {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }

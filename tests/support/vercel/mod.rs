@@ -9,38 +9,36 @@
 mod routes;
 mod world;
 
-use std::{
-    net::SocketAddr,
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
 use axum::{
-    Json,
+    Json, Router,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
+use jiff::Timestamp;
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::door::{Door, Provider, Writes};
+use super::door::{self, Provider, StandIn, Writes};
 pub use world::World;
 
 /// A token that it accepts.
 pub const TOKEN: &str = "vcl_fakeToken0123456789abcdef";
 
-/// A running fake; it ends when it is dropped.
-pub struct FakeVercel {
-    shared: Shared,
-    address: SocketAddr,
-    server: JoinHandle<()>,
-}
+/// A running stand-in.
+pub type FakeVercel = StandIn<World>;
 
-/// What the handlers share.
-#[derive(Clone)]
-struct Shared {
-    world: Arc<Mutex<World>>,
-    door: Door,
+type Shared = door::Shared<World>;
+
+impl door::World for World {
+    const PROVIDER: Provider = VERCEL;
+    const KEY: &'static str = TOKEN;
+
+    fn pass_time(&mut self, now: Timestamp) {
+        self.advance(now);
+    }
+
+    fn router(shared: Shared) -> Router {
+        routes::router(shared)
+    }
 }
 
 const VERCEL: Provider = Provider {
@@ -55,43 +53,10 @@ fn error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(json!({"error": {"code": code, "message": message}}))).into_response()
 }
 
-impl Shared {
-    /// The world as it is by now.
-    fn world(&self) -> MutexGuard<'_, World> {
-        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
-        world.advance(jiff::Timestamp::now());
-        world
-    }
-}
-
 impl FakeVercel {
-    /// On a free port of this machine.
-    pub async fn start() -> Self {
-        Self::listen(([127, 0, 0, 1], 0).into()).await
-    }
-
-    pub async fn listen(address: SocketAddr) -> Self {
-        let shared = Shared { world: Arc::default(), door: Door::new(VERCEL, TOKEN) };
-        let listener = TcpListener::bind(address).await.expect("the address is free");
-        let address = listener.local_addr().expect("it is bound");
-        let router = routes::router(shared.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { shared, address, server }
-    }
-
-    /// What VERCEL_BASE_URL is to be.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
     /// Where the shares of failing requests are asked for, as a Prometheus.
     pub fn prometheus(&self) -> String {
         format!("http://{}/_fake/prometheus", self.address)
-    }
-
-    /// Looks at the world, or changes it.
-    pub fn with<T>(&self, what: impl FnOnce(&mut World) -> T) -> T {
-        what(&mut self.shared.world())
     }
 
     /// The deployment that serves.
@@ -102,20 +67,5 @@ impl FakeVercel {
     /// Rollbacks of a project that were begun.
     pub fn rollbacks(&self, project: &str) -> u32 {
         self.with(|world| world.projects[project].rollbacks)
-    }
-}
-
-/// The calls that it got, and faults for them.
-impl Deref for FakeVercel {
-    type Target = Door;
-
-    fn deref(&self) -> &Door {
-        &self.shared.door
-    }
-}
-
-impl Drop for FakeVercel {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }

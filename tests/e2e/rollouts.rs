@@ -169,9 +169,13 @@ async fn what_its_controller_aborted_is_shown_and_left() {
         test.rollouts().patch_status("web", &PatchParams::default(), &patch).await.unwrap();
         test.wait_phase("Degraded").await;
         test.wait_web_pods(V1, 4).await;
-        let status = test.wait_status("shop", "web", HealthStatus::Degraded).await;
-        assert!(status.message.contains("the rollout goes no further"), "{}", status.message);
-        assert_eq!(status.release.unwrap().hash, test.rollout().await.data["status"]["stableRS"]);
+        let stable = test.rollout().await.data["status"]["stableRS"].as_str().unwrap().to_owned();
+        test.wait_component("shop", "web", "to be Degraded, with the stable template as what runs", |status| {
+            status.status == HealthStatus::Degraded
+                && status.message.contains("the rollout goes no further")
+                && status.release.as_ref().is_some_and(|release| release.hash == stable)
+        })
+        .await;
         // A person puts the template back.
         test.release_rollout(V1).await;
         test.wait_status("shop", "web", HealthStatus::Healthy).await;

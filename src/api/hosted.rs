@@ -50,6 +50,26 @@ pub struct VercelTarget {
     pub token_secret_ref: Option<KeyRef>,
 }
 
+/// The circuit breaker of a provider's API for one service, while it is not closed: its calls kept failing, and none is made
+/// until one has gone well.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CircuitStatus {
+    pub state: CircuitState,
+    /// When one call is let through, on which it depends what comes next; absent while that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+}
+
+/// How a circuit breaker that is not closed stands.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+pub enum CircuitState {
+    /// No call is made.
+    Open,
+    /// One call is under way.
+    HalfOpen,
+}
+
 /// How far an action on a hosted service is. What is about to be done is stored here before it is.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]

@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, ConfigStatus, KeptState, KnownBadConfig};
+use super::{Cause, CircuitStatus, ConfigStatus, KeptState, KnownBadConfig};
 
 /// What Panacea knows and does about a policy. Written only when it differs; nothing in it ticks.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
@@ -80,6 +80,9 @@ pub struct ComponentStatus {
     /// States seen healthy, template and configuration, of which a copy is kept; newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<KeptState>,
+    /// The circuit breaker of its provider's API, while it is not closed. Taken up again when the operator starts anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<CircuitStatus>,
     /// The incident that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub episode: Option<Episode>,

@@ -52,6 +52,7 @@ pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMem
         }
         let wait = entry.tracker.next_look(&valid.limits, valid.interval).max(component.target.least_pause());
         entry.due = Some(observation.at + wait);
+        entry.circuit = ctx.platforms.circuit(&component.target);
         entry.last = Some(Look { observation, assessment });
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         assess::Assessment, forecast::Forecast, hindsight::Hindsight, observation::Observation, outlook::Outlook,
         tracker::Tracker, window::History,
     },
-    api::{ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
+    api::{CircuitStatus, ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
     plan::guard::Refusal,
     platforms::lock::lock,
 };
@@ -33,6 +33,8 @@ pub struct ComponentMemory {
     /// The release's hash at the last complete rollout.
     pub process: Option<String>,
     pub refusal: Option<Refusal>,
+    /// The circuit breaker of its provider's API, as it stood after the last look.
+    pub circuit: Option<CircuitStatus>,
     /// Whether the metrics' past is in the history.
     pub backfill: Backfill,
     /// When the metrics were last taken into the history.

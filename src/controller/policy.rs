@@ -150,6 +150,10 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
                 if let Some(entry) = memory.components.get_mut(&status.name) {
                     entry.tracker = Tracker::restore(status);
                     entry.outlook = Outlook::restore(status);
+                    entry.circuit.clone_from(&status.circuit);
+                }
+                if let (Some(component), Some(circuit)) = (valid.component(&status.name), &status.circuit) {
+                    ctx.platforms.restore_circuit(&component.target, circuit);
                 }
             }
             hindsight::restore(ctx, policy, valid, &mut memory);

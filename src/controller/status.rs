@@ -96,6 +96,7 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     let mut status = ComponentStatus { name: name.to_owned(), ..ComponentStatus::default() };
     entry.tracker.persist(&mut status);
     status.warnings = entry.hindsight.persist();
+    status.circuit.clone_from(&entry.circuit);
     let Some(look) = &entry.last else {
         status.message = if policy.suspend { "suspended" } else { "not looked at yet" }.to_owned();
         status.status = HealthStatus::Unknown;

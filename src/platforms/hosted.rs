@@ -7,14 +7,16 @@ use secrecy::SecretString;
 
 use super::{
     Look,
-    cloud::{BreakerLimits, CloudError, Kind},
+    cloud::{BreakerLimits, Cloud, CloudError, Kind},
     kubernetes::{ActError, Kubernetes},
     render::{Render, RenderConfig},
     vercel::{Vercel, VercelConfig},
 };
 use crate::{
     analyze::observation::{Hosted, UnknownReason, Unmeasured},
-    api::{Access, ActionKind, HostedStatus, KeyRef, RENDER_KIND, RenderService, VERCEL_KIND, VercelProject},
+    api::{
+        Access, ActionKind, CircuitStatus, HostedStatus, KeyRef, RENDER_KIND, RenderService, VERCEL_KIND, VercelProject,
+    },
 };
 
 /// How the providers' APIs are reached.
@@ -264,6 +266,24 @@ impl<'a> HostedService<'a> {
         match self {
             Self::Render(_, service) => &service.service_id,
             Self::Vercel(_, project) => &project.project_id,
+        }
+    }
+
+    /// The circuit breaker of its API for it, in words for the status; none while it is closed.
+    pub fn circuit(self) -> Option<CircuitStatus> {
+        self.cloud().0.circuit(self.id())
+    }
+
+    /// Takes up what an earlier life of the operator has shown as [`Self::circuit`].
+    pub fn restore_circuit(self, shown: &CircuitStatus) {
+        let (cloud, access) = self.cloud();
+        cloud.restore_circuit(self.id(), shown, breaker_limits(access));
+    }
+
+    fn cloud(self) -> (&'a Cloud, &'a Access) {
+        match self {
+            Self::Render(render, service) => (&render.cloud, &service.access),
+            Self::Vercel(vercel, project) => (&vercel.cloud, &project.access),
         }
     }
 

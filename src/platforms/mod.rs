@@ -29,7 +29,7 @@ use url::Url;
 
 use crate::{
     analyze::observation::{Measured, Observation, Reading, TargetState, UnknownReason, Unmeasured},
-    api::{MetricQuery, OFFERED, ValidComponent, ValidTarget},
+    api::{CircuitStatus, MetricQuery, OFFERED, ValidComponent, ValidTarget},
 };
 use hook::Hooks;
 use hosted::{HostedLook, HostedService, Hosting, HostingConfig};
@@ -99,6 +99,18 @@ impl Platforms {
             ValidTarget::Vercel(project) => Some(HostedService::Vercel(&hosting()?.vercel, project)),
             ValidTarget::Workload { .. } | ValidTarget::Postgres(_) | ValidTarget::Http(_) => None,
         })
+    }
+
+    /// The circuit breaker of a provider's API for this target, while it is not closed.
+    pub fn circuit(&self, target: &ValidTarget) -> Option<CircuitStatus> {
+        self.hosted(target).ok()??.circuit()
+    }
+
+    /// Takes up what an earlier life of the operator has shown as [`Self::circuit`].
+    pub fn restore_circuit(&self, target: &ValidTarget, shown: &CircuitStatus) {
+        if let Ok(Some(service)) = self.hosted(target) {
+            service.restore_circuit(shown);
+        }
     }
 
     /// One look at a component: its target and all its metrics, at the same time.

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::{
-    api::HealthStatus, controller::Context, knowledge::LedgerHealth, platforms::kubernetes::ClusterIndex,
+    api::{CircuitStatus, HealthStatus},
+    controller::Context,
+    knowledge::LedgerHealth,
+    platforms::kubernetes::ClusterIndex,
     platforms::lock::lock,
 };
 
@@ -90,6 +93,9 @@ fn live(server: &Server) -> String {
     let mut time = String::from(
         "# HELP panacea_component_time_to_failure_seconds Foreseen time to the failure of a component.\n# TYPE panacea_component_time_to_failure_seconds gauge\n",
     );
+    let mut circuit = String::from(
+        "# HELP panacea_component_circuit Circuit breaker of a component's provider: 1 for the state it is in; none while it is closed.\n# TYPE panacea_component_circuit gauge\n",
+    );
     for ((namespace, policy), memory) in server.context.memory.all() {
         for (component, entry) in &lock(&memory).components {
             // Names are checked by Kubernetes: no character needs escaping.
@@ -98,6 +104,9 @@ fn live(server: &Server) -> String {
             let _ = writeln!(status, "panacea_component_status{{{labels},status=\"{current}\"}} 1");
             if let Some(value) = entry.last.as_ref().and_then(|look| look.assessment.score) {
                 let _ = writeln!(score, "panacea_component_score{{{labels}}} {value}");
+            }
+            if let Some(CircuitStatus { state, .. }) = &entry.circuit {
+                let _ = writeln!(circuit, "panacea_component_circuit{{{labels},state=\"{state}\"}} 1");
             }
             if let Some(forecast) = &entry.forecast {
                 let _ = writeln!(
@@ -116,6 +125,7 @@ fn live(server: &Server) -> String {
     text.push_str(&score);
     text.push_str(&probability);
     text.push_str(&time);
+    text.push_str(&circuit);
     let ledger = &server.context.ledger;
     let available = u8::from(*ledger.health().borrow() == LedgerHealth::Available);
     let stats = ledger.stats();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use panacea::api::{ActionKind, HealthStatus, Phase, Remediation};
+use panacea::api::{ActionKind, CircuitState, ComponentStatus, HealthStatus, Phase, Remediation};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -428,27 +428,48 @@ async fn an_api_that_keeps_failing_is_left_alone_and_asked_again_by_one_call() {
     run("render-breaker", async |test| {
         let fake = FakeRender::start().await;
         fake.add("srv-shop", "web_service");
-        let _operator = Operator::start(test, options(&fake)).await;
+        let mut operator = Operator::start(test, options(&fake)).await;
         let mut wanted = over(&[hosted("shop", "srv-shop")]);
         wanted["spec"]["safety"]["circuitBreaker"] = json!({"failureThreshold": 2, "recoveryTimeout": "12s"});
         test.apply_policy(&wanted).await;
         test.wait_known_good("shop", "shop").await;
 
         fake.fault("*", 1_000_000, Fault::Status(503));
-        let open = |status: &panacea::api::ComponentStatus| status.message.contains("(CircuitOpen)");
-        let seen = test.wait_component("shop", "shop", "to be left alone", open).await;
-        assert_eq!(seen.status, HealthStatus::Unknown);
+        let circuit = |status: &ComponentStatus| {
+            status.circuit.as_ref().filter(|circuit| circuit.state == CircuitState::Open)?.retry_at
+        };
+        let seen = test.wait_component("shop", "shop", "to be left alone", |status| circuit(status).is_some()).await;
+        let retry_at = circuit(&seen).unwrap();
+        let open = |status: &ComponentStatus| status.message.contains("(CircuitOpen)");
+        let seen = test.wait_component("shop", "shop", "to be Unknown for it", open).await;
+        assert_eq!((seen.status, circuit(&seen)), (HealthStatus::Unknown, Some(retry_at)), "it does not tick");
+        assert!(operator.metrics().await.contains(r#"component="shop",state="Open"} 1"#));
         let before = fake.all_calls();
         let unchanged =
             |calls: usize| if fake.all_calls() == calls { Ok(()) } else { Err(format!("{}", fake.all_calls())) };
+        let one_more = async |calls: usize| {
+            let probe = async || if fake.all_calls() > calls { Ok(()) } else { Err("no call".to_owned()) };
+            wait::until("a probe", Duration::from_secs(30), probe).await;
+        };
         wait::throughout("nobody asks", Duration::from_secs(4), async || unchanged(before)).await;
-        let probe = async || if fake.all_calls() > before { Ok(()) } else { Err("no call".to_owned()) };
-        wait::until("a probe", Duration::from_secs(30), probe).await;
-        wait::throughout("one probe, tried once", Duration::from_secs(8), async || unchanged(before + 1)).await;
+        one_more(before).await;
+        assert!(jiff::Timestamp::now() >= retry_at);
+        wait::throughout("one probe, tried once", Duration::from_secs(4), async || unchanged(before + 1)).await;
+
+        // Its next life knows that it was open: no call before its time, and one then.
+        operator.kill9();
+        operator.spawn();
+        operator.wait_ready().await;
+        operator.wait_looks(1).await;
+        assert_eq!(unchanged(before + 1), Ok(()));
+        one_more(before + 1).await;
+        wait::throughout("one probe, tried once", Duration::from_secs(8), async || unchanged(before + 2)).await;
 
         fake.clear_faults();
-        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
-        assert!(fake.all_calls() > before + 4, "it is asked as before");
+        let closed = |status: &ComponentStatus| status.status == HealthStatus::Healthy && status.circuit.is_none();
+        test.wait_component("shop", "shop", "to be Healthy, its breaker closed", closed).await;
+        assert!(fake.all_calls() > before + 5, "it is asked as before");
+        assert!(!operator.metrics().await.contains(r#"state="Open""#));
         assert!(test.remediations().await.is_empty());
     })
     .await;

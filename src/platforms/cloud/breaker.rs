@@ -36,7 +36,7 @@ pub(super) enum End {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
+pub(super) enum State {
     #[default]
     Closed,
     Open {
@@ -89,6 +89,18 @@ impl Breaker {
         }
     }
 
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Takes up what an earlier life of the operator left: open for `left` more, though no longer than `limits` say, whatever
+    /// a clock was set to. What this life has come to know itself stays.
+    pub fn restore(&mut self, left: Duration, limits: BreakerLimits, now: Instant) {
+        if self.is_new() {
+            self.state = State::Open { until: now + left.min(limits.recovery) };
+        }
+    }
+
     /// It holds nothing that a new one does not.
     pub fn is_new(&self) -> bool {
         self.failures == 0 && self.state == State::Closed
@@ -130,5 +142,28 @@ mod tests {
         breaker.ended(Admission::Probe, End::Well, limits, at(127));
         assert!(breaker.is_new());
         assert_eq!(breaker.admit(at(127)), Ok(Admission::Usual));
+    }
+
+    #[test]
+    fn what_an_earlier_life_left_open_is_asked_by_one_call_when_its_time_comes() {
+        let limits = BreakerLimits { threshold: 3, recovery: Duration::from_secs(60) };
+        let now = Instant::now();
+        let restored = |seconds| {
+            let mut breaker = Breaker::default();
+            breaker.restore(Duration::from_secs(seconds), limits, now);
+            breaker
+        };
+        assert_eq!(restored(20).admit(now), Err(Duration::from_secs(20)));
+        assert_eq!(restored(7200).admit(now), Err(limits.recovery), "a clock was wrong");
+        let mut over = restored(0);
+        assert_eq!(over.admit(now), Ok(Admission::Probe), "not a usual call, with its tries");
+        assert_eq!(over.admit(now), Err(PROBE_TAKES));
+        // What is known better is not overwritten.
+        over.restore(Duration::from_secs(20), limits, now);
+        assert_eq!(over.state(), State::HalfOpen);
+        let mut failed = Breaker::default();
+        failed.ended(Admission::Usual, End::Failed, limits, now);
+        failed.restore(Duration::from_secs(20), limits, now);
+        assert_eq!(failed.state(), State::Closed);
     }
 }

@@ -18,12 +18,13 @@ use serde_json::Value;
 
 use super::{
     base::BaseUrl,
-    breaker::{Admission, Breaker, BreakerLimits, End},
+    breaker::{Admission, Breaker, BreakerLimits, End, State},
     error::{CloudError, Kind},
     headers::{Told, again_in, told},
     quota::{Credential, Quota, Quotas},
     retry::wait_before_next,
 };
+use crate::api::{CircuitState, CircuitStatus};
 use crate::platforms::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
 use crate::platforms::lock::lock;
 
@@ -39,6 +40,8 @@ pub struct Cloud {
     base: BaseUrl,
     quotas: Mutex<Quotas>,
     breakers: Mutex<HashMap<String, Breaker>>,
+    /// One moment on both clocks, so that another one is always told by the same words.
+    began: (Instant, Timestamp),
 }
 
 /// When a call may be sent again.
@@ -97,7 +100,28 @@ impl Cloud {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| cause(&error));
-        Self { http, base, quotas: Mutex::default(), breakers: Mutex::default() }
+        let began = (Instant::now(), Timestamp::now());
+        Self { http, base, quotas: Mutex::default(), breakers: Mutex::default(), began }
+    }
+
+    /// How the breaker of this name stands; none while it is closed.
+    pub fn circuit(&self, breaker: &str) -> Option<CircuitStatus> {
+        let (state, retry_at) = match lock(&self.breakers).get(breaker)?.state() {
+            State::Closed => return None,
+            State::HalfOpen => (CircuitState::HalfOpen, None),
+            State::Open { until } => {
+                let (began, at) = self.began;
+                (CircuitState::Open, at.checked_add(until.saturating_duration_since(began)).ok())
+            }
+        };
+        Some(CircuitStatus { state, retry_at })
+    }
+
+    /// Takes up how it stood in an earlier life of the operator; a probe that was under way then is made anew.
+    pub fn restore_circuit(&self, breaker: &str, shown: &CircuitStatus, limits: BreakerLimits) {
+        let left = shown.retry_at.map(|at| at.duration_since(Timestamp::now()));
+        let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
+        lock(&self.breakers).entry(breaker.to_owned()).or_default().restore(left, limits, Instant::now());
     }
 
     /// What the answer holds, as `T`.

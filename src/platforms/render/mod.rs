@@ -55,7 +55,7 @@ pub struct RenderConfig {
 
 /// Looks at services and acts on them. One for the whole operator.
 pub struct Render {
-    cloud: Cloud,
+    pub(super) cloud: Cloud,
     api_key: Option<SecretString>,
     kubernetes: Kubernetes,
     seen: Mutex<HashMap<String, look::Remembered>>,

@@ -55,7 +55,7 @@ pub struct VercelConfig {
 
 /// Looks at projects and rolls them back. One for the whole operator.
 pub struct Vercel {
-    cloud: Cloud,
+    pub(super) cloud: Cloud,
     token: Option<SecretString>,
     kubernetes: Kubernetes,
 }

@@ -58,13 +58,13 @@ demo: build ## Watch bad releases being seen, rolled back and verified
 	$(control-plane)/with --operator $(target)/debug/examples/demo
 
 .PHONY: cluster
-cluster: cargo ## Start a cluster with the operator and leave it running (target/cluster)
+cluster: cargo ## Start a cluster with the operator and stand-ins for the providers, and leave it running (target/cluster)
 	@if [[ -f $(cluster)/env && -f $(cluster)/pids/supervisor ]] && kill -0 $$(head -n1 $(cluster)/pids/supervisor) 2>/dev/null; then \
 	  echo "already running; make cluster-down ends it"; \
 	else \
-	  cargo build --locked --bin panacea; \
+	  cargo build --locked --bin panacea --example stand-ins; \
 	  $(control-plane)/up $(cluster); \
-	  $(control-plane)/operator start $(cluster) || { $(control-plane)/down $(cluster); exit 1; }; \
+	  { $(control-plane)/stand-ins start $(cluster) && $(control-plane)/operator start $(cluster); } || { $(control-plane)/down $(cluster); exit 1; }; \
 	fi
 	@echo ". target/cluster/env"
 
@@ -90,6 +90,11 @@ bench-remedies: cargo ## Measure the remedies beside kubectl (RUNS=3 PODS="3 30 
 bench-memory: cargo ## Measure the operator's memory with 1 and 1,000 components
 	cargo build --release --locked --bin panacea --example bench
 	PANACEA_BIN=$(target)/release/panacea $(control-plane)/with --install $(target)/release/examples/bench memory
+
+.PHONY: bench-hosting
+bench-hosting: cargo ## Measure how many of Render's services one API key serves (LOOKS=10000)
+	cargo build --release --locked --example bench
+	$(target)/release/examples/bench hosting
 
 .PHONY: bench-ledger
 bench-ledger: cargo ## Measure the ledger: writing beside COPY and executemany (RUNS=3), its questions on ten million rows

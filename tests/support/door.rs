@@ -2,7 +2,7 @@
 //! puts in. And a stand-in itself: a world behind such a door.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     net::SocketAddr,
     ops::Deref,
@@ -106,6 +106,8 @@ struct Counts {
     faults: Vec<(String, u32, Fault)>,
     /// By key and kind of call: since when, and how many.
     windows: BTreeMap<(String, String), (Instant, u32)>,
+    /// When calls of these came, and the most that any minute held, wherever it began.
+    minutes: BTreeMap<(String, String), (VecDeque<Instant>, usize)>,
 }
 
 /// The limit headers of an answer.
@@ -126,6 +128,7 @@ impl Door {
             calls: Vec::new(),
             faults: Vec::new(),
             windows: BTreeMap::new(),
+            minutes: BTreeMap::new(),
         })))
     }
 
@@ -157,6 +160,17 @@ impl Door {
     /// Answers 429 that it gave by its own limits.
     pub fn refused_by_limit(&self) -> usize {
         self.lock().refused
+    }
+
+    /// One more key that it accepts.
+    pub fn accept(&self, key: &str) {
+        self.lock().keys.insert(key.to_owned());
+    }
+
+    /// The most calls of this kind (`get`, `write`) that any 60 s held, by key.
+    pub fn fullest_minutes(&self, kind: &str) -> BTreeMap<String, usize> {
+        let minutes = &self.lock().minutes;
+        minutes.iter().filter(|((_, of), _)| of == kind).map(|((key, _), (_, most))| (key.clone(), *most)).collect()
     }
 
     pub fn set_limits(&self, limits: Limits) {
@@ -203,6 +217,12 @@ impl Counts {
             Writes::Any => ("write".to_owned(), write),
         };
         let now = Instant::now();
+        let (minute, most) = self.minutes.entry((key.to_owned(), kind.clone())).or_default();
+        while minute.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+            minute.pop_front();
+        }
+        minute.push_back(now);
+        *most = minute.len().max(*most);
         let window = self.windows.entry((key.to_owned(), kind)).or_insert((now, 0));
         if now.duration_since(window.0) >= WINDOW {
             *window = (now, 0);
@@ -377,6 +397,11 @@ impl<W: World> StandIn<W> {
         let router = W::router(shared.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { shared, address, server }
+    }
+
+    /// Where a person turns what it stands for.
+    pub fn control_url(&self) -> String {
+        format!("http://{}/_fake", self.address)
     }
 
     /// What its base URL is to be.

@@ -1,6 +1,6 @@
 //! A stateful stand-in for Render's public API (<https://api-docs.render.com>), with its shapes, statuses, limits and
 //! refusals. Time moves: a restart takes a while, a deploy passes through its statuses. Faults are put in by a handle, or
-//! over HTTP below `/_fake` when it runs as a program (`cargo run --example render-fake`).
+//! over HTTP below `/_fake` when it runs as a program (`cargo run --example stand-ins`).
 //!
 //! What the documents do not say is assumed, and marked "(assumed)" where it stands.
 

@@ -1,6 +1,6 @@
 //! A stateful stand-in for Vercel's public API (<https://vercel.com/docs/rest-api>), with its shapes, statuses and refusals.
 //! Time moves: a deployment is built, a rollback is pending before production has moved. Faults are put in by a handle, or over
-//! HTTP below `/_fake` when it runs as a program (`cargo run --example vercel-fake`). Below `/_fake/prometheus` it answers as
+//! HTTP below `/_fake` when it runs as a program (`cargo run --example stand-ins`). Below `/_fake/prometheus` it answers as
 //! the Prometheus of a team would that measures its projects: what is asked is a project's id, the answer its share of failing
 //! requests.
 //!
@@ -56,7 +56,7 @@ fn error(status: StatusCode, code: &str, message: &str) -> Response {
 impl FakeVercel {
     /// Where the shares of failing requests are asked for, as a Prometheus.
     pub fn prometheus(&self) -> String {
-        format!("http://{}/_fake/prometheus", self.address)
+        format!("{}/prometheus", self.control_url())
     }
 
     /// The deployment that serves.

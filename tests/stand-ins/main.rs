@@ -1,0 +1,40 @@
+//! The stand-ins for providers' APIs as a program: `cargo run --example stand-ins`. It prints the environment that leads an
+//! operator to them, and runs until it is ended. `make cluster` runs it.
+//!
+//! What a person turns, as in `curl -X POST $RENDER_STAND_IN/services/srv-shop`:
+//!
+//! | | adds one | releases a version, bad when `failing` is above 0 |
+//! |---|---|---|
+//! | `$RENDER_STAND_IN` | `/services/srv-shop` | `/services/srv-shop/push` with `{"commit": "abc", "failing": 0.5}` |
+//! | `$VERCEL_STAND_IN` | `/projects/prj_shop` | `/projects/prj_shop/push` with the same |
+//!
+//! Render's service can be broken as it is: `/services/srv-shop/failing` with `{"share": 0.5}`. Vercel tells no error rate:
+//! `$VERCEL_STAND_IN/prometheus` answers as Prometheus would, asked for `prj_shop`. Of each, `/calls` says how often it was asked,
+//! and `/faults` and `/limits` make it refuse.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "shared with the tests, which use all of it")]
+
+#[path = "../support/door.rs"]
+mod door;
+#[path = "../support/render/mod.rs"]
+mod render;
+#[path = "../support/vercel/mod.rs"]
+mod vercel;
+#[path = "../support/wait.rs"]
+mod wait;
+
+#[tokio::main]
+async fn main() {
+    let (render, vercel) = (render::FakeRender::start().await, vercel::FakeVercel::start().await);
+    for (name, value) in [
+        ("RENDER_STAND_IN", render.control_url()),
+        ("RENDER_BASE_URL", render.url()),
+        ("RENDER_API_KEY", render::API_KEY.to_owned()),
+        ("VERCEL_STAND_IN", vercel.control_url()),
+        ("VERCEL_BASE_URL", vercel.url()),
+        ("VERCEL_TOKEN", vercel::TOKEN.to_owned()),
+    ] {
+        println!("{name}={value}");
+    }
+    println!("ready");
+    tokio::signal::ctrl_c().await.expect("SIGINT can be listened to");
+}

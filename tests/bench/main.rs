@@ -1,12 +1,13 @@
-//! Measurements: of the ledger on real databases, of the rest on the real control plane, against a release build of the
-//! operator; the figures go to docs/benchmarks.md. `make bench-ledger`, `make bench-mttr`, `make bench-memory` and
-//! `make bench-remedies` run them.
+//! Measurements: of the ledger on real databases, of hosted services on a stand-in at the provider's real limits, of the rest
+//! on the real control plane, against a release build of the operator; the figures go to docs/benchmarks.md. `make bench-…`
+//! runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on fails")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod figures;
+mod hosting;
 mod ledger;
 mod ledger_queries;
 mod memory;
@@ -19,13 +20,14 @@ use std::process::ExitCode;
 async fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("mttr") => mttr::measure().await,
+        Some("hosting") => hosting::measure().await,
         Some("ledger") => ledger::measure().await,
         Some("memory") => memory::measure().await,
         Some("remedies") => remedies::measure().await,
         Some("ledger-queries") => ledger_queries::measure().await,
         _ => {
             eprintln!(
-                "usage: bench ledger|ledger-queries, or bench mttr|memory|remedies in a cluster: see make bench-ledger, make bench-mttr, make bench-memory, make bench-remedies"
+                "usage: bench hosting|ledger|ledger-queries, or bench mttr|memory|remedies in a cluster: see make bench-hosting, make bench-ledger, make bench-mttr, make bench-memory, make bench-remedies"
             );
             return ExitCode::from(2);
         }

@@ -18,4 +18,4 @@ pub use base::BaseUrl;
 pub use breaker::BreakerLimits;
 pub use client::{Answer, Call, Cloud, Repeat, TimeLimits};
 pub use error::{CloudError, Kind};
-pub use quota::Quota;
+pub use quota::{Credential, Quota};

@@ -30,7 +30,7 @@ const MANY: usize = 256;
 
 /// Stands for a credential and does not tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Credential([u8; 32]);
+pub struct Credential([u8; 32]);
 
 impl Credential {
     pub fn of(token: &SecretString) -> Self {

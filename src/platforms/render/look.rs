@@ -7,13 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Account, READ_LIMIT, Render,
     state::{Read, hosted},
+    together::Shared,
     usage,
     wire::{Deploy, DeployItem, Event, EventItem, Instance, Series, Service},
 };
 use crate::{
-    analyze::observation::{Hosted, Measured, Reading, Unmeasured},
+    analyze::observation::{Hosted, Measured, Reading, UnknownReason, Unmeasured},
     api::RenderService,
     platforms::{
+        cloud::Credential,
         hosted::{HostedError, HostedLook},
         lock::lock,
     },
@@ -27,8 +29,8 @@ const SAME_REST: Duration = Duration::from_secs(15);
 /// Metrics are asked for so far back, at their best resolution.
 const METRICS_OVER: SignedDuration = SignedDuration::from_mins(3);
 const RESOLUTION_S: &str = "30";
-/// Limits of CPU and memory change with the plan alone.
-const SAME_LIMITS: Duration = Duration::from_secs(600);
+/// After this time a service that is not looked at any more may be forgotten.
+const OLD: Duration = Duration::from_secs(600);
 /// Deploys and events read in one look: the newest.
 const DEPLOYS: &str = "20";
 const EVENTS: &str = "50";
@@ -46,8 +48,6 @@ const MANY: usize = 1024;
 pub(super) struct Remembered {
     look: Option<(Instant, HostedLook)>,
     rest: Option<(Instant, Rest)>,
-    /// Of CPU and memory.
-    limits: Option<(Instant, [Vec<Series>; 2])>,
 }
 
 /// What is not read at each look.
@@ -91,6 +91,7 @@ impl Render {
         until: Instant,
     ) -> Result<(Hosted, Vec<(&'static str, Reading)>), HostedError> {
         let account = self.account(namespace, service).await?;
+        self.fleets.of(Credential::of(&account.key), Instant::now()).look(&service.service_id, Instant::now());
         let rest = self.remembered(key, |seen| young(&seen.rest, SAME_REST));
         let (deploys, events, rest) = match rest {
             Some(rest) => {
@@ -101,7 +102,7 @@ impl Render {
             None => {
                 // First one call alone: where it fails the others would too.
                 let service = self.service(&account, until).await?;
-                let metrics = async { Ok(self.metrics(&account, &service, key, until).await) };
+                let metrics = async { Ok(self.metrics(&account, &service, until).await) };
                 let (read, metrics) = tokio::try_join!(self.read(&account, service.clone(), until), metrics)?;
                 let Read { service, deploys, instances, events } = read;
                 let rest = Rest { service, instances, metrics };
@@ -272,39 +273,27 @@ impl Render {
         self.get(account, &format!("read deploy {deploy} of {id}"), &path, &[], until).await
     }
 
-    async fn metrics(
-        &self,
-        account: &Account<'_>,
-        service: &Service,
-        key: &str,
-        until: Instant,
-    ) -> Vec<(&'static str, Reading)> {
+    async fn metrics(&self, account: &Account<'_>, service: &Service, until: Instant) -> Vec<(&'static str, Reading)> {
         if service.is_suspended() || !service.has_instances() {
             return Vec::new();
         }
         let now = Timestamp::now();
-        let limits = async {
-            match self.remembered(key, |seen| young(&seen.limits, SAME_LIMITS)) {
-                Some([cpu, memory]) => (Ok(cpu), Ok(memory)),
-                None => tokio::join!(
-                    self.metric(account, "cpu-limit", None, now, until),
-                    self.metric(account, "memory-limit", None, now, until)
-                ),
-            }
-        };
+        let own = &[account.service.service_id.as_str()];
         let http = async {
             if service.kind != "web_service" {
                 return (Ok(Vec::new()), Ok(Vec::new()));
             }
-            tokio::join!(
-                self.metric(account, "http-requests", Some(("aggregateBy", "statusCode")), now, until),
-                self.metric(account, "http-latency", Some(("quantile", "0.95")), now, until)
-            )
+            let (requests, latency) = tokio::join!(
+                self.metric(account, "http-requests", own, Some(("aggregateBy", "statusCode")), now, until),
+                self.metric(account, "http-latency", own, Some(("quantile", "0.95")), now, until)
+            );
+            (requests.map_err(Unmeasured::from), latency.map_err(Unmeasured::from))
         };
-        let (cpu, memory, (cpu_limit, memory_limit), (requests, latency)) = tokio::join!(
-            self.metric(account, "cpu", None, now, until),
-            self.metric(account, "memory", None, now, until),
-            limits,
+        let (cpu, memory, cpu_limit, memory_limit, (requests, latency)) = tokio::join!(
+            self.shared(account, Shared::Cpu, now, until),
+            self.shared(account, Shared::Memory, now, until),
+            self.shared(account, Shared::CpuLimit, now, until),
+            self.shared(account, Shared::MemoryLimit, now, until),
             http,
         );
         let found = [
@@ -313,38 +302,62 @@ impl Render {
             usage::error_rate(&requests, now),
             usage::latency(&latency, now),
         ];
-        if let (Ok(cpu), Ok(memory)) = (cpu_limit, memory_limit)
-            && !cpu.is_empty()
-            && !memory.is_empty()
-        {
-            // Those that were remembered keep their age.
-            self.remember(key.to_owned(), |seen| {
-                if young(&seen.limits, SAME_LIMITS).is_none() {
-                    seen.limits = Some((Instant::now(), [cpu, memory]));
-                }
-            });
-        }
         found.into_iter().flatten().collect()
+    }
+
+    /// What is read for all services of the key at once, or was just now.
+    async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
+        let id = account.service.service_id.as_str();
+        let fleet = self.fleets.of(Credential::of(&account.key), Instant::now());
+        let mut known = match tokio::time::timeout_at(until.into(), fleet.known(what).lock()).await {
+            Ok(known) => known,
+            Err(_) => {
+                let why = format!("{} of {id} was not read within {READ_LIMIT:?}", what.metric());
+                return Err(Unmeasured::new(UnknownReason::Timeout, why));
+            }
+        };
+        if let Some(series) = known.of(id, what, Instant::now()) {
+            return Ok(series);
+        }
+        let asked = fleet.worth_asking(id, what, &known, Instant::now());
+        if asked.len() > 1 {
+            let resources: Vec<&str> = asked.iter().map(String::as_str).collect();
+            match self.metric(account, what.metric(), &resources, None, now, until).await {
+                Ok(series) => known.take(&asked, series, Instant::now()),
+                // One that does not exist any more may spoil it for all.
+                Err(why) if matches!(why.status(), Some(400 | 403 | 404 | 410)) => {}
+                Err(why) => return Err(why.into()),
+            }
+            if let Some(series) = known.of(id, what, Instant::now()) {
+                return Ok(series);
+            }
+        }
+        let series = self.metric(account, what.metric(), &[id], None, now, until).await?;
+        known.take(&asked[..1], series.clone(), Instant::now());
+        Ok(series)
     }
 
     async fn metric(
         &self,
         account: &Account<'_>,
         metric: &str,
+        resources: &[&str],
         more: Option<(&str, &str)>,
         now: Timestamp,
         until: Instant,
-    ) -> Answer {
-        let id = account.service.service_id.as_str();
-        let mut query = vec![
-            ("resource", id.to_owned()),
+    ) -> Result<Vec<Series>, HostedError> {
+        let mut query: Vec<(&str, String)> = resources.iter().map(|id| ("resource", (*id).to_owned())).collect();
+        query.extend([
             ("startTime", second(now - METRICS_OVER)),
             ("endTime", second(now)),
             ("resolutionSeconds", RESOLUTION_S.to_owned()),
-        ];
+        ]);
         query.extend(more.map(|(name, value)| (name, value.to_owned())));
-        let what = format!("read {metric} of {id}");
-        self.get(account, &what, &["metrics", metric], &query, until).await.map_err(Unmeasured::from)
+        let what = match resources {
+            [id] => format!("read {metric} of {id}"),
+            many => format!("read {metric} of {} services", many.len()),
+        };
+        self.get(account, &what, &["metrics", metric], &query, until).await
     }
 
     fn remembered<T>(&self, key: &str, what: impl FnOnce(&Remembered) -> Option<T>) -> Option<T> {
@@ -354,7 +367,7 @@ impl Render {
     fn remember(&self, key: String, change: impl FnOnce(&mut Remembered)) {
         let mut seen = lock(&self.seen);
         if seen.len() >= MANY {
-            seen.retain(|_, seen| young(&seen.look, SAME_LIMITS).is_some());
+            seen.retain(|_, seen| young(&seen.look, OLD).is_some());
         }
         change(seen.entry(key).or_default());
     }

@@ -6,6 +6,7 @@
 mod act;
 mod look;
 mod state;
+mod together;
 mod usage;
 mod wire;
 
@@ -61,6 +62,7 @@ pub struct Render {
     seen: Mutex<HashMap<String, look::Remembered>>,
     /// What deploys that are rollbacks went back to, by their ids.
     targets: Mutex<HashMap<String, String>>,
+    fleets: together::Fleets,
 }
 
 /// A service, and the key to ask with.
@@ -73,7 +75,14 @@ impl Render {
     pub fn new(config: RenderConfig, kubernetes: Kubernetes) -> Self {
         let RenderConfig { base_url, api_key } = config;
         let cloud = Cloud::new(base_url);
-        Self { cloud, api_key, kubernetes, seen: Mutex::default(), targets: Mutex::default() }
+        Self {
+            cloud,
+            api_key,
+            kubernetes,
+            seen: Mutex::default(),
+            targets: Mutex::default(),
+            fleets: together::Fleets::default(),
+        }
     }
 
     /// The key of a service, read now.

@@ -176,6 +176,11 @@ impl Series {
         self.labels.iter().find(|label| label.field == field).map(|label| label.value.as_str())
     }
 
+    /// It is of an instance of this service.
+    pub fn is_of(&self, service: &str) -> bool {
+        self.label("instance").and_then(|instance| instance.rsplit_once('-')).is_some_and(|(of, _)| of == service)
+    }
+
     pub fn newest(&self) -> Option<&Point> {
         self.values.iter().max_by_key(|point| point.timestamp)
     }

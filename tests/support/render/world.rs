@@ -268,7 +268,7 @@ impl World {
 
     fn replace_instances(&mut self, name: &str, at: Timestamp) {
         let count = if self.services[name].suspended { 0 } else { self.services[name].num_instances };
-        let instances = (0..count).map(|_| Instance { id: self.id(&format!("{name}-i")), created_at: at }).collect();
+        let instances = (0..count).map(|_| Instance { id: self.id(name), created_at: at }).collect();
         self.services.get_mut(name).expect("it is there").instances = instances;
     }
 }

@@ -26,6 +26,9 @@ servers:
 	@$(control-plane)/postgres install
 	@$(control-plane)/postgres install-pooler
 	@$(control-plane)/prometheus install
+	@$(control-plane)/build >/dev/null
+	@$(control-plane)/build flux >/dev/null
+	@$(control-plane)/build argo >/dev/null
 
 .PHONY: test
 test: build servers ## Run all tests, on a real Kubernetes API server, PostgreSQL and Prometheus

@@ -20,7 +20,7 @@ use crate::{
         objects::{deployment, policy},
         operator::{Operator, Options},
         role::Role,
-        shell::typed,
+        shell::{directory_of, typed},
         wait,
     },
 };
@@ -32,9 +32,9 @@ struct KustomizeController {
 }
 
 impl KustomizeController {
-    fn start(test: &Test) -> Self {
+    async fn start(test: &Test) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let child = Command::new("kustomize-controller")
+        let child = Command::new(directory_of("build", &["flux"]).await.join("kustomize-controller"))
             .args(["--watch-all-namespaces=false", "--metrics-addr=0", "--health-addr=0"])
             .env("KUBECONFIG", cluster_dir().join("admin.kubeconfig"))
             .env("RUNTIME_NAMESPACE", &test.namespace)
@@ -42,7 +42,7 @@ impl KustomizeController {
             .stdout(log.reopen().unwrap())
             .stderr(log.reopen().unwrap())
             .spawn()
-            .unwrap_or_else(|why| panic!("kustomize-controller: {why}; tests/control-plane/build builds it"));
+            .unwrap_or_else(|why| panic!("kustomize-controller: {why}"));
         Self { child, log }
     }
 
@@ -135,7 +135,7 @@ async fn flux_does_not_undo_the_rollback_and_goes_on_with_the_next_revision() {
         let source = Source::start().await;
         Kind::GitRepository.create(test, "shop", json!({"interval": "1m", "url": "https://example.com/shop"})).await;
         source.push(test, "aaa", "shop/api:v1").await;
-        let controller = KustomizeController::start(test);
+        let controller = KustomizeController::start(test).await;
         for (name, path) in [("storefront", "./deploy"), ("other", "./other")] {
             Kind::Kustomization.create(test, name, kustomization(test, path)).await;
         }

@@ -9,15 +9,15 @@ use kube::{
 };
 use panacea::api::{GitOps, Phase, Remediation};
 use serde_json::{Value, json};
-use tokio::{process::Command, sync::OnceCell};
+use tokio::sync::OnceCell;
 
 use crate::support::{
-    cluster::{Test, control_plane_script, run},
+    cluster::{Test, run},
     gate::{Gate, Seen, Side},
     objects::policy,
     operator::{Operator, Options},
     role::Role,
-    shell::{output, typed},
+    shell::{directory_of, typed},
     wait,
 };
 
@@ -108,9 +108,8 @@ pub async fn crds() {
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
     INSTALLED
         .get_or_init(async || {
-            let fetched = output(&mut Command::new(control_plane_script("gitops-crds"))).await;
-            assert!(fetched.success(), "{fetched:?}");
-            let folder = fetched.stdout.lines().last().unwrap().to_owned();
+            let folder = directory_of("gitops-crds", &[]).await;
+            let folder = folder.display();
             let install = format!(
                 "kubectl apply --server-side --force-conflicts -f '{folder}' && kubectl wait --for=condition=Established --timeout=60s -f '{folder}'"
             );

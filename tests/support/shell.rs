@@ -1,10 +1,13 @@
 //! Programs as a person calls them: kubectl, and command lines that Panacea tells people to type.
 
-use std::process::{Output, Stdio};
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+};
 
 use tokio::process::Command;
 
-use super::cluster::Test;
+use super::cluster::{Test, control_plane_script};
 
 /// How a program ended.
 #[derive(Debug)]
@@ -40,6 +43,13 @@ impl Test {
         assert!(ended.success(), "kubectl {}: {}", arguments.join(" "), ended.stderr);
         ended.stdout
     }
+}
+
+/// The directory that a script of the control plane prints, with what it fetches or builds.
+pub async fn directory_of(script: &str, arguments: &[&str]) -> PathBuf {
+    let ended = output(Command::new(control_plane_script(script)).args(arguments)).await;
+    assert!(ended.success(), "{script} {arguments:?}: {ended:?}");
+    ended.stdout.lines().last().unwrap_or_else(|| panic!("{script} prints a directory")).into()
 }
 
 /// A command line, typed by the administrator.

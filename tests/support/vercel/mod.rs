@@ -4,7 +4,7 @@
 //! the Prometheus of a team would that measures its projects: what is asked is a project's id, the answer its share of failing
 //! requests.
 //!
-//! What the documents do not say is assumed, and marked "(assumed)" where it stands.
+//! Vercel's own client (@vercel/sdk 1.28) works against it. What the documents do not say is assumed, and marked "(assumed)" where it stands.
 
 mod routes;
 mod world;

@@ -218,7 +218,9 @@ impl Project {
     pub fn to_json(&self, id: &str) -> Value {
         let production = self.deployment(&self.production);
         let production = production.map(|one| {
-            json!({"id": one.uid, "readyState": one.state, "readySubstate": "PROMOTED", "target": "production",
+            json!({"id": one.uid, "name": id, "type": "LAMBDAS", "plan": "pro", "private": false, "userId": "user_fake",
+                "creator": creator(), "deploymentHostname": one.host(), "url": one.host(), "createdIn": "iad1",
+                "readyState": one.state, "readySubstate": "PROMOTED", "target": "production",
                 "createdAt": one.created, "meta": one.meta()})
         });
         let last = self.last.as_ref().map(|last| {
@@ -226,11 +228,23 @@ impl Project {
                 "requestedAt": last.requested, "type": last.kind})
         });
         json!({"id": id, "name": id, "accountId": self.team.as_deref().unwrap_or("user_fake"), "paused": self.paused,
-            "live": true, "targets": {"production": production}, "lastAliasRequest": last})
+            "live": true, "targets": {"production": production}, "lastAliasRequest": last,
+            // Nobody here reads these; Vercel's own client refuses a project without them.
+            "alias": [], "nodeVersion": "24.x", "directoryListing": false, "deploymentExpiration": {},
+            "resourceConfig": {"functionDefaultRegions": ["iad1"]},
+            "defaultResourceConfig": {"functionDefaultRegions": ["iad1"]}})
     }
 }
 
+fn creator() -> Value {
+    json!({"uid": "user_fake", "username": "fake", "email": "fake@example.com"})
+}
+
 impl Deployment {
+    fn host(&self) -> String {
+        format!("{}.vercel.app", self.uid)
+    }
+
     pub fn created(&self) -> i64 {
         self.created
     }
@@ -242,6 +256,7 @@ impl Deployment {
     pub fn to_json(&self) -> Value {
         let substate = (self.state == "READY").then_some(if self.served { "PROMOTED" } else { "STAGED" });
         json!({"uid": self.uid, "state": self.state, "readyState": self.state, "readySubstate": substate,
+            "name": self.uid, "url": self.host(), "type": "LAMBDAS", "creator": creator(), "inspectorUrl": null,
             "target": "production", "created": self.created, "createdAt": self.created, "meta": self.meta()})
     }
 }

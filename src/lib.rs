@@ -19,7 +19,7 @@
 //! - [`platforms`]: what can be looked at and acted on: Kubernetes, Render, Vercel, Prometheus, HTTP. A new target or action goes here.
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that tie the rooms to the API server.
-//! - [`server`]: /metrics, /healthz, /readyz.
+//! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
 //! - [`cli`]: arguments → validated configuration; one file a subcommand.
 //!
 //! # Invariants

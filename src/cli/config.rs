@@ -224,13 +224,21 @@ impl LedgerArgs {
 /// # Errors
 /// When none is named, or its configuration cannot be used.
 pub(super) async fn connect() -> anyhow::Result<Client> {
+    Client::try_from(cluster().await?).context("the cluster's configuration cannot be used")
+}
+
+/// How that cluster is reached.
+///
+/// # Errors
+/// When none is named.
+pub(super) async fn cluster() -> anyhow::Result<Config> {
     let mut config =
         Config::infer().await.context("no cluster: set KUBECONFIG, or run in a pod with a ServiceAccount")?;
     // kube retries 429 and 5xx by itself up to 15 times, which can hold a reconciliation for minutes; we bound and
     // repeat by ourselves.
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(3));
-    Client::try_from(config).context("the cluster's configuration cannot be used")
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod crds;
 mod logging;
+mod mcp;
 mod run;
 
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ enum Command {
     /// Ask the ledger: what was done, how often it helped, how often warnings were right, one incident as a timeline.
     /// Exit code 0: answered, 1: what was asked for is not there, 2: it could not be read
     Brain(Box<brain::BrainArgs>),
+    /// Serve the Model Context Protocol: an assistant can look and, where the rights of the person it works for allow it,
+    /// approve or reject. On standard input and output with the current kubeconfig, or over HTTP
+    Mcp(Box<mcp::McpArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Print a shell completion script
@@ -56,6 +60,7 @@ impl Cli {
             Command::Check(args) => check::check(*args).await,
             Command::Backtest(args) => backtest::backtest(*args).await,
             Command::Brain(args) => brain::brain(*args).await,
+            Command::Mcp(args) => mcp::mcp(*args).await,
             Command::Crds => crds::print(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "panacea", &mut std::io::stdout());

@@ -1,4 +1,7 @@
-//! `/metrics`, `/healthz`, `/readyz`. Only registers what the rooms count; decides nothing.
+//! `/metrics`, `/healthz`, `/readyz`: only registers what the rooms count, and decides nothing. Beside them [`mcp`], a
+//! program of its own.
+
+pub mod mcp;
 
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,0 +1,144 @@
+//! A person's decision, as `kubectl patch` makes it: the same field, with the caller's own rights.
+
+use kube::api::{Patch, PatchParams};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    Answer,
+    arguments::Decide,
+    cluster::{Cluster, Trouble, limited},
+    explain::{is_open, plan_of},
+};
+use crate::api::{Decision, Phase, Remediation};
+
+/// The field manager of decisions; the caller's name is put after it.
+const MANAGER: &str = "panacea-mcp";
+/// Kubernetes allows no longer one (`metav1.PatchOptions`).
+const LONGEST_MANAGER: usize = 128;
+/// So often it is tried when the object changes meanwhile in what is not its plan.
+const TRIES: u32 = 3;
+/// As the kind has it.
+const LONGEST_REASON: usize = 1024;
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Decided {
+    namespace: String,
+    remediation: String,
+    decision: Decision,
+    /// False: the same decision had been made already.
+    changed: bool,
+    /// The name under which the decision is recorded.
+    recorded_as: String,
+    /// The phase at the time; the operator goes on from there in a moment.
+    phase: Phase,
+}
+
+impl Answer for Decided {
+    fn in_words(&self) -> String {
+        let Self { namespace, remediation, decision, recorded_as, .. } = self;
+        if self.changed {
+            format!(
+                "{namespace}/{remediation} is {decision}, recorded as {recorded_as}; list_remediations tells what comes of it"
+            )
+        } else {
+            format!("{namespace}/{remediation} was {decision} already; nothing was changed")
+        }
+    }
+}
+
+pub(super) async fn decide(cluster: &Cluster, asked: Decide, decision: Decision) -> Result<Decided, Trouble> {
+    if asked.reason.chars().count() > LONGEST_REASON {
+        return Err(Trouble(format!("reason is longer than {LONGEST_REASON} characters; shorten it")));
+    }
+    let namespace = cluster.namespace(asked.namespace.as_deref())?;
+    let manager = manager(cluster.user().await.as_deref());
+    for _ in 0..TRIES {
+        let found = cluster.remediation(namespace, &asked.remediation).await?;
+        let decided = |changed, recorded_as: String| Decided {
+            namespace: namespace.to_owned(),
+            remediation: asked.remediation.clone(),
+            decision,
+            changed,
+            recorded_as,
+            phase: found.status.as_ref().map(|status| status.phase).unwrap_or_default(),
+        };
+        if let Some(by) = made_already(&found, &asked, decision)? {
+            return Ok(decided(false, by));
+        }
+        // Only what was just read may be decided: any change meanwhile is a conflict, and is read again.
+        let patch = json!({
+            "metadata": {"uid": found.metadata.uid, "resourceVersion": found.metadata.resource_version},
+            "spec": {"approval": {"decision": decision, "reason": asked.reason}},
+        });
+        let params = PatchParams { field_manager: Some(manager.clone()), ..PatchParams::default() };
+        let (api, patch) = (cluster.api::<Remediation>(namespace), Patch::Merge(&patch));
+        let patched = api.patch(&asked.remediation, &params, &patch);
+        // A conflict is no trouble yet, so it is let through.
+        match limited(async { conflict_apart(patched.await) }).await? {
+            Some(_) => return Ok(decided(true, manager)),
+            None => continue,
+        }
+    }
+    Err(Trouble(format!(
+        "{} changed {TRIES} times while it was being decided, and nothing was; try again",
+        asked.remediation
+    )))
+}
+
+fn conflict_apart<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(kube::Error::Api(status)) if status.is_conflict() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who made this decision already, if somebody did.
+///
+/// # Errors
+/// When another one was made, when it is too late, or when the plan is another than the one that was explained.
+fn made_already(found: &Remediation, asked: &Decide, decision: Decision) -> Result<Option<String>, Trouble> {
+    let name = &asked.remediation;
+    let plan = plan_of(found);
+    if plan != asked.plan {
+        let given: String = asked.plan.chars().take(40).collect();
+        return Err(Trouble(format!(
+            "plan {given:?} is not that of {name}: nothing was decided; call explain_remediation, show the person what it says, and decide with its plan"
+        )));
+    }
+    let status = found.status.clone().unwrap_or_default();
+    match &found.spec.approval {
+        Some(made) if made.decision == decision => {
+            Ok(Some(status.decided_by.map_or_else(|| "unknown".to_owned(), |by| by.manager)))
+        }
+        Some(made) => Err(Trouble(format!("{name} was {} already; a decision cannot be changed", made.decision))),
+        None if is_open(status.phase) => Ok(None),
+        None => Err(Trouble(format!("{name} is {}: a decision would change nothing", status.phase))),
+    }
+}
+
+/// Under which name the API server records the decision: that of the caller, as the API server has it, where it says so.
+fn manager(user: Option<&str>) -> String {
+    let Some(user) = user else { return MANAGER.to_owned() };
+    let printable: String = user.chars().filter(|c| !c.is_control()).collect();
+    let mut manager = format!("{MANAGER}:{printable}");
+    while manager.len() > LONGEST_MANAGER {
+        manager.pop();
+    }
+    manager
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_bears_its_makers_name() {
+        assert_eq!(manager(None), "panacea-mcp");
+        assert_eq!(manager(Some("jane@example.com")), "panacea-mcp:jane@example.com");
+        assert_eq!(manager(Some(&"ü".repeat(200))).len(), 128);
+    }
+}

@@ -1,0 +1,237 @@
+//! One Remediation, told whole.
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Answer,
+    arguments::OfRemediation,
+    cluster::{Cluster, Trouble},
+};
+use crate::{
+    api::{
+        ActionKind, Cause, Decision, Foreseen, Phase, Remediation, RemediationSpec, RemediationStatus,
+        RemediationTarget, SessionRef, TemplateRef,
+    },
+    controller::status::approve_command,
+};
+
+/// A decision is about what was explained: the object, all of its spec, and the sessions that it would be done to.
+/// Two that differ in any of these have another plan. 16 hexadecimal digits.
+pub(super) fn plan_of(remediation: &Remediation) -> String {
+    let spec = RemediationSpec { approval: None, ..remediation.spec.clone() };
+    let database = remediation.status.as_ref().and_then(|status| status.database.as_ref());
+    let sessions: &[SessionRef] = database.map(|database| database.sessions.as_slice()).unwrap_or_default();
+    let seen = serde_json::json!([remediation.metadata.uid, spec, sessions]);
+    let digest = Sha256::digest(seen.to_string());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A person's decision still counts in this phase.
+pub(super) fn is_open(phase: Phase) -> bool {
+    matches!(phase, Phase::Pending | Phase::AwaitingApproval | Phase::Blocked)
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Explanation {
+    namespace: String,
+    remediation: String,
+    policy: String,
+    component: String,
+    target: RemediationTarget,
+    action: ActionKind,
+    cause: Cause,
+    /// What was seen, against which limits, and why this remedy.
+    why: String,
+    /// What it does to the target, in words.
+    would_do: String,
+    /// The template that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<TemplateRef>,
+    /// The template to go back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<TemplateRef>,
+    /// What was foreseen when it was decided, before anything was wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreseen: Option<Foreseen>,
+    /// The sessions of a database that it would be done to, at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sessions: Vec<SessionRef>,
+    phase: Phase,
+    /// What it waits for, what refuses it, or how it ended: CamelCase, from a closed set.
+    reason: String,
+    message: String,
+    /// A person must say yes before anything is done.
+    approval_required: bool,
+    /// A decision would still count.
+    decidable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Decided>,
+    timeline: Vec<Moment>,
+    /// What approve_remediation and reject_remediation take as `plan`.
+    plan: String,
+    /// How a person decides, with and without this server.
+    how_to_decide: String,
+}
+
+/// A decision that was made.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Decided {
+    decision: Decision,
+    reason: String,
+    /// The field manager that made it, once the operator has taken it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Serialize, JsonSchema)]
+struct Moment {
+    at: Timestamp,
+    what: String,
+}
+
+impl Answer for Explanation {
+    fn in_words(&self) -> String {
+        let mut text = format!(
+            "{}/{}: {} of {} ({}/{}), cause {}\nWhy: {}\nWhat: {}\nNow: {} ({}): {}",
+            self.namespace,
+            self.remediation,
+            self.action,
+            self.component,
+            self.target.kind,
+            self.target.name,
+            self.cause,
+            self.why,
+            self.would_do,
+            self.phase,
+            self.reason,
+            self.message,
+        );
+        for moment in &self.timeline {
+            text += &format!("\n- {}: {}", moment.at.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.what);
+        }
+        format!("{text}\n{}", self.how_to_decide)
+    }
+}
+
+pub(super) async fn explain(cluster: &Cluster, asked: OfRemediation) -> Result<Explanation, Trouble> {
+    let namespace = cluster.namespace(asked.namespace.as_deref())?;
+    Ok(explanation(&cluster.remediation(namespace, &asked.remediation).await?))
+}
+
+fn explanation(remediation: &Remediation) -> Explanation {
+    let spec = remediation.spec.clone();
+    let status = remediation.status.clone().unwrap_or_default();
+    let decision = spec.approval.as_ref().map(|approval| Decided {
+        decision: approval.decision,
+        reason: approval.reason.clone(),
+        by: status.decided_by.as_ref().map(|by| by.manager.clone()),
+    });
+    let decidable = decision.is_none() && is_open(status.phase);
+    let plan = plan_of(remediation);
+    let how_to_decide = if decidable {
+        format!(
+            "To decide: approve_remediation or reject_remediation with plan {plan:?}, or as a person: {} (or Rejected)",
+            approve_command(remediation)
+        )
+    } else if let Some(decided) = &decision {
+        format!("It was {} already; a decision cannot be changed", decided.decision)
+    } else {
+        format!("It is {}: a decision would change nothing", status.phase)
+    };
+    Explanation {
+        namespace: remediation.namespace().unwrap_or_default(),
+        remediation: remediation.name_any(),
+        would_do: would_do(&spec, &status),
+        timeline: timeline(&spec, &status),
+        sessions: status.database.map(|database| database.sessions).unwrap_or_default(),
+        policy: spec.policy,
+        component: spec.component,
+        target: spec.target,
+        action: spec.action,
+        cause: spec.cause,
+        why: spec.why,
+        from: spec.from,
+        to: spec.to,
+        foreseen: spec.foreseen,
+        phase: status.phase,
+        reason: status.reason,
+        message: status.message,
+        approval_required: spec.approval_required,
+        decidable,
+        decision,
+        plan,
+        how_to_decide,
+    }
+}
+
+fn would_do(spec: &RemediationSpec, status: &RemediationStatus) -> String {
+    let target = format!("{}/{}", spec.target.kind, spec.target.name);
+    let back = match (&spec.from, &spec.to) {
+        (Some(from), Some(to)) => format!(" from {from} to {to}"),
+        (None, Some(to)) => format!(" to {to}"),
+        _ => String::new(),
+    };
+    let objects: Vec<String> = spec.config.iter().flat_map(|config| &config.objects).map(ToString::to_string).collect();
+    let objects = objects.join(", ");
+    match spec.action {
+        ActionKind::RollbackDeployment => format!("{target} goes back{back}, which was seen healthy"),
+        ActionKind::RollbackConfig => {
+            format!("{objects} get back the content with which {target} was last seen healthy; then its pods are new")
+        }
+        ActionKind::RollbackPreviousState => format!(
+            "{target} goes back{back} with its strategy and number of pods, and {} get back their content",
+            if objects.is_empty() { "no configuration objects" } else { &objects }
+        ),
+        ActionKind::CleanupMemory => match &spec.hook {
+            Some(hook) => format!("{} is called, so that {target} frees memory by itself", hook.url),
+            None => format!("the pods of {target} whose memory grows are evicted, one at a time"),
+        },
+        ActionKind::Restart => format!("{target} is restarted"),
+        ActionKind::Scale => match spec.scale {
+            Some(scale) => format!("{target} gets {} pods instead of {}", scale.to, scale.from),
+            None => format!("{target} gets another number of pods"),
+        },
+        ActionKind::Job => format!("a Job of the team is run, which is to heal {target}"),
+        ActionKind::Webhook => match &spec.webhook {
+            Some(webhook) => format!("{} is called, which is to heal {target}", webhook.url),
+            None => format!("an endpoint of the team is called, which is to heal {target}"),
+        },
+        ActionKind::RecoverConnections => format!("{target} is connected to anew, until it takes a connection"),
+        ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => {
+            let count = status.database.as_ref().map_or(0, |database| database.sessions.len());
+            let what = if spec.action == ActionKind::CancelLongQueries { "have their query cancelled" } else { "end" };
+            format!("{count} sessions of {target} {what}")
+        }
+    }
+}
+
+fn timeline(spec: &RemediationSpec, status: &RemediationStatus) -> Vec<Moment> {
+    let decided = status.decided_by.as_ref().and_then(|by| {
+        let decision = spec.approval.as_ref()?;
+        Some((by.at?, format!("{} by {}", decision.decision, by.manager)))
+    });
+    let moment = |at: Option<Timestamp>, what: &str| at.map(|at| (at, what.to_owned()));
+    let ended = format!("{}: {}", status.phase, status.reason);
+    let mut moments: Vec<(Timestamp, String)> = [
+        moment(Some(spec.decided_at), "the remedy was chosen"),
+        moment(status.waiting_since, "it waits"),
+        decided,
+        moment(status.started_at, "it was begun"),
+        moment(status.executed_at, "it was done"),
+        moment(status.healthy_since, "the component has been healthy since, without a break"),
+        moment(status.finished_at, &ended),
+        moment(status.recorded_at, "it is in the ledger"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    moments.sort_by_key(|(at, _)| *at);
+    moments.into_iter().map(|(at, what)| Moment { at, what }).collect()
+}

@@ -1,0 +1,405 @@
+//! The tools that only look, but for the explanation of one Remediation.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    Answer,
+    arguments::{self, limit, name},
+    cluster::{Cluster, Trouble},
+};
+use crate::api::{
+    ActionKind, Cause, ComponentStatus, Episode, ForecastStatus, Foreseen, HealingPolicy, HealthStatus, Phase,
+    RefusalStatus, ReleaseStatus, Remediation, Summary, Trend, ValidPolicy, default_thresholds,
+};
+
+/// So much is said of each entry of a list, in characters.
+const SHORT: usize = 300;
+
+/// Cut where it is longer, with a mark.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHORT) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+/// What a list holds, and how much it does not.
+fn heading(shown: usize, found: usize, what: &str, more: bool) -> String {
+    let all = if more { format!("more than {found}") } else { found.to_string() };
+    if shown == found && !more { format!("{found} {what}") } else { format!("{shown} of {all} {what}") }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Components {
+    components: Vec<Listed>,
+    /// As many match; the list holds at most `limit` of them.
+    found: usize,
+    /// Not all that match are in the list: narrow the question, or raise limit.
+    truncated: bool,
+}
+
+/// A component in a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    namespace: String,
+    policy: String,
+    component: String,
+    /// `Deployment/api`, an address; absent while the policy is not valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    /// Unknown: it could not be measured, or has not been looked at yet.
+    status: HealthStatus,
+    /// 0 (dead) to 100 (fine); absent while Unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trend: Option<Trend>,
+    /// What was seen against which limit; what could not be measured and why.
+    message: String,
+}
+
+impl Answer for Components {
+    fn in_words(&self) -> String {
+        let mut text = heading(self.components.len(), self.found, "components", self.truncated && self.all_shown());
+        for one in &self.components {
+            let score = one.score.map(|score| format!(" ({score}/100)")).unwrap_or_default();
+            text += &format!("\n- {}/{}/{}: {}{score}", one.namespace, one.policy, one.component, one.status);
+            if !one.message.is_empty() {
+                text += &format!(": {}", one.message);
+            }
+        }
+        text
+    }
+}
+
+impl Components {
+    fn all_shown(&self) -> bool {
+        self.components.len() == self.found
+    }
+}
+
+/// The components of the spec, each with its status, or without one when it has not been looked at.
+fn components_of(policy: &HealingPolicy) -> impl Iterator<Item = (&str, ComponentStatus)> {
+    let known = policy.status.as_ref().map(|status| status.components.as_slice()).unwrap_or_default();
+    policy.spec.components.iter().map(move |component| {
+        let status = known.iter().find(|status| status.name == component.name).cloned();
+        let unseen = || ComponentStatus {
+            name: component.name.clone(),
+            message: "it has not been looked at yet: is the operator running?".into(),
+            ..ComponentStatus::default()
+        };
+        (component.name.as_str(), status.unwrap_or_else(unseen))
+    })
+}
+
+pub(super) async fn components(cluster: &Cluster, asked: arguments::ListComponents) -> Result<Components, Trouble> {
+    let limit = limit(asked.limit)?;
+    let namespace = scope(cluster, asked.namespace.as_deref(), asked.all_namespaces)?;
+    let (policies, more) = match (&asked.policy, namespace) {
+        (Some(policy), Some(namespace)) => (vec![cluster.policy(namespace, policy).await?], false),
+        (policy, _) => {
+            let policy = policy.as_deref().map(|policy| name("policy", policy)).transpose()?;
+            let fields: Vec<String> = policy.map(|policy| format!("metadata.name={policy}")).into_iter().collect();
+            cluster.list::<HealingPolicy>(namespace, &fields).await?
+        }
+    };
+    let mut all = Vec::new();
+    for policy in &policies {
+        let valid = ValidPolicy::new(policy, &default_thresholds()).ok();
+        for (component, status) in components_of(policy) {
+            if asked.status.is_some_and(|wanted| wanted != status.status) {
+                continue;
+            }
+            let found = valid.as_ref().and_then(|valid| valid.component(component));
+            all.push(Listed {
+                namespace: policy.namespace().unwrap_or_default(),
+                policy: policy.name_any(),
+                component: component.to_owned(),
+                target: found.map(|found| found.target.describe()),
+                status: status.status,
+                score: status.score,
+                trend: status.trend,
+                message: short(&status.message),
+            });
+        }
+    }
+    let found = all.len();
+    all.truncate(limit);
+    Ok(Components { truncated: more || found > all.len(), components: all, found })
+}
+
+/// The namespace to look in; none: all.
+fn scope<'a>(cluster: &'a Cluster, asked: Option<&'a str>, all: bool) -> Result<Option<&'a str>, Trouble> {
+    match (asked, all) {
+        (Some(_), true) => Err(Trouble("namespace and allNamespaces are both given; leave one out".to_owned())),
+        (None, true) => Ok(None),
+        (asked, false) => cluster.namespace(asked).map(Some),
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Health {
+    namespace: String,
+    policy: String,
+    /// Observe, Approve or Auto.
+    mode: String,
+    /// Nothing is done while it is.
+    suspended: bool,
+    /// The policy in a few words; absent before the first look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<Summary>,
+    conditions: Vec<Condition>,
+    components: Vec<ComponentHealth>,
+}
+
+/// A component as it was last seen.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ComponentHealth {
+    component: String,
+    /// Unknown: it could not be measured, or has not been looked at yet.
+    status: HealthStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trend: Option<Trend>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    message: String,
+    /// Why nothing is done although something is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<RefusalStatus>,
+    /// The incident that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    episode: Option<Episode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<ReleaseStatus>,
+}
+
+impl Answer for Health {
+    fn in_words(&self) -> String {
+        let doing = self.summary.as_ref().map_or("it has not been looked at yet", |summary| summary.doing.as_str());
+        let mut text = format!("{}/{} (mode {}): {doing}", self.namespace, self.policy, self.mode);
+        for one in &self.components {
+            text += &format!("\n- {}: {}: {}", one.component, one.status, one.message);
+            if let Some(refusal) = &one.refusal {
+                text += &format!("; nothing is done: {}: {}", refusal.reason, refusal.message);
+            }
+        }
+        for condition in self.conditions.iter().filter(|condition| condition.status != "True") {
+            text += &format!("\n{} is {}: {}", condition.type_, condition.status, condition.message);
+        }
+        text
+    }
+}
+
+pub(super) async fn health(cluster: &Cluster, asked: arguments::OfPolicy) -> Result<Health, Trouble> {
+    let namespace = cluster.namespace(asked.namespace.as_deref())?;
+    let policy = cluster.policy(namespace, &asked.policy).await?;
+    let components = wanted(&policy, &asked)?.into_iter().map(|status| ComponentHealth {
+        component: status.name,
+        status: status.status,
+        score: status.score,
+        trend: status.trend,
+        since: status.since,
+        message: status.message,
+        refusal: status.refusal,
+        episode: status.episode,
+        release: status.release,
+    });
+    let components = components.collect();
+    let status = policy.status.unwrap_or_default();
+    Ok(Health {
+        namespace: namespace.to_owned(),
+        policy: asked.policy,
+        mode: format!("{:?}", policy.spec.mode),
+        suspended: policy.spec.suspend,
+        summary: status.summary,
+        conditions: status.conditions,
+        components,
+    })
+}
+
+/// The components that were asked for.
+fn wanted(policy: &HealingPolicy, asked: &arguments::OfPolicy) -> Result<Vec<ComponentStatus>, Trouble> {
+    let of_name = |name: &str| asked.component.as_deref().is_none_or(|asked| asked == name);
+    let found: Vec<ComponentStatus> =
+        components_of(policy).filter(|(name, _)| of_name(name)).map(|(_, status)| status).collect();
+    match (&asked.component, found.is_empty()) {
+        (Some(component), true) => {
+            let names: Vec<&str> = components_of(policy).map(|(name, _)| name).collect();
+            let names = names.join(", ");
+            Err(Trouble(format!("{} has no component {component:?}; it has {names}", asked.policy)))
+        }
+        _ => Ok(found),
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Forecasts {
+    namespace: String,
+    policy: String,
+    /// How far ahead `probability` speaks, in hours.
+    horizon_hours: u32,
+    components: Vec<ComponentForecast>,
+}
+
+/// What is foreseen for a component.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ComponentForecast {
+    component: String,
+    /// There is a forecast. False: nothing can be said, and `why_not` says why.
+    measured: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_not: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<ForecastStatus>,
+    /// A failure that is foreseen soon and surely enough to act ahead of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    foreseen: Option<Foreseen>,
+}
+
+impl Answer for Forecasts {
+    fn in_words(&self) -> String {
+        let mut text = format!("{}/{}", self.namespace, self.policy);
+        for one in &self.components {
+            match (&one.forecast, &one.why_not) {
+                (Some(forecast), _) => {
+                    let percent = forecast.probability * 100.0;
+                    let (level, confidence, hours) = (&forecast.level, &forecast.confidence, self.horizon_hours);
+                    text += &format!(
+                        "\n- {}: {percent:.0}% within {hours} hours ({level}; confidence: {confidence})",
+                        one.component
+                    );
+                    if let Some(time) = &forecast.time_to_failure {
+                        text += &format!(", in {time}");
+                    }
+                    forecast.reasons.iter().for_each(|reason| text += &format!("; {reason}"));
+                }
+                (None, why) => {
+                    text += &format!("\n- {}: not measured: {}", one.component, why.as_deref().unwrap_or_default());
+                }
+            }
+            if let Some(foreseen) = &one.foreseen {
+                text += &format!("; acts ahead: {}", foreseen.reason);
+            }
+        }
+        text
+    }
+}
+
+pub(super) async fn forecasts(cluster: &Cluster, asked: arguments::OfPolicy) -> Result<Forecasts, Trouble> {
+    let namespace = cluster.namespace(asked.namespace.as_deref())?;
+    let policy = cluster.policy(namespace, &asked.policy).await?;
+    let enabled = policy.spec.prediction.enabled;
+    let components = wanted(&policy, &asked)?.into_iter().map(|status| {
+        let why_not = match (&status.forecast, enabled) {
+            (Some(_), _) => None,
+            (None, false) => Some("spec.prediction.enabled is false".to_owned()),
+            (None, true) => {
+                Some(format!("there is no forecast of it yet; it is {}: {}", status.status, status.message))
+            }
+        };
+        ComponentForecast {
+            component: status.name,
+            measured: status.forecast.is_some(),
+            why_not,
+            forecast: status.forecast,
+            foreseen: status.foreseen,
+        }
+    });
+    let components = components.collect();
+    // That of `status.components[].forecast.probability`.
+    Ok(Forecasts { namespace: namespace.to_owned(), policy: asked.policy, horizon_hours: 24, components })
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Remediations {
+    /// The newest first.
+    remediations: Vec<Known>,
+    /// As many match; the list holds at most `limit` of them.
+    found: usize,
+    /// Not all that match are in the list: narrow the question, or raise limit.
+    truncated: bool,
+}
+
+/// A Remediation in a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Known {
+    namespace: String,
+    remediation: String,
+    policy: String,
+    component: String,
+    action: ActionKind,
+    cause: Cause,
+    phase: Phase,
+    /// CamelCase, from a closed set.
+    reason: String,
+    message: String,
+    decided_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<Timestamp>,
+}
+
+impl Answer for Remediations {
+    fn in_words(&self) -> String {
+        let all_shown = self.remediations.len() == self.found;
+        let mut text = heading(self.remediations.len(), self.found, "remediations", self.truncated && all_shown);
+        for one in &self.remediations {
+            let Known { namespace, remediation, action, component, phase, reason, message, .. } = one;
+            text += &format!("\n- {namespace}/{remediation}: {action} of {component}: {phase} ({reason}): {message}");
+        }
+        text
+    }
+}
+
+pub(super) async fn remediations(
+    cluster: &Cluster,
+    asked: arguments::ListRemediations,
+) -> Result<Remediations, Trouble> {
+    let limit = limit(asked.limit)?;
+    let namespace = scope(cluster, asked.namespace.as_deref(), asked.all_namespaces)?;
+    let mut fields = Vec::new();
+    for (field, value) in [("policy", &asked.policy), ("component", &asked.component)] {
+        if let Some(value) = value {
+            fields.push(format!("spec.{field}={}", name(field, value)?));
+        }
+    }
+    let (mut all, more) = cluster.list::<Remediation>(namespace, &fields).await?;
+    all.retain(|one| {
+        let phase = one.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        asked.phase.is_none_or(|wanted| wanted == phase) && !(asked.open && phase.is_final())
+    });
+    all.sort_by_key(|one| std::cmp::Reverse(one.spec.decided_at));
+    let found = all.len();
+    all.truncate(limit);
+    let remediations = all.into_iter().map(|one| {
+        let status = one.status.clone().unwrap_or_default();
+        Known {
+            namespace: one.namespace().unwrap_or_default(),
+            remediation: one.name_any(),
+            phase: status.phase,
+            reason: status.reason,
+            message: short(&status.message),
+            finished_at: status.finished_at,
+            policy: one.spec.policy,
+            component: one.spec.component,
+            action: one.spec.action,
+            cause: one.spec.cause,
+            decided_at: one.spec.decided_at,
+        }
+    });
+    let remediations: Vec<Known> = remediations.collect();
+    Ok(Remediations { truncated: more || found > remediations.len(), remediations, found })
+}

@@ -19,6 +19,7 @@ mod guards;
 mod healing;
 mod kept;
 mod ledger;
+mod mcp;
 mod midway;
 mod own;
 mod postgres;

@@ -12,6 +12,7 @@ mod house;
 mod http;
 mod knowledge;
 mod ledger_page;
+mod mcp_page;
 mod policies;
 mod prometheus;
 mod readme;

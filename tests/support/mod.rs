@@ -11,6 +11,7 @@ pub mod audit;
 pub mod cluster;
 pub mod door;
 pub mod gate;
+pub mod mcp;
 pub mod node;
 pub mod objects;
 pub mod operator;

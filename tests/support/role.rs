@@ -28,11 +28,7 @@ impl Role {
         ))
         .await;
         assert!(made.success(), "{made:?}");
-        let theirs = std::fs::read_to_string(env("PANACEA_KUBECONFIG")).unwrap();
-        let (before, token) = theirs.split_once("token: \"").expect("the kubeconfig holds a token");
-        let (_, after) = token.split_once('"').unwrap();
-        let ours = format!("{before}token: \"{}\"{after}", made.stdout.trim());
-        std::fs::write(role.kubeconfig(), ours).unwrap();
+        std::fs::write(role.kubeconfig(), kubeconfig_with(made.stdout.trim())).unwrap();
         role
     }
 
@@ -43,6 +39,47 @@ impl Role {
     /// As the API server's log names it.
     pub fn user(&self, test: &Test) -> String {
         format!("system:serviceaccount:{}:{}", test.namespace, self.name)
+    }
+}
+
+/// The operator's kubeconfig with this token instead of its own.
+fn kubeconfig_with(token: &str) -> String {
+    let theirs = std::fs::read_to_string(env("PANACEA_KUBECONFIG")).unwrap();
+    let (before, rest) = theirs.split_once("token: \"").expect("the kubeconfig holds a token");
+    let (_, after) = rest.split_once('"').unwrap();
+    format!("{before}token: \"{token}\"{after}")
+}
+
+/// Somebody who may read what Panacea says in the test's namespace, and may do with Remediations what `verbs` say.
+pub struct Person {
+    folder: tempfile::TempDir,
+    pub token: String,
+    /// As the API server names them.
+    pub user: String,
+}
+
+impl Person {
+    pub async fn with(test: &Test, name: &str, verbs: &str) -> Self {
+        let namespace = &test.namespace;
+        let made = typed(&format!(
+            "exec 3>&1 >&2; k='kubectl --namespace {namespace}'; $k create serviceaccount {name} \
+             && $k create role {name} --verb={verbs} --resource=remediations.panacea.dev,healingpolicies.panacea.dev \
+             && $k create rolebinding {name} --role={name} --serviceaccount={namespace}:{name} && $k create token {name} >&3"
+        ))
+        .await;
+        assert!(made.success(), "{made:?}");
+        let token = made.stdout.trim().to_owned();
+        let person = Self {
+            folder: tempfile::tempdir().unwrap(),
+            user: format!("system:serviceaccount:{namespace}:{name}"),
+            token,
+        };
+        std::fs::write(person.kubeconfig(), kubeconfig_with(&person.token)).unwrap();
+        person
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
     }
 }
 

@@ -5,7 +5,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GitOps, HealingPolicyStatus, IntOrPercent, PostgresTarget, Remedy, RenderTarget, Span, VercelTarget};
+use super::{
+    AllowedMcpTool, GitOps, HealingPolicyStatus, IntOrPercent, PostgresTarget, Remedy, RenderTarget, Span, VercelTarget,
+};
 
 mod defaults;
 
@@ -101,12 +103,12 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook'])", "an http target has no remedies but Job and Webhook; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, postgres"),
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, postgres"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
     validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
-    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Restart', 'Job', 'Webhook'])", "a render target has the remedies RollbackDeployment, Restart, Job and Webhook; take the others out"),
-    validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook'])", "a vercel target has the remedies RollbackDeployment, Job and Webhook, for it has nothing that could be restarted; take the others out"),
-    validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job and Webhook; take the others out"),
+    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, Restart, Job, Webhook and Mcp; take the others out"),
+    validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
+    validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take the others out"),
     validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries']))", "RecoverConnections, ReleaseConnections and CancelLongQueries are for a postgres target; take them out"),
     validation = ("!has(self.target.postgres) || has(self.target.postgres.workloadRef) || !has(self.remedies) || self.remedies.all(r, r.action != 'Restart')", "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in")
 )]
@@ -177,7 +179,7 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresTarget>,
 
-    /// A plain HTTP service. It can be watched; only a Job or Webhook of your own can heal it.
+    /// A plain HTTP service. It can be watched; only a Job, Webhook or Mcp remedy of your own can heal it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpTarget>,
 }
@@ -347,6 +349,10 @@ pub struct Safety {
     /// Suspend: that object is suspended before the rollback, and resumed when its source has a newer revision or a
     /// person asks. Default Refuse.
     pub git_ops: GitOps,
+    /// The tools of MCP servers that remedies of this policy may call. Default none.
+    #[schemars(length(max = 20))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_mcp_tools: Vec<AllowedMcpTool>,
 }
 
 /// Actions that may be started within a window of time.

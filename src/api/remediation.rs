@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActionKind, Cause, CleanupStatus, ConfigRollback, DatabaseStatus, Foreseen, Hook, HostedStatus, JobRemedy,
-    MemoryGrowth, Reconnect, RunStatus, Scaling, SessionSelector, Suspension, WebhookRemedy,
+    McpRemedy, MemoryGrowth, Reconnect, RunStatus, Scaling, SessionSelector, Suspension, WebhookRemedy,
 };
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
@@ -60,7 +60,7 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook) && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job) && has(self.scale) == has(oldSelf.scale) && (!has(self.scale) || self.scale == oldSelf.scale) && has(self.webhook) == has(oldSelf.webhook) && (!has(self.webhook) || self.webhook == oldSelf.webhook) && has(self.reconnect) == has(oldSelf.reconnect) && (!has(self.reconnect) || self.reconnect == oldSelf.reconnect) && has(self.sessions) == has(oldSelf.sessions) && (!has(self.sessions) || self.sessions == oldSelf.sessions)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook) && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job) && has(self.scale) == has(oldSelf.scale) && (!has(self.scale) || self.scale == oldSelf.scale) && has(self.webhook) == has(oldSelf.webhook) && (!has(self.webhook) || self.webhook == oldSelf.webhook) && has(self.mcp) == has(oldSelf.mcp) && (!has(self.mcp) || self.mcp == oldSelf.mcp) && has(self.reconnect) == has(oldSelf.reconnect) && (!has(self.reconnect) || self.reconnect == oldSelf.reconnect) && has(self.sessions) == has(oldSelf.sessions) && (!has(self.sessions) || self.sessions == oldSelf.sessions)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
@@ -119,6 +119,9 @@ pub struct RemediationSpec {
     /// Of Webhook: what is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookRemedy>,
+    /// Of Mcp: which tool is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<McpRemedy>,
     /// Of RecoverConnections: when it is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnect: Option<Reconnect>,
@@ -193,7 +196,7 @@ pub struct RemediationStatus {
     /// Of CleanupMemory: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<CleanupStatus>,
-    /// Of Job and Webhook: how far it is.
+    /// Of Job, Webhook and Mcp: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
     /// Of an action on a hosted service: how far it is.

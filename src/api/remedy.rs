@@ -4,13 +4,14 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hook, JobRemedy, Reconnect, ScaleRemedy, SessionSelector, WebhookRemedy};
+use super::{Hook, JobRemedy, McpRemedy, Reconnect, ScaleRemedy, SessionSelector, WebhookRemedy};
 
 /// One rung of the ladder.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[x_kube(validation = ("has(self.scale) == (self.action == 'Scale')", "the action Scale needs scale, and no other has it"))]
 #[x_kube(validation = ("has(self.job) == (self.action == 'Job')", "the action Job needs job, and no other has it"))]
 #[x_kube(validation = ("has(self.webhook) == (self.action == 'Webhook')", "the action Webhook needs webhook, and no other has it"))]
+#[x_kube(validation = ("has(self.mcp) == (self.action == 'Mcp')", "the action Mcp needs mcp, and no other has it"))]
 #[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
 #[x_kube(validation = ("self.action != 'CleanupMemory' || !has(self.__for__) || self.__for__.all(cause, cause == 'Exhaustion')", "CleanupMemory only helps against memory that runs out; write for: [Exhaustion], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RollbackPreviousState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackPreviousState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
@@ -30,7 +31,7 @@ pub struct Remedy {
     /// a component whose memory leaks or has grown by more than half, the hook is called, or without one the leaking
     /// pods are evicted one at a time, the fullest first, within their PodDisruptionBudgets; it is passed over when
     /// there is no second pod. Restart: a rolling restart. Job: a Job of your own is run. Webhook: an endpoint of your
-    /// own is called. Scale: more or fewer pods. Of a database: RecoverConnections connects anew until it gets through,
+    /// own is called. Mcp: a tool of an MCP server is called. Scale: more or fewer pods. Of a database: RecoverConnections connects anew until it gets through,
     /// ReleaseConnections ends idle sessions, CancelLongQueries cancels queries, Restart restarts the workload that it runs in.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
@@ -54,6 +55,9 @@ pub struct Remedy {
     /// Of Webhook: what is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookRemedy>,
+    /// Of Mcp: which tool is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<McpRemedy>,
     /// Of RecoverConnections: when it is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnect: Option<Reconnect>,
@@ -109,6 +113,8 @@ pub enum ActionKind {
     Job,
     /// Call an endpoint of the team's own.
     Webhook,
+    /// Call a tool of an MCP server.
+    Mcp,
     /// Connect to the database anew, by a schedule.
     RecoverConnections,
     /// End sessions of the database that hold connections and do nothing.
@@ -118,6 +124,11 @@ pub enum ActionKind {
 }
 
 impl ActionKind {
+    /// It is of the team's own: what it does is theirs to know.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Job | Self::Webhook | Self::Mcp)
+    }
+
     /// It is about sessions of a database, which are listed before anything is done.
     pub fn is_of_sessions(self) -> bool {
         matches!(self, Self::ReleaseConnections | Self::CancelLongQueries)

@@ -10,13 +10,14 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy, Mode,
-    OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
+    ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy, McpRemedy,
+    Mode, OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
     VERCEL_KIND, WebhookRemedy, WorkloadKind,
 };
 
 mod hosted;
 mod http;
+mod mcp;
 mod postgres;
 mod remedies;
 
@@ -151,6 +152,8 @@ pub struct Means {
     pub job: Option<JobRemedy>,
     /// Only of Webhook, and always there.
     pub webhook: Option<WebhookRemedy>,
+    /// Only of Mcp, and always there.
+    pub mcp: Option<McpRemedy>,
     /// Only of RecoverConnections, and always there.
     pub reconnect: Option<Reconnect>,
     /// Only of ReleaseConnections and CancelLongQueries, and always there.
@@ -418,7 +421,7 @@ impl Checker {
             metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
         }
         let target = self.target(&component.target, spec)?;
-        let remedies = self.remedies(component, &target);
+        let remedies = self.remedies(component, &target, &spec.safety.allowed_mcp_tools);
         Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }
 

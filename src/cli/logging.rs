@@ -41,7 +41,10 @@ pub(super) fn start(args: &LogArgs) -> anyhow::Result<()> {
 }
 
 /// Of an answer that it cannot read, kube's client logs the whole body: that of a Secret, some day. The error itself comes
-/// back to who asked, and is logged there.
+/// back to who asked, and is logged there. The SDK of the Model Context Protocol logs whole messages below WARN: what a tool
+/// is given, and what it says, which may be the token that it was sent.
 fn may_be_written(line: &Metadata<'_>) -> bool {
-    !(line.target() == "kube_client::client" && *line.level() == Level::WARN)
+    let of_kube = line.target() == "kube_client::client" && *line.level() == Level::WARN;
+    let of_mcp = line.target().starts_with("rmcp") && *line.level() > Level::WARN;
+    !of_kube && !of_mcp
 }

@@ -79,6 +79,7 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         scale: proposal.scale,
         job: proposal.means.job.clone(),
         webhook: proposal.means.webhook.clone(),
+        mcp: proposal.means.mcp.clone(),
         reconnect: proposal.means.reconnect.clone(),
         sessions: proposal.means.sessions.clone(),
         approval: None,

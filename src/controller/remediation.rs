@@ -11,6 +11,7 @@ mod approve;
 mod cleanup;
 mod database;
 mod hosted;
+mod mcp;
 mod own;
 mod record;
 mod suspend;
@@ -180,7 +181,7 @@ impl Step<'_> {
     /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
     async fn execute(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
-        if matches!(spec.action, ActionKind::Job | ActionKind::Webhook) {
+        if spec.action.is_own() {
             return self.run_own(status, policy).await;
         }
         if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
@@ -289,7 +290,7 @@ impl Step<'_> {
                 let to = spec.config.as_ref().ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
                 kubernetes.rollback_config(workload, from.as_ref(), to, &named, started_at).await
             }
-            (ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook, ..) => {
+            (ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp, ..) => {
                 Err(ActError::Rejected("it has several steps".to_owned()))
             }
             (ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries, ..) => {
@@ -322,6 +323,7 @@ impl Step<'_> {
                 | ActionKind::CleanupMemory
                 | ActionKind::Job
                 | ActionKind::Webhook
+                | ActionKind::Mcp
                 | ActionKind::RecoverConnections
                 | ActionKind::ReleaseConnections
                 | ActionKind::CancelLongQueries,

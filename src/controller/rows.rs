@@ -188,8 +188,8 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
         (A::Scale, true) => ActionType::ServiceScaled,
         (A::Scale, false) => ActionType::ServiceScaleFailed,
-        (A::Job | A::Webhook, true) => ActionType::CustomRemedy,
-        (A::Job | A::Webhook, false) => ActionType::CustomRemedyFailed,
+        (A::Job | A::Webhook | A::Mcp, true) => ActionType::CustomRemedy,
+        (A::Job | A::Webhook | A::Mcp, false) => ActionType::CustomRemedyFailed,
         (A::Restart, true) => ActionType::ServiceRestart,
         (A::Restart, false) => ActionType::ServiceRestartFailed,
         (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries, true) => {
@@ -242,6 +242,10 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     if let Some(job) = status.run.as_ref().and_then(|run| run.job.as_ref()) {
         output["job"] = json!(job);
     }
+    if let Some(mcp) = &spec.mcp {
+        output["tool"] = json!(mcp.tool);
+        output["called_at"] = json!(status.run.as_ref().and_then(|run| run.called_at));
+    }
     rows.push(
         BrainRow {
             id,
@@ -268,7 +272,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
             json!({"template": spec.to, "config": content(|change| &change.to)}),
         )),
         A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
-        A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook => None,
+        A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook | A::Mcp => None,
         A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {

@@ -55,7 +55,7 @@ pub fn judge(
             spec.from.as_ref()
         }
         // They may release another template, for all that is known.
-        ActionKind::Job | ActionKind::Webhook => None,
+        ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => None,
         // Databases have no releases.
         ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => None,
     };

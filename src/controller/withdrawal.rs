@@ -31,7 +31,8 @@ pub fn unlisted(spec: &RemediationSpec, policy: &ValidPolicy) -> Option<Withdraw
     let same = |means: &Means| {
         let scales = means.scale.is_some() == spec.scale.is_some();
         let databases = means.reconnect == spec.reconnect && means.sessions == spec.sessions;
-        scales && databases && means.hook == spec.hook && means.job == spec.job && means.webhook == spec.webhook
+        let own = means.job == spec.job && means.webhook == spec.webhook && means.mcp == spec.mcp;
+        scales && databases && own && means.hook == spec.hook
     };
     let listed = component.remedies.iter().any(|remedy| remedy.action == spec.action && same(&remedy.means));
     (!listed).then_some((Guard::NoRemedy.into(), "the policy does not list this action any more"))

@@ -92,6 +92,7 @@ fn first_of<'a>(
             ActionKind::Restart
             | ActionKind::Job
             | ActionKind::Webhook
+            | ActionKind::Mcp
             | ActionKind::RecoverConnections
             | ActionKind::ReleaseConnections
             | ActionKind::CancelLongQueries => rung,

@@ -11,6 +11,7 @@ pub mod hosted;
 pub mod http;
 pub mod kubernetes;
 pub(crate) mod lock;
+pub mod mcp;
 mod past;
 mod placeholders;
 pub mod postgres;
@@ -35,6 +36,7 @@ use hook::Hooks;
 use hosted::{HostedLook, HostedService, Hosting, HostingConfig};
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
+use mcp::Mcp;
 use postgres::Postgres;
 use prometheus::Prometheus;
 
@@ -59,6 +61,8 @@ pub struct Platforms {
     pub postgres: Postgres,
     /// The teams' own endpoints.
     pub hooks: Hooks,
+    /// Tools of MCP servers.
+    pub mcp: Mcp,
     /// Turns for asking for pasts.
     pasts: Semaphore,
 }
@@ -77,6 +81,7 @@ impl Platforms {
             prometheus: Prometheus::new(prometheus_url),
             http: Http::default(),
             hooks: Hooks::default(),
+            mcp: Mcp::default(),
             pasts: Semaphore::new(past::AT_ONCE),
         }
     }

@@ -20,6 +20,7 @@ mod healing;
 mod kept;
 mod ledger;
 mod mcp;
+mod mcp_remedy;
 mod midway;
 mod own;
 mod postgres;

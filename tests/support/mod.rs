@@ -22,6 +22,7 @@ pub mod render;
 pub mod role;
 pub mod rollouts;
 pub mod shell;
+pub mod tools;
 pub mod traffic;
 pub mod vercel;
 pub mod wait;

@@ -56,6 +56,7 @@ impl Default for Safety {
             circuit_breaker: CircuitBreaker::default(),
             max_rollback_age: "168h".into(),
             git_ops: GitOps::default(),
+            allowed_mcp_tools: Vec::new(),
         }
     }
 }

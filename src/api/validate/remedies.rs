@@ -2,8 +2,8 @@
 
 use super::{Checker, HOUR, MINUTE, Means, SECOND, ValidRemedy, ValidTarget};
 use crate::api::{
-    ActionKind, Cause, Component, JobRemedy, Reconnect, Remedy, RemedyApproval, ScaleRemedy, SessionSelector,
-    WebhookRemedy, WorkloadKind,
+    ActionKind, AllowedMcpTool, Cause, Component, JobRemedy, Reconnect, Remedy, RemedyApproval, ScaleRemedy,
+    SessionSelector, WebhookRemedy, WorkloadKind,
 };
 
 /// Every cause that is known for what it is.
@@ -49,7 +49,7 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
         ActionKind::RecoverConnections => Some(&[Cause::Unreachable]),
         ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Some(&[Cause::Exhaustion, Cause::Errors]),
-        ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook => None,
+        ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => None,
     }
 }
 
@@ -72,7 +72,12 @@ fn by_default(action: ActionKind, causes: &[Cause]) -> ValidRemedy {
 }
 
 impl Checker {
-    pub(super) fn remedies(&mut self, component: &Component, target: &ValidTarget) -> Vec<ValidRemedy> {
+    pub(super) fn remedies(
+        &mut self,
+        component: &Component,
+        target: &ValidTarget,
+        allowed: &[AllowedMcpTool],
+    ) -> Vec<ValidRemedy> {
         let fits = |action: ActionKind| match target {
             ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action),
             ValidTarget::Render(_) => OF_RENDER.contains(&action),
@@ -88,26 +93,25 @@ impl Checker {
             let default = ladder.iter().filter(|(action, _)| fits(*action) && can_be_done(*action, target));
             return default.map(|(action, causes)| by_default(*action, causes)).collect();
         };
-        let own = |remedy: &Remedy| matches!(remedy.action, ActionKind::Job | ActionKind::Webhook);
-        if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !own(remedy)) {
+        if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !remedy.action.is_own()) {
             let message = match target {
                 ValidTarget::Render(_) => format!(
-                    "{} cannot be done to a render target, only RollbackDeployment, Restart, Job and Webhook; take it out",
+                    "{} cannot be done to a render target, only RollbackDeployment, Restart, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
                 ValidTarget::Vercel(_) => format!(
-                    "{} cannot be done to a vercel target, only RollbackDeployment, Job and Webhook: it has nothing that could be restarted; take it out",
+                    "{} cannot be done to a vercel target, only RollbackDeployment, Job, Webhook and Mcp: it has nothing that could be restarted; take it out",
                     other.action
                 ),
                 ValidTarget::Postgres(_) => format!(
-                    "{} cannot be done to a postgres target, only RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job and Webhook; take it out",
+                    "{} cannot be done to a postgres target, only RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
                 ValidTarget::Workload { .. } => {
                     format!("{} is for a postgres target; take it out", other.action)
                 }
                 ValidTarget::Http(_) => format!(
-                    "{} cannot be done to an http target, only Job and Webhook; take it out, or name the workload",
+                    "{} cannot be done to an http target, only Job, Webhook and Mcp; take it out, or name the workload",
                     other.action
                 ),
             };
@@ -125,11 +129,15 @@ impl Checker {
             };
             self.bad("remedies", message.to_owned());
         }
-        remedies.iter().enumerate().map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy)).collect()
+        remedies
+            .iter()
+            .enumerate()
+            .map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy, allowed))
+            .collect()
     }
 
-    fn remedy(&mut self, field: &str, remedy: &Remedy) -> ValidRemedy {
-        let Remedy { action, causes, approval, hook, scale, job, webhook, reconnect: _, sessions: _ } = remedy;
+    fn remedy(&mut self, field: &str, remedy: &Remedy, allowed: &[AllowedMcpTool]) -> ValidRemedy {
+        let Remedy { action, causes, approval, hook, scale, job, webhook, mcp, reconnect: _, sessions: _ } = remedy;
         let only = only_for(*action).unwrap_or(&KNOWN);
         let foreign = causes.iter().find(|cause| only_for(*action).is_some() && !only.contains(cause));
         if let Some(other) = foreign {
@@ -156,15 +164,19 @@ impl Checker {
         }
         self.belongs(&format!("{field}.job"), *action, job.is_some(), ActionKind::Job);
         self.belongs(&format!("{field}.webhook"), *action, webhook.is_some(), ActionKind::Webhook);
+        self.belongs(&format!("{field}.mcp"), *action, mcp.is_some(), ActionKind::Mcp);
         if let Some(job) = job {
             self.job(&format!("{field}.job"), job);
         }
         if let Some(webhook) = webhook {
             self.webhook(&format!("{field}.webhook"), webhook);
         }
+        if let Some(mcp) = mcp {
+            self.mcp(&format!("{field}.mcp"), mcp, allowed);
+        }
         let (reconnect, sessions) = (self.reconnect(field, remedy), self.sessions(field, remedy));
-        let (hook, scale) = (hook.clone(), scale.clone());
-        let means = Means { hook, scale, job: job.clone(), webhook: webhook.clone(), reconnect, sessions };
+        let (hook, scale, mcp) = (hook.clone(), scale.clone(), mcp.clone());
+        let means = Means { hook, scale, job: job.clone(), webhook: webhook.clone(), mcp, reconnect, sessions };
         ValidRemedy { action: *action, causes, approval_required: *approval == RemedyApproval::Required, means }
     }
 

@@ -233,7 +233,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
             "remedies",
-            "Restart cannot be done to an http target, only Job and Webhook",
+            "Restart cannot be done to an http target, only Job, Webhook and Mcp",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
         (json!({"target": {"vercel": {"projectId": "shop"}}}), "target.vercel.projectId", "it is like prj_a1B2c3"),
@@ -250,7 +250,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
             "remedies",
-            "only RollbackDeployment, Restart, Job and Webhook",
+            "only RollbackDeployment, Restart, Job, Webhook and Mcp",
         ),
         (
             json!({"remedies": [{"action": "Restart"}, {"action": "RollbackDeployment", "for": ["Crash"]}]}),
@@ -293,6 +293,12 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "remedies[0].webhook.url",
             "holds credentials",
         ),
+        (json!({"remedies": [{"action": "Mcp"}]}), "remedies[0].mcp", "is missing; the action Mcp needs it"),
+        (
+            json!({"remedies": [{"action": "Mcp", "mcp": {"url": "https://a/mcp", "tool": "heal"}}]}),
+            "remedies[0].mcp.tool",
+            "add {url: \"https://a/mcp\", tool: \"heal\"} to spec.safety.allowedMcpTools",
+        ),
         (hook(json!({"url": "http://u:hunter2@a/gc"})), "remedies[0].hook.url", "holds credentials"),
         (hook(json!({"url": "a/gc"})), "remedies[0].hook.url", "is not a URL"),
         (hook(json!({"url": "http://a/gc", "timeout": "2m"})), "remedies[0].hook.timeout", "must be from 100ms to 1m"),
@@ -305,6 +311,38 @@ fn a_mistake_in_one_component_leaves_the_others() {
         assert_eq!(invalid.component.as_deref(), fields["name"].as_str().or(Some("web")), "{fields}");
         assert!(invalid.message.contains(words), "{fields}: {:?}", invalid.message);
         assert!(!invalid.message.contains("hunter2"), "a password is shown: {:?}", invalid.message);
+    }
+}
+
+#[test]
+fn a_tool_is_called_only_where_the_policy_allows_it_and_nobody_listens() {
+    let of = |mcp: Value| {
+        let allowed = ["https://a/mcp", "http://a/mcp", "http://localhost:81/mcp"];
+        let allowed = allowed.map(|url| json!({"url": url, "tool": "heal"}));
+        let remedies = json!([{"action": "Mcp", "mcp": mcp}]);
+        let components = json!([component(json!({"remedies": remedies}))]);
+        parse(json!({"components": components, "safety": {"allowedMcpTools": allowed}})).unwrap()
+    };
+    for url in ["https://a/mcp", "http://localhost:81/mcp"] {
+        let policy = of(json!({"url": url, "tool": "heal", "arguments": {"service": "$(name)"}}));
+        assert!(policy.invalid.is_empty(), "{url}: {:?}", policy.invalid);
+        assert_eq!(policy.components[0].remedies[0].means.mcp.as_ref().map(|mcp| mcp.url.as_str()), Some(url));
+    }
+    for (mcp, field, words) in [
+        (json!({"url": "http://a/mcp", "tool": "heal"}), "url", "must start with https://"),
+        (
+            json!({"url": "https://a/mcp", "tool": "kill"}),
+            "tool",
+            "add {url: \"https://a/mcp\", tool: \"kill\"} to spec",
+        ),
+        (json!({"url": "https://a/mcp/", "tool": "heal"}), "tool", "spec.safety.allowedMcpTools"),
+        (json!({"url": "https://a/mcp", "tool": "heal", "arguments": {"a": "$(b)"}}), "arguments", "has $(b)"),
+        (json!({"url": "https://a/mcp", "tool": "heal", "timeout": "1h"}), "timeout", "must be from 1s to 10m"),
+    ] {
+        let policy = of(mcp.clone());
+        let [invalid] = policy.invalid.as_slice() else { panic!("{mcp}: {:?}", policy.invalid) };
+        assert_eq!(invalid.field, format!("spec.components[0].remedies[0].mcp.{field}"), "{mcp}");
+        assert!(invalid.message.contains(words), "{mcp}: {}", invalid.message);
     }
 }
 

@@ -181,7 +181,7 @@ impl Step<'_> {
             return None;
         }
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let refused = if spec.job.is_some() || spec.webhook.is_some() {
+        let refused = if spec.action.is_own() {
             self.could_do_own().await.err()?
         } else if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
             self.could_do_hosted(policy).await.err()?

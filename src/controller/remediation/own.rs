@@ -41,7 +41,8 @@ impl Step<'_> {
             let name = self.job_name();
             return kubernetes.could_run(&self.job_run(&namespace, &name, job)).await;
         }
-        if let Some(key) = spec.webhook.as_ref().and_then(|webhook| webhook.secret_ref.as_ref()) {
+        let signs = spec.webhook.as_ref().and_then(|webhook| webhook.secret_ref.as_ref());
+        if let Some(key) = signs.or(spec.mcp.as_ref().and_then(|mcp| mcp.token_secret_ref.as_ref())) {
             kubernetes.could_read_secret(&namespace).await?;
             // That it is there and is text; it is read anew when it is used.
             kubernetes.secret(&namespace, key).await?;
@@ -54,10 +55,12 @@ impl Step<'_> {
         status: RemediationStatus,
         policy: Option<&ValidPolicy>,
     ) -> Result<Action, Error> {
-        match (&self.remediation.spec.job, &self.remediation.spec.webhook) {
-            (Some(job), _) => self.run_job(status, job, policy).await,
-            (None, Some(webhook)) => self.call_webhook(status, webhook, policy).await,
-            (None, None) => {
+        let spec = &self.remediation.spec;
+        match (&spec.job, &spec.webhook, &spec.mcp) {
+            (Some(job), ..) => self.run_job(status, job, policy).await,
+            (_, Some(webhook), _) => self.call_webhook(status, webhook, policy).await,
+            (.., Some(mcp)) => Box::pin(self.call_tool(status, mcp, policy)).await,
+            (None, None, None) => {
                 let message = "the remediation does not say what is to be run; nothing was done";
                 self.finish(status, Phase::Failed, "NoTarget", message).await
             }
@@ -108,7 +111,7 @@ impl Step<'_> {
         let made = status.run.is_some();
         let state = kubernetes.job(&namespace, &name, &owner).await;
         if let Ok(Some(JobState::Complete | JobState::Failed { .. } | JobState::Running)) = state {
-            status.run = Some(RunStatus { job: Some(name.clone()), poll_url: None });
+            status.run = Some(RunStatus { job: Some(name.clone()), ..RunStatus::default() });
         }
         match state {
             Ok(None) if made => {
@@ -189,7 +192,7 @@ impl Step<'_> {
             Ok(Progress::Later { at, after }) => {
                 if place.as_deref() != Some(at.as_str()) {
                     status.message = format!("the webhook has begun, and has {} at most", webhook.deadline);
-                    status.run = Some(RunStatus { job: None, poll_url: Some(at.into()) });
+                    status.run = Some(RunStatus { poll_url: Some(at.into()), ..RunStatus::default() });
                     self.write(&status, false).await?;
                     self.ctx.events.about_step(self.remediation, Reason::Acting, "webhook", &status.message).await;
                 }

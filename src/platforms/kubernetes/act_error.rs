@@ -171,7 +171,7 @@ impl Call {
             ("pods/eviction", _) => "rbac.evictPods",
             ("pods", "delete") => "rbac.deleteStuckPods",
             ("configmaps", _) => "rbac.rollbackConfig",
-            ("secrets", "get") => "rbac.signWebhooks or rbac.rollbackSecrets",
+            ("secrets", "get") => "rbac.signWebhooks, rbac.readCredentials or rbac.rollbackSecrets",
             ("secrets", _) => "rbac.rollbackSecrets",
             ("jobs", _) => "rbac.runJobs",
             ("rollouts" | "rollouts/status", "patch") => "rbac.argoRollouts (with rbac.patchWorkloads)",

@@ -203,6 +203,10 @@ fn would_do(spec: &RemediationSpec, status: &RemediationStatus) -> String {
             Some(webhook) => format!("{} is called, which is to heal {target}", webhook.url),
             None => format!("an endpoint of the team is called, which is to heal {target}"),
         },
+        ActionKind::Mcp => match &spec.mcp {
+            Some(mcp) => format!("the tool {} of {} is called, which is to heal {target}", mcp.tool, mcp.url),
+            None => format!("a tool of an MCP server is called, which is to heal {target}"),
+        },
         ActionKind::RecoverConnections => format!("{target} is connected to anew, until it takes a connection"),
         ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => {
             let count = status.database.as_ref().map_or(0, |database| database.sessions.len());
@@ -234,4 +238,67 @@ fn timeline(spec: &RemediationSpec, status: &RemediationStatus) -> Vec<Moment> {
     .collect();
     moments.sort_by_key(|(at, _)| *at);
     moments.into_iter().map(|(at, what)| Moment { at, what }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn remediation(patch: &[(&str, Value)]) -> Remediation {
+        let mut object = json!({
+            "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation", "metadata": {"name": "shop-api-1-0", "uid": "u-1"},
+            "spec": {
+                "policy": "shop", "policyUid": "p-1", "component": "api", "target": {"kind": "Deployment", "name": "api"},
+                "action": "Restart", "cause": "Crash", "episode": "1", "rung": 0, "why": "it crashes",
+                "decidedAt": "2026-11-28T04:00:00Z", "approvalRequired": true,
+            },
+            "status": {"phase": "AwaitingApproval", "reason": "AwaitingApproval", "message": "it waits"},
+        });
+        for (pointer, value) in patch {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            object.pointer_mut(parent).unwrap()[key] = value.clone();
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_plan_is_of_what_would_be_done_and_to_what() {
+        let plan = plan_of(&remediation(&[]));
+        assert_eq!(plan.len(), 16);
+        for same in [
+            ("/spec/approval", json!({"decision": "Approved"})),
+            ("/status/phase", json!("Blocked")),
+            ("/status/message", json!("it waits for something else")),
+        ] {
+            assert_eq!(plan_of(&remediation(std::slice::from_ref(&same))), plan, "{same:?}");
+        }
+        let session = json!({"pid": 7, "connectedAt": "2026-11-28T03:00:00Z", "user": "a", "application": "b", "state": "idle", "since": "2026-11-28T03:00:00Z"});
+        for other in [
+            ("/metadata/uid", json!("u-2")),
+            ("/spec/action", json!("RollbackDeployment")),
+            ("/spec/why", json!("it is slow")),
+            ("/spec/target/name", json!("web")),
+            ("/status/database", json!({"sessions": [session]})),
+        ] {
+            assert_ne!(plan_of(&remediation(std::slice::from_ref(&other))), plan, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_decided_or_done_already_is_not_decided_again() {
+        let told = explanation(&remediation(&[]));
+        assert!(
+            told.decidable
+                && told.how_to_decide.contains(&told.plan)
+                && told.how_to_decide.contains("kubectl patch rem")
+        );
+        for phase in ["Running", "Verifying", "Succeeded", "Expired"] {
+            let told = explanation(&remediation(&[("/status/phase", json!(phase))]));
+            assert!(!told.decidable && told.how_to_decide.contains(phase), "{}", told.how_to_decide);
+        }
+        let told = explanation(&remediation(&[("/spec/approval", json!({"decision": "Rejected", "reason": "no"}))]));
+        assert!(!told.decidable && told.how_to_decide.contains("was Rejected already"), "{}", told.how_to_decide);
+    }
 }

@@ -34,7 +34,7 @@ impl Kubernetes {
                 Ok(())
             }
             // See `could_run` and `could_scale`.
-            ActionKind::Job | ActionKind::Webhook | ActionKind::Scale => Ok(()),
+            ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp | ActionKind::Scale => Ok(()),
             ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Ok(()),
             ActionKind::RollbackDeployment | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;

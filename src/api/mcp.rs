@@ -1,0 +1,160 @@
+//! A remedy that an external server of the Model Context Protocol has: one tool, called once.
+
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{KeyRef, Span};
+
+/// A tool of an MCP server that heals, or has somebody heal. It is called once a Remediation, and never again when it cannot be
+/// told whether it did anything: then, as after a success, the component's health tells whether it helped. An answer with
+/// `isError` is a failure, and so is one that wants input: nobody is there to give it.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct McpRemedy {
+    /// URL of the server's streamable HTTP endpoint, without credentials: https://, or http:// on the operator's own host.
+    /// Redirects are not followed.
+    #[schemars(length(min = 8, max = 1024))]
+    #[x_kube(validation = ("['https://', 'http://localhost:', 'http://localhost/', 'http://127.0.0.1:', 'http://127.0.0.1/', 'http://[::1]:', 'http://[::1]/'].exists(begin, self.startsWith(begin))", "url must start with https://, or be http:// on localhost, 127.0.0.1 or [::1]: what is sent could be read and changed on its way"))]
+    #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them; use tokenSecretRef"))]
+    pub url: String,
+    /// Name of the tool. The policy must allow it: safety.allowedMcpTools.
+    #[schemars(length(min = 1, max = 128))]
+    pub tool: String,
+    /// What the tool is given, by its own schema, against which it is checked before the call. In every text these are put in:
+    /// $(namespace), $(policy), $(component), $(kind) and $(name) of the target, $(cause), $(why), $(episode), $(remediation),
+    /// $(uid) of the Remediation. At most 16 KiB.
+    #[serde(default, skip_serializing_if = "McpArguments::is_empty")]
+    pub arguments: McpArguments,
+    /// A Secret of the policy's namespace whose key holds the token that is sent as `Authorization: Bearer`. Left out: none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<KeyRef>,
+    /// Time limit for the call. From 1s to 10m. Default 60s.
+    #[serde(default = "a_minute")]
+    #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('10m')", "timeout must be from 1s to 10m"))]
+    pub timeout: Span,
+}
+
+fn a_minute() -> Span {
+    "60s".into()
+}
+
+/// A tool that a policy may call, of one server.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
+pub struct AllowedMcpTool {
+    /// As the remedy has it, letter by letter.
+    #[schemars(length(min = 8, max = 1024))]
+    pub url: String,
+    #[schemars(length(min = 1, max = 128))]
+    pub tool: String,
+}
+
+/// The longest arguments, written as JSON, in bytes.
+pub const MOST_MCP_ARGUMENTS: usize = 16 * 1024;
+
+/// A tool's arguments, kept as they were written.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(transparent)]
+pub struct McpArguments(pub Map<String, Value>);
+
+impl JsonSchema for McpArguments {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "McpArguments".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+    }
+}
+
+/// What may be put into a tool's arguments.
+pub const MCP_FACTS: [&str; 10] =
+    ["namespace", "policy", "component", "kind", "name", "cause", "why", "episode", "remediation", "uid"];
+
+impl McpArguments {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// With `$(FACT)` filled in in every text. What is put in is not looked at again, and stays a part of its text.
+    ///
+    /// # Errors
+    /// Names the first `$(…)` that is no fact.
+    pub fn filled(&self, fact: &dyn Fn(&str) -> Option<String>) -> Result<Map<String, Value>, String> {
+        self.0.iter().map(|(key, value)| Ok((key.clone(), fill(value, fact)?))).collect()
+    }
+
+    /// # Errors
+    /// When they are too long, or hold a `$(…)` that is no fact.
+    pub fn check(&self) -> Result<(), String> {
+        let length = serde_json::to_string(&self.0).map_or(usize::MAX, |text| text.len());
+        if length > MOST_MCP_ARGUMENTS {
+            return Err(format!("has {length} bytes; at most {MOST_MCP_ARGUMENTS} are sent"));
+        }
+        self.filled(&|name| MCP_FACTS.contains(&name).then(String::new)).map(drop)
+    }
+}
+
+fn fill(value: &Value, fact: &dyn Fn(&str) -> Option<String>) -> Result<Value, String> {
+    Ok(match value {
+        Value::String(text) => Value::String(fill_text(text, fact)?),
+        Value::Array(items) => Value::Array(items.iter().map(|item| fill(item, fact)).collect::<Result<_, _>>()?),
+        Value::Object(fields) => {
+            let filled = fields.iter().map(|(key, value)| Ok((key.clone(), fill(value, fact)?)));
+            Value::Object(filled.collect::<Result<_, String>>()?)
+        }
+        other => other.clone(),
+    })
+}
+
+fn fill_text(text: &str, fact: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let (mut filled, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("$(") {
+        filled.push_str(before);
+        let Some((name, after)) = after.split_once(')') else {
+            return Err("has a $( without its ); close it".to_owned());
+        };
+        let value = fact(name).ok_or_else(|| format!("has $({name}); there are {}", MCP_FACTS.join(", ")))?;
+        filled.push_str(&value);
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn arguments(value: Value) -> McpArguments {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn facts_are_put_into_texts_and_what_is_put_in_is_left_alone() {
+        let fact = |name: &str| match name {
+            "component" => Some("api".to_owned()),
+            "why" => Some(r#"it said "$(uid)"}"#.to_owned()),
+            _ => None,
+        };
+        let written =
+            arguments(json!({"a": ["$(component)-1", 7], "b": {"c": "$(why) of $(component)"}, "$(uid)": true}));
+        let filled = Value::Object(written.filled(&fact).unwrap());
+        assert_eq!(filled, json!({"a": ["api-1", 7], "b": {"c": r#"it said "$(uid)"} of api"#}, "$(uid)": true}));
+    }
+
+    #[test]
+    fn what_is_no_fact_or_too_long_is_named() {
+        for name in MCP_FACTS {
+            arguments(json!({"a": format!("$({name})")})).check().unwrap();
+        }
+        let why = arguments(json!({"a": [{"b": "$(pods)"}]})).check().unwrap_err();
+        assert!(why.contains("$(pods)") && why.contains("component"), "{why}");
+        assert!(arguments(json!({"a": "$(uid"})).check().unwrap_err().contains("without its )"));
+        let why = arguments(json!({"a": "x".repeat(MOST_MCP_ARGUMENTS)})).check().unwrap_err();
+        assert!(why.contains("at most 16384"), "{why}");
+    }
+}

@@ -26,7 +26,10 @@ async fn waiting(test: &Test, patch: &Value) -> (Operator, Remediation) {
     test.apply_policy(&policy("shop", &["api"], &wanted)).await;
     test.wait_known_good("shop", "api").await;
     test.release("api", "shop/api:v2-crash").await;
-    (operator, test.wait_remediation(Phase::AwaitingApproval).await)
+    let remediation = test.wait_remediation(Phase::AwaitingApproval).await;
+    // The policy says so a moment later.
+    test.wait_condition("shop", "ApprovalRequired", "True", Duration::from_secs(20)).await;
+    (operator, remediation)
 }
 
 fn operators_kubeconfig() -> PathBuf {

@@ -48,6 +48,8 @@ async fn assert_tools(assistant: &Assistant) {
         assert_eq!(hints.idempotent_hint, Some(true), "{}", tool.name);
         assert!(tool.output_schema.as_ref().is_some_and(|schema| schema.contains_key("properties")), "{tool:?}");
         assert_eq!(tool.input_schema["additionalProperties"], false, "{tool:?}");
+        let schemas = format!("{:?}{:?}", tool.input_schema, tool.output_schema);
+        assert!(!schemas.contains("uint"), "clients warn of a format that JSON Schema has not: {schemas}");
     }
 }
 

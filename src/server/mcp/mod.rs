@@ -25,6 +25,7 @@ use rmcp::{
     transport::stdio,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use strum::IntoEnumIterator as _;
 
 use crate::api::Decision;
@@ -125,7 +126,7 @@ fn answer(answer: impl Answer) -> Result<CallToolResult, Trouble> {
 }
 
 fn parse<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, Trouble> {
-    serde_path_to_error::deserialize(serde_json::Value::Object(arguments)).map_err(|error| {
+    serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
         let place = match error.path().to_string() {
             path if path == "." => String::new(),
             path => format!("{path}: "),
@@ -136,7 +137,30 @@ fn parse<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, Trouble> {
 
 fn schemas<I: JsonSchema + 'static, O: JsonSchema + 'static>() -> (Arc<JsonObject>, Arc<JsonObject>) {
     // An argument type that is no object is a mistake of ours, which the test of the page sees.
-    (schema_for_input::<I>().unwrap_or_default(), schema_for_output::<O>())
+    let (input, output) = (schema_for_input::<I>().unwrap_or_default(), schema_for_output::<O>());
+    (without_numeric_formats(&input), without_numeric_formats(&output))
+}
+
+/// JSON Schema has no formats of numbers (`uint8`, `double`): clients warn of each at every start. `minimum` and `maximum` stand
+/// beside them and say the same.
+fn without_numeric_formats(schema: &JsonObject) -> Arc<JsonObject> {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                let numeric =
+                    |format: &str| ["uint", "int", "double", "float"].iter().any(|kind| format.starts_with(kind));
+                if fields.get("format").and_then(Value::as_str).is_some_and(numeric) {
+                    fields.remove("format");
+                }
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let mut schema = schema.clone();
+    schema.values_mut().for_each(strip);
+    Arc::new(schema)
 }
 
 /// All tools, made once.

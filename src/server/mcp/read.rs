@@ -30,6 +30,7 @@ fn short(text: &str) -> String {
 /// What a list holds, and how much it does not.
 fn heading(shown: usize, found: usize, what: &str, more: bool) -> String {
     let all = if more { format!("more than {found}") } else { found.to_string() };
+    let what = if found == 1 && !more { what.trim_end_matches('s') } else { what };
     if shown == found && !more { format!("{found} {what}") } else { format!("{shown} of {all} {what}") }
 }
 

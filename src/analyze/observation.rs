@@ -202,6 +202,24 @@ impl TargetState {
         }
     }
 
+    /// The configuration that it names or has; none when it is not known.
+    pub fn config(&self) -> Option<Vec<&ConfigObject>> {
+        match self {
+            Self::Workload(workload) => Some(workload.config.as_ref()?.iter().map(|one| &one.object).collect()),
+            Self::Hosted(hosted) => Some(hosted.config.as_ref()?.iter().collect()),
+            Self::Database(_) | Self::Http(_) => None,
+        }
+    }
+
+    /// Pods, or instances, that are wanted, where that is known.
+    pub fn wanted(&self) -> Option<u32> {
+        match self {
+            Self::Workload(workload) => Some(workload.desired),
+            Self::Hosted(hosted) => hosted.instances.map(|(_, wanted)| wanted),
+            Self::Database(_) | Self::Http(_) => None,
+        }
+    }
+
     /// What is released, in words for a person: images, a commit.
     pub fn label(&self) -> String {
         match self {
@@ -239,6 +257,8 @@ pub struct Hosted {
     pub fault: Option<HostedFault>,
     /// A newer deploy did not get to serve: which one, and how it ended.
     pub failed_deploy: Option<String>,
+    /// The configuration that the deploy runs with. None: it is not known, or not asked for.
+    pub config: Option<Vec<ConfigObject>>,
 }
 
 /// What is wrong with instances of a hosted service.
@@ -356,7 +376,8 @@ pub struct ReleaseId {
     /// pods: names the pods of this template. Of a hosted service the deploy's id.
     pub hash: String,
     /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing. Of a hosted
-    /// service the id of the deploy that was built: that of a rollback is the one it went back to.
+    /// service the id of the deploy that was built: that of a rollback is the one it went back to. Where environment variables
+    /// are configuration of their own, it is the code alone: the commit, or a digest of the image.
     pub digest: String,
 }
 

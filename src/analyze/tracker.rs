@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     assess::{Assessment, ProblemKind},
     cause::cause,
-    observation::{Observation, ReleaseId, Released, Workload},
+    observation::{Observation, ReleaseId, Released, TargetState, Workload},
 };
 use crate::api::{
     Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KeptState, KnownBad, KnownBadConfig, KnownGood,
@@ -115,11 +115,9 @@ impl Tracker {
         let target = observation.target.known();
         let workload = target.and_then(|target| target.workload());
         let released = target.and_then(|target| target.released());
-        if let Some(released) = released {
+        if let (Some(target), Some(released)) = (target, released) {
             self.follow_release(released.id, now);
-            if let Some(workload) = workload {
-                self.follow_config(workload, now);
-            }
+            self.follow_config(target, now);
             self.follow_rollout(released, observation, now);
         }
         let evidence = self.weigh(assessment, released, workload, now);
@@ -139,7 +137,7 @@ impl Tracker {
             self.status = assessment.status;
             self.since = Some(now);
         }
-        self.cause = assessment.is_bad().then(|| self.cause_of(assessment, workload, limits, now));
+        self.cause = assessment.is_bad().then(|| self.cause_of(assessment, target, limits, now));
         if self.bad >= limits.unhealthy_after && self.episode.is_none() {
             let id = format!("{:x}", now.as_millisecond());
             let cause = self.cause.unwrap_or(Cause::Unknown);
@@ -155,11 +153,9 @@ impl Tracker {
             self.episode = None;
         }
         let proven = self.settled_good >= limits.healthy_after && assessment.status == HealthStatus::Healthy;
-        if let Some(released) = released.filter(|released| proven && released.runs) {
+        if let (Some(target), Some(released)) = (target, released.filter(|released| proven && released.runs)) {
             self.remember_good(released.id, now, limits);
-            if let Some(workload) = workload {
-                self.prove_config(workload, now, limits);
-            }
+            self.prove_config(target, now, limits);
         }
         self.last_look = Some(now);
         evidence
@@ -268,6 +264,10 @@ impl Tracker {
             return;
         };
         if old.hash == newest.hash {
+            if old.digest != newest.digest {
+                let before = old.digest.clone();
+                self.rename(&before, &newest.digest);
+            }
             return;
         }
         let incident = self.episode.is_some()
@@ -370,9 +370,15 @@ impl Tracker {
         })
     }
 
-    fn cause_of(&self, assessment: &Assessment, workload: Option<&Workload>, limits: &Limits, now: Timestamp) -> Cause {
+    fn cause_of(
+        &self,
+        assessment: &Assessment,
+        target: Option<&TargetState>,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Cause {
         // Configuration is blamed only beside a template that was healthy before it changed: that is the newer change.
-        if self.is_config_regression(assessment, workload, limits, now) {
+        if self.is_config_regression(assessment, target, limits, now) {
             Cause::ConfigRegression
         } else if self.is_regression(assessment, limits, now) {
             Cause::ReleaseRegression
@@ -471,5 +477,7 @@ fn samples(observation: &Observation, of: &BTreeMap<String, f64>) -> BTreeMap<St
     of.keys().filter_map(at).collect()
 }
 
+#[cfg(test)]
+mod hosted_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The configuration that a workload stands on, beside its template.
+//! The configuration that a workload or a hosted service stands on, beside its template or its code.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An object that a template names, and what was in it.
+/// An object that a template names, or the environment variables of a hosted service, and what was in it.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigObject {
     pub kind: ConfigKind,
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Digest of its content, of a Secret with a key that is kept elsewhere; `missing` when there is no such object.
+    /// Digest of its content, of a Secret and of environment variables with a key that is kept elsewhere; `missing` when there is no such object.
     #[schemars(length(max = 64))]
     pub digest: String,
 }
@@ -45,6 +45,8 @@ pub const MISSING: &str = "missing";
 pub enum ConfigKind {
     ConfigMap,
     Secret,
+    /// The environment variables of a service that a provider hosts; its name is the service's id.
+    EnvVars,
 }
 
 impl ConfigKind {
@@ -52,7 +54,8 @@ impl ConfigKind {
     pub fn plural(self) -> &'static str {
         match self {
             Self::ConfigMap => "configmaps",
-            Self::Secret => "secrets",
+            // Copies of environment variables are Secrets.
+            Self::Secret | Self::EnvVars => "secrets",
         }
     }
 }
@@ -75,6 +78,10 @@ pub struct ConfigStatus {
     /// The component was not healthy when it changed.
     #[serde(default)]
     pub came_during_incident: bool,
+    /// Of a hosted service: the deploy that runs with it. What is changed after that is not in effect before the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub deploy: Option<String>,
 }
 
 impl ConfigStatus {
@@ -101,7 +108,7 @@ pub struct KnownBadConfig {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptState {
-    /// Name of the ControllerRevision, in the same namespace, that holds it.
+    /// Name of the ControllerRevision, in the same namespace, that holds it; of a hosted service of the Secret.
     #[schemars(length(max = 253))]
     pub name: String,
     /// Digest of the template.
@@ -116,7 +123,7 @@ pub struct KeptState {
 /// Where a rollback of configuration, or of a whole state, goes.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct ConfigRollback {
-    /// Name of the ControllerRevision that holds the state.
+    /// Name of the ControllerRevision that holds the state; of a hosted service of the Secret.
     #[schemars(length(max = 253))]
     pub state: String,
     /// The objects that differ.
@@ -124,7 +131,7 @@ pub struct ConfigRollback {
     pub objects: Vec<ConfigChange>,
 }
 
-/// An object, and from which content to which.
+/// An object, or the environment variables of a hosted service, and from which content to which.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct ConfigChange {
     pub kind: ConfigKind,

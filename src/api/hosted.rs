@@ -104,6 +104,11 @@ pub struct HostedStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub auto_deploy_was: Option<String>,
+    /// Of RollbackConfig and RollbackPreviousState: the names of the environment variables that are put back, or taken away
+    /// since they were not there. Stored before the first is. Their values are in the copy alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 256)))]
+    pub env_vars: Vec<String>,
 }
 
 /// `revision 3` of a workload, `deploy dep-…` of what has no numbers.

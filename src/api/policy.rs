@@ -106,7 +106,7 @@ pub enum Mode {
     validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, postgres"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
     validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
-    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, Restart, Job, Webhook and Mcp; take the others out"),
+    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'RollbackConfig', 'RollbackPreviousState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
     validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
     validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take the others out"),
     validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries']))", "RecoverConnections, ReleaseConnections and CancelLongQueries are for a postgres target; take them out"),
@@ -137,7 +137,8 @@ pub struct Component {
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
     /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both
     /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
-    /// Errors; for a render target the first and the last of these; for a vercel target the first; for a postgres target
+    /// Errors; for a render target the first and the last of these (its environment variables are kept only where
+    /// RollbackConfig or RollbackPreviousState is named); for a vercel target the first; for a postgres target
     /// RecoverConnections for Unreachable and ReleaseConnections for Exhaustion. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]

@@ -187,7 +187,8 @@ pub struct ReleaseStatus {
     /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash; of a deploy its id.
     pub hash: String,
     /// Digest of the template without the restart annotation; of a deploy the id of the one that was built, which of a
-    /// rollback is the one it went back to.
+    /// rollback is the one it went back to. Where environment variables are configuration of their own: its commit, or a
+    /// digest of its image.
     pub digest: String,
     /// When Panacea first saw it as the newest.
     pub since: Timestamp,

@@ -27,7 +27,9 @@ pub struct Remedy {
     /// RollbackDeployment: back to the pinned last known good template, of whichever kind the workload is.
     /// RollbackConfig: back to the content that the ConfigMaps and Secrets had when it was last seen healthy, the
     /// changed keys of the changed ones, then new pods. RollbackPreviousState: back to the whole state that was seen
-    /// healthy last; it comes before RollbackDeployment when template and configuration both changed. CleanupMemory: of
+    /// healthy last; it comes before RollbackDeployment when template and configuration both changed. Of a service that
+    /// Render hosts, the template is its commit and the configuration its environment variables, which are put back one by
+    /// one, and then deployed. CleanupMemory: of
     /// a component whose memory leaks or has grown by more than half, the hook is called, or without one the leaking
     /// pods are evicted one at a time, the fullest first, within their PodDisruptionBudgets; it is passed over when
     /// there is no second pod. Restart: a rolling restart. Job: a Job of your own is run. Webhook: an endpoint of your
@@ -127,6 +129,11 @@ impl ActionKind {
     /// It is of the team's own: what it does is theirs to know.
     pub fn is_own(self) -> bool {
         matches!(self, Self::Job | Self::Webhook | Self::Mcp)
+    }
+
+    /// It goes back to configuration that was seen healthy, so copies of that are kept.
+    pub fn needs_config(self) -> bool {
+        matches!(self, Self::RollbackConfig | Self::RollbackPreviousState)
     }
 
     /// It is about sessions of a database, which are listed before anything is done.

@@ -420,8 +420,11 @@ impl Checker {
                 metric.prometheus.url.as_deref().and_then(|url| self.url(&format!("{field}.prometheus.url"), url));
             metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
         }
-        let target = self.target(&component.target, spec)?;
+        let mut target = self.target(&component.target, spec)?;
         let remedies = self.remedies(component, &target, &spec.safety.allowed_mcp_tools);
+        if let ValidTarget::Render(service) = &mut target {
+            service.env_vars = remedies.iter().any(|remedy| remedy.action.needs_config());
+        }
         Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }
 

@@ -11,11 +11,14 @@ use super::{Context, memory::PolicyMemory, rows};
 use crate::{
     analyze::tracker::{GoodState, MAX_KEPT},
     api::{
-        ActionKind, COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent,
-        ValidPolicy, ValidTarget,
+        COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy,
+        ValidTarget,
     },
-    platforms::kubernetes::{ActError, CopyOf, WorkloadRef},
-    platforms::lock::lock,
+    platforms::{
+        hosted::HostedService,
+        kubernetes::{ActError, CopyOf, WorkloadRef},
+        lock::lock,
+    },
 };
 
 /// Between two tries to keep a copy of the same component; when it is not allowed, the longer one.
@@ -58,17 +61,20 @@ async fn keep_one(
     component: &ValidComponent,
     good: GoodState,
 ) {
-    let (Some(owner), ValidTarget::Workload { kind, name }) = (policy.controller_owner_ref(&()), &component.target)
-    else {
-        return;
-    };
-    let workload = WorkloadRef { kind: *kind, namespace: &valid.namespace, name };
+    let Some(owner) = policy.controller_owner_ref(&()) else { return };
     let labels = [(POLICY_LABEL, &valid.name), (COMPONENT_LABEL, &component.name)];
     let labels: BTreeMap<String, String> = labels.map(|(key, value)| (key.to_owned(), value.clone())).into();
     let name = name_of(valid, component, &good);
     let copy = CopyOf { name: name.clone(), labels: labels.clone(), owner };
     let kubernetes = &ctx.platforms.kubernetes;
-    let kept = kubernetes.keep(workload, copy, &good).await;
+    let namespace = &valid.namespace;
+    let kept = match (&component.target, ctx.platforms.hosted(&component.target)) {
+        (ValidTarget::Workload { kind, name }, _) => {
+            kubernetes.keep(WorkloadRef { kind: *kind, namespace, name }, copy, &good).await
+        }
+        (_, Ok(Some(HostedService::Render(render, service)))) => render.keep(namespace, service, copy, &good).await,
+        _ => return,
+    };
     let names: Vec<String> = {
         let mut memory = lock(memory);
         let Some(entry) = memory.components.get_mut(&component.name) else { return };
@@ -98,8 +104,7 @@ async fn keep_one(
 }
 
 fn goes_back(component: &ValidComponent) -> bool {
-    use ActionKind::{RollbackConfig, RollbackPreviousState};
-    component.remedies.iter().any(|remedy| matches!(remedy.action, RollbackConfig | RollbackPreviousState))
+    component.remedies.iter().any(|remedy| remedy.action.needs_config())
 }
 
 /// The same state of the same policy has the same name: a copy that was made before a crash is found again.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::memory::{ComponentMemory, Look};
 use crate::{
-    analyze::{metric::show, observation::Workload},
+    analyze::metric::show,
     api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus},
 };
 
@@ -75,13 +75,17 @@ pub fn judge(
             return Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message };
         }
     }
+    let objects = target.and_then(|target| target.config());
     let back = |change: &ConfigChange| {
-        let objects = workload.and_then(|workload| workload.config.as_ref()).into_iter().flatten();
-        objects.map(|one| &one.object).any(|one| one.name == change.name && one.digest == change.to)
+        let mut objects = objects.iter().flatten();
+        objects.any(|one| one.name == change.name && one.digest == change.to)
     };
-    let config_back = spec.config.as_ref().is_none_or(|config| config.objects.iter().all(back));
-    let scaled = |workload: &Workload| spec.scale.is_none_or(|scaling| scaling.is_reached(workload.desired));
-    let as_meant = workload.is_none_or(|workload| config_back && scaled(workload));
+    // Of a hosted service it is not known with which configuration a rollback runs: it was that deploy's own.
+    let config_known = workload.is_some() || objects.is_some();
+    let config_back = !config_known || spec.config.as_ref().is_none_or(|config| config.objects.iter().all(back));
+    let wanted = target.and_then(|target| target.wanted());
+    let scaled = spec.scale.is_none_or(|scaling| wanted.is_some_and(|wanted| scaling.is_reached(wanted)));
+    let as_meant = config_back && scaled;
     let complete = released.is_none_or(|released| {
         as_meant && released.complete && meant.is_none_or(|meant| meant.digest == released.id.digest)
     });

@@ -134,7 +134,7 @@ fn first_of<'a>(
 
 /// None when the bounds are reached.
 fn scaling(situation: &Situation<'_>, remedy: &ValidRemedy) -> Option<Scaling> {
-    let pods = situation.workload()?.desired;
+    let pods = situation.observation.target.known()?.wanted()?;
     remedy.means.scale.as_ref()?.of(pods).ok().flatten()
 }
 

@@ -182,8 +182,12 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
         (ActionKind::RollbackPreviousState, Some(to), Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
             let configs = rung.config.as_ref().map_or(0, |config| config.objects.len());
+            let what = match situation.workload() {
+                Some(_) => "ConfigMaps and Secrets",
+                None => "sets of environment variables",
+            };
             format!(
-                "it turned bad within {since} s of {release} ({label}), with {configs} changed ConfigMaps and Secrets; the state of {to} was the last one seen healthy"
+                "it turned bad within {since} s of {release} ({label}), with {configs} changed {what}; the state of {to} was the last one seen healthy"
             )
         }
         (ActionKind::RollbackConfig, ..) => {

@@ -316,12 +316,10 @@ impl<'a> HostedService<'a> {
     /// Whether an action can be done at all.
     ///
     /// # Errors
-    /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
+    /// BadRemedy, Forbidden or Autoscaled, in words for a person; what may pass is no reason.
     pub async fn could_act(self, namespace: &str, action: ActionKind, to: Option<&str>) -> Result<(), ActError> {
         match self {
-            Self::Render(render, service) => {
-                Box::pin(render.could_act(namespace, service, action == ActionKind::Restart)).await
-            }
+            Self::Render(render, service) => Box::pin(render.could_act(namespace, service, action)).await,
             Self::Vercel(..) if action == ActionKind::Restart => Err(ActError::BadRemedy(NO_INSTANCES.to_string())),
             Self::Vercel(vercel, project) => Box::pin(vercel.could_roll_back(namespace, project, to)).await,
         }

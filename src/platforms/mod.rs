@@ -5,6 +5,7 @@
 //! [`hosted::HostedService`] and [`postgres::Postgres`].
 
 pub mod cloud;
+pub mod env_vars;
 mod fetch;
 pub mod hook;
 pub mod hosted;

@@ -71,7 +71,7 @@ pub async fn measure() {
             let offset = INTERVAL.mul_f64(place as f64 / services(key) as f64);
             tasks.spawn(async move {
                 let access = Access { key: None, failure_threshold: 5, recovery_timeout: Duration::from_secs(60) };
-                let service = RenderService { service_id: id, access };
+                let service = RenderService { service_id: id, env_vars: false, access };
                 tokio::time::sleep(offset).await;
                 loop {
                     let counted = started.elapsed() >= WARM_UP;

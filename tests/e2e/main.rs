@@ -26,6 +26,8 @@ mod own;
 mod postgres;
 mod quiet;
 mod render;
+mod render_config;
+mod render_scale;
 mod rollouts;
 mod rollouts_killed;
 mod scale;

@@ -87,7 +87,7 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
         let good = test.wait_known_good("shop", "shop").await.release.unwrap();
 
         // One that does not get to serve is Render's own affair.
-        fake.with(|world| world.failing_deploy("srv-shop", "badbeef", "update_failed"));
+        fake.with(|world| world.failing_deploy("srv-shop", "badbeef", "new_commit", "update_failed"));
         let degraded = test.wait_status("shop", "shop", HealthStatus::Degraded).await;
         assert!(degraded.message.contains("ended as update_failed"), "{}", degraded.message);
         let bad = fake.push("srv-shop", "deadbee", 0.6).expect("auto-deploy is on");

@@ -8,7 +8,9 @@
 //! | `$RENDER_STAND_IN` | `/services/srv-shop` | `/services/srv-shop/push` with `{"commit": "abc", "failing": 0.5}` |
 //! | `$VERCEL_STAND_IN` | `/projects/prj_shop` | `/projects/prj_shop/push` with the same |
 //!
-//! Render's service can be broken as it is: `/services/srv-shop/failing` with `{"share": 0.5}`. Vercel tells no error rate:
+//! Render's service can be broken as it is: `/services/srv-shop/failing` with `{"share": 0.5}`, and
+//! `/services/srv-shop/bad-env` with `{"key": "MODE", "value": "bad"}` has every deploy fail that runs with that variable (variables
+//! take effect with the next deploy). Vercel tells no error rate:
 //! `$VERCEL_STAND_IN/prometheus` answers as Prometheus would, asked for `prj_shop`. Of each, `/calls` says how often it was asked,
 //! and `/faults` and `/limits` make it refuse.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "shared with the tests, which use all of it")]

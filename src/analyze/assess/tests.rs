@@ -95,6 +95,7 @@ fn a_hosted_service_is_bad_by_what_lasts_and_shown_by_the_rest() {
         instances: Some((2, 2)),
         fault: None,
         failed_deploy: None,
+        config: None,
     };
     let fault = |lasting| {
         Some(HostedFault { kind: FaultKind::OomKilled, lasting, of_release: true, detail: "out of memory".into() })

@@ -3,13 +3,14 @@
 //! A change of a ConfigMap or Secret is not a release of its own: what is in the environment reaches a container only when it is
 //! started anew, what is mounted after a minute or so, and then the program has to read it. So new content counts as
 //! seen healthy only with pods that were all started after it, or, when all of it is mounted, after a whole release watch.
+//! The environment of a hosted service is that of the deploy that runs: what is changed later comes with the next one.
 
 use jiff::Timestamp;
 
 use super::{
     super::{
         assess::Assessment,
-        observation::{ObservedConfig, Workload},
+        observation::{ObservedConfig, TargetState},
     },
     Tracker,
     known::{MAX_KNOWN_BAD, push_newest},
@@ -30,17 +31,22 @@ pub struct GoodState {
 }
 
 impl Tracker {
-    pub(super) fn follow_config(&mut self, workload: &Workload, now: Timestamp) {
-        let Some(seen) = &workload.config else { return };
-        let objects: Vec<ConfigObject> = seen.iter().map(|one| one.object.clone()).collect();
+    pub(super) fn follow_config(&mut self, target: &TargetState, now: Timestamp) {
+        let Some(seen) = target.config() else { return };
+        let objects: Vec<ConfigObject> = seen.into_iter().cloned().collect();
+        let deploy = self.deploy(target).map(str::to_owned);
         let Some(config) = &mut self.config else {
-            let changed = Vec::new();
-            let came_during_incident = false;
+            let (changed, came_during_incident, seen_healthy) = (Vec::new(), false, false);
             self.config =
-                Some(ConfigStatus { objects, since: now, seen_healthy: false, changed, came_during_incident });
+                Some(ConfigStatus { objects, since: now, seen_healthy, changed, came_during_incident, deploy });
             return;
         };
+        // What is not in effect yet is no change yet.
+        if deploy.is_some() && config.deploy == deploy {
+            return;
+        }
         if config.objects == objects {
+            config.deploy = deploy;
             return;
         }
         let before =
@@ -60,23 +66,31 @@ impl Tracker {
             || matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
         let since = if new_content { now } else { config.since };
         let came_during_incident = if new_content { open } else { config.came_during_incident };
-        self.config = Some(ConfigStatus { objects, since, seen_healthy: false, changed, came_during_incident });
+        self.config = Some(ConfigStatus { objects, since, seen_healthy: false, changed, came_during_incident, deploy });
         if new_content {
             (self.bad, self.good, self.settled_good) = (0, 0, 0);
         }
     }
 
     /// The component has been healthy for long enough with its rollout complete.
-    pub(super) fn prove_config(&mut self, workload: &Workload, now: Timestamp, limits: &Limits) {
-        let (Some(config), Some(seen)) = (&mut self.config, &workload.config) else { return };
+    pub(super) fn prove_config(&mut self, target: &TargetState, now: Timestamp, limits: &Limits) {
+        if target.config().is_none() {
+            return;
+        }
+        let Some(config) = &mut self.config else { return };
         let Some(release) = self.release.as_ref().filter(|release| release.seen_healthy) else { return };
-        let new_pods = workload.oldest_pod.is_some_and(|started| has_it(started, config));
-        let mounted = |name: &String| {
-            let on_start = |one: &&ObservedConfig| one.on_start && one.object.to_string() == *name;
-            seen.iter().find(on_start).is_none()
-        };
         let lasted = now.duration_since(config.since) >= limits.release_watch_for;
-        let in_effect = new_pods || (lasted && config.changed.iter().all(mounted));
+        let in_effect = match target.workload() {
+            Some(workload) => {
+                let new_pods = workload.oldest_pod.is_some_and(|started| has_it(started, config));
+                let mounted = |name: &String| {
+                    let on_start = |one: &&ObservedConfig| one.on_start && one.object.to_string() == *name;
+                    workload.config.iter().flatten().find(on_start).is_none()
+                };
+                new_pods || (lasted && config.changed.iter().all(mounted))
+            }
+            None => config.deploy.as_ref() == Some(&release.hash),
+        };
         // What turned bad before has to hold for as long as a release is watched.
         let settled =
             self.settled.as_ref().is_some_and(|(since, _)| now.duration_since(*since) >= limits.release_watch_for);
@@ -98,10 +112,18 @@ impl Tracker {
     pub fn unkept(&self) -> Option<GoodState> {
         let release = self.release.as_ref().filter(|release| release.seen_healthy)?;
         // Where neither ConfigMaps nor Secrets are watched, the template is all of it.
-        let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy);
+        // Of a hosted service it may be that of another deploy, and what this one runs with is not known.
+        let is_other = |config: &ConfigStatus| config.deploy.as_ref().is_some_and(|deploy| *deploy != release.hash);
+        let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy || is_other(config));
         let known = |kept: &KeptState| kept.template == release.digest && kept.objects == self.objects();
         let good = GoodState { template: release.digest.clone(), objects: self.objects().to_vec() };
         (!unproven && !self.kept.iter().any(known)).then_some(good)
+    }
+
+    /// The deploy that runs, of a hosted service.
+    fn deploy(&self, target: &TargetState) -> Option<&str> {
+        let release = self.release.as_ref().filter(|_| target.workload().is_none())?;
+        Some(&release.hash)
     }
 
     fn objects(&self) -> &[ConfigObject] {
@@ -146,7 +168,7 @@ impl Tracker {
     pub(super) fn is_config_regression(
         &self,
         assessment: &Assessment,
-        workload: Option<&Workload>,
+        target: Option<&TargetState>,
         limits: &Limits,
         now: Timestamp,
     ) -> bool {
@@ -154,13 +176,14 @@ impl Tracker {
         if config.seen_healthy || config.changed.is_empty() || config.came_during_incident {
             return false;
         }
-        if self.config_target().is_none() {
+        // It is another deploy's by now, and what that one's is nobody knows.
+        if config.deploy.as_ref().is_some_and(|deploy| *deploy != release.hash) || self.config_target().is_none() {
             return false;
         }
         // New pods bring what changed before into effect.
         let in_effect = config.since.max(release.since);
         let young = now.duration_since(in_effect) <= limits.release_watch_for;
-        let of_new_pods = workload.is_some_and(|workload| {
+        let of_new_pods = target.and_then(TargetState::workload).is_some_and(|workload| {
             let mut faults = workload.faults.iter().peekable();
             faults.peek().is_some()
                 && faults.all(|fault| fault.pod_started.is_some_and(|started| has_it(started, config)))

@@ -41,6 +41,16 @@ impl Tracker {
         push_newest(&mut self.known_bad, KnownBad { revision, digest, seen_at: now }, MAX_KNOWN_BAD);
     }
 
+    /// What a release is known by has changed, and the release has not: its policy takes more for configuration, or less.
+    pub(super) fn rename(&mut self, before: &str, now: &str) {
+        let release = self.release.iter_mut().map(|release| &mut release.digest);
+        let good = self.known_good.iter_mut().map(|good| &mut good.digest);
+        let bad = self.known_bad.iter_mut().map(|bad| &mut bad.digest);
+        let kept = self.kept.iter_mut().map(|kept| &mut kept.template);
+        let all = release.chain(good).chain(bad).chain(kept);
+        all.filter(|digest| **digest == before).for_each(|digest| now.clone_into(digest));
+    }
+
     pub(super) fn remember_good(&mut self, release: &ReleaseId, now: Timestamp, limits: &Limits) {
         let Some(current) = self.release.as_mut() else { return };
         if current.seen_healthy {

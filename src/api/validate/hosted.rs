@@ -20,6 +20,8 @@ pub struct Access {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderService {
     pub service_id: String,
+    /// Its environment variables are a configuration of their own, which a remedy puts back.
+    pub env_vars: bool,
     pub access: Access,
 }
 
@@ -48,8 +50,11 @@ impl ValidTarget {
 impl Checker {
     pub(super) fn render(&mut self, render: &RenderTarget, breaker: &CircuitBreaker) -> Option<RenderService> {
         let id = &render.service_id;
-        self.is_id("target.render.serviceId", id, "", "a service; it is like srv-d1x2y3z4")
-            .then(|| RenderService { service_id: id.clone(), access: access(&render.api_key_secret_ref, breaker) })
+        self.is_id("target.render.serviceId", id, "", "a service; it is like srv-d1x2y3z4").then(|| RenderService {
+            service_id: id.clone(),
+            env_vars: false,
+            access: access(&render.api_key_secret_ref, breaker),
+        })
     }
 
     pub(super) fn vercel(&mut self, vercel: &VercelTarget, breaker: &CircuitBreaker) -> Option<VercelProject> {

@@ -38,7 +38,16 @@ const OF_DATABASE: [ActionKind; 4] = [
 ];
 
 /// What can be done to a service that Render hosts, beside remedies of a team's own.
-const OF_RENDER: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
+const OF_RENDER: [ActionKind; 5] = [
+    ActionKind::RollbackDeployment,
+    ActionKind::RollbackConfig,
+    ActionKind::RollbackPreviousState,
+    ActionKind::Restart,
+    ActionKind::Scale,
+];
+
+/// What is done to it when its policy names no remedies: copies of its environment are kept only where a policy says so.
+const OF_RENDER_BY_DEFAULT: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
 
 /// The causes that an action can help against, if not all.
 fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
@@ -90,13 +99,17 @@ impl Checker {
                 ValidTarget::Postgres(_) => &DEFAULT_OF_DATABASE,
                 _ => &DEFAULT,
             };
-            let default = ladder.iter().filter(|(action, _)| fits(*action) && can_be_done(*action, target));
+            let unasked = |action: &ActionKind| match target {
+                ValidTarget::Render(_) => OF_RENDER_BY_DEFAULT.contains(action),
+                _ => fits(*action) && can_be_done(*action, target),
+            };
+            let default = ladder.iter().filter(|(action, _)| unasked(action));
             return default.map(|(action, causes)| by_default(*action, causes)).collect();
         };
         if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !remedy.action.is_own()) {
             let message = match target {
                 ValidTarget::Render(_) => format!(
-                    "{} cannot be done to a render target, only RollbackDeployment, Restart, Job, Webhook and Mcp; take it out",
+                    "{} cannot be done to a render target, only RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
                 ValidTarget::Vercel(_) => format!(

@@ -250,7 +250,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
             "remedies",
-            "only RollbackDeployment, Restart, Job, Webhook and Mcp",
+            "only RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp",
         ),
         (
             json!({"remedies": [{"action": "Restart"}, {"action": "RollbackDeployment", "for": ["Crash"]}]}),

@@ -11,6 +11,9 @@
 //!      └───────nothing came of it──────┘  └──► cannot be told: Failed, a person is called
 //! ```
 
+mod config;
+mod scale;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -35,6 +38,16 @@ const MAX_WITHOUT_EFFECT: u32 = 2;
 const RESTART_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// So long after the call a rollback's deploy is live: it is not built again.
 const ROLLBACK_LIMIT: SignedDuration = SignedDuration::from_mins(15);
+
+/// The deploy that a call is to bring live.
+struct Meant<'a> {
+    /// So long after the call it is live.
+    limit: SignedDuration,
+    /// In words, by its id.
+    brought: &'a (dyn Fn(&str) -> String + Sync),
+    /// In words what others that have come are not.
+    others: &'a str,
+}
 
 /// An action that is under way.
 struct Hosted<'a> {
@@ -85,6 +98,15 @@ impl Step<'_> {
         match (spec.action, service) {
             (ActionKind::Restart, HostedService::Render(..)) => Box::pin(hosted.restart(status)).await,
             (ActionKind::RollbackDeployment, _) => Box::pin(hosted.roll_back(status)).await,
+            (ActionKind::RollbackConfig, HostedService::Render(render, service)) => {
+                Box::pin(hosted.roll_back_config(status, render, service)).await
+            }
+            (ActionKind::Scale, HostedService::Render(render, service)) => {
+                Box::pin(hosted.scale(status, render, service)).await
+            }
+            (ActionKind::RollbackPreviousState, HostedService::Render(render, service)) => {
+                Box::pin(hosted.roll_back_state(status, render, service)).await
+            }
             (other, _) => {
                 let message = format!("{other} cannot be done to what {} hosts; nothing was done", service.provider());
                 self.finish(status, Phase::Failed, "NoTarget", &message).await
@@ -106,6 +128,7 @@ impl Step<'_> {
             return self.finish(status, Phase::Failed, reason, &message).await;
         }
         let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
+        let left = format!("{left}{}", put_back(&status));
         self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done{left}")).await
     }
 }
@@ -173,7 +196,7 @@ impl Hosted<'_> {
         }
     }
 
-    async fn roll_back(&self, mut status: RemediationStatus) -> Result<Action, Error> {
+    async fn roll_back(&self, status: RemediationStatus) -> Result<Action, Error> {
         let spec = &self.step.remediation.spec;
         let Some(to) = &spec.to else {
             let message = "the remediation names no deploy to go back to";
@@ -182,13 +205,26 @@ impl Hosted<'_> {
         let Some((sent_at, hosted)) = sent(&status) else {
             return Box::pin(self.send_rollback(status, &to.hash)).await;
         };
-        let provider = self.service.provider();
-        let brought = |id: &str| self.service.brought(id, &to.to_string());
         let state = self.service.rolled_back(&self.namespace, &hosted, &to.hash).await;
-        let over = self.now >= sent_at + ROLLBACK_LIMIT;
+        let brought = |id: &str| self.service.brought(id, &to.to_string());
+        let others = format!("none of them goes back to {to}");
+        let meant = Meant { limit: ROLLBACK_LIMIT, brought: &brought, others: &others };
+        self.follow(status, (sent_at, hosted), state, meant).await
+    }
+
+    /// Follows a deploy that was asked for until it is live, or is not any more to be.
+    async fn follow(
+        &self,
+        mut status: RemediationStatus,
+        (sent_at, hosted): (Timestamp, HostedStatus),
+        state: Result<RollbackState, HostedError>,
+        Meant { limit, brought, others }: Meant<'_>,
+    ) -> Result<Action, Error> {
+        let provider = self.service.provider();
+        let over = self.now >= sent_at + limit;
         let left = left_off(&hosted);
         match state {
-            Err(error) => self.cannot_see(status, sent_at, ROLLBACK_LIMIT, &error).await,
+            Err(error) => self.cannot_see(status, sent_at, limit, &error).await,
             Ok(RollbackState::Deploy { id, live: true, .. }) => {
                 note(&mut status, |hosted| (hosted.begun, hosted.deploy) = (true, Some(id.clone())));
                 let left = format!("{left}{}", self.service.left_behind());
@@ -197,27 +233,27 @@ impl Hosted<'_> {
             }
             Ok(RollbackState::Deploy { id, status: ended, over: true, .. }) => {
                 note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
+                let left = format!("{left}{}", put_back(&status));
                 let message = format!("{} ended as {ended}; see it in {provider}'s dashboard{left}", brought(&id));
                 self.step.finish(status, Phase::Failed, "DeployFailed", &message).await
             }
             Ok(RollbackState::Deploy { id, status: stands, .. }) if over => {
-                let message = format!("{} is not live after {ROLLBACK_LIMIT:#}: {stands}{left}", brought(&id));
+                let message = format!("{} is not live after {limit:#}: {stands}{left}", brought(&id));
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
             Ok(RollbackState::Deploy { id, .. }) if hosted.deploy.as_ref() != Some(&id) => {
                 note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
-                self.it_was_done(status, &format!("a rollback to it has come since: {}", brought(&id))).await
+                self.it_was_done(status, &format!("it has come since: {}", brought(&id))).await
             }
             Ok(RollbackState::Deploy { .. }) => Ok(self.look_again(sent_at)),
             Ok(RollbackState::Nothing) if hosted.begun && over => {
-                let message =
-                    format!("{provider} has taken the rollback, and nothing came of it in {ROLLBACK_LIMIT:#}{left}");
+                let message = format!("{provider} has taken the call, and nothing came of it in {limit:#}{left}");
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
             Ok(RollbackState::Nothing) if hosted.begun => Ok(self.look_again(sent_at)),
             Ok(RollbackState::Nothing) => self.nothing_came(status, sent_at).await,
             Ok(RollbackState::Others) if over || self.now >= sent_at + SETTLES_WITHIN => {
-                let why = format!("{} since, and none of them goes back to {to}", self.service.others());
+                let why = format!("{} since, and {others}", self.service.others());
                 self.outcome_unknown(status, &why).await
             }
             Ok(RollbackState::Others) => Ok(self.look_again(sent_at)),
@@ -264,7 +300,9 @@ impl Hosted<'_> {
     /// What is there before the call; or the action has ended, or waits.
     async fn before(&self, status: &mut RemediationStatus) -> Result<Result<Before, Action>, Error> {
         let spec = &self.step.remediation.spec;
-        if let Some((reason, why)) = withdrawn(spec, self.policy) {
+        // Half of it is worse than all: what was begun is finished.
+        let begun = status.hosted.as_ref().is_some_and(|hosted| !hosted.env_vars.is_empty());
+        if let Some((reason, why)) = withdrawn(spec, self.policy).filter(|_| !begun) {
             let left = self.restore_auto_deploy(status).await;
             let message = format!("{why}; nothing was done{left}");
             return Ok(Err(self.step.finish(status.clone(), Phase::Expired, reason, &message).await?));
@@ -275,7 +313,7 @@ impl Hosted<'_> {
         };
         if let Some(other) = self.other_deploy(before.live.as_deref()) {
             let left = self.restore_auto_deploy(status).await;
-            let message = format!("{other} is live now; nothing was done to it{left}");
+            let message = format!("{other} is live now; nothing was done to it{left}{}", put_back(status));
             return Ok(Err(self.step.finish(status.clone(), Phase::Failed, "Superseded", &message).await?));
         }
         Ok(Ok(before))
@@ -315,17 +353,20 @@ impl Hosted<'_> {
 
     /// For certain nothing was done by the call: tried again when that may help, else this is the end.
     async fn try_later(&self, mut status: RemediationStatus, error: HostedError, what: &str) -> Result<Action, Error> {
-        let begun = status.started_at.unwrap_or(self.now);
-        if error.may_pass() && self.now < begun + EXECUTE_LIMIT {
+        if error.may_pass() && !self.is_late(&status) {
             let words = format!("{error}; {what} yet, it is tried again");
             if status.message != words {
                 status.message = words;
                 self.step.write(&status, false).await?;
             }
-            return Ok(Action::requeue(Duration::from_secs(2)));
+            return Ok(soon());
         }
-        let left = self.restore_auto_deploy(&mut status).await;
+        let left = format!("{}{}", self.restore_auto_deploy(&mut status).await, put_back(&status));
         self.step.finish(status, Phase::Failed, error.reason(), &format!("{error}; {what}{left}")).await
+    }
+
+    fn is_late(&self, status: &RemediationStatus) -> bool {
+        self.now >= status.started_at.unwrap_or(self.now) + EXECUTE_LIMIT
     }
 
     /// What came of the call cannot be seen now.
@@ -358,7 +399,7 @@ impl Hosted<'_> {
         });
         let times = status.hosted.as_ref().map_or(0, |hosted| hosted.without_effect);
         if times >= MAX_WITHOUT_EFFECT {
-            let left = self.restore_auto_deploy(&mut status).await;
+            let left = format!("{}{}", self.restore_auto_deploy(&mut status).await, put_back(&status));
             let message = format!(
                 "it was asked for {times} times without a clear answer, and nothing came of it within {SETTLES_WITHIN:#}{left}"
             );
@@ -371,6 +412,7 @@ impl Hosted<'_> {
 
     async fn outcome_unknown(&self, status: RemediationStatus, why: &str) -> Result<Action, Error> {
         let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
+        let left = format!("{left}{}", put_back(&status));
         let message = format!(
             "{} of {} was sent, and what came of it cannot be told: {why}. A person has to look in {}'s dashboard; it is not sent again{left}",
             self.step.remediation.spec.action,
@@ -419,6 +461,11 @@ impl Hosted<'_> {
     }
 }
 
+/// What may pass is tried again then.
+fn soon() -> Action {
+    Action::requeue(Duration::from_secs(2))
+}
+
 /// When it was sent, if it is not certain that it had no effect.
 fn sent(status: &RemediationStatus) -> Option<(Timestamp, HostedStatus)> {
     let hosted = status.hosted.as_ref()?;
@@ -427,6 +474,17 @@ fn sent(status: &RemediationStatus) -> Option<(Timestamp, HostedStatus)> {
 
 fn note(status: &mut RemediationStatus, change: impl FnOnce(&mut HostedStatus)) {
     change(status.hosted.get_or_insert_default());
+}
+
+/// Which environment variables are back, or may be, without a deploy that has them.
+fn put_back(status: &RemediationStatus) -> String {
+    let Some(hosted) = status.hosted.as_ref().filter(|hosted| !hosted.env_vars.is_empty()) else {
+        return String::new();
+    };
+    let names = config::listed(&hosted.env_vars);
+    format!(
+        "; the environment variables {names} are put back, or some of them, which takes effect with the next deploy"
+    )
 }
 
 /// How to switch auto-deploy on again, if it is off.

@@ -175,7 +175,8 @@ impl Cloud {
             let Some(wait) = wait.filter(|wait| Instant::now() + *wait < deadline) else {
                 return Err(self.error(call, attempts, kind));
             };
-            tracing::debug!(call = call.what, why = %kind, wait_ms = wait.as_millis(), "it is sent again");
+            // Not what the answer says: it may hold what was sent.
+            tracing::debug!(call = call.what, status = kind.status(), wait_ms = wait.as_millis(), "it is sent again");
             tokio::time::sleep(wait).await;
         }
     }

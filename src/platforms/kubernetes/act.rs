@@ -3,6 +3,7 @@
 
 mod config;
 mod copies;
+mod env_vars;
 mod history;
 mod job;
 mod live;

@@ -52,7 +52,7 @@ impl DigestKey {
     pub(super) fn digest(&self, kind: ConfigKind, object: &Value) -> Result<Uuid, ActError> {
         match kind {
             ConfigKind::ConfigMap => Ok(content_digest(object)),
-            ConfigKind::Secret => self
+            ConfigKind::Secret | ConfigKind::EnvVars => self
                 .keyed(&object["data"])
                 .ok_or_else(|| ActError::Unreachable("the key for digests of Secrets was not read yet".to_owned())),
         }

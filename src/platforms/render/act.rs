@@ -5,9 +5,9 @@ use std::time::Instant;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Account, READ_LIMIT, Render, state::live, wire::Deploy};
+use super::{Account, READ_LIMIT, Render, scale::autoscaled, state::live, wire::Deploy};
 use crate::{
-    api::RenderService,
+    api::{ActionKind, RenderService},
     platforms::{
         cloud::Repeat,
         hosted::{Before, HostedError, Replaced, RollbackState, Seen},
@@ -41,8 +41,13 @@ impl Render {
     /// Whether an action can be done at all.
     ///
     /// # Errors
-    /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
-    pub async fn could_act(&self, namespace: &str, service: &RenderService, restart: bool) -> Result<(), ActError> {
+    /// BadRemedy, Forbidden or Autoscaled, in words for a person; what may pass is no reason.
+    pub async fn could_act(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        action: ActionKind,
+    ) -> Result<(), ActError> {
         let itself = async {
             let account = self.account(namespace, service).await?;
             self.service(&account, Instant::now() + READ_LIMIT).await
@@ -57,11 +62,19 @@ impl Render {
                 service.service_id
             )));
         }
-        if restart && !itself.has_instances() {
+        let done = match action {
+            ActionKind::Restart => "restarted",
+            ActionKind::Scale => "scaled",
+            _ => return Ok(()),
+        };
+        if !itself.has_instances() {
             return Err(ActError::BadRemedy(format!(
-                "{} is a {}, which cannot be restarted; take Restart out",
+                "{} is a {}, which cannot be {done}; take {action} out",
                 service.service_id, itself.kind
             )));
+        }
+        if action == ActionKind::Scale && itself.is_autoscaled() {
+            return Err(ActError::Autoscaled(autoscaled(&service.service_id)));
         }
         Ok(())
     }
@@ -197,7 +210,7 @@ impl Render {
     }
 }
 
-fn state_of(deploy: &Deploy) -> RollbackState {
+pub(super) fn state_of(deploy: &Deploy) -> RollbackState {
     RollbackState::Deploy {
         id: deploy.id.clone(),
         status: deploy.status.clone(),

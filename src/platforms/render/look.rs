@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Account, READ_LIMIT, Render,
-    state::{Read, hosted},
+    state::{Read, hosted, live},
     together::Shared,
     usage,
     wire::{Deploy, DeployItem, Event, EventItem, Instance, Series, Service},
@@ -41,7 +41,7 @@ const MAX_DEPTH: usize = 5;
 /// So long after a rollback was made its event may be missing.
 const EVENT_LATE: SignedDuration = SignedDuration::from_secs(60);
 /// Services, and rollbacks, that are remembered before old ones are forgotten.
-const MANY: usize = 1024;
+pub(super) const MANY: usize = 1024;
 
 /// A service as it was last seen.
 #[derive(Default)]
@@ -54,6 +54,8 @@ pub(super) struct Remembered {
 #[derive(Clone)]
 struct Rest {
     service: Service,
+    /// The deploy that served then.
+    live: Option<String>,
     instances: Option<Vec<Instance>>,
     metrics: Vec<(&'static str, Reading)>,
 }
@@ -92,31 +94,43 @@ impl Render {
     ) -> Result<(Hosted, Vec<(&'static str, Reading)>), HostedError> {
         let account = self.account(namespace, service).await?;
         self.fleets.of(Credential::of(&account.key), Instant::now()).look(&service.service_id, Instant::now());
-        let rest = self.remembered(key, |seen| young(&seen.rest, SAME_REST));
-        let (deploys, events, rest) = match rest {
-            Some(rest) => {
-                let (deploys, events) =
-                    tokio::try_join!(self.deploys(&account, until), self.newest_events(&account, until))?;
-                (deploys, events, rest)
-            }
+        let mut known = None;
+        if let Some(rest) = self.remembered(key, |seen| young(&seen.rest, SAME_REST)) {
+            let (deploys, events) =
+                tokio::try_join!(self.deploys(&account, until), self.newest_events(&account, until))?;
+            // Of another deploy it would be, and say nothing of this one.
+            known = (live(&deploys).map(|live| &live.id) == rest.live.as_ref()).then_some((deploys, events, rest));
+        }
+        let (deploys, events, rest) = match known {
+            Some(known) => known,
             None => {
                 // First one call alone: where it fails the others would too.
                 let service = self.service(&account, until).await?;
                 let metrics = async { Ok(self.metrics(&account, &service, until).await) };
                 let (read, metrics) = tokio::try_join!(self.read(&account, service.clone(), until), metrics)?;
                 let Read { service, deploys, instances, events } = read;
-                let rest = Rest { service, instances, metrics };
+                let live = live(&deploys).map(|live| live.id.clone());
+                let rest = Rest { service, live, instances, metrics };
                 self.remember(key.to_owned(), |seen| seen.rest = Some((Instant::now(), rest.clone())));
                 (deploys, events, rest)
             }
         };
-        let Rest { service, instances, metrics } = rest;
+        let Rest { service, live: _, instances, metrics } = rest;
         let read = Read { service, deploys, instances, events };
         let root = match read.live() {
             Some(live) => self.root(&account, live, &read.events, until).await?,
             None => None,
         };
-        Ok((hosted(&read, root.as_deref(), Timestamp::now()), metrics))
+        let mut hosted = hosted(&read, root.as_deref(), Timestamp::now());
+        hosted.settled &= read.live().is_none_or(|live| is_of(&metrics, live, Timestamp::now()));
+        if let (true, Some(live), Some(release)) = (account.service.env_vars, read.live(), &mut hosted.release) {
+            hosted.config = self.running(namespace, &account, live, root.as_deref(), until).await?;
+            // The code alone: the environment is a configuration of its own.
+            if let Some(source) = live.source() {
+                release.digest = source;
+            }
+        }
+        Ok((hosted, metrics))
     }
 
     pub(super) async fn service(&self, account: &Account<'_>, until: Instant) -> Result<Service, HostedError> {
@@ -379,13 +393,45 @@ impl Render {
 }
 
 /// Two policies that ask with the same key see the same; others may not see it at all.
-fn key(namespace: &str, service: &RenderService) -> String {
+pub(super) fn key(namespace: &str, service: &RenderService) -> String {
+    // What is a release is another thing with them.
+    let with = if service.env_vars { " with its environment" } else { "" };
     match &service.access.key {
-        Some(key) => format!("{namespace}/{}/{}/{}", key.name, key.key, service.service_id),
-        None => service.service_id.clone(),
+        Some(key) => format!("{namespace}/{}/{}/{}{with}", key.name, key.key, service.service_id),
+        None => format!("{}{with}", service.service_id),
     }
+}
+
+/// What was measured was measured of this deploy; metrics come late. One that nobody asks anything has none.
+fn is_of(metrics: &[(&'static str, Reading)], live: &Deploy, now: Timestamp) -> bool {
+    let Some(since) = live.finished_at.filter(|at| now.duration_since(*at) <= usage::STALE) else { return true };
+    metrics.iter().filter_map(|(_, reading)| reading.sample.as_ref()).all(|sample| sample.at >= since)
 }
 
 fn second(at: Timestamp) -> String {
     at.round(jiff::Unit::Second).unwrap_or(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::analyze::observation::Sample;
+
+    #[test]
+    fn what_was_measured_before_a_deploy_went_live_says_nothing_of_it() {
+        let now: Timestamp = "2026-11-25T10:00:00Z".parse().unwrap();
+        let ago = |seconds| now - SignedDuration::from_secs(seconds);
+        let live = |seconds| -> Deploy {
+            serde_json::from_value(json!({"id": "dep-1", "status": "live", "finishedAt": ago(seconds)})).unwrap()
+        };
+        let measured = |seconds| {
+            let sample = Some(Sample { of: "it".into(), at: ago(seconds) });
+            ("error_rate", Reading { sample, ..Reading::new(Measured::Known(0.0), false) })
+        };
+        assert!(!is_of(&[measured(30)], &live(20), now) && !is_of(&[measured(10), measured(30)], &live(20), now));
+        assert!(is_of(&[measured(10)], &live(20), now) && is_of(&[], &live(20), now));
+        assert!(is_of(&[measured(170)], &live(160), now), "it is waited for no longer than a figure counts");
+    }
 }

@@ -1,10 +1,13 @@
-//! Services that Render hosts (<https://api-docs.render.com>): looked at, restarted, rolled back.
+//! Services that Render hosts (<https://api-docs.render.com>): looked at, restarted, rolled back, in what they run and in what
+//! it runs with.
 //!
 //! A service's deploys are its releases. A rollback makes a new deploy of what another one was, and is known by that one
 //! ([`crate::analyze::observation::ReleaseId`]). Keys are read by reference at the moment of use.
 
 mod act;
+mod env;
 mod look;
+mod scale;
 mod state;
 mod together;
 mod usage;
@@ -12,7 +15,7 @@ mod wire;
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -20,6 +23,9 @@ use reqwest::Method;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub use env::{EnvError, MAX_CHANGES, Way};
+pub use scale::{Size, autoscaled};
 
 use super::{
     cloud::{Answer, BaseUrl, Call, Cloud, Quota, Repeat, TimeLimits},
@@ -63,6 +69,8 @@ pub struct Render {
     /// What deploys that are rollbacks went back to, by their ids.
     targets: Mutex<HashMap<String, String>>,
     fleets: together::Fleets,
+    /// What deploys run with, by service; the newest last.
+    running: Mutex<HashMap<String, Vec<Arc<env::Running>>>>,
 }
 
 /// A service, and the key to ask with.
@@ -82,6 +90,7 @@ impl Render {
             seen: Mutex::default(),
             targets: Mutex::default(),
             fleets: together::Fleets::default(),
+            running: Mutex::default(),
         }
     }
 
@@ -123,7 +132,7 @@ impl Render {
         Ok(self.cloud.read(&account.key, &call).await?)
     }
 
-    /// A call that changes something. What it counts against is not documented for each: a rollback is taken for both.
+    /// A call that changes something. What it counts against is not documented for each: a rollback and a deploy are taken for both.
     async fn change(
         &self,
         account: &Account<'_>,
@@ -137,7 +146,7 @@ impl Render {
         let deploys = Quota { name: format!("deploy {id}"), calls: DEPLOYS, per: PER };
         let quotas = match (&method, path.last()) {
             (&Method::PATCH, _) => vec![deploys],
-            (_, Some(&"rollback")) => vec![writes, deploys],
+            (&Method::POST, Some(&("rollback" | "deploys"))) => vec![writes, deploys],
             _ => vec![writes],
         };
         let call = Call {

@@ -55,7 +55,7 @@ pub fn hosted(read: &Read, root: Option<&str>, now: Timestamp) -> Hosted {
         format!("it is suspended (by: {by}); resume it in Render's dashboard")
     });
     let run = read.instances.as_ref().map(|instances| u32::try_from(instances.len()).unwrap_or(u32::MAX));
-    let wanted = read.service.service_details.as_ref().and_then(|details| details.num_instances);
+    let wanted = read.service.wanted();
     Hosted {
         release,
         label: live.map(Deploy::label).unwrap_or_default(),
@@ -67,6 +67,7 @@ pub fn hosted(read: &Read, root: Option<&str>, now: Timestamp) -> Hosted {
             let serves = live.map(|live| format!("; {} still serves", live.id)).unwrap_or_default();
             format!("the newest deploy {} ({}) ended as {}{serves}", deploy.id, deploy.label(), deploy.status)
         }),
+        config: None,
     }
 }
 

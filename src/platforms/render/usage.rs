@@ -9,7 +9,7 @@ use crate::analyze::{
 };
 
 /// A figure older than this is none. Their resolution is 30 s at best, and they come late.
-const STALE: SignedDuration = SignedDuration::from_secs(150);
+pub(super) const STALE: SignedDuration = SignedDuration::from_secs(150);
 /// Requests of this last part of what is known make the error rate: two points.
 const RATE_OVER: SignedDuration = SignedDuration::from_secs(60);
 

@@ -3,8 +3,12 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::platforms::hosted::commit_label;
+
+/// An id that a status can hold.
+const MAX_SOURCE: usize = 64;
 
 /// `GET /services/{id}`.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,12 +33,30 @@ pub struct Service {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceDetails {
     pub num_instances: Option<u32>,
+    pub autoscaling: Option<Autoscaling>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Autoscaling {
+    #[serde(default)]
+    pub enabled: bool,
 }
 
 impl Service {
-    /// What can be restarted.
+    /// What can be restarted and scaled.
     pub fn has_instances(&self) -> bool {
         matches!(self.kind.as_str(), "web_service" | "private_service" | "background_worker")
+    }
+
+    /// Instances that are wanted.
+    pub fn wanted(&self) -> Option<u32> {
+        self.service_details.as_ref()?.num_instances
+    }
+
+    /// Render has their number.
+    pub fn is_autoscaled(&self) -> bool {
+        let autoscaling = self.service_details.as_ref().and_then(|details| details.autoscaling.as_ref());
+        autoscaling.is_some_and(|autoscaling| autoscaling.enabled)
     }
 
     pub fn is_suspended(&self) -> bool {
@@ -84,6 +106,8 @@ pub struct Commit {
 pub struct Image {
     #[serde(rename = "ref", default)]
     pub reference: String,
+    /// What that was when it was deployed.
+    pub sha: Option<String>,
 }
 
 impl Deploy {
@@ -105,6 +129,16 @@ impl Deploy {
         self.trigger == "rollback"
     }
 
+    /// Names what it was made of: its commit, or a digest of its image; none where Render does not tell.
+    pub fn source(&self) -> Option<String> {
+        if let Some(commit) = self.commit.as_ref().filter(|commit| !commit.id.is_empty()) {
+            return Some(commit.id.chars().take(MAX_SOURCE).collect());
+        }
+        let image = self.image.as_ref().filter(|image| !image.reference.is_empty())?;
+        let name = [image.reference.as_str(), image.sha.as_deref().unwrap_or_default()].join("@");
+        Some(Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string())
+    }
+
     /// "commit 4af0e84: fix the login".
     pub fn label(&self) -> String {
         if let Some(commit) = self.commit.as_ref().filter(|commit| !commit.id.is_empty()) {
@@ -121,6 +155,21 @@ impl Deploy {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Instance {
     pub id: String,
+}
+
+/// An element of `GET /services/{id}/env-vars`. No Debug: it holds a value.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVarItem {
+    pub env_var: EnvVar,
+    pub cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct EnvVar {
+    pub key: String,
+    #[serde(default)]
+    pub value: String,
 }
 
 /// An element of `GET /services/{id}/events`.
@@ -183,5 +232,26 @@ impl Series {
 
     pub fn newest(&self) -> Option<&Point> {
         self.values.iter().max_by_key(|point| point.timestamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_deploy_was_made_of_is_its_commit_or_what_its_image_was_then() {
+        let source = |of: Value| {
+            let mut deploy = json!({"id": "dep-1"});
+            deploy.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+            serde_json::from_value::<Deploy>(deploy).unwrap().source()
+        };
+        assert_eq!(source(json!({"commit": {"id": "c0ffee0", "message": "m"}})).as_deref(), Some("c0ffee0"));
+        let image = |sha: &str| source(json!({"commit": {"id": ""}, "image": {"ref": "shop/api:v1", "sha": sha}}));
+        assert!(image("sha256:a") == image("sha256:a") && image("sha256:a") != image("sha256:b"), "a tag may move");
+        assert!(image("sha256:a").is_some_and(|source| source.len() <= MAX_SOURCE));
+        assert_eq!(source(json!({})), None);
     }
 }

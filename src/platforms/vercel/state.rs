@@ -32,6 +32,7 @@ pub fn hosted(project: &Project, deployments: &[Deployment]) -> Result<Hosted, S
             let serves = live.map(|live| format!("; {} still serves", live.id)).unwrap_or_default();
             format!("the newest deployment {} ({}) ended as ERROR{serves}", failed.uid, label(&failed.meta))
         }),
+        config: None,
     })
 }
 

@@ -39,6 +39,7 @@ pub fn router(shared: Shared) -> Router {
     let control = Router::new()
         .route("/_fake/services/{id}", post(add_service))
         .route("/_fake/services/{id}/failing", post(set_failing))
+        .route("/_fake/services/{id}/bad-env", post(set_bad_env))
         .route("/_fake/services/{id}/push", post(push));
     let faults = shared.door.control();
     let known = api.merge(control).fallback(async || error(StatusCode::NOT_FOUND, "not found"));
@@ -198,12 +199,14 @@ async fn deploy(State(shared): State<Shared>, Path(id): Path<String>, body: Byte
     if service.suspended {
         return Err(bad("service is suspended"));
     }
-    let (commit, failing) = match (commit_id, service.live()) {
-        (Some(commit), _) => (commit, 0.0),
-        (None, Some(live)) => (live.commit.clone(), live.failing),
-        (None, None) => ("c0ffee0".to_owned(), 0.0),
+    // Without a commit it is the newest of the branch.
+    let newest = || service.deploys.last().map_or_else(|| "c0ffee0".to_owned(), |deploy| deploy.commit.clone());
+    let commit = commit_id.unwrap_or_else(newest);
+    let failing = service.deploys.iter().find(|deploy| deploy.commit == commit).map_or(0.0, |deploy| deploy.failing);
+    let made = match service.deploys_end {
+        Some(end) => world.failing_deploy(&id, &commit, "api", end),
+        None => world.deploy(&id, &commit, "api", failing),
     };
-    let made = world.deploy(&id, &commit, "api", failing);
     created(&world.services[&id], &made)
 }
 
@@ -256,14 +259,10 @@ async fn scale(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes
     if !service.has_instances() || !(1..=100).contains(&num_instances) {
         return Err(bad("it cannot be scaled to that"));
     }
-    let from = std::mem::replace(&mut service.num_instances, num_instances);
-    service.instances.truncate(num_instances as usize);
-    while world.services[&id].instances.len() < num_instances as usize {
-        let instance = super::world::Instance { id: world.id(&format!("{id}-i")), created_at: Timestamp::now() };
-        find(&mut world, &id)?.instances.push(instance);
+    if service.suspended {
+        return Err(bad("service is suspended"));
     }
-    let details = json!({"fromInstances": from, "toInstances": num_instances});
-    world.tell(&id, "instance_count_changed", Timestamp::now(), details);
+    world.scale(&id, num_instances);
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -325,6 +324,10 @@ struct EnvValue {
 
 async fn set_env_var(State(shared): State<Shared>, Path((id, key)): Path<(String, String)>, body: Bytes) -> Answer {
     let EnvValue { value } = parsed(&body)?;
+    let fits = |character: char| character.is_ascii_alphanumeric() || "_-.".contains(character);
+    if key.starts_with(|first: char| first.is_ascii_digit()) || !key.chars().all(fits) {
+        return Err(bad("invalid key"));
+    }
     find(&mut shared.world(), &id)?.env.insert(key.clone(), value.clone());
     Ok(Json(json!({"key": key, "value": value})).into_response())
 }
@@ -421,6 +424,12 @@ struct Failing {
 async fn set_failing(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Answer {
     let Failing { share } = parsed(&body)?;
     find(&mut shared.world(), &id)?.failing = share;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn set_bad_env(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Answer {
+    let EnvVar { key, value } = parsed(&body)?;
+    find(&mut shared.world(), &id)?.bad_env = Some((key, value));
     Ok(StatusCode::OK.into_response())
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// From the call to new instances.
+    /// From the call to new instances, of a restart and of scaling.
     pub restart: Duration,
     pub build: Duration,
     /// From the built deploy to a live one.
@@ -40,12 +40,21 @@ pub struct Service {
     /// `commit`, `checksPass`, `off`; none: the service is of an image.
     pub auto_deploy_trigger: Option<String>,
     pub num_instances: u32,
+    /// Render has their number, and takes none meanwhile.
+    pub autoscaling: bool,
+    /// With fewer instances half of its requests fail.
+    pub needs_instances: u32,
     /// The oldest first.
     pub deploys: Vec<Deploy>,
     pub instances: Vec<Instance>,
     /// The oldest first.
     pub events: Vec<Event>,
+    /// What the next deploy will run with.
     pub env: BTreeMap<String, String>,
+    /// With this value of this variable most of its requests fail.
+    pub bad_env: Option<(String, String)>,
+    /// Deploys that are asked for by the API do not go live, and end so.
+    pub deploys_end: Option<&'static str>,
     /// The share of requests that fails whatever deploy is live, 0 to 1.
     pub failing: f64,
     /// A restart ends `failing`.
@@ -60,6 +69,8 @@ pub struct Service {
     /// Restarts that were begun.
     pub restarts: u32,
     restarted_at: Option<Timestamp>,
+    /// When the instances are as many as are wanted.
+    scaled_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -74,6 +85,8 @@ pub struct Deploy {
     pub of: Option<String>,
     /// The share of its requests that fails.
     pub failing: f64,
+    /// What it runs with: as it was when it was made, of a rollback what the other deploy ran with.
+    pub env: BTreeMap<String, String>,
     /// Statuses that it will have, and when.
     steps: Vec<(Timestamp, &'static str)>,
     created_at: Timestamp,
@@ -116,10 +129,14 @@ impl World {
             suspended: false,
             auto_deploy_trigger: Some("commit".to_owned()),
             num_instances: 2,
+            autoscaling: false,
+            needs_instances: 0,
             deploys: Vec::new(),
             instances: Vec::new(),
             events: Vec::new(),
             env: BTreeMap::new(),
+            bad_env: None,
+            deploys_end: None,
             failing: 0.0,
             cured_by_restart: true,
             requests: Some(600.0),
@@ -128,6 +145,7 @@ impl World {
             memory: 0.25 * MEMORY_LIMIT,
             restarts: 0,
             restarted_at: None,
+            scaled_at: None,
             created_at: now,
             updated_at: now,
         };
@@ -151,10 +169,10 @@ impl World {
     }
 
     /// A deploy that never goes live.
-    pub fn failing_deploy(&mut self, service: &str, commit: &str, end: &'static str) -> String {
+    pub fn failing_deploy(&mut self, service: &str, commit: &str, trigger: &str, end: &'static str) -> String {
         let Pace { build, update, .. } = self.pace;
         let steps = [(build / 5, "build_in_progress"), (build + update, end)];
-        self.new_deploy(service, commit, "new_commit", None, 0.0, &steps)
+        self.new_deploy(service, commit, trigger, None, 0.0, &steps)
     }
 
     /// A new deploy of what another one was. It is not built again.
@@ -180,6 +198,9 @@ impl World {
             "newCommit": (trigger == "new_commit").then_some(commit),
         }});
         self.tell(service, "deploy_started", now, details);
+        let deploys = &self.services[service].deploys;
+        let target = of.as_ref().and_then(|of| deploys.iter().find(|deploy| deploy.id == *of));
+        let env = target.map_or(&self.services[service].env, |target| &target.env).clone();
         let deploy = Deploy {
             id: id.clone(),
             commit: commit.to_owned(),
@@ -187,6 +208,7 @@ impl World {
             trigger: trigger.to_owned(),
             of,
             failing,
+            env,
             steps: steps.iter().map(|(after, status)| (later(now, *after), *status)).collect(),
             created_at: now,
             updated_at: now,
@@ -218,11 +240,35 @@ impl World {
         service.restarted_at = Some(done);
     }
 
+    /// It is to have so many instances, which it has later.
+    pub fn scale(&mut self, service: &str, to: u32) {
+        let done = later(Timestamp::now(), self.pace.restart);
+        let service = self.services.get_mut(service).expect("it is there");
+        if !service.autoscaling {
+            (service.num_instances, service.scaled_at) = (to, Some(done));
+        }
+    }
+
+    fn have_as_many_as_wanted(&mut self, name: &str, now: Timestamp) {
+        let (from, to) = (self.services[name].instances.len(), self.services[name].num_instances);
+        let added = from..to as usize;
+        let added: Vec<Instance> =
+            added.map(|_| Instance { id: self.id(&format!("{name}-i")), created_at: now }).collect();
+        let service = self.services.get_mut(name).expect("it is there");
+        service.scaled_at = None;
+        service.instances.truncate(to as usize);
+        service.instances.extend(added);
+        self.tell(name, "instance_count_changed", now, json!({"fromInstances": from, "toInstances": to}));
+    }
+
     /// Everything that has become due.
     pub fn advance(&mut self, now: Timestamp) {
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             self.advance_deploys(&name, now);
+            if self.services[&name].scaled_at.is_some_and(|at| at <= now) {
+                self.have_as_many_as_wanted(&name, now);
+            }
             let due = |service: &Service| service.restarted_at.is_some_and(|at| at <= now);
             if due(&self.services[&name]) {
                 self.replace_instances(&name, now);
@@ -284,7 +330,13 @@ impl Service {
 
     /// The share of its requests that fails now.
     pub fn failing_now(&self) -> f64 {
-        self.live().map_or(0.0, |deploy| deploy.failing).max(self.failing)
+        let bad = |deploy: &Deploy| {
+            let bad = self.bad_env.as_ref();
+            bad.is_some_and(|(name, value)| deploy.env.get(name) == Some(value))
+        };
+        let share = |deploy: &Deploy| if bad(deploy) { deploy.failing.max(0.6) } else { deploy.failing };
+        let busy = self.instances.len() < self.needs_instances as usize;
+        self.live().map_or(0.0, share).max(self.failing).max(if busy { 0.5 } else { 0.0 })
     }
 
     pub fn to_json(&self) -> Value {
@@ -296,7 +348,8 @@ impl Service {
             "suspended": if self.suspended { "suspended" } else { "not_suspended" },
             "suspenders": if self.suspended { json!(["user"]) } else { json!([]) },
             "serviceDetails": {
-                "plan": "standard", "region": "frankfurt", "numInstances": self.num_instances, "runtime": "docker",
+                "plan": "standard", "region": "frankfurt", "numInstances": self.num_instances,
+                "autoscaling": {"enabled": self.autoscaling, "min": 1, "max": 3}, "runtime": "docker",
                 "healthCheckPath": "/healthz", "url": format!("https://{}.onrender.com", self.id),
             },
         });

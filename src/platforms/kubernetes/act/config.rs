@@ -192,7 +192,8 @@ impl Write {
 fn resource(kind: ConfigKind) -> ApiResource {
     match kind {
         ConfigKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
-        ConfigKind::Secret => ApiResource::erase::<Secret>(&()),
+        // No workload has any: they would be read as a Secret's.
+        ConfigKind::Secret | ConfigKind::EnvVars => ApiResource::erase::<Secret>(&()),
     }
 }
 
@@ -219,7 +220,9 @@ fn may_be_written(live: &Live, change: &ConfigChange, state: &str) -> Result<(),
             ConfigKind::ConfigMap => {
                 format!("kubectl get controllerrevision {state} -o jsonpath='{{.data.configMaps.{escaped}}}'")
             }
-            ConfigKind::Secret => format!("kubectl get secret {state} -o jsonpath='{{.data.{escaped}}}' | base64 -d"),
+            ConfigKind::Secret | ConfigKind::EnvVars => {
+                format!("kubectl get secret {state} -o jsonpath='{{.data.{escaped}}}' | base64 -d")
+            }
         };
         return Err(ActError::Immutable(format!(
             "{kind} {name} is immutable: make one of another name with the good content ({good}), and release a template that names it"

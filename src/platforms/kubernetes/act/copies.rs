@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// A copy that is larger is not kept, in bytes, nor is one of Secrets: etcd takes 1.5 MiB with all that is around it.
-const MAX_COPY: usize = 1_000_000;
+pub(super) const MAX_COPY: usize = 1_000_000;
 /// Copies that are made at the same time: a thousand components are good in the same moment when an operator is new, and
 /// what a copy takes while it is made is not all given back.
 pub(super) const COPIES_AT_ONCE: usize = 4;
@@ -60,7 +60,7 @@ impl Kept {
     pub(super) fn object(&self, kind: ConfigKind, name: &str) -> Value {
         match kind {
             ConfigKind::ConfigMap => self.state["configMaps"][name].clone(),
-            ConfigKind::Secret => {
+            ConfigKind::Secret | ConfigKind::EnvVars => {
                 let secret = self.secrets.get(name);
                 secret.and_then(|secret| serde_json::from_slice(&secret.0).ok()).unwrap_or_default()
             }
@@ -91,7 +91,9 @@ impl Kubernetes {
                 ConfigKind::ConfigMap => {
                     json!({"data": live.content["data"], "binaryData": live.content["binaryData"]})
                 }
-                ConfigKind::Secret => json!({"data": live.content["data"], "type": live.content["type"]}),
+                ConfigKind::Secret | ConfigKind::EnvVars => {
+                    json!({"data": live.content["data"], "type": live.content["type"]})
+                }
             };
             // Should it be deleted, nothing else tells.
             if let Some(owner) = overwritten::by(&live.metadata) {
@@ -99,7 +101,7 @@ impl Kubernetes {
             }
             match object.kind {
                 ConfigKind::ConfigMap => drop(maps.insert(object.name.clone(), fields)),
-                ConfigKind::Secret => {
+                ConfigKind::Secret | ConfigKind::EnvVars => {
                     drop(secrets.insert(object.name.clone(), ByteString(fields.to_string().into_bytes())));
                 }
             }
@@ -181,7 +183,7 @@ impl Kubernetes {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn of_secrets(&self, namespace: &str) -> Api<Secret> {
+    pub(super) fn of_secrets(&self, namespace: &str) -> Api<Secret> {
         Api::namespaced(self.client.clone(), namespace)
     }
 }
@@ -189,14 +191,14 @@ impl Kubernetes {
 /// In a copy: the controller that would not let a write last.
 pub(super) const OVERWRITTEN_BY: &str = "overwrittenBy";
 
-fn there<T>(kind: &str, name: &str, read: Result<T, ActError>) -> Result<T, ActError> {
+pub(super) fn there<T>(kind: &str, name: &str, read: Result<T, ActError>) -> Result<T, ActError> {
     read.map_err(|error| match error {
         ActError::NotFound(_) => ActError::TargetGone(format!("{kind} {name} does not exist")),
         error => error,
     })
 }
 
-async fn made<K>(call: Call, api: &Api<K>, object: &K) -> Result<(), ActError>
+pub(super) async fn made<K>(call: Call, api: &Api<K>, object: &K) -> Result<(), ActError>
 where
     K: Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {

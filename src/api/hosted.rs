@@ -1,6 +1,6 @@
-//! Services that a provider hosts: Render, Vercel. What a policy names, and how far an action on one is.
+//! Services that a provider hosts or deploys: Render, Vercel, GitHub. What a policy names, and how far an action on one is.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use kube::KubeSchema;
@@ -13,8 +13,10 @@ use super::{KeyRef, KnownBad, KnownGood, ReleaseStatus, TemplateRef};
 pub const RENDER_KIND: &str = "Render";
 /// `spec.target.kind` of a Remediation whose target Vercel hosts.
 pub const VERCEL_KIND: &str = "Vercel";
+/// `spec.target.kind` of a Remediation whose target is what is deployed to an environment of a GitHub repository.
+pub const GITHUB_KIND: &str = "GitHub";
 /// All kinds of hosted targets.
-pub const HOSTED_KINDS: [&str; 2] = [RENDER_KIND, VERCEL_KIND];
+pub const HOSTED_KINDS: [&str; 3] = [RENDER_KIND, VERCEL_KIND, GITHUB_KIND];
 
 /// A service that Render hosts: a web service, a private service or a background worker. What it is, its deploys, its
 /// instances, events and metrics are asked for at every look.
@@ -70,6 +72,64 @@ pub enum CircuitState {
     HalfOpen,
 }
 
+/// What is deployed to an environment of a GitHub repository, as its deployments tell. GitHub tells no error rate and no
+/// latency: what metrics measures decides whether a deployment is healthy.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GithubTarget {
+    /// The repository, as in its address: owner/name.
+    #[schemars(length(min = 3, max = 140), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+$"))]
+    pub repository: String,
+    /// The environment that is deployed to, by its name in the repository's settings (Environments): production.
+    #[schemars(
+        length(min = 1, max = 100),
+        regex(pattern = "^[^\\s'\"`,;\\\\]([^\\t\\r\\n'\"`,;\\\\]*[^\\s'\"`,;\\\\])?$")
+    )]
+    pub environment: String,
+    /// The workflow that rolls back: it is dispatched with the commit to go back to. Left out: a deployment of that commit is
+    /// made (task deploy:rollback), for whatever carries out the repository's deployments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<GithubWorkflow>,
+    /// A Secret of the policy's namespace whose key holds a GitHub token: fine-grained with the repository's permissions
+    /// Deployments and, where workflow is set, Actions (read and write). Read at each look and before each action; the
+    /// operator's role needs the right (`rbac.readCredentials` of the chart). Left out: the operator's own token
+    /// (GITHUB_TOKEN).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<KeyRef>,
+}
+
+/// A workflow that deploys the commit it is given. Its run-name has to hold that commit, as in
+/// `run-name: Roll back to ${{ inputs.sha }}`: the deployment of a dispatched run is recorded with the commit of the branch.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.inputs) || !(self.shaInput in self.inputs)", "inputs must not name the input of shaInput: it takes the commit to go back to"))]
+pub struct GithubWorkflow {
+    /// Its file in .github/workflows of the repository: rollback.yml. It has to be there on the default branch, with
+    /// `on: workflow_dispatch`.
+    #[schemars(length(min = 5, max = 128), regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.ya?ml$"))]
+    pub file: String,
+    /// The branch or tag whose version of the workflow runs. Default main.
+    #[serde(rename = "ref", default = "default_ref")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[^\\s~^:?*\\[\\\\]+$"))]
+    pub git_ref: String,
+    /// The input that takes the commit to go back to, as its full SHA. Default sha.
+    #[serde(default = "default_sha_input")]
+    #[schemars(length(min = 1, max = 100), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
+    pub sha_input: String,
+    /// Further inputs and their values, at most 24. No secrets: everyone who may read the policy or the run sees them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 24))]
+    pub inputs: BTreeMap<String, String>,
+}
+
+fn default_ref() -> String {
+    "main".to_owned()
+}
+
+fn default_sha_input() -> String {
+    "sha".to_owned()
+}
+
 /// How far an action on a hosted service is. What is about to be done is stored here before it is.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -86,8 +146,8 @@ pub struct HostedStatus {
     /// HTTP status of the last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// The newest restart that the provider told of, the newest deploy, or when production was last asked to move (Vercel;
-    /// ms since 1970), before the call: what is newer came after it.
+    /// The newest restart that the provider told of, the newest deploy, when production was last asked to move (Vercel; ms since
+    /// 1970), or the newest run of the workflow (GitHub), before the call: what is newer came after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub newest_before: Option<String>,
@@ -95,7 +155,7 @@ pub struct HostedStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 128)))]
     pub instances_before: Vec<String>,
-    /// Of a rollback: the deploy that it has made, or that it puts live again.
+    /// Of a rollback: the deploy that it has made, the run that makes it (GitHub), or the deploy that it puts live again.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub deploy: Option<String>,

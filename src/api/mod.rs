@@ -42,8 +42,9 @@ pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
 pub use validate::{
-    Access, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase, RenderService, ValidComponent,
-    ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings, default_thresholds,
+    Access, GithubEnvironment, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase,
+    RenderService, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings,
+    default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

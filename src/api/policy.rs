@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AllowedMcpTool, GitOps, HealingPolicyStatus, IntOrPercent, PostgresTarget, Remedy, RenderTarget, Span, VercelTarget,
+    AllowedMcpTool, GitOps, GithubTarget, HealingPolicyStatus, IntOrPercent, PostgresTarget, Remedy, RenderTarget,
+    Span, VercelTarget,
 };
 
 mod defaults;
@@ -103,11 +104,12 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, postgres"),
+    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.github) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
     validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
     validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'RollbackConfig', 'RollbackPreviousState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
     validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
+    validation = ("!has(self.target.github) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a github target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
     validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take the others out"),
     validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries']))", "RecoverConnections, ReleaseConnections and CancelLongQueries are for a postgres target; take them out"),
     validation = ("!has(self.target.postgres) || has(self.target.postgres.workloadRef) || !has(self.remedies) || self.remedies.all(r, r.action != 'Restart')", "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in")
@@ -117,7 +119,7 @@ pub struct Component {
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, postgres, http.
+    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http.
     pub target: Target,
 
     /// Metrics measured beside what the target tells by itself. At most 20, with unique names.
@@ -138,7 +140,7 @@ pub struct Component {
     /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both
     /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
     /// Errors; for a render target the first and the last of these (its environment variables are kept only where
-    /// RollbackConfig or RollbackPreviousState is named); for a vercel target the first; for a postgres target
+    /// RollbackConfig or RollbackPreviousState is named); for a vercel or github target the first; for a postgres target
     /// RecoverConnections for Unreachable and ReleaseConnections for Exhaustion. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
@@ -148,7 +150,7 @@ pub struct Component {
 /// What a component is. Exactly one field is set.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.render), has(self.vercel), has(self.postgres), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, render, vercel, postgres, http"))]
+#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.render), has(self.vercel), has(self.github), has(self.postgres), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http"))]
 pub struct Target {
     /// A Deployment in the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +177,10 @@ pub struct Target {
     /// A project that Vercel hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vercel: Option<VercelTarget>,
+
+    /// What is deployed to an environment of a GitHub repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub github: Option<GithubTarget>,
 
     /// A PostgreSQL database.
     #[serde(default, skip_serializing_if = "Option::is_none")]

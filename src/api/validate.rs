@@ -10,9 +10,9 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy, McpRemedy,
-    Mode, OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target, Threshold,
-    VERCEL_KIND, WebhookRemedy, WorkloadKind,
+    ActionKind, Cause, Component, GITHUB_KIND, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy,
+    McpRemedy, Mode, OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target,
+    Threshold, VERCEL_KIND, WebhookRemedy, WorkloadKind,
 };
 
 mod hosted;
@@ -21,7 +21,7 @@ mod mcp;
 mod postgres;
 mod remedies;
 
-pub use hosted::{Access, RenderService, VercelProject};
+pub use hosted::{Access, GithubEnvironment, RenderService, VercelProject};
 pub use http::HttpCheck;
 pub use postgres::PostgresDatabase;
 
@@ -99,6 +99,7 @@ pub enum ValidTarget {
     Workload { kind: WorkloadKind, name: String },
     Render(RenderService),
     Vercel(VercelProject),
+    Github(Box<GithubEnvironment>),
     Postgres(Box<PostgresDatabase>),
     Http(Box<HttpCheck>),
 }
@@ -108,7 +109,7 @@ impl ValidTarget {
     pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
         match self {
             Self::Workload { kind, name } => Some((*kind, name)),
-            Self::Render(_) | Self::Vercel(_) | Self::Postgres(_) | Self::Http(_) => None,
+            Self::Render(_) | Self::Vercel(_) | Self::Github(_) | Self::Postgres(_) | Self::Http(_) => None,
         }
     }
 
@@ -118,6 +119,7 @@ impl ValidTarget {
             Self::Workload { kind, name } => format!("{kind}/{name}"),
             Self::Render(service) => format!("{RENDER_KIND}/{}", service.service_id),
             Self::Vercel(project) => format!("{VERCEL_KIND}/{}", project.project_id),
+            Self::Github(environment) => format!("{GITHUB_KIND}/{}", environment.id),
             Self::Postgres(database) => format!("{POSTGRES_KIND}/{}", database.secret.name),
             Self::Http(check) => check.url.to_string(),
         }
@@ -429,7 +431,7 @@ impl Checker {
     }
 
     fn target(&mut self, target: &Target, spec: &HealingPolicySpec) -> Option<ValidTarget> {
-        let Target { deployment, stateful_set, daemon_set, rollout, render, vercel, postgres, http } = target;
+        let Target { deployment, stateful_set, daemon_set, rollout, render, vercel, github, postgres, http } = target;
         let workloads = [
             (WorkloadKind::Deployment, deployment),
             (WorkloadKind::StatefulSet, stateful_set),
@@ -438,25 +440,28 @@ impl Checker {
         ];
         let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
         let breaker = &spec.safety.circuit_breaker;
-        let wrong = match (named.as_slice(), render, vercel, postgres, http) {
-            ([(kind, object)], None, None, None, None) => {
+        let wrong = match (named.as_slice(), render, vercel, github, postgres, http) {
+            ([(kind, object)], None, None, None, None, None) => {
                 return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() });
             }
-            ([], Some(render), None, None, None) => return self.render(render, breaker).map(ValidTarget::Render),
-            ([], None, Some(vercel), None, None) => return self.vercel(vercel, breaker).map(ValidTarget::Vercel),
-            ([], None, None, Some(postgres), None) => {
+            ([], Some(render), None, None, None, None) => return self.render(render, breaker).map(ValidTarget::Render),
+            ([], None, Some(vercel), None, None, None) => return self.vercel(vercel, breaker).map(ValidTarget::Vercel),
+            ([], None, None, Some(github), None, None) => {
+                return self.github(github, breaker).map(|environment| ValidTarget::Github(Box::new(environment)));
+            }
+            ([], None, None, None, Some(postgres), None) => {
                 return self.postgres(postgres).map(|database| ValidTarget::Postgres(Box::new(database)));
             }
-            ([], None, None, None, Some(http)) => {
+            ([], None, None, None, None, Some(http)) => {
                 return self.http(http).map(|check| ValidTarget::Http(Box::new(check)));
             }
-            ([], None, None, None, None) => "nothing",
+            ([], None, None, None, None, None) => "nothing",
             _ => "several things",
         };
         self.bad(
             "target",
             format!(
-                "names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, postgres, http"
+                "names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http"
             ),
         );
         None

@@ -29,7 +29,7 @@ use crate::{
     plan::{self, Situation, Verdict},
     platforms::{
         Platforms,
-        hosted::HostingConfig,
+        hosting::HostingConfig,
         kubernetes::{ClusterIndex, watch},
     },
 };

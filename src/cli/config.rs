@@ -14,7 +14,8 @@ use crate::{
     knowledge::{LedgerConfig, LedgerOptions, SPOOL_BYTES, SpoolOptions},
     platforms::{
         cloud::BaseUrl,
-        hosted::HostingConfig,
+        github::{GITHUB_API, GithubConfig},
+        hosting::HostingConfig,
         render::{RENDER_API, RenderConfig},
         vercel::{VERCEL_API, VercelConfig},
     },
@@ -38,6 +39,12 @@ pub(super) struct MeasureArgs {
     /// Where Vercel's API is: for a proxy in front of it
     #[arg(long, env = "VERCEL_BASE_URL", default_value = VERCEL_API, value_name = "URL")]
     vercel_base_url: String,
+    /// Token of GitHub for components that name none; better set as GITHUB_TOKEN, which other users of the machine cannot see
+    #[arg(long, env = "GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    github_token: Option<SecretString>,
+    /// Where GitHub's API is: of an Enterprise Server https://HOST/api/v3
+    #[arg(long, env = "GITHUB_BASE_URL", default_value = GITHUB_API, value_name = "URL")]
+    github_base_url: String,
     #[command(flatten)]
     thresholds: ThresholdArgs,
 }
@@ -81,6 +88,10 @@ impl MeasureArgs {
             vercel: VercelConfig {
                 base_url: base_url(&self.vercel_base_url, "--vercel-base-url (VERCEL_BASE_URL)")?,
                 token: key(&self.vercel_token),
+            },
+            github: GithubConfig {
+                base_url: base_url(&self.github_base_url, "--github-base-url (GITHUB_BASE_URL)")?,
+                token: key(&self.github_token),
             },
         })
     }

@@ -15,7 +15,7 @@ use crate::{
         ValidTarget,
     },
     platforms::{
-        hosted::HostedService,
+        hosting::HostedService,
         kubernetes::{ActError, CopyOf, WorkloadRef},
         lock::lock,
     },

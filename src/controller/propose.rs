@@ -9,8 +9,9 @@ use kube::{
 use super::{Context, Error, events::Reason, limited, rows};
 use crate::{
     api::{
-        ActionKind, COMPONENT_LABEL, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER, POSTGRES_KIND,
-        RENDER_KIND, Remediation, RemediationSpec, RemediationTarget, VERCEL_KIND, ValidPolicy, ValidTarget,
+        ActionKind, COMPONENT_LABEL, GITHUB_KIND, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER,
+        POSTGRES_KIND, RENDER_KIND, Remediation, RemediationSpec, RemediationTarget, VERCEL_KIND, ValidPolicy,
+        ValidTarget,
     },
     plan::Proposal,
 };
@@ -54,6 +55,9 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         }
         ValidTarget::Vercel(project) => {
             RemediationTarget { kind: VERCEL_KIND.to_owned(), name: project.project_id.clone() }
+        }
+        ValidTarget::Github(environment) => {
+            RemediationTarget { kind: GITHUB_KIND.to_owned(), name: environment.id.clone() }
         }
         ValidTarget::Http(_) => RemediationTarget { kind: "Http".to_owned(), name: component.name.clone() },
     };

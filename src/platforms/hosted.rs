@@ -7,37 +7,13 @@ use secrecy::SecretString;
 
 use super::{
     Look,
-    cloud::{BreakerLimits, Cloud, CloudError, Kind},
+    cloud::{BreakerLimits, CloudError, Kind},
     kubernetes::{ActError, Kubernetes},
-    render::{Render, RenderConfig},
-    vercel::{Vercel, VercelConfig},
 };
 use crate::{
     analyze::observation::{Hosted, UnknownReason, Unmeasured},
-    api::{
-        Access, ActionKind, CircuitStatus, HostedStatus, KeyRef, RENDER_KIND, RenderService, VERCEL_KIND, VercelProject,
-    },
+    api::{Access, KeyRef},
 };
-
-/// How the providers' APIs are reached.
-#[derive(Debug, Clone)]
-pub struct HostingConfig {
-    pub render: RenderConfig,
-    pub vercel: VercelConfig,
-}
-
-/// The providers. One for the whole operator.
-pub struct Hosting {
-    pub render: Render,
-    pub vercel: Vercel,
-}
-
-impl Hosting {
-    pub fn new(config: HostingConfig, kubernetes: &Kubernetes) -> Self {
-        let HostingConfig { render, vercel } = config;
-        Self { render: Render::new(render, kubernetes.clone()), vercel: Vercel::new(vercel, kubernetes.clone()) }
-    }
-}
 
 /// What one look at a service saw; a second one soon after it may be the same.
 pub type HostedLook = Look<Hosted>;
@@ -83,8 +59,10 @@ pub enum RollbackState {
     Nothing,
     /// Others have come.
     Others,
-    /// This deploy is it, and it has this status.
+    /// This deploy is it (or this run, that makes it), and it has this status.
     Deploy { id: String, status: String, live: bool, over: bool },
+    /// This is it, and it goes no further before a person does something.
+    Waits { id: String, why: String },
 }
 
 /// Why something was not read or not done.
@@ -159,7 +137,8 @@ impl HostedError {
             Self::Unsupported(_) => Reason::Refused,
             Self::Call(error) => match &error.kind {
                 Kind::Invalid(_) => Reason::NotConfigured,
-                Kind::Throttled { .. } | Kind::Status { status: 429, .. } => Reason::RateLimited,
+                Kind::Throttled { .. } => Reason::RateLimited,
+                limited if limited.is_limit() => Reason::RateLimited,
                 Kind::CircuitOpen { .. } => Reason::CircuitOpen,
                 Kind::Unreachable(_) | Kind::Broken(_) | Kind::Status { status: 500.., .. } => Reason::Unreachable,
                 Kind::Timeout(_) => Reason::Timeout,
@@ -239,171 +218,4 @@ pub(super) fn commit_label(id: &str, message: &str) -> String {
     let message: String = first.chars().take(LONGEST).collect();
     let id: String = id.chars().take(7).collect();
     if message.is_empty() { format!("commit {id}") } else { format!("commit {id}: {message}") }
-}
-
-/// A service that can be acted on, and who hosts it. Calls are on the heap: one is larger than what calls it, and stands on the
-/// stack of everything above it.
-#[derive(Clone, Copy)]
-pub enum HostedService<'a> {
-    Render(&'a Render, &'a RenderService),
-    Vercel(&'a Vercel, &'a VercelProject),
-}
-
-/// What is asked of a provider that has no instances.
-const NO_INSTANCES: HostedError =
-    HostedError::Unsupported("what Vercel hosts has no instances that could be restarted; nothing was done");
-
-impl<'a> HostedService<'a> {
-    /// `Render`, `Vercel`: the kind of the target as well.
-    pub fn provider(self) -> &'static str {
-        match self {
-            Self::Render(..) => RENDER_KIND,
-            Self::Vercel(..) => VERCEL_KIND,
-        }
-    }
-
-    pub fn id(self) -> &'a str {
-        match self {
-            Self::Render(_, service) => &service.service_id,
-            Self::Vercel(_, project) => &project.project_id,
-        }
-    }
-
-    /// The circuit breaker of its API for it, in words for the status; none while it is closed.
-    pub fn circuit(self) -> Option<CircuitStatus> {
-        self.cloud().0.circuit(self.id())
-    }
-
-    /// Takes up what an earlier life of the operator has shown as [`Self::circuit`].
-    pub fn restore_circuit(self, shown: &CircuitStatus) {
-        let (cloud, access) = self.cloud();
-        cloud.restore_circuit(self.id(), shown, breaker_limits(access));
-    }
-
-    fn cloud(self) -> (&'a Cloud, &'a Access) {
-        match self {
-            Self::Render(render, service) => (&render.cloud, &service.access),
-            Self::Vercel(vercel, project) => (&vercel.cloud, &project.access),
-        }
-    }
-
-    /// In words what a rollback brings live: the deploy `id` itself, or a new one of what `to` was.
-    pub fn brought(self, id: &str, to: &str) -> String {
-        match self {
-            Self::Render(..) => format!("deploy {id} of what {to} was"),
-            Self::Vercel(..) => to.to_owned(),
-        }
-    }
-
-    /// In words what came since a rollback was asked for, when it is not that.
-    pub fn others(self) -> &'static str {
-        match self {
-            Self::Render(..) => "other deploys have come",
-            Self::Vercel(..) => "other rollbacks or promotions have come",
-        }
-    }
-
-    /// What a rollback that came about leaves behind, for a person.
-    pub fn left_behind(self) -> &'static str {
-        match self {
-            Self::Render(..) => "",
-            Self::Vercel(..) => {
-                "; new deployments do not go live by themselves until you promote one (Undo Rollback or Promote in Vercel's dashboard, or vercel promote)"
-            }
-        }
-    }
-
-    /// Whether an action can be done at all.
-    ///
-    /// # Errors
-    /// BadRemedy, Forbidden or Autoscaled, in words for a person; what may pass is no reason.
-    pub async fn could_act(self, namespace: &str, action: ActionKind, to: Option<&str>) -> Result<(), ActError> {
-        match self {
-            Self::Render(render, service) => Box::pin(render.could_act(namespace, service, action)).await,
-            Self::Vercel(..) if action == ActionKind::Restart => Err(ActError::BadRemedy(NO_INSTANCES.to_string())),
-            Self::Vercel(vercel, project) => Box::pin(vercel.could_roll_back(namespace, project, to)).await,
-        }
-    }
-
-    /// What is there before the call.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn before(self, namespace: &str) -> Result<Before, HostedError> {
-        match self {
-            Self::Render(render, service) => Box::pin(render.before(namespace, service)).await,
-            Self::Vercel(vercel, project) => Box::pin(vercel.before(namespace, project)).await,
-        }
-    }
-
-    /// Asks for a restart, which has begun when this is answered; the answer's status.
-    ///
-    /// # Errors
-    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
-    pub async fn restart(self, namespace: &str) -> Result<u16, HostedError> {
-        match self {
-            Self::Render(render, service) => Box::pin(render.restart(namespace, service)).await,
-            Self::Vercel(..) => Err(NO_INSTANCES),
-        }
-    }
-
-    /// What has become of a restart since it was sent.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn restarted(self, namespace: &str, sent: &HostedStatus) -> Result<Seen, HostedError> {
-        match self {
-            Self::Render(render, service) => {
-                Box::pin(render.restarted(namespace, service, &sent.instances_before, sent.newest_before.as_deref()))
-                    .await
-            }
-            Self::Vercel(..) => Err(NO_INSTANCES),
-        }
-    }
-
-    /// Has new commits deployed on `trigger` (`commit`, `checksPass`), or on nothing (`off`).
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn set_auto_deploy(self, namespace: &str, trigger: &str) -> Result<(), HostedError> {
-        match self {
-            Self::Render(render, service) => Box::pin(render.set_auto_deploy(namespace, service, trigger)).await,
-            // It does so by itself, see `left_behind`.
-            Self::Vercel(..) => Ok(()),
-        }
-    }
-
-    /// Asks for a rollback; the deploy that is to be live, where that is known, and the answer's status.
-    ///
-    /// # Errors
-    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
-    pub async fn roll_back(self, namespace: &str, to: &str) -> Result<(Option<String>, u16), HostedError> {
-        match self {
-            Self::Render(render, service) => Box::pin(render.roll_back(namespace, service, to)).await,
-            Self::Vercel(vercel, project) => {
-                let status = Box::pin(vercel.roll_back(namespace, project, to)).await?;
-                Ok((Some(to.to_owned()), status))
-            }
-        }
-    }
-
-    /// What has become of a rollback to `to` since it was sent.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn rolled_back(
-        self,
-        namespace: &str,
-        sent: &HostedStatus,
-        to: &str,
-    ) -> Result<RollbackState, HostedError> {
-        let newest_before = sent.newest_before.as_deref();
-        match self {
-            Self::Render(render, service) => match &sent.deploy {
-                Some(deploy) => Box::pin(render.rollback_state(namespace, service, deploy)).await,
-                None => Box::pin(render.find_rollback(namespace, service, to, newest_before)).await,
-            },
-            Self::Vercel(vercel, project) => Box::pin(vercel.rolled_back(namespace, project, to, newest_before)).await,
-        }
-    }
 }

@@ -2,13 +2,15 @@
 //!
 //! [`Platforms::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
 //! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`],
-//! [`hosted::HostedService`] and [`postgres::Postgres`].
+//! [`hosting::HostedService`] and [`postgres::Postgres`].
 
 pub mod cloud;
 pub mod env_vars;
 mod fetch;
+pub mod github;
 pub mod hook;
 pub mod hosted;
+pub mod hosting;
 pub mod http;
 pub mod kubernetes;
 pub(crate) mod lock;
@@ -34,7 +36,8 @@ use crate::{
     api::{CircuitStatus, MetricQuery, OFFERED, ValidComponent, ValidTarget},
 };
 use hook::Hooks;
-use hosted::{HostedLook, HostedService, Hosting, HostingConfig};
+use hosted::HostedLook;
+use hosting::{HostedService, Hosting, HostingConfig};
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
 use mcp::Mcp;
@@ -103,6 +106,7 @@ impl Platforms {
         Ok(match target {
             ValidTarget::Render(service) => Some(HostedService::Render(&hosting()?.render, service)),
             ValidTarget::Vercel(project) => Some(HostedService::Vercel(&hosting()?.vercel, project)),
+            ValidTarget::Github(environment) => Some(HostedService::Github(&hosting()?.github, environment)),
             ValidTarget::Workload { .. } | ValidTarget::Postgres(_) | ValidTarget::Http(_) => None,
         })
     }
@@ -191,16 +195,13 @@ impl Platforms {
             ValidTarget::Workload { kind, name } => {
                 self.index.workload(*kind, namespace, name).map(|workload| TargetState::Workload(Box::new(workload)))
             }
-            ValidTarget::Render(_) | ValidTarget::Vercel(_) => match self.hosted(&component.target) {
-                Ok(Some(HostedService::Render(render, service))) => {
-                    return TargetLook::of_hosted(Box::pin(render.look(namespace, service)).await, component);
+            ValidTarget::Render(_) | ValidTarget::Vercel(_) | ValidTarget::Github(_) => {
+                match self.hosted(&component.target) {
+                    Ok(Some(service)) => return TargetLook::of_hosted(service.look(namespace).await, component),
+                    Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
+                    Err(why) => Measured::Unknown(why),
                 }
-                Ok(Some(HostedService::Vercel(vercel, project))) => {
-                    return TargetLook::of_hosted(Box::pin(vercel.look(namespace, project)).await, component);
-                }
-                Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
-                Err(why) => Measured::Unknown(why),
-            },
+            }
             ValidTarget::Postgres(database) => {
                 return TargetLook::of(self.postgres.look(namespace, database).await, TargetState::Database, component);
             }

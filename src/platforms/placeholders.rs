@@ -56,6 +56,7 @@ fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
         ValidTarget::Workload { name, .. } => name,
         ValidTarget::Render(service) => &service.service_id,
         ValidTarget::Vercel(project) => &project.project_id,
+        ValidTarget::Github(environment) => &environment.name,
         ValidTarget::Postgres(_) | ValidTarget::Http(_) => &component.name,
     };
     query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name))

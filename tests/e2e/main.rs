@@ -13,6 +13,7 @@ mod crash_safety;
 mod crds;
 mod flux;
 mod foresight;
+mod github;
 mod gitops;
 mod gitops_suspend;
 mod guards;

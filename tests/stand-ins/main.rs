@@ -7,16 +7,19 @@
 //! |---|---|---|
 //! | `$RENDER_STAND_IN` | `/services/srv-shop` | `/services/srv-shop/push` with `{"commit": "abc", "failing": 0.5}` |
 //! | `$VERCEL_STAND_IN` | `/projects/prj_shop` | `/projects/prj_shop/push` with the same |
+//! | `$GITHUB_STAND_IN` | `/repos/octo-org/shop` | `/repos/octo-org/shop/push` with the same; it has a workflow rollback.yml |
 //!
 //! Render's service can be broken as it is: `/services/srv-shop/failing` with `{"share": 0.5}`, and
 //! `/services/srv-shop/bad-env` with `{"key": "MODE", "value": "bad"}` has every deploy fail that runs with that variable (variables
-//! take effect with the next deploy). Vercel tells no error rate:
-//! `$VERCEL_STAND_IN/prometheus` answers as Prometheus would, asked for `prj_shop`. Of each, `/calls` says how often it was asked,
+//! take effect with the next deploy). Vercel and GitHub tell no
+//! error rate: `$VERCEL_STAND_IN/prometheus` answers as Prometheus would, asked for `prj_shop`, and GitHub's for `octo-org/shop`. Of each, `/calls` says how often it was asked,
 //! and `/faults` and `/limits` make it refuse.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "shared with the tests, which use all of it")]
 
 #[path = "../support/door.rs"]
 mod door;
+#[path = "../support/github/mod.rs"]
+mod github;
 #[path = "../support/render/mod.rs"]
 mod render;
 #[path = "../support/vercel/mod.rs"]
@@ -27,6 +30,7 @@ mod wait;
 #[tokio::main]
 async fn main() {
     let (render, vercel) = (render::FakeRender::start().await, vercel::FakeVercel::start().await);
+    let github = github::FakeGithub::start().await;
     for (name, value) in [
         ("RENDER_STAND_IN", render.control_url()),
         ("RENDER_BASE_URL", render.url()),
@@ -34,6 +38,9 @@ async fn main() {
         ("VERCEL_STAND_IN", vercel.control_url()),
         ("VERCEL_BASE_URL", vercel.url()),
         ("VERCEL_TOKEN", vercel::TOKEN.to_owned()),
+        ("GITHUB_STAND_IN", github.control_url()),
+        ("GITHUB_BASE_URL", github.url()),
+        ("GITHUB_TOKEN", github::TOKEN.to_owned()),
     ] {
         println!("{name}={value}");
     }

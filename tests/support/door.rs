@@ -35,6 +35,8 @@ pub struct Provider {
     pub error: fn(StatusCode, &str) -> Response,
     /// The headers of limit, what is left, and reset.
     pub headers: [&'static str; 3],
+    /// How it refuses what is over its limit.
+    pub limited: StatusCode,
     /// What a call that is not a GET counts against, from its route and its path.
     pub writes: fn(&str, &str) -> Writes,
 }
@@ -249,7 +251,7 @@ fn with_limits(mut response: Response, told: Told, names: [&'static str; 3]) -> 
 
 /// Around every route.
 pub async fn pass(State(door): State<Door>, path: MatchedPath, request: Request, next: Next) -> Response {
-    let Provider { prefix, error, headers, .. } = door.lock().provider;
+    let Provider { prefix, error, headers, limited, .. } = door.lock().provider;
     let names = [path.as_str(), request.uri().path()]
         .map(|path| format!("{} {}", request.method(), path.strip_prefix(prefix).unwrap_or(path)));
     let said = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -264,7 +266,7 @@ pub async fn pass(State(door): State<Door>, path: MatchedPath, request: Request,
     };
     let told = match counted {
         Ok(told) => told,
-        Err(told) => return with_limits(error(StatusCode::TOO_MANY_REQUESTS, "rate limit exceeded"), told, headers),
+        Err(told) => return with_limits(error(limited, "API rate limit exceeded"), told, headers),
     };
     let response = match fault {
         None => next.run(request).await,
@@ -293,7 +295,7 @@ pub async fn pass(State(door): State<Door>, path: MatchedPath, request: Request,
         }
         Some(Fault::Limited(seconds)) => {
             let told = Told { left: 0, reset: seconds, ..told };
-            return with_limits(error(StatusCode::TOO_MANY_REQUESTS, "rate limit exceeded"), told, headers);
+            return with_limits(error(limited, "API rate limit exceeded"), told, headers);
         }
     };
     with_limits(response, told, headers)

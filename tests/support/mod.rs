@@ -11,6 +11,7 @@ pub mod audit;
 pub mod cluster;
 pub mod door;
 pub mod gate;
+pub mod github;
 pub mod mcp;
 pub mod node;
 pub mod objects;

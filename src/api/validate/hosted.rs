@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Checker, ValidTarget};
-use crate::api::{CircuitBreaker, KeyRef, RenderTarget, VercelTarget};
+use crate::api::{CircuitBreaker, GithubTarget, GithubWorkflow, KeyRef, RenderTarget, VercelTarget};
 
 /// With which key a provider is asked, and when it is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,20 @@ pub struct VercelProject {
     pub access: Access,
 }
 
+/// What is deployed to an environment of a GitHub repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GithubEnvironment {
+    /// `owner/name:environment`.
+    pub id: String,
+    pub owner: String,
+    /// The repository's, without its owner.
+    pub name: String,
+    pub environment: String,
+    /// What rolls back; none: a deployment does.
+    pub workflow: Option<GithubWorkflow>,
+    pub access: Access,
+}
+
 /// Looks at a hosted service follow each other no faster: each is several calls, of which there are so many a minute.
 const HOSTED_PAUSE: Duration = Duration::from_secs(4);
 
@@ -41,7 +55,7 @@ impl ValidTarget {
     /// Looks follow each other no faster than this, whatever calls for them.
     pub fn least_pause(&self) -> Duration {
         match self {
-            Self::Render(_) | Self::Vercel(_) => HOSTED_PAUSE,
+            Self::Render(_) | Self::Vercel(_) | Self::Github(_) => HOSTED_PAUSE,
             Self::Workload { .. } | Self::Postgres(_) | Self::Http(_) => Duration::ZERO,
         }
     }
@@ -68,6 +82,61 @@ impl Checker {
             team_id: team_id.clone(),
             access: access(token_secret_ref, breaker),
         })
+    }
+
+    pub(super) fn github(&mut self, github: &GithubTarget, breaker: &CircuitBreaker) -> Option<GithubEnvironment> {
+        let GithubTarget { repository, environment, workflow, token_secret_ref } = github;
+        let fits = |text: &str, more: &str| {
+            !text.is_empty()
+                && text.chars().all(|character| character.is_ascii_alphanumeric() || more.contains(character))
+        };
+        let parts = repository.split_once('/').filter(|(owner, name)| {
+            fits(owner, "-_") && fits(name, "-_.") && !matches!(*name, "." | "..") && repository.len() <= 140
+        });
+        if parts.is_none() {
+            let message = format!("{repository:?} is no repository; it is like octo-org/shop, as in its address");
+            self.bad("target.github.repository", message);
+        }
+        let named = !environment.trim().is_empty()
+            && environment.chars().count() <= 100
+            && !environment.contains(|character: char| character.is_control() || "'\"`,;\\".contains(character));
+        if !named {
+            let message = format!("{environment:?} is no name of an environment; it is like production");
+            self.bad("target.github.environment", message);
+        }
+        let workflow_fits = workflow.as_ref().is_none_or(|workflow| self.github_workflow(workflow));
+        let (owner, name) = parts.filter(|_| named && workflow_fits)?;
+        Some(GithubEnvironment {
+            id: format!("{repository}:{environment}"),
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            environment: environment.clone(),
+            workflow: workflow.clone(),
+            access: access(token_secret_ref, breaker),
+        })
+    }
+
+    fn github_workflow(&mut self, workflow: &GithubWorkflow) -> bool {
+        let GithubWorkflow { file, git_ref, sha_input, inputs } = workflow;
+        let before = self.found.len();
+        let mut bad = |field: &str, message| self.bad(&format!("target.github.workflow.{field}"), message);
+        if file.contains('/') || !(file.ends_with(".yml") || file.ends_with(".yaml")) {
+            bad("file", format!("{file:?} is no file of .github/workflows; it is like rollback.yml"));
+        }
+        let is_sha = git_ref.len() == 40 && git_ref.chars().all(|digit| digit.is_ascii_hexdigit());
+        if git_ref.trim().is_empty() || is_sha {
+            bad("ref", format!("{git_ref:?} is no branch or tag, which alone can be dispatched; it is like main"));
+        }
+        if sha_input.is_empty() || inputs.contains_key(sha_input) {
+            bad("shaInput", format!("{sha_input:?} takes the commit to go back to; take it out of inputs"));
+        }
+        if inputs.len() > 24 {
+            bad(
+                "inputs",
+                format!("has {} entries; a workflow takes 25 inputs, and shaInput is one of them", inputs.len()),
+            );
+        }
+        self.found.len() == before
     }
 
     fn is_id(&mut self, field: &str, id: &str, prefix: &str, of_what: &str) -> bool {

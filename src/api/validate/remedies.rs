@@ -90,7 +90,7 @@ impl Checker {
         let fits = |action: ActionKind| match target {
             ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action),
             ValidTarget::Render(_) => OF_RENDER.contains(&action),
-            ValidTarget::Vercel(_) => action == ActionKind::RollbackDeployment,
+            ValidTarget::Vercel(_) | ValidTarget::Github(_) => action == ActionKind::RollbackDeployment,
             ValidTarget::Postgres(_) => OF_DATABASE.contains(&action),
             ValidTarget::Http(_) => false,
         };
@@ -112,9 +112,10 @@ impl Checker {
                     "{} cannot be done to a render target, only RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
-                ValidTarget::Vercel(_) => format!(
-                    "{} cannot be done to a vercel target, only RollbackDeployment, Job, Webhook and Mcp: it has nothing that could be restarted; take it out",
-                    other.action
+                ValidTarget::Vercel(_) | ValidTarget::Github(_) => format!(
+                    "{} cannot be done to a {} target, only RollbackDeployment, Job, Webhook and Mcp: it has nothing that could be restarted; take it out",
+                    other.action,
+                    if matches!(target, ValidTarget::Vercel(_)) { "vercel" } else { "github" }
                 ),
                 ValidTarget::Postgres(_) => format!(
                     "{} cannot be done to a postgres target, only RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take it out",

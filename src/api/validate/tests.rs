@@ -171,7 +171,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {}}),
             "target",
-            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, postgres, http",
+            "set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http",
         ),
         (json!({"target": {"deployment": {"name": "a"}, "http": {"url": "http://a/"}}}), "target", "set exactly one"),
         (
@@ -246,6 +246,24 @@ fn a_mistake_in_one_component_leaves_the_others() {
             json!({"target": {"vercel": {"projectId": "prj_1"}}, "remedies": [{"action": "Restart"}]}),
             "remedies",
             "nothing that could be restarted",
+        ),
+        (github(json!({"repository": "shop"})), "target.github.repository", "it is like octo-org/shop"),
+        (github(json!({"repository": "octo-org/.."})), "target.github.repository", "it is like octo-org/shop"),
+        (github(json!({"environment": "a;b"})), "target.github.environment", "it is like production"),
+        (
+            github(json!({"workflow": {"file": "../rollback.yml"}})),
+            "target.github.workflow.file",
+            "it is like rollback.yml",
+        ),
+        (
+            github(json!({"workflow": {"file": "rollback.yml", "ref": "c0ffee0c0ffee0c0ffee0c0ffee0c0ffee0c0ffe"}})),
+            "target.github.workflow.ref",
+            "no branch or tag",
+        ),
+        (
+            github(json!({"workflow": {"file": "rollback.yml", "inputs": {"sha": "abc"}}})),
+            "target.github.workflow.shaInput",
+            "take it out of inputs",
         ),
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
@@ -372,6 +390,27 @@ fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
     let ValidTarget::Vercel(project) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((project.team_id.as_deref(), project.access.key.as_ref()), (Some("team_1"), None));
     assert_eq!(component.target.describe(), "Vercel/prj_1");
+}
+
+/// A github target with these fields over right ones.
+fn github(fields: Value) -> Value {
+    let mut target = json!({"repository": "octo-org/shop", "environment": "production"});
+    target.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    json!({"target": {"github": target}})
+}
+
+#[test]
+fn an_environment_of_github_is_rolled_back_by_its_workflow() {
+    let wanted = github(json!({"workflow": {"file": "rollback.yml"}}));
+    let policy = parse(json!({"components": [component(wanted)]})).unwrap();
+    let component = &policy.components[0];
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    assert_eq!(actions, [ActionKind::RollbackDeployment]);
+    let ValidTarget::Github(environment) = &component.target else { panic!("{:?}", component.target) };
+    assert_eq!((environment.owner.as_str(), environment.name.as_str()), ("octo-org", "shop"));
+    let workflow = environment.workflow.as_ref().unwrap();
+    assert_eq!((workflow.git_ref.as_str(), workflow.sha_input.as_str()), ("main", "sha"));
+    assert_eq!(component.target.describe(), "GitHub/octo-org/shop:production");
 }
 
 #[test]

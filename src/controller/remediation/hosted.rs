@@ -2,7 +2,7 @@
 //!
 //! Guarantees: what is about to be sent is in etcd before it is, with what was there before it. A call whose outcome is not
 //! known (no answer, an answer 500 or 503, an operator that died) is never just sent again: whether it was done is told by the
-//! restarts, instances, deploys and rollbacks that have come since. Only when nothing has come for [`SETTLES_WITHIN`] is it sent once
+//! restarts, instances, deploys and rollbacks that have come since. Only when nothing has come for [`HostedService::settles_within`] is it sent once
 //! more; when it cannot be told, a person is called. What the provider has begun is followed to its end.
 //!
 //! ```text
@@ -22,22 +22,19 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use super::{EXECUTE_LIMIT, Step};
 use crate::{
     analyze::observation::Unmeasured,
-    api::{ActionKind, HostedStatus, Phase, RemediationStatus, ValidPolicy},
+    api::{ActionKind, HostedStatus, Phase, RemediationStatus, TemplateRef, ValidPolicy},
     controller::{Error, events::Reason, rows, withdrawal::withdrawn},
     platforms::{
-        hosted::{Before, HostedError, HostedService, Replaced, RollbackState},
+        hosted::{Before, HostedError, Replaced, RollbackState},
+        hosting::HostedService,
         kubernetes::ActError,
     },
 };
 
-/// A call that was done shows within this time.
-const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 /// So often a call may have no clear answer and no effect; then it is given up.
 const MAX_WITHOUT_EFFECT: u32 = 2;
 /// So long after the call a restart has new instances, or it has failed; and so long it is looked for what came of a call.
 const RESTART_LIMIT: SignedDuration = SignedDuration::from_mins(5);
-/// So long after the call a rollback's deploy is live: it is not built again.
-const ROLLBACK_LIMIT: SignedDuration = SignedDuration::from_mins(15);
 
 /// The deploy that a call is to bring live.
 struct Meant<'a> {
@@ -63,9 +60,8 @@ impl Step<'_> {
     pub(super) async fn could_do_hosted(&self, policy: &ValidPolicy) -> Result<(), ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let to = spec.to.as_ref().map(|to| to.hash.as_str());
         match self.hosted(Some(policy)) {
-            Ok(Some(service)) => service.could_act(&namespace, spec.action, to).await,
+            Ok(Some(service)) => service.could_act(&namespace, spec.action, spec.to.as_ref()).await,
             // It is another target by now, which is found when it is done.
             Ok(None) => Ok(()),
             Err(why) => Err(ActError::BadRemedy(why.message)),
@@ -161,7 +157,8 @@ impl Hosted<'_> {
             }
             Replaced::Begun | Replaced::Unclear if hosted.begun && over => {
                 let message = format!(
-                    "not all of its instances are new after {RESTART_LIMIT:#}; see its events in {provider}'s dashboard"
+                    "not all of its instances are new after {RESTART_LIMIT:#}; see its events in {}",
+                    self.service.pages()
                 );
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
@@ -203,12 +200,12 @@ impl Hosted<'_> {
             return self.step.finish(status, Phase::Failed, "NoTarget", message).await;
         };
         let Some((sent_at, hosted)) = sent(&status) else {
-            return Box::pin(self.send_rollback(status, &to.hash)).await;
+            return Box::pin(self.send_rollback(status, to)).await;
         };
-        let state = self.service.rolled_back(&self.namespace, &hosted, &to.hash).await;
+        let state = self.service.rolled_back(&self.namespace, &hosted, to).await;
         let brought = |id: &str| self.service.brought(id, &to.to_string());
         let others = format!("none of them goes back to {to}");
-        let meant = Meant { limit: ROLLBACK_LIMIT, brought: &brought, others: &others };
+        let meant = Meant { limit: self.service.rollback_limit(), brought: &brought, others: &others };
         self.follow(status, (sent_at, hosted), state, meant).await
     }
 
@@ -234,7 +231,7 @@ impl Hosted<'_> {
             Ok(RollbackState::Deploy { id, status: ended, over: true, .. }) => {
                 note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
                 let left = format!("{left}{}", put_back(&status));
-                let message = format!("{} ended as {ended}; see it in {provider}'s dashboard{left}", brought(&id));
+                let message = format!("{} ended as {ended}; see it in {}{left}", brought(&id), self.service.pages());
                 self.step.finish(status, Phase::Failed, "DeployFailed", &message).await
             }
             Ok(RollbackState::Deploy { id, status: stands, .. }) if over => {
@@ -246,13 +243,25 @@ impl Hosted<'_> {
                 self.it_was_done(status, &format!("it has come since: {}", brought(&id))).await
             }
             Ok(RollbackState::Deploy { .. }) => Ok(self.look_again(sent_at)),
+            Ok(RollbackState::Waits { id, why }) if over => {
+                let message = format!("{} is not live after {limit:#}: {why}{left}", brought(&id));
+                self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
+            }
+            Ok(RollbackState::Waits { id, why }) => {
+                let words = format!(
+                    "{} goes no further by itself: {why} (until {} after the call)",
+                    brought(&id),
+                    format_args!("{limit:#}")
+                );
+                self.person_waited_for(status, id, words, sent_at).await
+            }
             Ok(RollbackState::Nothing) if hosted.begun && over => {
                 let message = format!("{provider} has taken the call, and nothing came of it in {limit:#}{left}");
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
             Ok(RollbackState::Nothing) if hosted.begun => Ok(self.look_again(sent_at)),
             Ok(RollbackState::Nothing) => self.nothing_came(status, sent_at).await,
-            Ok(RollbackState::Others) if over || self.now >= sent_at + SETTLES_WITHIN => {
+            Ok(RollbackState::Others) if over || self.now >= sent_at + self.service.settles_within() => {
                 let why = format!("{} since, and {others}", self.service.others());
                 self.outcome_unknown(status, &why).await
             }
@@ -260,7 +269,7 @@ impl Hosted<'_> {
         }
     }
 
-    async fn send_rollback(&self, mut status: RemediationStatus, to: &str) -> Result<Action, Error> {
+    async fn send_rollback(&self, mut status: RemediationStatus, to: &TemplateRef) -> Result<Action, Error> {
         let before = match self.before(&mut status).await? {
             Ok(before) => before,
             Err(ended) => return Ok(ended),
@@ -286,7 +295,7 @@ impl Hosted<'_> {
         self.about_to_send(&mut status, hosted).await?;
         match self.service.roll_back(&self.namespace, to).await {
             Ok((deploy, code)) => {
-                let brought = self.service.brought(deploy.as_deref().unwrap_or("…"), &format!("deploy {to}"));
+                let brought = self.service.brought(deploy.as_deref().unwrap_or("…"), &to.to_string());
                 let words = format!("{} puts {brought} live; waiting until it is", self.service.provider());
                 note(&mut status, |hosted| {
                     (hosted.begun, hosted.status_code, hosted.deploy) = (true, Some(code), deploy);
@@ -383,6 +392,24 @@ impl Hosted<'_> {
         self.outcome_unknown(status, &format!("it cannot be looked at: {error}")).await
     }
 
+    /// Tells people once that it is theirs, and waits for them.
+    async fn person_waited_for(
+        &self,
+        mut status: RemediationStatus,
+        id: String,
+        words: String,
+        sent_at: Timestamp,
+    ) -> Result<Action, Error> {
+        if status.message != words {
+            note(&mut status, |hosted| (hosted.begun, hosted.deploy) = (true, Some(id)));
+            status.message = words;
+            self.step.write(&status, false).await?;
+            let events = &self.step.ctx.events;
+            events.about_remediation(self.step.remediation, Reason::PersonNeeded, &status.message).await;
+        }
+        Ok(self.look_again(sent_at))
+    }
+
     async fn it_was_done(&self, mut status: RemediationStatus, why: &str) -> Result<Action, Error> {
         note(&mut status, |hosted| hosted.begun = true);
         self.tell(status, "done", &format!("{why}, so the call was done, and is not made again")).await
@@ -390,7 +417,8 @@ impl Hosted<'_> {
 
     /// Nothing has come of the call so far. After a while that means that nothing will.
     async fn nothing_came(&self, mut status: RemediationStatus, sent_at: Timestamp) -> Result<Action, Error> {
-        if self.now < sent_at + SETTLES_WITHIN {
+        let within = self.service.settles_within();
+        if self.now < sent_at + within {
             return Ok(self.look_again(sent_at));
         }
         note(&mut status, |hosted| {
@@ -401,12 +429,11 @@ impl Hosted<'_> {
         if times >= MAX_WITHOUT_EFFECT {
             let left = format!("{}{}", self.restore_auto_deploy(&mut status).await, put_back(&status));
             let message = format!(
-                "it was asked for {times} times without a clear answer, and nothing came of it within {SETTLES_WITHIN:#}{left}"
+                "it was asked for {times} times without a clear answer, and nothing came of it within {within:#}{left}"
             );
             return self.step.finish(status, Phase::Failed, "NotDone", &message).await;
         }
-        let words =
-            format!("nothing has come of the call within {SETTLES_WITHIN:#}, so it was not done: it is made once more");
+        let words = format!("nothing has come of the call within {within:#}, so it was not done: it is made once more");
         self.tell(status, "again", &words).await
     }
 
@@ -414,10 +441,10 @@ impl Hosted<'_> {
         let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
         let left = format!("{left}{}", put_back(&status));
         let message = format!(
-            "{} of {} was sent, and what came of it cannot be told: {why}. A person has to look in {}'s dashboard; it is not sent again{left}",
+            "{} of {} was sent, and what came of it cannot be told: {why}. A person has to look in {}; it is not sent again{left}",
             self.step.remediation.spec.action,
             self.service.id(),
-            self.service.provider()
+            self.service.pages()
         );
         let events = &self.step.ctx.events;
         events.about_remediation(self.step.remediation, Reason::PersonNeeded, &message).await;

@@ -8,8 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use reqwest::{
-    Client, Method, RequestBuilder, Response,
-    header::{AUTHORIZATION, HeaderValue},
+    Client, Method, RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, ETAG, HeaderValue, IF_NONE_MATCH},
     redirect,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,6 +21,7 @@ use super::{
     breaker::{Admission, Breaker, BreakerLimits, End, State},
     error::{CloudError, Kind},
     headers::{Told, again_in, told},
+    kept::{Kept, LONGEST},
     quota::{Credential, Quota, Quotas},
     retry::wait_before_next,
 };
@@ -38,10 +39,31 @@ pub struct Cloud {
     /// Or why no request can be made at all.
     http: Result<Client, String>,
     base: BaseUrl,
+    manner: Manner,
+    kept: Mutex<Kept>,
     quotas: Mutex<Quotas>,
     breakers: Mutex<HashMap<String, Breaker>>,
     /// One moment on both clocks, so that another one is always told by the same words.
     began: (Instant, Timestamp),
+}
+
+/// How a provider wants to be spoken to.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// The media type of its answers.
+    pub accept: &'static str,
+    /// Further headers of each call.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// What was read before is asked for with its `ETag`, and not sent again when it is the same.
+    pub conditional: bool,
+    /// How long to wait when a rate limit does not say it.
+    pub limited_for: Option<Duration>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { accept: "application/json", headers: &[], conditional: false, limited_for: None }
+    }
 }
 
 /// When a call may be sent again.
@@ -93,6 +115,10 @@ pub struct Answer {
 
 impl Cloud {
     pub fn new(base: BaseUrl) -> Self {
+        Self::with_manner(base, Manner::default())
+    }
+
+    pub fn with_manner(base: BaseUrl, manner: Manner) -> Self {
         let http = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_LIMIT)
@@ -100,8 +126,9 @@ impl Cloud {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| cause(&error));
+        let (kept, quotas, breakers) = (Mutex::default(), Mutex::default(), Mutex::default());
         let began = (Instant::now(), Timestamp::now());
-        Self { http, base, quotas: Mutex::default(), breakers: Mutex::default(), began }
+        Self { http, base, manner, kept, quotas, breakers, began }
     }
 
     /// How the breaker of this name stands; none while it is closed.
@@ -145,6 +172,12 @@ impl Cloud {
         let request = self.request(token, call).map_err(|why| self.error(call, 0, Kind::Invalid(why)))?;
         let mut permit = self.permit(call).map_err(|wait| self.error(call, 0, Kind::CircuitOpen { wait }))?;
         let credential = Credential::of(token);
+        let place = self.may_keep(call).then(|| (credential, self.place(call)));
+        let known = place.as_ref().and_then(|place| lock(&self.kept).get(place));
+        let request = match &known {
+            Some((tag, _)) => request.header(IF_NONE_MATCH, tag),
+            None => request,
+        };
         let mut attempts = 0;
         loop {
             let turn = match self.turn(credential, call, deadline).await {
@@ -159,14 +192,28 @@ impl Cloud {
             let Some(request) = request.try_clone() else {
                 return Err(self.error(call, attempts, Kind::Invalid("its body can be sent once only".into())));
             };
-            let tried = once(request, call.time.attempt.min(left)).await;
-            turn.ended(tried.as_ref().map_or_else(|failed| failed.told, |answer| answer.told));
-            let kind = match tried {
-                Ok(Tried { status, json, .. }) => {
+            let tried = once(request, call.time.attempt.min(left), &self.manner).await;
+            let unchanged = matches!(&tried, Ok(Tried { content: Content::Unchanged, .. }));
+            turn.ended(tried.as_ref().map_or_else(|failed| failed.told, |answer| answer.told), unchanged);
+            let kind = match (tried, &known) {
+                (Ok(Tried { content: Content::Unchanged, status, .. }), Some((_, json))) => {
                     permit.end = End::Well;
+                    return Ok(Answer { status, json: json.clone(), attempts });
+                }
+                // Nobody asked whether it is.
+                (Ok(Tried { content: Content::Unchanged, status, .. }), None) => {
+                    permit.end = End::Well;
+                    let (said, after) = (String::new(), None);
+                    return Err(self.error(call, attempts, Kind::Status { status, said, after }));
+                }
+                (Ok(Tried { status, content: Content::Json { json, tag }, .. }), _) => {
+                    permit.end = End::Well;
+                    if let (Some(place), Some(tag)) = (place, tag) {
+                        lock(&self.kept).keep(place, tag, json.clone());
+                    }
                     return Ok(Answer { status, json, attempts });
                 }
-                Err(Failed { kind, .. }) => kind,
+                (Err(Failed { kind, .. }), _) => kind,
             };
             permit.end = if kind.is_failure() { End::Failed } else { End::Well };
             let random = fastrand::f64();
@@ -190,11 +237,22 @@ impl Cloud {
             .request(call.method.clone(), self.base.join(call.path))
             .query(call.query)
             .header(AUTHORIZATION, bearer)
-            .header("accept", "application/json");
+            .header(ACCEPT, self.manner.accept);
+        let request = self.manner.headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         Ok(match call.json {
             Some(json) => request.json(json),
             None => request,
         })
+    }
+
+    fn may_keep(&self, call: &Call<'_>) -> bool {
+        self.manner.conditional && call.method == Method::GET
+    }
+
+    fn place(&self, call: &Call<'_>) -> String {
+        let mut url = self.base.join(call.path);
+        url.query_pairs_mut().extend_pairs(call.query);
+        url.into()
     }
 
     fn permit(&self, call: &Call<'_>) -> Result<Permit<'_>, Duration> {
@@ -242,16 +300,16 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn ended(mut self, told: Option<Told>) {
+    fn ended(mut self, told: Option<Told>, unchanged: bool) {
         self.ended = true;
-        lock(&self.cloud.quotas).ended(self.credential, self.quotas, told, Instant::now());
+        lock(&self.cloud.quotas).ended(self.credential, self.quotas, (told, unchanged), Instant::now());
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            lock(&self.cloud.quotas).ended(self.credential, self.quotas, None, Instant::now());
+            lock(&self.cloud.quotas).ended(self.credential, self.quotas, (None, false), Instant::now());
         }
     }
 }
@@ -276,8 +334,15 @@ impl Drop for Permit<'_> {
 
 struct Tried {
     status: u16,
-    json: Value,
+    content: Content,
     told: Option<Told>,
+}
+
+enum Content {
+    /// Null when it is empty. With its `ETag`, if it is short enough to be kept.
+    Json { json: Value, tag: Option<HeaderValue> },
+    /// It is what it was.
+    Unchanged,
 }
 
 struct Failed {
@@ -285,11 +350,11 @@ struct Failed {
     told: Option<Told>,
 }
 
-async fn once(request: RequestBuilder, limit: Duration) -> Result<Tried, Failed> {
+async fn once(request: RequestBuilder, limit: Duration, manner: &Manner) -> Result<Tried, Failed> {
     let failed = |kind| Failed { kind, told: None };
     let answer = tokio::time::timeout(limit, async {
         let response = request.send().await.map_err(|error| failed(not_sent_or_broken(&error)))?;
-        read(response).await
+        read(response, manner).await
     });
     answer.await.unwrap_or_else(|_| Err(failed(Kind::Timeout(limit))))
 }
@@ -301,11 +366,15 @@ fn not_sent_or_broken(error: &reqwest::Error) -> Kind {
     Kind::Broken(cause(error))
 }
 
-async fn read(response: Response) -> Result<Tried, Failed> {
+async fn read(response: Response, manner: &Manner) -> Result<Tried, Failed> {
     let (status, now) = (response.status(), Timestamp::now());
     let told = told(response.headers(), now);
     let after = again_in(response.headers(), now);
+    let tag = response.headers().get(ETAG).cloned();
     let failed = |kind| Failed { kind, told };
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(Tried { status: status.as_u16(), content: Content::Unchanged, told });
+    }
     let content = match body(response, MAX_BODY).await {
         Ok(Body::Whole(content)) => content,
         Ok(Body::TooLong) if status.is_success() => {
@@ -318,18 +387,32 @@ async fn read(response: Response) -> Result<Tried, Failed> {
         Err(error) => return Err(failed(Kind::Broken(cause(&error)))),
     };
     if !status.is_success() {
-        return Err(failed(Kind::Status { status: status.as_u16(), said: said(&content), after }));
+        return Err(refused(status, said(&content), after, told, manner));
     }
+    let tag = tag.filter(|_| content.len() <= LONGEST);
     if content.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Tried { status: status.as_u16(), json: Value::Null, told });
+        return Ok(Tried { status: status.as_u16(), content: Content::Json { json: Value::Null, tag }, told });
     }
     match serde_json::from_slice(&content) {
-        Ok(json) => Ok(Tried { status: status.as_u16(), json, told }),
+        Ok(json) => Ok(Tried { status: status.as_u16(), content: Content::Json { json, tag }, told }),
         Err(_) => {
             let why = format!("the answer is not JSON: {:?}", beginning(&content));
             Err(failed(Kind::BadAnswer { status: status.as_u16(), why }))
         }
     }
+}
+
+/// What is refused for its rate stops the calls that count against the same, for as long as it says.
+fn refused(status: StatusCode, said: String, after: Option<Duration>, told: Option<Told>, manner: &Manner) -> Failed {
+    // A 403 says two things: that the key may not, and (GitHub) that the rate limit is used up.
+    let of_rate = match status.as_u16() {
+        429 => true,
+        403 => after.is_some() || said.to_lowercase().contains("rate limit"),
+        _ => false,
+    };
+    let after = if of_rate { after.or(manner.limited_for) } else { after.filter(|_| status != StatusCode::FORBIDDEN) };
+    let limit = after.filter(|_| of_rate).map(|resets_in| Told { left: 0, resets_in });
+    Failed { kind: Kind::Status { status: status.as_u16(), said, after }, told: limit.or(told) }
 }
 
 /// The message of an error, as far as one is there.

@@ -42,7 +42,7 @@ pub enum Kind {
     Status {
         status: u16,
         said: String,
-        /// When the provider asks to come again.
+        /// When the provider asks to come again. Of a 403: it is a rate limit.
         after: Option<Duration>,
     },
     /// A success by its status, and not what the API promises: HTML of a proxy, cut JSON, too long.
@@ -73,9 +73,14 @@ impl Kind {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Invalid(_) => false,
-            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            Self::Status { status, .. } => self.is_limit() || *status >= 500,
             _ => true,
         }
+    }
+
+    /// It is refused for its rate alone: 429, or a 403 that says when to come again, as GitHub writes it.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::Status { status: 429, .. } | Self::Status { status: 403, after: Some(_), .. })
     }
 
     /// The status of the answer, if there was one.
@@ -96,9 +101,9 @@ fn advice(status: u16, after: Option<Duration>) -> String {
         (300..=399, _) => "redirects are not followed with an API key; check the base URL".to_owned(),
         (401, _) => "the API key is not valid, or not any more".to_owned(),
         (402, _) => "the provider wants a payment first".to_owned(),
-        (403, _) => "the API key may not do this".to_owned(),
+        (403 | 429, Some(after)) => format!("the rate limit is used up and free again in {}", seconds(after)),
+        (403, None) => "the API key may not do this".to_owned(),
         (404 | 410, _) => "it does not exist, or the API key may not see it".to_owned(),
-        (429, Some(after)) => format!("the rate limit is used up and free again in {}", seconds(after)),
         (429, None) => "the rate limit is used up".to_owned(),
         (500.., _) => "the provider has trouble; see its status page if it lasts".to_owned(),
         _ => "the provider refuses it".to_owned(),

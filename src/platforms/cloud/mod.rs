@@ -11,11 +11,12 @@ mod breaker;
 mod client;
 mod error;
 mod headers;
+mod kept;
 mod quota;
 mod retry;
 
 pub use base::BaseUrl;
 pub use breaker::BreakerLimits;
-pub use client::{Answer, Call, Cloud, Repeat, TimeLimits};
+pub use client::{Answer, Call, Cloud, Manner, Repeat, TimeLimits};
 pub use error::{CloudError, Kind};
 pub use quota::{Credential, Quota};

@@ -21,6 +21,8 @@ pub struct Quota {
     pub name: String,
     pub calls: u32,
     pub per: Duration,
+    /// What is answered with 304, as unchanged, does not count.
+    pub spares_unchanged: bool,
 }
 
 /// Requests do not arrive evenly: two that were sent a window apart may arrive within one.
@@ -80,6 +82,17 @@ impl Window {
         }
     }
 
+    /// An answer was 304: the provider has not counted it, and we do not where the quota says so. The call that was sent last
+    /// is forgotten: which of those under way it was makes less than [`MARGIN`].
+    fn unchanged(&mut self, quota: &Quota) {
+        if quota.spares_unchanged {
+            self.sent.pop_back();
+        }
+        if let Some((left, _)) = &mut self.told {
+            *left = left.saturating_add(1);
+        }
+    }
+
     fn hear(&mut self, told: Told, now: Instant) {
         // Those on their way may not be in the provider's count yet.
         let left = told.left.saturating_sub(self.in_flight);
@@ -127,11 +140,20 @@ impl Quotas {
         Ok(())
     }
 
-    /// The call has ended, with what its answer says of the limit.
-    pub fn ended(&mut self, credential: Credential, quotas: &[Quota], told: Option<Told>, now: Instant) {
+    /// The call has ended, with what its answer says of the limit. `unchanged`: the answer was 304.
+    pub fn ended(
+        &mut self,
+        credential: Credential,
+        quotas: &[Quota],
+        (told, unchanged): (Option<Told>, bool),
+        now: Instant,
+    ) {
         for quota in quotas {
             let window = self.window(credential, quota);
             window.in_flight = window.in_flight.saturating_sub(1);
+            if unchanged {
+                window.unchanged(quota);
+            }
             if let Some(told) = told {
                 window.hear(told, now);
             }
@@ -149,7 +171,7 @@ mod tests {
     use super::*;
 
     fn quota(name: &str, calls: u32) -> Quota {
-        Quota { name: name.into(), calls, per: Duration::from_secs(60) }
+        Quota { name: name.into(), calls, per: Duration::from_secs(60), spares_unchanged: false }
     }
 
     fn credential(token: &str) -> Credential {
@@ -162,7 +184,7 @@ mod tests {
         for tenth in 0..6000 {
             let now = start + Duration::from_millis(100 * tenth);
             if quotas.take(credential("a"), limits, now).is_ok() {
-                quotas.ended(credential("a"), limits, None, now);
+                quotas.ended(credential("a"), limits, (None, false), now);
                 sent.push(tenth);
             }
         }
@@ -206,17 +228,34 @@ mod tests {
         assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
         assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
         // Others use the key: three are left, and one of them is on its way.
-        quotas.ended(key, &get, told(3, 30), at(1));
+        quotas.ended(key, &get, (told(3, 30), false), at(1));
         assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
         // An older answer that came late does not bring calls back.
-        quotas.ended(key, &get, told(9, 30), at(1));
+        quotas.ended(key, &get, (told(9, 30), false), at(1));
         assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
         assert_eq!(quotas.take(key, &get, at(2)), Err(Duration::from_secs(29)));
         assert_eq!(quotas.take(key, &get, at(31)), Ok(()), "the window has begun anew");
         // Used up, by an answer 429; and free again sooner than was said before.
-        quotas.ended(key, &get, told(20, 60), at(31));
-        quotas.ended(key, &get, told(0, 5), at(31));
+        quotas.ended(key, &get, (told(20, 60), false), at(31));
+        quotas.ended(key, &get, (told(0, 5), false), at(31));
         assert_eq!(quotas.take(key, &get, at(32)), Err(Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn what_is_unchanged_counts_only_where_it_does() {
+        let (mut quotas, now) = (Quotas::default(), Instant::now());
+        let [hour, minute] = [("core", true), ("points", false)].map(|(name, spares_unchanged)| {
+            let calls = if spares_unchanged { 2 } else { 5 };
+            Quota { spares_unchanged, ..quota(name, calls) }
+        });
+        let (both, key) = ([hour.clone(), minute], credential("a"));
+        let told = Some(Told { left: 1, resets_in: Duration::from_secs(60) });
+        for _ in 0..4 {
+            assert_eq!(quotas.take(key, &both, now), Ok(()));
+            quotas.ended(key, &both, (told, true), now);
+        }
+        assert_eq!(quotas.take(key, &[hour], now), Ok(()), "none of them counted");
+        assert!(quotas.take(key, &both, now).is_err(), "the fifth is the last here, and the first there");
     }
 
     #[test]
@@ -226,7 +265,7 @@ mod tests {
             let now = start + Duration::from_secs(service);
             let limits = [quota(&format!("deploy srv-{service}"), 10)];
             quotas.take(credential("a"), &limits, now).unwrap();
-            quotas.ended(credential("a"), &limits, None, now);
+            quotas.ended(credential("a"), &limits, (None, false), now);
             assert!(quotas.windows.len() <= MANY + 1);
         }
     }

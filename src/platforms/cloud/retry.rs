@@ -20,7 +20,7 @@ pub(super) fn wait_before_next(kind: &Kind, repeat: Repeat, tries: u32, random: 
     let grown = |first: Duration| first * 2_u32.pow(tries.saturating_sub(1));
     match kind {
         Kind::Status { after: Some(after), .. } => Some(*after),
-        Kind::Status { status: 429, .. } => Some(grown(LIMITED_WAIT).mul_f64(0.5 + 0.5 * random)),
+        limited if limited.is_limit() => Some(grown(LIMITED_WAIT).mul_f64(0.5 + 0.5 * random)),
         _ => Some(grown(FIRST_WAIT).mul_f64(random)),
     }
 }
@@ -28,7 +28,8 @@ pub(super) fn wait_before_next(kind: &Kind, repeat: Repeat, tries: u32, random: 
 fn is_worth_it(kind: &Kind, repeat: Repeat) -> bool {
     match kind {
         // Nothing was done, and that may pass.
-        Kind::Unreachable(_) | Kind::Status { status: 429, .. } => true,
+        Kind::Unreachable(_) => true,
+        limited if limited.is_limit() => true,
         Kind::Broken(_) | Kind::Timeout(_) | Kind::Status { status: 500 | 502..=504, .. } => repeat == Repeat::Always,
         Kind::Status { .. }
         | Kind::BadAnswer { .. }

@@ -116,7 +116,7 @@ impl Render {
     ) -> Result<T, HostedError> {
         let id = &account.service.service_id;
         let breaker = if path.first() == Some(&"metrics") { format!("{id} metrics") } else { id.clone() };
-        let quotas = [Quota { name: "read".into(), calls: READS, per: PER }];
+        let quotas = [Quota { name: "read".into(), calls: READS, per: PER, spares_unchanged: false }];
         let call = Call {
             what,
             method: Method::GET,
@@ -142,8 +142,8 @@ impl Render {
         repeat: Repeat,
     ) -> Result<Answer, HostedError> {
         let id = &account.service.service_id;
-        let writes = Quota { name: "write".into(), calls: WRITES, per: PER };
-        let deploys = Quota { name: format!("deploy {id}"), calls: DEPLOYS, per: PER };
+        let writes = Quota { name: "write".into(), calls: WRITES, per: PER, spares_unchanged: false };
+        let deploys = Quota { name: format!("deploy {id}"), calls: DEPLOYS, per: PER, spares_unchanged: false };
         let quotas = match (&method, path.last()) {
             (&Method::PATCH, _) => vec![deploys],
             (&Method::POST, Some(&("rollback" | "deploys"))) => vec![writes, deploys],

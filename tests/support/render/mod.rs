@@ -43,6 +43,7 @@ const RENDER: Provider = Provider {
     prefix: "/v1",
     error,
     headers: ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+    limited: StatusCode::TOO_MANY_REQUESTS,
     writes: |endpoint, path| match endpoint {
         "PATCH /services/{id}"
         | "POST /services/{id}/deploys"

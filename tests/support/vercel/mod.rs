@@ -45,6 +45,7 @@ const VERCEL: Provider = Provider {
     prefix: "",
     error: |status, message| error(status, "fake", message),
     headers: ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
+    limited: StatusCode::TOO_MANY_REQUESTS,
     writes: |_, _| Writes::Any,
 };
 

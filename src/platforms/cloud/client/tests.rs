@@ -136,13 +136,13 @@ async fn an_empty_answer_is_one_and_a_typed_one_is_checked() {
 async fn quotas_hold_for_all_who_share_the_key_and_the_wait_has_a_limit() {
     let server = answers(vec![ResponseTemplate::new(200)]).await;
     let cloud = cloud(&server.uri());
-    let quotas = [Quota { name: "GET".into(), calls: 5, per: Duration::from_secs(60) }];
+    let quotas = [Quota { name: "GET".into(), calls: 5, per: Duration::from_secs(60), spares_unchanged: false }];
     let limited = Call { quotas: &quotas, ..call(Repeat::Always) };
     let all = futures::future::join_all((0..12).map(|_| send(&cloud, &limited))).await;
     assert_eq!((all.iter().filter(|one| one.is_ok()).count(), requests(&server).await.len()), (5, 5));
     let error = all.into_iter().find_map(Result::err).unwrap();
     assert!(matches!(error.kind, Kind::Throttled { .. }) && error.kind.not_done() && error.attempts == 0, "{error}");
-    let short = [Quota { name: "short".into(), calls: 1, per: Duration::ZERO }];
+    let short = [Quota { name: "short".into(), calls: 1, per: Duration::ZERO, spares_unchanged: false }];
     let waits = Call { quotas: &short, ..call(Repeat::Always) };
     assert!(send(&cloud, &waits).await.is_ok() && send(&cloud, &waits).await.is_ok(), "the second waits for its turn");
 }
@@ -174,4 +174,67 @@ async fn after_failures_in_a_row_one_call_probes() {
     drop(tokio::time::timeout(Duration::ZERO, send(&cloud, &call)).await);
     tokio::time::sleep(limits.recovery).await;
     assert!(send(&cloud, &call).await.is_ok() && send(&cloud, &call).await.is_ok());
+}
+
+/// As GitHub speaks: a limit is a 403, and what is unchanged is not sent again.
+const MANNER: Manner = Manner {
+    accept: "application/vnd.github+json",
+    headers: &[("x-github-api-version", "2022-11-28")],
+    conditional: true,
+    limited_for: Some(Duration::from_secs(60)),
+};
+
+#[tokio::test]
+async fn a_limit_that_comes_as_403_is_no_refusal_of_the_key_and_stops_the_calls() {
+    let limit = |headers: &[(&'static str, &str)], words: &str| {
+        let answer = ResponseTemplate::new(403).set_body_json(json!({"message": words}));
+        headers.iter().fold(answer, |answer, (name, value)| answer.insert_header(*name, *value))
+    };
+    let used_up = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1900")];
+    for (answer, after) in [
+        (limit(&[("retry-after", "120")], "slow down"), Some(120)),
+        (limit(&used_up, "API rate limit exceeded"), Some(1900)),
+        (limit(&[], "You have exceeded a secondary rate limit."), Some(60)),
+        (limit(&[("x-ratelimit-remaining", "55")], "Resource not accessible by personal access token"), None),
+    ] {
+        let server = answers(vec![answer]).await;
+        let cloud = Cloud::with_manner(server.uri().parse().unwrap(), MANNER);
+        let quotas = [Quota { name: "core".into(), calls: 100, per: Duration::from_secs(60), spares_unchanged: true }];
+        let call = Call { quotas: &quotas, ..call(Repeat::Always) };
+        let first = send(&cloud, &call).await.unwrap_err();
+        assert_eq!(first.kind.is_limit(), after.is_some(), "{first}");
+        let Kind::Status { after: told, .. } = &first.kind else { panic!("{first}") };
+        assert_eq!(told.map(|told| told.as_secs()), after, "{first}");
+        let second = send(&cloud, &call).await.unwrap_err();
+        let throttled = matches!(second.kind, Kind::Throttled { .. });
+        assert_eq!((throttled, requests(&server).await.len()), (after.is_some(), if after.is_some() { 1 } else { 2 }));
+    }
+}
+
+#[tokio::test]
+async fn what_is_unchanged_is_what_it_was_and_costs_nothing() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let server = MockServer::start().await;
+    let answer = |request: &Request| match request.headers.get("if-none-match") {
+        Some(tag) if tag == "\"a1\"" => ResponseTemplate::new(304),
+        Some(_) => ResponseTemplate::new(500),
+        None => ResponseTemplate::new(200).insert_header("etag", "\"a1\"").set_body_json(json!({"id": 7})),
+    };
+    Mock::given(any()).respond_with(answer).mount(&server).await;
+    let cloud = Cloud::with_manner(server.uri().parse().unwrap(), MANNER);
+    let quotas = [Quota { name: "core".into(), calls: 2, per: Duration::from_secs(60), spares_unchanged: true }];
+    let get = Call { quotas: &quotas, ..call(Repeat::Always) };
+    for _ in 0..4 {
+        assert_eq!(send(&cloud, &get).await.unwrap().json, json!({"id": 7}));
+    }
+    let seen = requests(&server).await;
+    assert_eq!(seen.len(), 4, "one counted, three did not");
+    assert_eq!(seen[3].headers["x-github-api-version"], "2022-11-28");
+    assert_eq!(seen[3].headers["accept"], "application/vnd.github+json");
+    // Another question, and another key, have answers of their own.
+    let other = Call { query: &[("page", "2".to_owned())], ..get.clone() };
+    assert_eq!(send(&cloud, &other).await.unwrap().attempts, 1);
+    cloud.send(&SecretString::from("another".to_owned()), &get).await.unwrap();
+    let tags = requests(&server).await.iter().filter(|request| request.headers.contains_key("if-none-match")).count();
+    assert_eq!(tags, 3);
 }

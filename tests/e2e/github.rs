@@ -1,0 +1,381 @@
+//! Environments of GitHub repositories, on a stand-in for its API that refuses what the real one refuses.
+
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use panacea::api::{ActionKind, HealthStatus, Phase};
+use serde_json::{Value, json};
+
+use crate::support::{
+    cluster::{Test, env, run},
+    door::Fault,
+    gate::{Gate, Seen, Side},
+    github::{FakeGithub, TOKEN},
+    objects::{over, over_many},
+    operator::{Operator, Options},
+    render::{API_KEY, FakeRender},
+    role::Role,
+    vercel::{self, FakeVercel},
+    wait,
+};
+
+const LONG: Duration = Duration::from_secs(240);
+const DISPATCH: &str = "POST /repos/{owner}/{repo}/actions/workflows/{file}/dispatches";
+const DEPLOY: &str = "POST /repos/{owner}/{repo}/deployments";
+
+fn options(fake: &FakeGithub) -> Options {
+    Options::default().with("GITHUB_BASE_URL", fake.url()).with("GITHUB_TOKEN", TOKEN)
+}
+
+/// A component whose error rate the team measures, rolled back by its workflow.
+fn by_workflow(fake: &FakeGithub, name: &str) -> Value {
+    let mut component = by_deployment(fake, name);
+    component["target"]["github"]["workflow"] = json!({"file": "rollback.yml", "inputs": {"reason": "panacea"}});
+    component
+}
+
+fn by_deployment(fake: &FakeGithub, name: &str) -> Value {
+    let repository = format!("octo-org/{name}");
+    let prometheus = json!({"url": fake.prometheus(), "query": repository});
+    json!({"name": name, "target": {"github": {"repository": repository, "environment": "production"}},
+        "metrics": [{"name": "error_rate", "prometheus": prometheus}]})
+}
+
+async fn wait_succeeded(test: &Test, times: usize) {
+    wait::until(&format!("{times} rollbacks to be verified"), LONG, async || {
+        let outcomes = test.outcomes().await;
+        let done = outcomes.iter().filter(|(_, phase, _)| *phase == Phase::Succeeded).count();
+        if done == times { Ok(()) } else { Err(format!("{outcomes:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_deployment_is_rolled_back_by_the_workflow_to_the_commit_that_was_healthy() {
+    run("github-back", async |test| {
+        let fake = FakeGithub::start().await;
+        let good = fake.with(|world| world.add("octo-org/shop"));
+        let operator = Operator::start(test, options(&fake).with("PANACEA_LOG", "debug")).await;
+        test.apply_policy(&over(&[by_workflow(&fake, "shop")])).await;
+        let known = test.wait_known_good("shop", "shop").await.release.unwrap();
+        assert_eq!(known.digest, good);
+
+        // One that did not get there is the team's own affair.
+        fake.with(|world| world.push("octo-org/shop", "badbeef", 0.0, "failure"));
+        let degraded = test.wait_status("shop", "shop", HealthStatus::Degraded).await;
+        assert!(degraded.message.contains("(commit badbeef) ended as failure"), "{}", degraded.message);
+        let bad = fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
+        let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
+        assert_eq!(healed.spec.action, ActionKind::RollbackDeployment);
+        let target = (healed.spec.target.kind.as_str(), healed.spec.target.name.as_str());
+        assert_eq!(target, ("GitHub", "octo-org/shop:production"));
+        assert!(healed.spec.why.contains("(commit deadbee)"), "{}", healed.spec.why);
+        assert_eq!(healed.spec.from.as_ref().map(|from| &from.digest), Some(&bad));
+        assert_eq!(healed.spec.to.as_ref().map(|to| (&to.hash, &to.digest)), Some((&known.hash, &good)));
+        assert_eq!(
+            (fake.serves("octo-org/shop"), fake.dispatched("octo-org/shop"), fake.calls(DISPATCH)),
+            (good.clone(), 1, 1)
+        );
+        test.wait_event("Acting", &healed.name_any(), "waiting until it is").await;
+        test.wait_event("Verifying", &healed.name_any(), "revert it").await;
+
+        // Its deployment is recorded with the head of main, and known as what it has deployed: no new release.
+        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
+        let now = test.wait_known_good("shop", "shop").await.release.unwrap();
+        assert_eq!(now.digest, good);
+        assert_ne!(now.hash, known.hash);
+        test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
+        assert_eq!(operator.action_rows().await, [("automatic_rollback".to_owned(), true, healed.name_any())]);
+        let row = operator.action_outputs().await.remove(0);
+        let run = fake.with(|world| world.repositories["octo-org/shop"].runs[0].id.to_string());
+        assert_eq!((&row["status_code"], &row["attempts"], &row["deploy"]), (&json!(200), &json!(1), &json!(run)));
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}
+
+/// One by a deployment; one by a workflow on a server that does not tell the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_rolled_back_by_a_deployment_and_by_a_run_that_has_to_be_found() {
+    run("github-deploy", async |test| {
+        let fake = FakeGithub::start().await;
+        for name in ["octo-org/plain", "octo-org/older"] {
+            fake.with(|world| world.add(name));
+        }
+        fake.with(|world| world.repositories.get_mut("octo-org/older").unwrap().tells_run = false);
+        let _operator = Operator::start(test, options(&fake)).await;
+        test.apply_policy(&over_many(&[by_deployment(&fake, "plain"), by_workflow(&fake, "older")])).await;
+        for name in ["plain", "older"] {
+            test.wait_known_good("shop", name).await;
+            fake.with(|world| world.push(&format!("octo-org/{name}"), "deadbee", 0.6, "success"));
+        }
+        wait_succeeded(test, 2).await;
+        for name in ["octo-org/plain", "octo-org/older"] {
+            assert_eq!(fake.serves(name), format!("{:0<40}", "c0ffee0"), "{name}");
+        }
+        assert_eq!((fake.rollbacks("octo-org/plain"), fake.calls(DEPLOY)), (1, 1));
+        // The first one was refused for a field that it does not know.
+        assert_eq!((fake.dispatched("octo-org/older"), fake.calls(DISPATCH)), (1, 2));
+    })
+    .await;
+}
+
+/// What GitHub's answer to the call is, and what came of it: calls made, runs begun, the end.
+const ANSWERS: [(&str, Fault, usize, usize, Phase, &str); 8] = [
+    ("a500", Fault::Status(500), 2, 1, Phase::Succeeded, "Healthy"),
+    ("done500", Fault::DoneAndStatus(500), 1, 1, Phase::Succeeded, "Healthy"),
+    ("donereset", Fault::DoneAndReset, 1, 1, Phase::Succeeded, "Healthy"),
+    ("donehang", Fault::DoneAndHang, 1, 1, Phase::Succeeded, "Healthy"),
+    ("a401", Fault::Status(401), 1, 0, Phase::Failed, "CredentialsRefused"),
+    ("a403", Fault::Status(403), 1, 0, Phase::Failed, "CredentialsRefused"),
+    ("a404", Fault::Status(404), 1, 0, Phase::Failed, "TargetNotFound"),
+    ("a422", Fault::Status(422), 1, 0, Phase::Failed, "Refused"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workflow_is_dispatched_again_only_when_nothing_came_of_it() {
+    run("github-answers", async |test| {
+        let fake = FakeGithub::start().await;
+        let mut components = Vec::new();
+        for (name, fault, ..) in ANSWERS {
+            fake.with(|world| world.add(&format!("octo-org/{name}")));
+            fake.fault(&dispatch_of(name), 1, fault);
+            components.push(by_workflow(&fake, name));
+        }
+        let _operator = Operator::start(test, options(&fake)).await;
+        test.apply_policy(&over_many(&components)).await;
+        for (name, ..) in ANSWERS {
+            test.wait_known_good("shop", name).await;
+        }
+        for (name, ..) in ANSWERS {
+            fake.with(|world| world.push(&format!("octo-org/{name}"), "deadbee", 0.6, "success"));
+        }
+        for (name, _, calls, runs, phase, reason) in ANSWERS {
+            let ended = test.wait_component_ended(name).await.status.unwrap();
+            let seen = (fake.calls(&dispatch_of(name)), fake.dispatched(&format!("octo-org/{name}")));
+            assert_eq!(seen, (calls, runs), "{name}: {ended:?}");
+            assert_eq!((ended.phase, ended.reason.as_str()), (phase, reason), "{name}: {}", ended.message);
+        }
+    })
+    .await;
+}
+
+fn dispatch_of(name: &str) -> String {
+    format!("POST /repos/octo-org/{name}/actions/workflows/rollback.yml/dispatches")
+}
+
+/// It comes as 403, as a refusal of the token does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_is_waited_for_and_not_called_a_refusal() {
+    run("github-limit", async |test| {
+        let fake = FakeGithub::start().await;
+        fake.with(|world| world.add("octo-org/shop"));
+        fake.fault(DISPATCH, 1, Fault::Limited(4));
+        let _operator = Operator::start(test, options(&fake)).await;
+        test.apply_policy(&over(&[by_workflow(&fake, "shop")])).await;
+        test.wait_known_good("shop", "shop").await;
+        fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
+        wait_succeeded(test, 1).await;
+        assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (2, 1));
+
+        fake.fault("GET /repos/{owner}/{repo}/deployments", 1, Fault::Limited(3600));
+        let unknown = test.wait_status("shop", "shop", HealthStatus::Unknown).await;
+        let words = ["(RateLimited)", "the rate limit is used up and free again in"];
+        assert!(words.iter().all(|words| unknown.message.contains(words)), "{}", unknown.message);
+    })
+    .await;
+}
+
+/// Killed when the call is stored and not sent, and when it is done and not answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_the_call_there_is_one_run() {
+    run("github-killed", async |test| {
+        let fake = FakeGithub::start().await;
+        let good = fake.with(|world| world.add("octo-org/shop"));
+        let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
+        let mut operator = Operator::start(test, options(&fake).through(gate.kubeconfig())).await;
+        test.apply_policy(&over(&[by_workflow(&fake, "shop")])).await;
+        test.wait_known_good("shop", "shop").await;
+
+        let stored = |seen: &Seen<'_>| seen.path.ends_with("/status") && seen.body.contains("sentAt");
+        let mut held = gate.hold(Side::Answer, stored);
+        fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
+        held.reached().await;
+        operator.kill9();
+        drop(held);
+        assert_eq!(fake.calls(DISPATCH), 0);
+        operator.spawn();
+        let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
+        assert_eq!(
+            (fake.calls(DISPATCH), fake.dispatched("octo-org/shop"), fake.serves("octo-org/shop")),
+            (1, 1, good.clone())
+        );
+        assert_eq!(healed.status.unwrap().hosted.unwrap().attempts, 2, "the first one was not sent");
+        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
+
+        fake.fault(DISPATCH, 1, Fault::DoneAndHang);
+        fake.with(|world| world.push("octo-org/shop", "deadbee2", 0.6, "success"));
+        fake.wait_calls(DISPATCH, 2, LONG).await;
+        operator.kill9();
+        assert_eq!(test.outcomes().await.last().map(|last| last.1), Some(Phase::Running));
+        operator.spawn();
+        wait_succeeded(test, 2).await;
+        assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (2, 2), "one for each incident");
+        assert_eq!(fake.serves("octo-org/shop"), good);
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}
+
+/// A run that fails; one whose name tells nothing; one that waits for an approval; a workflow that is switched off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_does_not_roll_back_is_told_with_its_address() {
+    run("github-fails", async |test| {
+        let fake = FakeGithub::start().await;
+        let names = ["fails", "nameless", "reviewed", "disabled"];
+        for name in names {
+            fake.with(|world| world.add(&format!("octo-org/{name}")));
+        }
+        let _operator = Operator::start(test, options(&fake)).await;
+        let mut wanted = over_many(&names.map(|name| by_workflow(&fake, name)));
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        for name in names {
+            test.wait_known_good("shop", name).await;
+        }
+        fake.with(|world| {
+            let mut of = |name: &str| world.repositories.get_mut(&format!("octo-org/{name}")).unwrap().clone();
+            for (name, change) in names.map(|name| (name, of(name))) {
+                let mut changed = change;
+                match name {
+                    "fails" => changed.ends = "failure",
+                    "nameless" => changed.named = false,
+                    "reviewed" => changed.reviewed = true,
+                    _ => changed.disabled = true,
+                }
+                world.repositories.insert(format!("octo-org/{name}"), changed);
+                world.push(&format!("octo-org/{name}"), "deadbee", 0.6, "success");
+            }
+        });
+        let message = async |name: &str| {
+            let status = test.wait_component_ended(name).await.status.unwrap();
+            (status.phase, status.reason, status.message)
+        };
+        let (phase, reason, words) = message("fails").await;
+        assert_eq!((phase, reason.as_str()), (Phase::Failed, "DeployFailed"), "{words}");
+        assert!(words.contains("ended as failure (https://github.com/octo-org/fails/actions/runs/"), "{words}");
+        let (phase, _, words) = message("nameless").await;
+        assert!(phase == Phase::Failed && words.contains("write run-name: Roll back to"), "{words}");
+        let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
+        let words = &blocked.status.as_ref().unwrap().message;
+        assert!(blocked.spec.component == "disabled" && words.contains("is disabled_manually; enable it"), "{words}");
+
+        let waits = test.of_component("reviewed").await.unwrap();
+        test.wait_event("PersonNeeded", &waits.name_any(), "it waits for an approval: https://github.com/").await;
+        fake.with(|world| world.repositories.get_mut("octo-org/reviewed").unwrap().reviewed = false);
+        let (phase, _, words) = message("reviewed").await;
+        assert_eq!(phase, Phase::Succeeded, "{words}");
+        assert_eq!(fake.calls(DISPATCH), 3, "each once");
+    })
+    .await;
+}
+
+/// The call has no answer, and somebody dispatches the workflow meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatch_that_cannot_be_told_is_left_to_a_person() {
+    run("github-unknown", async |test| {
+        let fake = FakeGithub::start().await;
+        fake.with(|world| world.add("octo-org/shop"));
+        let _operator = Operator::start(test, options(&fake)).await;
+        let mut wanted = over(&[by_workflow(&fake, "shop")]);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        test.wait_known_good("shop", "shop").await;
+        fake.fault(DISPATCH, 1, Fault::Hang);
+        let bad = fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
+        fake.wait_calls(DISPATCH, 1, LONG).await;
+        fake.with(|world| world.dispatch("octo-org/shop", &bad));
+        let ended = test.wait_remediation_within(Phase::Failed, LONG).await;
+        let status = ended.status.as_ref().unwrap();
+        assert_eq!(status.reason, "OutcomeUnknown", "{}", status.message);
+        for words in ["other runs of the workflow have come since", "A person has to look in the repository's Actions"]
+        {
+            assert!(status.message.contains(words), "{}", status.message);
+        }
+        test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+        assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_github_token_it_says_which_one_is_missing_and_the_rest_of_the_policy_works() {
+    run("github-token", async |test| {
+        let fake = FakeGithub::start().await;
+        fake.with(|world| world.add("octo-org/shop"));
+        let role = Role::with(test, &["rbac.readCredentials=true"]).await;
+        let options = Options::default().with("GITHUB_BASE_URL", fake.url()).through(role.kubeconfig());
+        let operator = Operator::start(test, options).await;
+        test.deploy("api", "shop/api:v1", 1).await;
+        let mut component = by_workflow(&fake, "shop");
+        let api = json!({"name": "api", "target": {"deployment": {"name": "api"}}});
+        component["target"]["github"]["tokenSecretRef"] = json!({"name": "github", "key": "token"});
+        test.apply_policy(&over(&[component, api])).await;
+        let limit = Duration::from_secs(30);
+        let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
+        assert_eq!(reason, "CredentialsMissing");
+        assert!(words.contains("Secret github: does not exist"), "{words}");
+        test.wait_status("shop", "shop", HealthStatus::Unknown).await;
+        test.wait_known_good("shop", "api").await;
+        assert_eq!(fake.all_calls(), 0, "nobody was asked without a token");
+
+        test.make_secret("github", json!({"token": TOKEN})).await;
+        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
+        test.wait_condition("shop", "Ready", "True", limit).await;
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_policy_heals_a_deployment_and_services_of_three_providers_and_watches_a_site() {
+    run("github-mixed", async |test| {
+        let (github, render, vercel) = tokio::join!(FakeGithub::start(), FakeRender::start(), FakeVercel::start());
+        let good = github.with(|world| world.add("octo-org/shop"));
+        render.add("srv-checkout", "web_service");
+        vercel.with(|world| world.add_project("prj_site", None));
+        let live = vercel.live("prj_site");
+        let options = options(&github)
+            .with("RENDER_BASE_URL", render.url())
+            .with("RENDER_API_KEY", API_KEY)
+            .with("VERCEL_BASE_URL", vercel.url())
+            .with("VERCEL_TOKEN", vercel::TOKEN);
+        let operator = Operator::start(test, options).await;
+        test.deploy("api", "shop/api:v1", 2).await;
+        let measured = json!([{"name": "error_rate",
+            "prometheus": {"url": vercel.prometheus(), "query": "prj_site"}}]);
+        let http = json!({"url": render.url(), "expectedStatuses": [404]});
+        test.apply_policy(&over_many(&[
+            by_workflow(&github, "shop"),
+            json!({"name": "checkout", "target": {"render": {"serviceId": "srv-checkout"}}}),
+            json!({"name": "site", "target": {"vercel": {"projectId": "prj_site"}}, "metrics": measured}),
+            json!({"name": "api", "target": {"deployment": {"name": "api"}}}),
+            json!({"name": "page", "target": {"http": http}}),
+        ]))
+        .await;
+        for name in ["shop", "checkout", "site", "api"] {
+            test.wait_known_good("shop", name).await;
+        }
+        test.wait_status("shop", "page", HealthStatus::Healthy).await;
+        github.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
+        render.with(|world| world.services.get_mut("srv-checkout").unwrap().failing = 0.5);
+        vercel.with(|world| world.push("prj_site", "deadbee", 0.6));
+        test.release("api", "shop/api:v2-crash").await;
+        wait_succeeded(test, 4).await;
+        assert_eq!((github.serves("octo-org/shop"), github.dispatched("octo-org/shop")), (good, 1));
+        assert_eq!((render.restarts("srv-checkout"), vercel.live("prj_site")), (1, live));
+        assert_eq!(test.image("api").await, "shop/api:v1");
+        test.assert_stand_nowhere(&operator, &[TOKEN, API_KEY, vercel::TOKEN]).await;
+    })
+    .await;
+}

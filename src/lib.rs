@@ -16,7 +16,7 @@
 //! - [`api`]: HealingPolicy and Remediation as Kubernetes types; parsed into a policy that the rooms take. A new field starts here.
 //! - [`analyze`]: looks → score, status, trend, forecast, cause, confirmed bad or healthy. A new judgement goes here.
 //! - [`plan`]: judgement + policy + history → at most one decision a component, through every guard. A new guard goes here.
-//! - [`platforms`]: what can be looked at and acted on: Kubernetes, Render, Vercel, Prometheus, HTTP, MCP. A new target or action goes here.
+//! - [`platforms`]: what can be looked at and acted on: Kubernetes, hosting providers, databases, Prometheus, HTTP, MCP. A new target or action goes here.
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that tie the rooms to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.

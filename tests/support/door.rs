@@ -33,6 +33,8 @@ pub struct Provider {
     pub prefix: &'static str,
     /// An error as it writes it.
     pub error: fn(StatusCode, &str) -> Response,
+    /// What stands before a key: `Bearer `.
+    pub schemes: &'static [&'static str],
     /// The headers of limit, what is left, and reset.
     pub headers: [&'static str; 3],
     /// How it refuses what is over its limit.
@@ -251,11 +253,12 @@ fn with_limits(mut response: Response, told: Told, names: [&'static str; 3]) -> 
 
 /// Around every route.
 pub async fn pass(State(door): State<Door>, path: MatchedPath, request: Request, next: Next) -> Response {
-    let Provider { prefix, error, headers, limited, .. } = door.lock().provider;
+    let Provider { prefix, error, schemes, headers, limited, .. } = door.lock().provider;
     let names = [path.as_str(), request.uri().path()]
         .map(|path| format!("{} {}", request.method(), path.strip_prefix(prefix).unwrap_or(path)));
     let said = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let key = said.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+    let key = said.and_then(|value| schemes.iter().find_map(|scheme| value.strip_prefix(scheme)));
+    let key = key.unwrap_or_default().to_owned();
     let (counted, fault) = {
         let mut door = door.lock();
         door.calls.push(names.clone());

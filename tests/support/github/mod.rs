@@ -4,7 +4,7 @@
 //! below `/_fake` when it runs as a program (`cargo run --example stand-ins`). Below `/_fake/prometheus` it answers as the
 //! Prometheus of a team would: what is asked is `owner/name`, the answer the share of failing requests of what serves there.
 //!
-//! What the documents do not say is assumed, and marked "(assumed)" where it stands.
+//! GitHub's own client (@octokit/rest 22) works against it. What the documents do not say is assumed, and marked "(assumed)" where it stands.
 
 mod routes;
 mod world;
@@ -45,6 +45,7 @@ const GITHUB: Provider = Provider {
     // As an Enterprise Server has it.
     prefix: "/api/v3",
     error,
+    schemes: &["Bearer ", "token "],
     headers: ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
     limited: StatusCode::FORBIDDEN,
     writes: |_, _| Writes::Any,

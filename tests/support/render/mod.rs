@@ -42,6 +42,7 @@ impl door::World for World {
 const RENDER: Provider = Provider {
     prefix: "/v1",
     error,
+    schemes: &["Bearer "],
     headers: ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
     limited: StatusCode::TOO_MANY_REQUESTS,
     writes: |endpoint, path| match endpoint {

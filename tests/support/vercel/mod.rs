@@ -44,6 +44,7 @@ impl door::World for World {
 const VERCEL: Provider = Provider {
     prefix: "",
     error: |status, message| error(status, "fake", message),
+    schemes: &["Bearer "],
     headers: ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
     limited: StatusCode::TOO_MANY_REQUESTS,
     writes: |_, _| Writes::Any,

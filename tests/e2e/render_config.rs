@@ -176,8 +176,10 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
         fake.push("srv-shop", "deadbee", 0.6).expect("auto-deploy is on");
         let back = wait::until("the release to be rolled back", LONG, async || {
             let all = test.remediations().await;
-            let done =
-                |one: &&Remediation| one.spec.action == ActionKind::RollbackDeployment && ended(one).0.is_final();
+            let done = |one: &&Remediation| {
+                let over = one.status.as_ref().is_some_and(|status| status.phase.is_final());
+                one.spec.action == ActionKind::RollbackDeployment && over
+            };
             all.iter().find(done).cloned().ok_or_else(|| format!("{:?}", all.last().map(|one| &one.status)))
         })
         .await;

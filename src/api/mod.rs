@@ -41,6 +41,7 @@ pub use quantity::amount;
 pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
+pub(crate) use validate::is_loopback;
 pub use validate::{
     Access, GithubEnvironment, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase,
     RenderService, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings,

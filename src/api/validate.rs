@@ -23,6 +23,7 @@ mod remedies;
 
 pub use hosted::{Access, GithubEnvironment, RenderService, VercelProject};
 pub use http::HttpCheck;
+pub(crate) use mcp::is_loopback;
 pub use postgres::PostgresDatabase;
 
 /// One mistake in a spec.

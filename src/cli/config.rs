@@ -13,11 +13,8 @@ use crate::{
     api::{Threshold, default_thresholds},
     knowledge::{LedgerConfig, LedgerOptions, SPOOL_BYTES, SpoolOptions},
     platforms::{
-        cloud::BaseUrl,
-        github::{GITHUB_API, GithubConfig},
-        hosting::HostingConfig,
-        render::{RENDER_API, RenderConfig},
-        vercel::{VERCEL_API, VercelConfig},
+        cloud::BaseUrl, github::GITHUB_API, hosted::ProviderConfig, hosting::HostingConfig, render::RENDER_API,
+        vercel::VERCEL_API,
     },
 };
 
@@ -81,17 +78,17 @@ impl MeasureArgs {
             |url: &str, option: &str| url.parse::<BaseUrl>().map_err(|why| anyhow::anyhow!("{option}: {why}"));
         let key = |key: &Option<SecretString>| key.clone().filter(|key| !key.expose_secret().trim().is_empty());
         Ok(HostingConfig {
-            render: RenderConfig {
+            render: ProviderConfig {
                 base_url: base_url(&self.render_base_url, "--render-base-url (RENDER_BASE_URL)")?,
-                api_key: key(&self.render_api_key),
+                key: key(&self.render_api_key),
             },
-            vercel: VercelConfig {
+            vercel: ProviderConfig {
                 base_url: base_url(&self.vercel_base_url, "--vercel-base-url (VERCEL_BASE_URL)")?,
-                token: key(&self.vercel_token),
+                key: key(&self.vercel_token),
             },
-            github: GithubConfig {
+            github: ProviderConfig {
                 base_url: base_url(&self.github_base_url, "--github-base-url (GITHUB_BASE_URL)")?,
-                token: key(&self.github_token),
+                key: key(&self.github_token),
             },
         })
     }

@@ -3,11 +3,13 @@
 //! Their APIs take no key of idempotence: what came of a call that was not answered is told by what has happened since, which
 //! [`Before`] tells apart from what was there before it.
 
+use std::time::{Duration, Instant};
+
 use secrecy::SecretString;
 
 use super::{
     Look,
-    cloud::{BreakerLimits, CloudError, Kind},
+    cloud::{BaseUrl, BreakerLimits, CloudError, Kind, TimeLimits},
     kubernetes::{ActError, Kubernetes},
 };
 use crate::{
@@ -17,6 +19,14 @@ use crate::{
 
 /// What one look at a service saw; a second one soon after it may be the same.
 pub type HostedLook = Look<Hosted>;
+
+/// How a provider's API is reached.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    pub base_url: BaseUrl,
+    /// Of targets that name none.
+    pub key: Option<SecretString>,
+}
 
 /// A service before something is done to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +215,19 @@ pub(super) async fn key_of(
         )),
         why => HostedError::KeyUnread(why),
     })
+}
+
+/// One request that changes something, and all its tries.
+pub(super) const WRITE_LIMIT: TimeLimits =
+    TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
+/// One request that reads.
+const READ_ATTEMPT: Duration = Duration::from_millis(2500);
+/// A look with all its requests: fresh enough to be acted on when it ends.
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(9);
+
+/// Of a request that reads, and its tries.
+pub(super) fn read_limits(until: Instant) -> TimeLimits {
+    TimeLimits { attempt: READ_ATTEMPT, total: until.saturating_duration_since(Instant::now()) }
 }
 
 pub(super) fn breaker_limits(access: &Access) -> BreakerLimits {

@@ -4,11 +4,11 @@ use jiff::SignedDuration;
 
 use super::{
     cloud::Cloud,
-    github::{Github, GithubConfig},
-    hosted::{Before, HostedError, HostedLook, RollbackState, Seen, breaker_limits},
+    github::Github,
+    hosted::{Before, HostedError, HostedLook, ProviderConfig, RollbackState, Seen, breaker_limits},
     kubernetes::{ActError, Kubernetes},
-    render::{Render, RenderConfig},
-    vercel::{Vercel, VercelConfig},
+    render::Render,
+    vercel::Vercel,
 };
 use crate::api::{
     Access, ActionKind, CircuitStatus, GITHUB_KIND, GithubEnvironment, HostedStatus, RENDER_KIND, RenderService,
@@ -18,9 +18,9 @@ use crate::api::{
 /// How the providers' APIs are reached.
 #[derive(Debug, Clone)]
 pub struct HostingConfig {
-    pub render: RenderConfig,
-    pub vercel: VercelConfig,
-    pub github: GithubConfig,
+    pub render: ProviderConfig,
+    pub vercel: ProviderConfig,
+    pub github: ProviderConfig,
 }
 
 /// The providers. One for the whole operator.

@@ -16,10 +16,7 @@ use std::{
 use panacea::{
     analyze::observation::Measured,
     api::{Access, RenderService},
-    platforms::{
-        kubernetes::Kubernetes,
-        render::{Render, RenderConfig},
-    },
+    platforms::{hosted::ProviderConfig, kubernetes::Kubernetes, render::Render},
 };
 use secrecy::SecretString;
 use tokio::{task::JoinSet, time::Instant};
@@ -62,7 +59,7 @@ pub async fn measure() {
         let token = format!("rnd_key{key:02}");
         fake.accept(&token);
         let config =
-            RenderConfig { base_url: fake.url().parse().unwrap(), api_key: Some(SecretString::from(token.clone())) };
+            ProviderConfig { base_url: fake.url().parse().unwrap(), key: Some(SecretString::from(token.clone())) };
         let (render, looks) = (Arc::new(Render::new(config, kubernetes.clone())), Arc::<Looks>::default());
         for place in 0..services(key) {
             let id = format!("srv-k{key}s{place}");

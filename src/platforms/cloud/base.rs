@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use url::{Host, Url};
+use url::Url;
+
+use crate::api::is_loopback;
 
 /// The address that an API's paths are joined to: https, or http on this machine; without credentials or a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,15 +44,6 @@ impl FromStr for BaseUrl {
             "http" => Err(format!("{url} would carry an API key in the clear; write https://")),
             _ => Err(format!("{url} must start with https://")),
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    cloud::{Answer, BaseUrl, Call, Cloud, Manner, Quota, Repeat, TimeLimits},
-    hosted::{HostedError, KeyWords, breaker_limits, key_of},
+    cloud::{Answer, Call, Cloud, Manner, Quota, Repeat},
+    hosted::{HostedError, KeyWords, ProviderConfig, READ_LIMIT, WRITE_LIMIT, breaker_limits, key_of, read_limits},
     kubernetes::Kubernetes,
 };
 use crate::api::GithubEnvironment;
@@ -47,27 +47,14 @@ const MANNER: Manner = Manner {
     limited_for: Some(Duration::from_secs(60)),
 };
 
-/// One request that changes something, and all its tries.
-const WRITE_LIMIT: TimeLimits = TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
-/// One request that reads, and a look with all of them: fresh enough to be acted on when it ends.
-const READ_ATTEMPT: Duration = Duration::from_millis(2500);
-const READ_LIMIT: Duration = Duration::from_secs(9);
-
 const KEY: KeyWords =
     KeyWords { name: "GitHub token", field: "target.github.tokenSecretRef", variable: "GITHUB_TOKEN" };
-
-/// How the API is reached.
-#[derive(Debug, Clone)]
-pub struct GithubConfig {
-    pub base_url: BaseUrl,
-    /// Of targets that name none.
-    pub token: Option<SecretString>,
-}
 
 /// Looks at environments and rolls them back. One for the whole operator.
 pub struct Github {
     pub(super) cloud: Cloud,
-    token: Option<SecretString>,
+    /// Of targets that name none.
+    key: Option<SecretString>,
     kubernetes: Kubernetes,
     /// Of deployments that have succeeded, by environment and id.
     commits: Mutex<HashMap<(String, u64), String>>,
@@ -81,9 +68,9 @@ struct Account<'a> {
 }
 
 impl Github {
-    pub fn new(config: GithubConfig, kubernetes: Kubernetes) -> Self {
-        let GithubConfig { base_url, token } = config;
-        Self { cloud: Cloud::with_manner(base_url, MANNER), token, kubernetes, commits: Mutex::default() }
+    pub fn new(config: ProviderConfig, kubernetes: Kubernetes) -> Self {
+        let ProviderConfig { base_url, key } = config;
+        Self { cloud: Cloud::with_manner(base_url, MANNER), key, kubernetes, commits: Mutex::default() }
     }
 
     async fn account<'a>(
@@ -93,7 +80,7 @@ impl Github {
     ) -> Result<Account<'a>, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let whose = (namespace, environment.id.as_str());
-        let token = key_of(&self.kubernetes, self.token.as_ref(), &KEY, whose, environment.access.key.as_ref()).await?;
+        let token = key_of(&self.kubernetes, self.key.as_ref(), &KEY, whose, environment.access.key.as_ref()).await?;
         Ok(Account { environment, token, until })
     }
 
@@ -116,7 +103,7 @@ impl Github {
             quotas: &quotas,
             breaker: &account.environment.id,
             breaker_limits: breaker_limits(&account.environment.access),
-            time: TimeLimits { attempt: READ_ATTEMPT, total: account.until.saturating_duration_since(Instant::now()) },
+            time: read_limits(account.until),
         };
         Ok(self.cloud.read(&account.token, &call).await?)
     }

@@ -15,7 +15,6 @@ use crate::{
     analyze::observation::{Hosted, Measured, Reading, UnknownReason, Unmeasured},
     api::RenderService,
     platforms::{
-        cloud::Credential,
         hosted::{HostedError, HostedLook},
         lock::lock,
     },
@@ -93,7 +92,7 @@ impl Render {
         until: Instant,
     ) -> Result<(Hosted, Vec<(&'static str, Reading)>), HostedError> {
         let account = self.account(namespace, service).await?;
-        self.fleets.of(Credential::of(&account.key), Instant::now()).look(&service.service_id, Instant::now());
+        account.fleet.look(&service.service_id, Instant::now());
         let mut known = None;
         if let Some(rest) = self.remembered(key, |seen| young(&seen.rest, SAME_REST)) {
             let (deploys, events) =
@@ -322,7 +321,7 @@ impl Render {
     /// What is read for all services of the key at once, or was just now.
     async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
         let id = account.service.service_id.as_str();
-        let fleet = self.fleets.of(Credential::of(&account.key), Instant::now());
+        let fleet = &account.fleet;
         let mut known = match tokio::time::timeout_at(until.into(), fleet.known(what).lock()).await {
             Ok(known) => known,
             Err(_) => {

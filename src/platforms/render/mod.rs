@@ -28,8 +28,8 @@ pub use env::{EnvError, MAX_CHANGES, Way};
 pub use scale::{Size, autoscaled};
 
 use super::{
-    cloud::{Answer, BaseUrl, Call, Cloud, Quota, Repeat, TimeLimits},
-    hosted::{HostedError, KeyWords, breaker_limits, key_of},
+    cloud::{Answer, Call, Cloud, Credential, Quota, Repeat},
+    hosted::{HostedError, KeyWords, ProviderConfig, READ_LIMIT, WRITE_LIMIT, breaker_limits, key_of, read_limits},
     kubernetes::Kubernetes,
 };
 use crate::api::RenderService;
@@ -43,27 +43,15 @@ const READS: u32 = 400;
 const WRITES: u32 = 30;
 const DEPLOYS: u32 = 10;
 const PER: Duration = Duration::from_secs(60);
-/// One request that changes something, and all its tries.
-const WRITE_LIMIT: TimeLimits = TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
-/// One request that reads, and a look with all of them: fresh enough to be acted on when it ends.
-const READ_ATTEMPT: Duration = Duration::from_millis(2500);
-const READ_LIMIT: Duration = Duration::from_secs(9);
 
 const KEY: KeyWords =
     KeyWords { name: "Render API key", field: "target.render.apiKeySecretRef", variable: "RENDER_API_KEY" };
 
-/// How the API is reached.
-#[derive(Debug, Clone)]
-pub struct RenderConfig {
-    pub base_url: BaseUrl,
-    /// Of targets that name none.
-    pub api_key: Option<SecretString>,
-}
-
 /// Looks at services and acts on them. One for the whole operator.
 pub struct Render {
     pub(super) cloud: Cloud,
-    api_key: Option<SecretString>,
+    /// Of targets that name none.
+    key: Option<SecretString>,
     kubernetes: Kubernetes,
     seen: Mutex<HashMap<String, look::Remembered>>,
     /// What deploys that are rollbacks went back to, by their ids.
@@ -77,15 +65,17 @@ pub struct Render {
 struct Account<'a> {
     service: &'a RenderService,
     key: SecretString,
+    /// All that are looked at with this key.
+    fleet: Arc<together::Fleet>,
 }
 
 impl Render {
-    pub fn new(config: RenderConfig, kubernetes: Kubernetes) -> Self {
-        let RenderConfig { base_url, api_key } = config;
+    pub fn new(config: ProviderConfig, kubernetes: Kubernetes) -> Self {
+        let ProviderConfig { base_url, key } = config;
         let cloud = Cloud::new(base_url);
         Self {
             cloud,
-            api_key,
+            key,
             kubernetes,
             seen: Mutex::default(),
             targets: Mutex::default(),
@@ -101,8 +91,9 @@ impl Render {
     async fn account<'a>(&self, namespace: &str, service: &'a RenderService) -> Result<Account<'a>, HostedError> {
         let whose = (namespace, service.service_id.as_str());
         let reference = service.access.key.as_ref();
-        let key = key_of(&self.kubernetes, self.api_key.as_ref(), &KEY, whose, reference).await?;
-        Ok(Account { service, key })
+        let key = key_of(&self.kubernetes, self.key.as_ref(), &KEY, whose, reference).await?;
+        let fleet = self.fleets.of(Credential::of(&key), Instant::now());
+        Ok(Account { service, key, fleet })
     }
 
     /// Something of the service's, to be read within this time.
@@ -127,7 +118,7 @@ impl Render {
             quotas: &quotas,
             breaker: &breaker,
             breaker_limits: breaker_limits(&account.service.access),
-            time: TimeLimits { attempt: READ_ATTEMPT, total: until.saturating_duration_since(Instant::now()) },
+            time: read_limits(until),
         };
         Ok(self.cloud.read(&account.key, &call).await?)
     }

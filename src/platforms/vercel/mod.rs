@@ -15,8 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{
-    cloud::{BaseUrl, Call, Cloud, Quota, Repeat, TimeLimits},
-    hosted::{Before, HostedError, HostedLook, KeyWords, RollbackState, breaker_limits, key_of},
+    cloud::{Call, Cloud, Quota, Repeat},
+    hosted::{
+        Before, HostedError, HostedLook, KeyWords, ProviderConfig, READ_LIMIT, RollbackState, WRITE_LIMIT,
+        breaker_limits, key_of, read_limits,
+    },
     kubernetes::{ActError, Kubernetes},
 };
 use crate::{
@@ -32,11 +35,6 @@ pub const VERCEL_API: &str = "https://api.vercel.com";
 const READS: u32 = 200;
 const ROLLBACKS: u32 = 10;
 const PER: Duration = Duration::from_secs(60);
-/// One request that changes something, and all its tries.
-const WRITE_LIMIT: TimeLimits = TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
-/// One request that reads, and a look with all of them: fresh enough to be acted on when it ends.
-const READ_ATTEMPT: Duration = Duration::from_millis(2500);
-const READ_LIMIT: Duration = Duration::from_secs(9);
 /// Deployments that are read at a look.
 const NEWEST: usize = 10;
 /// Candidates for a rollback that are searched: pages of so many.
@@ -45,18 +43,11 @@ const CANDIDATES: (usize, usize) = (5, 100);
 const KEY: KeyWords =
     KeyWords { name: "Vercel access token", field: "target.vercel.tokenSecretRef", variable: "VERCEL_TOKEN" };
 
-/// How the API is reached.
-#[derive(Debug, Clone)]
-pub struct VercelConfig {
-    pub base_url: BaseUrl,
-    /// Of targets that name none.
-    pub token: Option<SecretString>,
-}
-
 /// Looks at projects and rolls them back. One for the whole operator.
 pub struct Vercel {
     pub(super) cloud: Cloud,
-    token: Option<SecretString>,
+    /// Of targets that name none.
+    key: Option<SecretString>,
     kubernetes: Kubernetes,
 }
 
@@ -68,9 +59,9 @@ struct Account<'a> {
 }
 
 impl Vercel {
-    pub fn new(config: VercelConfig, kubernetes: Kubernetes) -> Self {
-        let VercelConfig { base_url, token } = config;
-        Self { cloud: Cloud::new(base_url), token, kubernetes }
+    pub fn new(config: ProviderConfig, kubernetes: Kubernetes) -> Self {
+        let ProviderConfig { base_url, key } = config;
+        Self { cloud: Cloud::new(base_url), key, kubernetes }
     }
 
     /// One look: its production deployment, and whether a newer one has failed. Takes at most 9 s.
@@ -177,7 +168,7 @@ impl Vercel {
     async fn account<'a>(&self, namespace: &str, project: &'a VercelProject) -> Result<Account<'a>, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let whose = (namespace, project.project_id.as_str());
-        let token = key_of(&self.kubernetes, self.token.as_ref(), &KEY, whose, project.access.key.as_ref()).await?;
+        let token = key_of(&self.kubernetes, self.key.as_ref(), &KEY, whose, project.access.key.as_ref()).await?;
         Ok(Account { project, token, until })
     }
 
@@ -238,7 +229,7 @@ impl Vercel {
             quotas: &[Quota { name: format!("read {kind}"), calls: READS, per: PER, spares_unchanged: false }],
             breaker: &project.project_id,
             breaker_limits: breaker_limits(&project.access),
-            time: TimeLimits { attempt: READ_ATTEMPT, total: account.until.saturating_duration_since(Instant::now()) },
+            time: read_limits(account.until),
         };
         Ok(self.cloud.read(&account.token, &call).await?)
     }

@@ -49,6 +49,22 @@ pub struct CopyOf {
     pub owner: OwnerReference,
 }
 
+impl CopyOf {
+    pub(super) fn metadata(self) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(self.name),
+            labels: Some(self.labels),
+            owner_references: Some(vec![self.owner]),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+/// The Secret that holds what a copy may not show.
+pub(super) fn secret_copy(metadata: ObjectMeta, data: BTreeMap<String, ByteString>) -> Secret {
+    Secret { metadata, immutable: Some(true), data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() }
+}
+
 /// What a copy holds, with the values of Secrets: not to be printed, so no Debug.
 pub(super) struct Kept {
     pub state: Value,
@@ -119,21 +135,10 @@ impl Kubernetes {
                 return Err(ActError::Rejected(message));
             }
         }
-        let metadata = ObjectMeta {
-            name: Some(copy.name),
-            labels: Some(copy.labels),
-            owner_references: Some(vec![copy.owner]),
-            ..ObjectMeta::default()
-        };
+        let metadata = copy.metadata();
         // First, so that no copy names one that is not there.
         if !secrets.is_empty() {
-            let secret = Secret {
-                metadata: metadata.clone(),
-                immutable: Some(true),
-                data: Some(secrets),
-                type_: Some("Opaque".to_owned()),
-                ..Secret::default()
-            };
+            let secret = secret_copy(metadata.clone(), secrets);
             made(Call::CREATE_SECRET, &self.of_secrets(workload.namespace), &secret).await?;
         }
         let revision = ControllerRevision { metadata, data: Some(RawExtension(data)), revision: 1 };

@@ -1,12 +1,12 @@
 //! Copies of the environment variables of hosted services, as copies of Secrets are: in an immutable Secret of the policy's
 //! namespace, gone with the policy, compared by a keyed digest.
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::ByteString;
 use serde_json::json;
 
 use super::{
     ActError, Call, CopyOf, Kubernetes,
-    copies::{MAX_COPY, made, there},
+    copies::{MAX_COPY, made, secret_copy, there},
     limited,
 };
 use crate::{api::ConfigKind, platforms::env_vars::EnvVars};
@@ -45,19 +45,7 @@ impl Kubernetes {
             let message = format!("the environment variables are {size} bytes, more than the {MAX_COPY} that are kept");
             return Err(ActError::Rejected(message));
         }
-        let metadata = ObjectMeta {
-            name: Some(copy.name),
-            labels: Some(copy.labels),
-            owner_references: Some(vec![copy.owner]),
-            ..ObjectMeta::default()
-        };
-        let secret = Secret {
-            metadata,
-            immutable: Some(true),
-            data: Some([(FIELD.to_owned(), ByteString(held))].into()),
-            type_: Some("Opaque".to_owned()),
-            ..Secret::default()
-        };
+        let secret = secret_copy(copy.metadata(), [(FIELD.to_owned(), ByteString(held))].into());
         made(Call::CREATE_SECRET, &self.of_secrets(namespace), &secret).await
     }
 

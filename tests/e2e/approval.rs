@@ -19,9 +19,9 @@ const NO: &str = r#"{"spec":{"approval":{"decision":"Rejected","reason":"it is a
 
 /// v1 is known good, v2-crash was released, and a rollback waits for approval. `patch` is merged over a policy in
 /// mode Approve.
-async fn waiting(test: &Test, patch: &Value) -> (Operator, Remediation) {
+pub async fn waiting(test: &Test, pods: u32, patch: &Value) -> (Operator, Remediation) {
     let operator = Operator::start(test, Options::default()).await;
-    test.deploy("api", "shop/api:v1", 4).await;
+    test.deploy("api", "shop/api:v1", pods).await;
     let mut wanted = json!({"spec": {"mode": "Approve"}});
     merge(&mut wanted, patch);
     test.apply_policy(&policy("shop", &["api"], &wanted)).await;
@@ -56,7 +56,7 @@ fn command_in(message: &str) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn approve_mode_waits_and_acts_when_the_command_it_gives_is_typed() {
     run("approve", async |test| {
-        let (operator, remediation) = waiting(test, &json!({})).await;
+        let (operator, remediation) = waiting(test, 4, &json!({})).await;
         let (reason, message) = test.wait_condition("shop", "ApprovalRequired", "True", Duration::from_secs(20)).await;
         assert_eq!(reason, "AwaitingApproval");
         assert!(message.contains("kubectl patch rem") && message.contains(&remediation.name_any()), "{message}");
@@ -85,7 +85,7 @@ async fn approve_mode_waits_and_acts_when_the_command_it_gives_is_typed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_rejected_is_not_done_and_is_on_record() {
     run("reject", async |test| {
-        let (operator, remediation) = waiting(test, &json!({})).await;
+        let (operator, remediation) = waiting(test, 4, &json!({})).await;
         decide(test, &remediation, NO).await;
         let name = remediation.name_any();
         let status = test.wait_ended(&name).await.status.unwrap();
@@ -106,7 +106,7 @@ async fn what_is_rejected_is_not_done_and_is_on_record() {
 async fn what_nobody_decides_expires_and_is_not_done() {
     run("expire", async |test| {
         let approval = json!({"spec": {"approval": {"timeout": "3s"}}});
-        let (operator, remediation) = waiting(test, &approval).await;
+        let (operator, remediation) = waiting(test, 4, &approval).await;
         let status = test.wait_ended(&remediation.name_any()).await.status.unwrap();
         assert_eq!((status.phase, status.reason.as_str()), (Phase::Expired, "ApprovalTimeout"), "{}", status.message);
         nothing_is_done(test, &operator).await;
@@ -120,7 +120,7 @@ async fn what_nobody_decides_expires_and_is_not_done() {
 async fn what_nobody_decides_is_done_when_the_policy_says_so() {
     run("approve-late", async |test| {
         let approval = json!({"spec": {"approval": {"timeout": "3s", "onTimeout": "Approve"}}});
-        let (operator, remediation) = waiting(test, &approval).await;
+        let (operator, remediation) = waiting(test, 4, &approval).await;
         let ended = test.wait_ended(&remediation.name_any()).await;
         let status = ended.status.unwrap();
         assert_eq!(status.phase, Phase::Succeeded, "{}", status.message);
@@ -139,7 +139,7 @@ async fn what_nobody_decides_is_done_when_the_policy_says_so() {
 async fn what_is_approved_by_timeout_and_held_back_still_expires() {
     run("approve-held", async |test| {
         let approval = json!({"spec": {"approval": {"timeout": "3s", "onTimeout": "Approve"}}});
-        let (operator, remediation) = waiting(test, &approval).await;
+        let (operator, remediation) = waiting(test, 4, &approval).await;
         test.patch_policy("shop", json!({"spec": {"suspend": true}})).await;
         let ended = test.wait_ended(&remediation.name_any()).await.status.unwrap();
         assert_eq!((ended.phase, ended.reason.as_str()), (Phase::Expired, "HeldBackTooLong"), "{}", ended.message);
@@ -156,7 +156,7 @@ async fn a_remedy_that_requires_approval_waits_in_mode_auto() {
         let remedies = json!([{"action": "RollbackDeployment", "approval": "Required"}]);
         let component = json!({"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": remedies});
         let patch = json!({"spec": {"mode": "Auto", "components": [component]}});
-        let (operator, remediation) = waiting(test, &patch).await;
+        let (operator, remediation) = waiting(test, 4, &patch).await;
         test.wait_condition("shop", "ApprovalRequired", "True", Duration::from_secs(20)).await;
         nothing_is_done(test, &operator).await;
         decide(test, &remediation, YES).await;
@@ -171,7 +171,7 @@ async fn a_remedy_that_requires_approval_waits_in_mode_auto() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_may_patch_remediations_decides_and_only_once_and_nothing_else() {
     run("immutable", async |test| {
-        let (operator, remediation) = waiting(test, &json!({})).await;
+        let (operator, remediation) = waiting(test, 4, &json!({})).await;
         let name = remediation.name_any();
         let patch = |patch: &'static str| vec!["patch", "rem", name.as_str(), "--type", "merge", "-p", patch];
 

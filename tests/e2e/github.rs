@@ -7,7 +7,7 @@ use panacea::api::{ActionKind, HealthStatus, Phase};
 use serde_json::{Value, json};
 
 use crate::support::{
-    cluster::{Test, env, run},
+    cluster::{env, run},
     door::Fault,
     gate::{Gate, Seen, Side},
     github::{FakeGithub, TOKEN},
@@ -16,7 +16,6 @@ use crate::support::{
     render::{API_KEY, FakeRender},
     role::Role,
     vercel::{self, FakeVercel},
-    wait,
 };
 
 const LONG: Duration = Duration::from_secs(240);
@@ -39,15 +38,6 @@ fn by_deployment(fake: &FakeGithub, name: &str) -> Value {
     let prometheus = json!({"url": fake.prometheus(), "query": repository});
     json!({"name": name, "target": {"github": {"repository": repository, "environment": "production"}},
         "metrics": [{"name": "error_rate", "prometheus": prometheus}]})
-}
-
-async fn wait_succeeded(test: &Test, times: usize) {
-    wait::until(&format!("{times} rollbacks to be verified"), LONG, async || {
-        let outcomes = test.outcomes().await;
-        let done = outcomes.iter().filter(|(_, phase, _)| *phase == Phase::Succeeded).count();
-        if done == times { Ok(()) } else { Err(format!("{outcomes:?}")) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +99,7 @@ async fn it_is_rolled_back_by_a_deployment_and_by_a_run_that_has_to_be_found() {
             test.wait_known_good("shop", name).await;
             fake.with(|world| world.push(&format!("octo-org/{name}"), "deadbee", 0.6, "success"));
         }
-        wait_succeeded(test, 2).await;
+        test.wait_rolled_back(2, LONG).await;
         for name in ["octo-org/plain", "octo-org/older"] {
             assert_eq!(fake.serves(name), format!("{:0<40}", "c0ffee0"), "{name}");
         }
@@ -175,7 +165,7 @@ async fn a_rate_limit_is_waited_for_and_not_called_a_refusal() {
         test.apply_policy(&over(&[by_workflow(&fake, "shop")])).await;
         test.wait_known_good("shop", "shop").await;
         fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
-        wait_succeeded(test, 1).await;
+        test.wait_rolled_back(1, LONG).await;
         assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (2, 1));
 
         fake.fault("GET /repos/{owner}/{repo}/deployments", 1, Fault::Limited(3600));
@@ -219,7 +209,7 @@ async fn killed_around_the_call_there_is_one_run() {
         operator.kill9();
         assert_eq!(test.outcomes().await.last().map(|last| last.1), Some(Phase::Running));
         operator.spawn();
-        wait_succeeded(test, 2).await;
+        test.wait_rolled_back(2, LONG).await;
         assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (2, 2), "one for each incident");
         assert_eq!(fake.serves("octo-org/shop"), good);
         test.assert_stand_nowhere(&operator, &[TOKEN]).await;
@@ -371,7 +361,7 @@ async fn one_policy_heals_a_deployment_and_services_of_three_providers_and_watch
         render.with(|world| world.services.get_mut("srv-checkout").unwrap().failing = 0.5);
         vercel.with(|world| world.push("prj_site", "deadbee", 0.6));
         test.release("api", "shop/api:v2-crash").await;
-        wait_succeeded(test, 4).await;
+        test.wait_rolled_back(4, LONG).await;
         assert_eq!((github.serves("octo-org/shop"), github.dispatched("octo-org/shop")), (good, 1));
         assert_eq!((render.restarts("srv-checkout"), vercel.live("prj_site")), (1, live));
         assert_eq!(test.image("api").await, "shop/api:v1");

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use kube::ResourceExt as _;
 use panacea::api::{Phase, Remediation};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::approval;
 use crate::support::{
     cluster::{Test, env, init_crypto, run},
     mcp::{Assistant, McpOverHttp, with_handshake, without_handshake, words},
-    objects::{merge, policy},
-    operator::{Operator, Options},
+    operator::Operator,
     role::Person,
 };
 
@@ -18,15 +18,8 @@ const READS: [&str; 5] = ["list_components", "get_health", "forecast", "list_rem
 const WRITES: [&str; 2] = ["approve_remediation", "reject_remediation"];
 
 /// v1 is known good, v2-crash was released, and a rollback waits for a person.
-async fn waiting(test: &Test, patch: &Value) -> (Operator, Remediation) {
-    let operator = Operator::start(test, Options::default()).await;
-    test.deploy("api", "shop/api:v1", 2).await;
-    let mut wanted = json!({"spec": {"mode": "Approve"}});
-    merge(&mut wanted, patch);
-    test.apply_policy(&policy("shop", &["api"], &wanted)).await;
-    test.wait_known_good("shop", "api").await;
-    test.release("api", "shop/api:v2-crash").await;
-    let remediation = test.wait_remediation(Phase::AwaitingApproval).await;
+async fn waiting(test: &Test) -> (Operator, Remediation) {
+    let (operator, remediation) = approval::waiting(test, 2, &json!({})).await;
     // The policy says so a moment later.
     test.wait_condition("shop", "ApprovalRequired", "True", Duration::from_secs(20)).await;
     (operator, remediation)
@@ -104,7 +97,7 @@ async fn assert_looks(test: &Test, assistant: &Assistant, remediation: &str) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_assistant_looks_in_both_eras_and_a_persons_yes_is_done_under_their_name() {
     run("mcp-yes", async |test| {
-        let (operator, remediation) = waiting(test, &json!({})).await;
+        let (operator, remediation) = waiting(test).await;
         let name = remediation.name_any();
         let jane = Person::with(test, "jane", "get,list,patch").await;
         let mut plan = String::new();
@@ -150,7 +143,7 @@ async fn an_assistant_looks_in_both_eras_and_a_persons_yes_is_done_under_their_n
 #[tokio::test(flavor = "multi_thread")]
 async fn a_no_without_the_right_is_refused_by_kubernetes_in_its_own_words() {
     run("mcp-no", async |test| {
-        let (_operator, remediation) = waiting(test, &json!({})).await;
+        let (_operator, remediation) = waiting(test).await;
         let name = remediation.name_any();
         let reader = Person::with(test, "reader", "get,list").await;
         let assistant = Assistant::on_stdio(test, &reader.kubeconfig(), without_handshake()).await;
@@ -226,7 +219,7 @@ async fn posted(url: &str, headers: &[(&str, &str)], body: String) -> (u16, Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_each_request_has_the_rights_of_its_own_token_and_no_others() {
     run("mcp-http", async |test| {
-        let (_operator, remediation) = waiting(test, &json!({})).await;
+        let (_operator, remediation) = waiting(test).await;
         let name = remediation.name_any();
         let server = McpOverHttp::start(test, &operators_kubeconfig()).await;
         let jane = Person::with(test, "jane", "get,list,patch").await;

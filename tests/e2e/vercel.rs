@@ -7,7 +7,7 @@ use panacea::api::{ActionKind, HealthStatus, Phase};
 use serde_json::{Value, json};
 
 use crate::support::{
-    cluster::{Test, env, run},
+    cluster::{env, run},
     door::Fault,
     gate::{Gate, Seen, Side},
     objects::{over, over_many},
@@ -29,15 +29,6 @@ fn hosted(fake: &FakeVercel, name: &str, project: &str) -> Value {
     let prometheus = json!({"url": fake.prometheus(), "query": project});
     json!({"name": name, "target": {"vercel": {"projectId": project}},
         "metrics": [{"name": "error_rate", "prometheus": prometheus}]})
-}
-
-async fn wait_succeeded(test: &Test, times: usize) {
-    wait::until(&format!("{times} rollbacks to be verified"), LONG, async || {
-        let outcomes = test.outcomes().await;
-        let done = outcomes.iter().filter(|(_, phase, _)| *phase == Phase::Succeeded).count();
-        if done == times { Ok(()) } else { Err(format!("{outcomes:?}")) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +156,7 @@ async fn killed_around_the_call_there_is_one_rollback() {
         operator.kill9();
         assert_eq!(test.outcomes().await.last().map(|last| last.1), Some(Phase::Running));
         operator.spawn();
-        wait_succeeded(test, 2).await;
+        test.wait_rolled_back(2, LONG).await;
         assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop")), (2, 2), "one for each incident");
         assert_eq!(fake.live("prj_shop"), good);
         test.assert_stand_nowhere(&operator, &[TOKEN]).await;

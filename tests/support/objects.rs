@@ -206,6 +206,16 @@ impl Test {
     }
 
     /// How the Remediations stand: (action, phase, reason), the oldest first.
+    /// Waits until so many actions are verified.
+    pub async fn wait_rolled_back(&self, times: usize, limit: Duration) {
+        wait::until(&format!("{times} rollbacks to be verified"), limit, async || {
+            let outcomes = self.outcomes().await;
+            let done = outcomes.iter().filter(|(_, phase, _)| *phase == Phase::Succeeded).count();
+            if done == times { Ok(()) } else { Err(format!("{outcomes:?}")) }
+        })
+        .await;
+    }
+
     pub async fn outcomes(&self) -> Vec<(ActionKind, Phase, String)> {
         let all = self.remediations().await.into_iter();
         let seen = all.map(|one| (one.spec.action, one.status.unwrap_or_default()));

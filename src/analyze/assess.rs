@@ -128,6 +128,11 @@ pub fn assess(
                 let kind = if fault.saturated { ProblemKind::Saturated } else { ProblemKind::NoConnection };
                 problems.push(does_not_serve(kind, &fault.detail));
             }
+            if let Some(why) = &database.shown {
+                penalty += 15;
+                let (kind, severity, message) = (ProblemKind::Unavailable, Severity::Warning, why.clone());
+                problems.push(Problem { kind, severity, of_release: false, message, value: None });
+            }
         }
         Measured::Known(TargetState::Http(http)) => {
             if let Some(failure) = &http.failure {

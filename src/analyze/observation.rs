@@ -280,6 +280,8 @@ pub struct Database {
     pub label: String,
     /// Why no new connection gets in.
     pub fault: Option<DatabaseFault>,
+    /// What is shown and no reason to act: who hosts it is at work on it, or somebody has suspended it.
+    pub shown: Option<String>,
 }
 
 /// Why a database takes no new connection.

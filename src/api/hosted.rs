@@ -18,14 +18,20 @@ pub const GITHUB_KIND: &str = "GitHub";
 /// All kinds of hosted targets.
 pub const HOSTED_KINDS: [&str; 3] = [RENDER_KIND, VERCEL_KIND, GITHUB_KIND];
 
-/// A service that Render hosts: a web service, a private service or a background worker. What it is, its deploys, its
-/// instances, events and metrics are asked for at every look.
+/// A service that Render hosts: a web service, a private service or a background worker; or a Postgres of it. Exactly one of
+/// serviceId and postgresId is set. What it is, its deploys, its instances, events and metrics are asked for at every look.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.serviceId) != has(self.postgresId)", "render must name exactly one of: serviceId, postgresId"))]
 pub struct RenderTarget {
     /// The service's id, as its page in the dashboard has it: srv-…
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 64), regex(pattern = "^[a-z]+-[a-zA-Z0-9-]+$"))]
-    pub service_id: String,
+    pub service_id: Option<String>,
+    /// The id of a Render Postgres, as its page in the dashboard has it: dpg-…
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 64), regex(pattern = "^dpg-[a-zA-Z0-9-]+$"))]
+    pub postgres_id: Option<String>,
     /// A Secret of the policy's namespace whose key holds a Render API key. Read at each look and before each action; the
     /// operator's role needs the right (`rbac.readCredentials` of the chart). Left out: the operator's own key
     /// (RENDER_API_KEY).
@@ -147,7 +153,8 @@ pub struct HostedStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
     /// The newest restart that the provider told of, the newest deploy, when production was last asked to move (Vercel; ms since
-    /// 1970), or the newest run of the workflow (GitHub), before the call: what is newer came after it.
+    /// 1970), or the newest run of the workflow (GitHub), before the call: what is newer came after it. Of a Render Postgres its
+    /// status before the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub newest_before: Option<String>,

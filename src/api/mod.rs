@@ -44,8 +44,8 @@ pub use scale::*;
 pub(crate) use validate::is_loopback;
 pub use validate::{
     Access, GithubEnvironment, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase,
-    RenderService, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings,
-    default_thresholds,
+    RenderPostgres, RenderService, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject,
+    default_ceilings, default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

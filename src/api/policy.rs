@@ -100,14 +100,16 @@ pub enum Mode {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("!has(self.metrics) || self.metrics.all(m, m.name in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.thresholds) && m.name in self.thresholds))", "a metric that is not well-known (cpu_usage, memory_usage, error_rate, latency_ms) needs an entry in thresholds"),
-    validation = ("!has(self.thresholds) || self.thresholds.all(k, k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.target.postgres) && k in ['connections_usage', 'storage_usage', 'wraparound_usage', 'idle_in_transaction_s', 'longest_transaction_s', 'lock_waits', 'replication_lag_s', 'deadlocks_per_minute']) || (has(self.metrics) && self.metrics.exists(m, m.name == k)))", "thresholds names a metric that this component does not measure; check the spelling"),
+    validation = ("!has(self.thresholds) || self.thresholds.all(k, k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.target.postgres) && k in ['connections_usage', 'storage_usage', 'wraparound_usage', 'idle_in_transaction_s', 'longest_transaction_s', 'lock_waits', 'replication_lag_s', 'deadlocks_per_minute']) || (has(self.target.render) && has(self.target.render.postgresId) && k in ['connections_usage', 'storage_usage', 'replication_lag_s']) || (has(self.metrics) && self.metrics.exists(m, m.name == k)))", "thresholds names a metric that this component does not measure; check the spelling"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
     validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.github) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
     validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
-    validation = ("!has(self.target.render) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'RollbackConfig', 'RollbackPreviousState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
+    validation = ("!has(self.target.render) || !has(self.target.render.serviceId) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'RollbackConfig', 'RollbackPreviousState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
+    validation = ("!has(self.target.render) || !has(self.target.render.postgresId) || !has(self.remedies) || self.remedies.all(r, r.action in ['Restart', 'Failover', 'Job', 'Webhook', 'Mcp'])", "a Render Postgres has the remedies Restart, Failover, Job, Webhook and Mcp; take the others out"),
+    validation = ("(has(self.target.render) && has(self.target.render.postgresId)) || !has(self.remedies) || self.remedies.all(r, r.action != 'Failover')", "Failover is for a Render Postgres (render.postgresId); take it out"),
     validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
     validation = ("!has(self.target.github) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a github target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
     validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take the others out"),
@@ -131,7 +133,7 @@ pub struct Component {
     /// Thresholds by metric name; left out: cpu_usage 70/90 % and memory_usage 75/90 % where metrics measures them (what
     /// comes from metrics.k8s.io unasked counts only with a threshold of its own), error_rate 0.05/0.10,
     /// latency_ms 2000/5000; of a postgres target also connections_usage 80/95 %, storage_usage 80/95 %, wraparound_usage
-    /// 40/75 %.
+    /// 40/75 %; of a Render Postgres the first two of these.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 24))]
     pub thresholds: BTreeMap<String, Threshold>,
@@ -141,7 +143,7 @@ pub struct Component {
     /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
     /// Errors; for a render target the first and the last of these (its environment variables are kept only where
     /// RollbackConfig or RollbackPreviousState is named); for a vercel or github target the first; for a postgres target
-    /// RecoverConnections for Unreachable and ReleaseConnections for Exhaustion. An empty list: none.
+    /// RecoverConnections for Unreachable and ReleaseConnections for Exhaustion; for a Render Postgres none. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
     pub remedies: Option<Vec<Remedy>>,
@@ -170,7 +172,7 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<ObjectName>,
 
-    /// A service that Render hosts.
+    /// A service that Render hosts, or a Postgres of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub render: Option<RenderTarget>,
 

@@ -19,6 +19,7 @@ use super::{Hook, JobRemedy, McpRemedy, Reconnect, ScaleRemedy, SessionSelector,
 #[x_kube(validation = ("self.action != 'RollbackDeployment' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "RollbackDeployment only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
 #[x_kube(validation = ("self.action != 'RecoverConnections' || !has(self.__for__) || self.__for__.all(cause, cause == 'Unreachable')", "RecoverConnections only helps against a database that takes no connection; write for: [Unreachable], or leave it out"))]
 #[x_kube(validation = ("!(self.action in ['ReleaseConnections', 'CancelLongQueries']) || !has(self.__for__) || self.__for__.all(cause, cause in ['Exhaustion', 'Errors'])", "ReleaseConnections and CancelLongQueries only help against connections that run out or sessions that hold others up; write for: [Exhaustion, Errors], or leave it out"))]
+#[x_kube(validation = ("self.action != 'Failover' || !has(self.__for__) || self.__for__.all(cause, cause in ['Unreachable', 'Errors'])", "Failover only helps against a database that does not serve, or badly: the standby has the same disk and memory; write for: [Unreachable, Errors], or leave it out"))]
 #[x_kube(validation = ("!has(self.reconnect) || self.action == 'RecoverConnections'", "only RecoverConnections has reconnect; take it out, or change the action"))]
 #[x_kube(validation = ("!has(self.sessions) || self.action in ['ReleaseConnections', 'CancelLongQueries']", "only ReleaseConnections and CancelLongQueries have sessions; take it out, or change the action"))]
 #[x_kube(validation = ("self.action != 'CancelLongQueries' || (has(self.sessions) && has(self.sessions.runningLongerThan) && !has(self.sessions.idleLongerThan) && !has(self.sessions.idleInTransactionLongerThan))", "CancelLongQueries needs sessions.runningLongerThan, and no other age: what is idle has no query to cancel"))]
@@ -34,11 +35,13 @@ pub struct Remedy {
     /// pods are evicted one at a time, the fullest first, within their PodDisruptionBudgets; it is passed over when
     /// there is no second pod. Restart: a rolling restart. Job: a Job of your own is run. Webhook: an endpoint of your
     /// own is called. Mcp: a tool of an MCP server is called. Scale: more or fewer pods. Of a database: RecoverConnections connects anew until it gets through,
-    /// ReleaseConnections ends idle sessions, CancelLongQueries cancels queries, Restart restarts the workload that it runs in.
+    /// ReleaseConnections ends idle sessions, CancelLongQueries cancels queries, Restart restarts the workload that it runs in. Of
+    /// a Render Postgres: Restart restarts it, Failover has its standby take over.
     pub action: ActionKind,
     /// Causes that this remedy is for. Left out: all but Unknown; RollbackDeployment only ever applies to
     /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackPreviousState to both of these, CleanupMemory to
-    /// Exhaustion, RecoverConnections to Unreachable, ReleaseConnections and CancelLongQueries to Exhaustion and Errors.
+    /// Exhaustion, RecoverConnections to Unreachable, ReleaseConnections and CancelLongQueries to Exhaustion and Errors, Failover
+    /// to Unreachable and Errors.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 7))]
     pub causes: Vec<Cause>,
@@ -123,6 +126,8 @@ pub enum ActionKind {
     ReleaseConnections,
     /// Cancel queries of the database that run for too long.
     CancelLongQueries,
+    /// Have the standby of a highly available Render Postgres take over.
+    Failover,
 }
 
 impl ActionKind {

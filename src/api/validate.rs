@@ -21,7 +21,7 @@ mod mcp;
 mod postgres;
 mod remedies;
 
-pub use hosted::{Access, GithubEnvironment, RenderService, VercelProject};
+pub use hosted::{Access, GithubEnvironment, RenderPostgres, RenderService, VercelProject};
 pub use http::HttpCheck;
 pub(crate) use mcp::is_loopback;
 pub use postgres::PostgresDatabase;
@@ -99,6 +99,7 @@ pub struct ValidComponent {
 pub enum ValidTarget {
     Workload { kind: WorkloadKind, name: String },
     Render(RenderService),
+    RenderPostgres(RenderPostgres),
     Vercel(VercelProject),
     Github(Box<GithubEnvironment>),
     Postgres(Box<PostgresDatabase>),
@@ -110,7 +111,7 @@ impl ValidTarget {
     pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
         match self {
             Self::Workload { kind, name } => Some((*kind, name)),
-            Self::Render(_) | Self::Vercel(_) | Self::Github(_) | Self::Postgres(_) | Self::Http(_) => None,
+            _ => None,
         }
     }
 
@@ -119,6 +120,7 @@ impl ValidTarget {
         match self {
             Self::Workload { kind, name } => format!("{kind}/{name}"),
             Self::Render(service) => format!("{RENDER_KIND}/{}", service.service_id),
+            Self::RenderPostgres(postgres) => format!("{RENDER_KIND}/{}", postgres.postgres_id),
             Self::Vercel(project) => format!("{VERCEL_KIND}/{}", project.project_id),
             Self::Github(environment) => format!("{GITHUB_KIND}/{}", environment.id),
             Self::Postgres(database) => format!("{POSTGRES_KIND}/{}", database.secret.name),
@@ -387,11 +389,9 @@ impl Checker {
         }
         let mut metrics = Vec::with_capacity(component.metrics.len());
         let mut ceilings = default_ceilings();
-        if component.target.postgres.is_some() {
-            for (name, threshold) in postgres::default_thresholds() {
-                thresholds.entry(name.to_owned()).or_insert(threshold);
-                ceilings.insert(name.to_owned(), 100.0);
-            }
+        for (name, threshold) in postgres::default_thresholds(&component.target) {
+            thresholds.entry(name.to_owned()).or_insert(threshold);
+            ceilings.insert(name.to_owned(), 100.0);
         }
         for (index, metric) in component.metrics.iter().enumerate() {
             let field = format!("metrics[{index}]");
@@ -445,7 +445,7 @@ impl Checker {
             ([(kind, object)], None, None, None, None, None) => {
                 return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() });
             }
-            ([], Some(render), None, None, None, None) => return self.render(render, breaker).map(ValidTarget::Render),
+            ([], Some(render), None, None, None, None) => return self.render(render, breaker),
             ([], None, Some(vercel), None, None, None) => return self.vercel(vercel, breaker).map(ValidTarget::Vercel),
             ([], None, None, Some(github), None, None) => {
                 return self.github(github, breaker).map(|environment| ValidTarget::Github(Box::new(environment)));

@@ -53,6 +53,9 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         ValidTarget::Render(service) => {
             RemediationTarget { kind: RENDER_KIND.to_owned(), name: service.service_id.clone() }
         }
+        ValidTarget::RenderPostgres(postgres) => {
+            RemediationTarget { kind: RENDER_KIND.to_owned(), name: postgres.postgres_id.clone() }
+        }
         ValidTarget::Vercel(project) => {
             RemediationTarget { kind: VERCEL_KIND.to_owned(), name: project.project_id.clone() }
         }

@@ -290,12 +290,7 @@ impl Step<'_> {
                 let to = spec.config.as_ref().ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
                 kubernetes.rollback_config(workload, from.as_ref(), to, &named, started_at).await
             }
-            (ActionKind::CleanupMemory | ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp, ..) => {
-                Err(ActError::Rejected("it has several steps".to_owned()))
-            }
-            (ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries, ..) => {
-                Err(ActError::Rejected("it is done to a database".to_owned()))
-            }
+            _ => Err(ActError::Rejected("it is no single write to a workload".to_owned())),
         }
     }
 
@@ -326,7 +321,8 @@ impl Step<'_> {
                 | ActionKind::Mcp
                 | ActionKind::RecoverConnections
                 | ActionKind::ReleaseConnections
-                | ActionKind::CancelLongQueries,
+                | ActionKind::CancelLongQueries
+                | ActionKind::Failover,
                 ..,
             ) => Ok(false),
             // Half of it is worse than all of it: what was begun is finished.

@@ -192,10 +192,12 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (A::Job | A::Webhook | A::Mcp, false) => ActionType::CustomRemedyFailed,
         (A::Restart, true) => ActionType::ServiceRestart,
         (A::Restart, false) => ActionType::ServiceRestartFailed,
-        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries, true) => {
+        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries | A::Failover, true) => {
             ActionType::DbConnectionRecovered
         }
-        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries, false) => ActionType::DbRecoveryFailed,
+        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries | A::Failover, false) => {
+            ActionType::DbRecoveryFailed
+        }
     };
     let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| {
         from.zip(to).map(|(from, to)| to.duration_since(from).as_secs_f64())
@@ -273,7 +275,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         )),
         A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
         A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook | A::Mcp => None,
-        A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries => None,
+        A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries | A::Failover => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(

@@ -57,7 +57,10 @@ pub fn judge(
         // They may release another template, for all that is known.
         ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => None,
         // Databases have no releases.
-        ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => None,
+        ActionKind::RecoverConnections
+        | ActionKind::ReleaseConnections
+        | ActionKind::CancelLongQueries
+        | ActionKind::Failover => None,
     };
     let target = look.observation.target.known();
     let workload = target.and_then(|target| target.workload());

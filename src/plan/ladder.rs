@@ -95,7 +95,8 @@ fn first_of<'a>(
             | ActionKind::Mcp
             | ActionKind::RecoverConnections
             | ActionKind::ReleaseConnections
-            | ActionKind::CancelLongQueries => rung,
+            | ActionKind::CancelLongQueries
+            | ActionKind::Failover => rung,
             ActionKind::Scale => match scaling(situation, remedy) {
                 None => continue,
                 scale => Rung { scale, ..rung },

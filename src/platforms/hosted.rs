@@ -29,11 +29,12 @@ pub struct ProviderConfig {
 }
 
 /// A service before something is done to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Before {
     /// The deploy that serves.
     pub live: Option<String>,
     pub instances: Vec<String>,
+    /// Of a Render Postgres its status.
     pub newest_restart: Option<String>,
     /// Of rollbacks: what is newer came after the call.
     pub newest_deploy: Option<String>,

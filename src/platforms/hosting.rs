@@ -3,16 +3,20 @@
 use jiff::SignedDuration;
 
 use super::{
+    Look,
     cloud::Cloud,
     github::Github,
-    hosted::{Before, HostedError, HostedLook, ProviderConfig, RollbackState, Seen, breaker_limits},
+    hosted::{Before, HostedError, ProviderConfig, RollbackState, Seen, breaker_limits},
     kubernetes::{ActError, Kubernetes},
     render::Render,
     vercel::Vercel,
 };
-use crate::api::{
-    Access, ActionKind, CircuitStatus, GITHUB_KIND, GithubEnvironment, HostedStatus, RENDER_KIND, RenderService,
-    TemplateRef, VERCEL_KIND, VercelProject,
+use crate::{
+    analyze::observation::{Hosted, TargetState},
+    api::{
+        Access, ActionKind, CircuitStatus, GITHUB_KIND, GithubEnvironment, HostedStatus, RENDER_KIND, RenderPostgres,
+        RenderService, TemplateRef, VERCEL_KIND, VercelProject,
+    },
 };
 
 /// How the providers' APIs are reached.
@@ -46,6 +50,7 @@ impl Hosting {
 #[derive(Clone, Copy)]
 pub enum HostedService<'a> {
     Render(&'a Render, &'a RenderService),
+    RenderPostgres(&'a Render, &'a RenderPostgres),
     Vercel(&'a Vercel, &'a VercelProject),
     Github(&'a Github, &'a GithubEnvironment),
 }
@@ -53,12 +58,18 @@ pub enum HostedService<'a> {
 /// What is asked of a provider that has no instances.
 const NO_INSTANCES: HostedError =
     HostedError::Unsupported("it has no instances that could be restarted; nothing was done");
+/// What is asked of a database.
+const NO_DEPLOYS: HostedError = HostedError::Unsupported("it has no deploys; nothing was done");
+
+fn state(hosted: Hosted) -> TargetState {
+    TargetState::Hosted(Box::new(hosted))
+}
 
 impl<'a> HostedService<'a> {
     /// `Render`, `Vercel`, `GitHub`: the kind of the target as well.
     pub fn provider(self) -> &'static str {
         match self {
-            Self::Render(..) => RENDER_KIND,
+            Self::Render(..) | Self::RenderPostgres(..) => RENDER_KIND,
             Self::Vercel(..) => VERCEL_KIND,
             Self::Github(..) => GITHUB_KIND,
         }
@@ -67,6 +78,7 @@ impl<'a> HostedService<'a> {
     pub fn id(self) -> &'a str {
         match self {
             Self::Render(_, service) => &service.service_id,
+            Self::RenderPostgres(_, postgres) => &postgres.postgres_id,
             Self::Vercel(_, project) => &project.project_id,
             Self::Github(_, environment) => &environment.id,
         }
@@ -75,7 +87,7 @@ impl<'a> HostedService<'a> {
     /// Where a person looks.
     pub fn pages(self) -> &'static str {
         match self {
-            Self::Render(..) => "Render's dashboard",
+            Self::Render(..) | Self::RenderPostgres(..) => "Render's dashboard",
             Self::Vercel(..) => "Vercel's dashboard",
             Self::Github(_, GithubEnvironment { workflow: Some(_), .. }) => "the repository's Actions",
             Self::Github(..) => "the repository's Deployments",
@@ -85,7 +97,7 @@ impl<'a> HostedService<'a> {
     /// A call that was done shows within this time.
     pub fn settles_within(self) -> SignedDuration {
         match self {
-            Self::Render(..) | Self::Vercel(..) => SignedDuration::from_secs(30),
+            Self::Render(..) | Self::RenderPostgres(..) | Self::Vercel(..) => SignedDuration::from_secs(30),
             // GitHub promises no time within which a dispatch becomes a run.
             Self::Github(..) => SignedDuration::from_secs(90),
         }
@@ -95,18 +107,21 @@ impl<'a> HostedService<'a> {
     pub fn rollback_limit(self) -> SignedDuration {
         match self {
             // It is not built again.
-            Self::Render(..) | Self::Vercel(..) => SignedDuration::from_mins(15),
+            Self::Render(..) | Self::RenderPostgres(..) | Self::Vercel(..) => SignedDuration::from_mins(15),
             // It may be built again, and wait for a runner and an approval.
             Self::Github(..) => SignedDuration::from_hours(1),
         }
     }
 
     /// One look. Takes at most 9 s.
-    pub async fn look(self, namespace: &str) -> HostedLook {
+    pub async fn look(self, namespace: &str) -> Look<TargetState> {
         match self {
-            Self::Render(render, service) => Box::pin(render.look(namespace, service)).await,
-            Self::Vercel(vercel, project) => Box::pin(vercel.look(namespace, project)).await,
-            Self::Github(github, environment) => Box::pin(github.look(namespace, environment)).await,
+            Self::Render(render, service) => Box::pin(render.look(namespace, service)).await.map(state),
+            Self::RenderPostgres(render, postgres) => {
+                Box::pin(render.look_at_postgres(namespace, postgres)).await.map(TargetState::Database)
+            }
+            Self::Vercel(vercel, project) => Box::pin(vercel.look(namespace, project)).await.map(state),
+            Self::Github(github, environment) => Box::pin(github.look(namespace, environment)).await.map(state),
         }
     }
 
@@ -124,6 +139,7 @@ impl<'a> HostedService<'a> {
     fn cloud(self) -> (&'a Cloud, &'a Access) {
         match self {
             Self::Render(render, service) => (&render.cloud, &service.access),
+            Self::RenderPostgres(render, postgres) => (&render.cloud, &postgres.access),
             Self::Vercel(vercel, project) => (&vercel.cloud, &project.access),
             Self::Github(github, environment) => (&github.cloud, &environment.access),
         }
@@ -132,7 +148,7 @@ impl<'a> HostedService<'a> {
     /// In words what a rollback brings live: the deploy `id` itself, or a new one of what `to` was.
     pub fn brought(self, id: &str, to: &str) -> String {
         match self {
-            Self::Render(..) => format!("deploy {id} of what {to} was"),
+            Self::Render(..) | Self::RenderPostgres(..) => format!("deploy {id} of what {to} was"),
             Self::Vercel(..) => to.to_owned(),
             Self::Github(_, GithubEnvironment { workflow: Some(_), .. }) => format!("the commit of {to} (by run {id})"),
             Self::Github(..) => format!("the commit of {to} (by deployment {id})"),
@@ -142,7 +158,7 @@ impl<'a> HostedService<'a> {
     /// In words what came since a rollback was asked for, when it is not that.
     pub fn others(self) -> &'static str {
         match self {
-            Self::Render(..) => "other deploys have come",
+            Self::Render(..) | Self::RenderPostgres(..) => "other deploys have come",
             Self::Vercel(..) => "other rollbacks or promotions have come",
             Self::Github(_, GithubEnvironment { workflow: Some(_), .. }) => "other runs of the workflow have come",
             Self::Github(..) => "other deployments have come",
@@ -152,7 +168,7 @@ impl<'a> HostedService<'a> {
     /// What a rollback that came about leaves behind, for a person.
     pub fn left_behind(self) -> &'static str {
         match self {
-            Self::Render(..) => "",
+            Self::Render(..) | Self::RenderPostgres(..) => "",
             Self::Vercel(..) => {
                 "; new deployments do not go live by themselves until you promote one (Undo Rollback or Promote in Vercel's dashboard, or vercel promote)"
             }
@@ -174,6 +190,7 @@ impl<'a> HostedService<'a> {
     ) -> Result<(), ActError> {
         match self {
             Self::Render(render, service) => Box::pin(render.could_act(namespace, service, action)).await,
+            Self::RenderPostgres(render, postgres) => Box::pin(render.could_recover(namespace, postgres, action)).await,
             Self::Vercel(..) | Self::Github(..) if action == ActionKind::Restart => {
                 Err(ActError::BadRemedy(NO_INSTANCES.to_string()))
             }
@@ -191,6 +208,7 @@ impl<'a> HostedService<'a> {
     pub async fn before(self, namespace: &str) -> Result<Before, HostedError> {
         match self {
             Self::Render(render, service) => Box::pin(render.before(namespace, service)).await,
+            Self::RenderPostgres(render, postgres) => Box::pin(render.before_recovery(namespace, postgres)).await,
             Self::Vercel(vercel, project) => Box::pin(vercel.before(namespace, project)).await,
             Self::Github(github, environment) => Box::pin(github.before(namespace, environment)).await,
         }
@@ -203,7 +221,7 @@ impl<'a> HostedService<'a> {
     pub async fn restart(self, namespace: &str) -> Result<u16, HostedError> {
         match self {
             Self::Render(render, service) => Box::pin(render.restart(namespace, service)).await,
-            Self::Vercel(..) | Self::Github(..) => Err(NO_INSTANCES),
+            Self::RenderPostgres(..) | Self::Vercel(..) | Self::Github(..) => Err(NO_INSTANCES),
         }
     }
 
@@ -217,7 +235,7 @@ impl<'a> HostedService<'a> {
                 Box::pin(render.restarted(namespace, service, &sent.instances_before, sent.newest_before.as_deref()))
                     .await
             }
-            Self::Vercel(..) | Self::Github(..) => Err(NO_INSTANCES),
+            Self::RenderPostgres(..) | Self::Vercel(..) | Self::Github(..) => Err(NO_INSTANCES),
         }
     }
 
@@ -229,7 +247,7 @@ impl<'a> HostedService<'a> {
         match self {
             Self::Render(render, service) => Box::pin(render.set_auto_deploy(namespace, service, trigger)).await,
             // None has it to switch, see `left_behind`.
-            Self::Vercel(..) | Self::Github(..) => Ok(()),
+            Self::RenderPostgres(..) | Self::Vercel(..) | Self::Github(..) => Ok(()),
         }
     }
 
@@ -241,6 +259,7 @@ impl<'a> HostedService<'a> {
         let deploy = to.hash.as_str();
         match self {
             Self::Render(render, service) => Box::pin(render.roll_back(namespace, service, deploy)).await,
+            Self::RenderPostgres(..) => Err(NO_DEPLOYS),
             Self::Vercel(vercel, project) => {
                 let status = Box::pin(vercel.roll_back(namespace, project, deploy)).await?;
                 Ok((Some(deploy.to_owned()), status))
@@ -265,6 +284,7 @@ impl<'a> HostedService<'a> {
                 Some(deploy) => Box::pin(render.rollback_state(namespace, service, deploy)).await,
                 None => Box::pin(render.find_rollback(namespace, service, back, newest_before)).await,
             },
+            Self::RenderPostgres(..) => Err(NO_DEPLOYS),
             Self::Vercel(vercel, project) => {
                 Box::pin(vercel.rolled_back(namespace, project, back, newest_before)).await
             }

@@ -36,7 +36,6 @@ use crate::{
     api::{CircuitStatus, MetricQuery, OFFERED, ValidComponent, ValidTarget},
 };
 use hook::Hooks;
-use hosted::HostedLook;
 use hosting::{HostedService, Hosting, HostingConfig};
 use http::Http;
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
@@ -105,6 +104,7 @@ impl Platforms {
         let hosting = || self.hosting.as_ref().ok_or_else(why);
         Ok(match target {
             ValidTarget::Render(service) => Some(HostedService::Render(&hosting()?.render, service)),
+            ValidTarget::RenderPostgres(postgres) => Some(HostedService::RenderPostgres(&hosting()?.render, postgres)),
             ValidTarget::Vercel(project) => Some(HostedService::Vercel(&hosting()?.vercel, project)),
             ValidTarget::Github(environment) => Some(HostedService::Github(&hosting()?.github, environment)),
             ValidTarget::Workload { .. } | ValidTarget::Postgres(_) | ValidTarget::Http(_) => None,
@@ -195,15 +195,19 @@ impl Platforms {
             ValidTarget::Workload { kind, name } => {
                 self.index.workload(*kind, namespace, name).map(|workload| TargetState::Workload(Box::new(workload)))
             }
-            ValidTarget::Render(_) | ValidTarget::Vercel(_) | ValidTarget::Github(_) => {
-                match self.hosted(&component.target) {
-                    Ok(Some(service)) => return TargetLook::of_hosted(service.look(namespace).await, component),
-                    Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
-                    Err(why) => Measured::Unknown(why),
-                }
-            }
+            ValidTarget::Render(_)
+            | ValidTarget::RenderPostgres(_)
+            | ValidTarget::Vercel(_)
+            | ValidTarget::Github(_) => match self.hosted(&component.target) {
+                Ok(Some(service)) => return TargetLook::of(service.look(namespace).await, component),
+                Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
+                Err(why) => Measured::Unknown(why),
+            },
             ValidTarget::Postgres(database) => {
-                return TargetLook::of(self.postgres.look(namespace, database).await, TargetState::Database, component);
+                return TargetLook::of(
+                    self.postgres.look(namespace, database).await.map(TargetState::Database),
+                    component,
+                );
             }
             ValidTarget::Http(check) => self.http.look(check).await.map(TargetState::Http),
         };
@@ -237,6 +241,12 @@ pub struct Look<T> {
     pub metrics: Vec<(&'static str, Reading)>,
 }
 
+impl<T> Look<T> {
+    fn map<U>(self, with: impl FnOnce(T) -> U) -> Look<U> {
+        Look { at: self.at, target: self.target.map(with), metrics: self.metrics }
+    }
+}
+
 /// The same of a target of any kind.
 struct TargetLook {
     /// When it was made, if not just now.
@@ -246,17 +256,13 @@ struct TargetLook {
 }
 
 impl TargetLook {
-    fn of<T>(look: Look<T>, state: impl FnOnce(T) -> TargetState, component: &ValidComponent) -> Self {
+    fn of(look: Look<TargetState>, component: &ValidComponent) -> Self {
         // What could not be read is nothing to the component when nothing is compared with it.
         let counts = |name: &str, reading: &Reading| {
             matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(name)
         };
         let own = look.metrics.into_iter().filter(|(name, reading)| counts(name, reading)).collect();
-        Self { at: Some(look.at), target: look.target.map(state), own }
-    }
-
-    fn of_hosted(look: HostedLook, component: &ValidComponent) -> Self {
-        Self::of(look, |hosted| TargetState::Hosted(Box::new(hosted)), component)
+        Self { at: Some(look.at), target: look.target, own }
     }
 }
 

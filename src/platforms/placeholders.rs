@@ -55,6 +55,7 @@ fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
     let name = match &component.target {
         ValidTarget::Workload { name, .. } => name,
         ValidTarget::Render(service) => &service.service_id,
+        ValidTarget::RenderPostgres(postgres) => &postgres.postgres_id,
         ValidTarget::Vercel(project) => &project.project_id,
         ValidTarget::Github(environment) => &environment.name,
         ValidTarget::Postgres(_) | ValidTarget::Http(_) => &component.name,

@@ -28,6 +28,7 @@ mod postgres;
 mod quiet;
 mod render;
 mod render_config;
+mod render_postgres;
 mod render_scale;
 mod rollouts;
 mod rollouts_killed;

@@ -19,7 +19,7 @@ use crate::support::{
 
 const LONG: Duration = Duration::from_secs(150);
 
-fn options(fake: &FakeRender) -> Options {
+pub(crate) fn options(fake: &FakeRender) -> Options {
     Options::default().with("RENDER_BASE_URL", fake.url()).with("RENDER_API_KEY", API_KEY)
 }
 

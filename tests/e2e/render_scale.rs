@@ -6,22 +6,21 @@ use kube::ResourceExt as _;
 use panacea::api::{ActionKind, HealthStatus, Phase};
 use serde_json::{Value, json};
 
-use crate::support::{
-    cluster::{env, run},
-    door::Fault,
-    gate::{Gate, Seen, Side},
-    objects::over,
-    operator::{Operator, Options},
-    render::{API_KEY, FakeRender},
-    wait,
+use crate::{
+    render::options,
+    support::{
+        cluster::{env, run},
+        door::Fault,
+        gate::{Gate, Seen, Side},
+        objects::over,
+        operator::Operator,
+        render::FakeRender,
+        wait,
+    },
 };
 
 const LONG: Duration = Duration::from_secs(150);
 const SCALE: &str = "POST /services/{id}/scale";
-
-fn options(fake: &FakeRender) -> Options {
-    Options::default().with("RENDER_BASE_URL", fake.url()).with("RENDER_API_KEY", API_KEY)
-}
 
 /// Two more at most, up to four.
 fn component(service: &str) -> Value {

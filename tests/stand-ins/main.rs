@@ -11,7 +11,8 @@
 //!
 //! Render's service can be broken as it is: `/services/srv-shop/failing` with `{"share": 0.5}`, and
 //! `/services/srv-shop/bad-env` with `{"key": "MODE", "value": "bad"}` has every deploy fail that runs with that variable (variables
-//! take effect with the next deploy). Vercel and GitHub tell no
+//! take effect with the next deploy). `/postgres/dpg-shop` with `{"standby": true}` adds a Postgres, and `/postgres/dpg-shop/down`
+//! takes it down until it is restarted or its standby takes over. Vercel and GitHub tell no
 //! error rate: `$VERCEL_STAND_IN/prometheus` answers as Prometheus would, asked for `prj_shop`, and GitHub's for `octo-org/shop`. Of each, `/calls` says how often it was asked,
 //! and `/faults` and `/limits` make it refuse.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "shared with the tests, which use all of it")]

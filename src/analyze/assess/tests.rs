@@ -127,7 +127,7 @@ fn a_database_without_room_is_exhausted_and_one_that_does_not_answer_is_unreacha
     };
     let look = |fault: Option<bool>, connections: f64| {
         let fault = fault.map(|saturated| DatabaseFault { saturated, detail: "no connection".to_owned() });
-        let target = Measured::Known(TargetState::Database(Database { label: String::new(), fault }));
+        let target = Measured::Known(TargetState::Database(Database { fault, ..Database::default() }));
         let reading = Reading::new(Measured::Known(connections), false);
         let observation =
             Observation { at: at(0.0), target, metrics: [("connections_usage".to_owned(), reading)].into() };

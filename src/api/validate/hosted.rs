@@ -25,6 +25,13 @@ pub struct RenderService {
     pub access: Access,
 }
 
+/// A Postgres that Render hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderPostgres {
+    pub postgres_id: String,
+    pub access: Access,
+}
+
 /// A project that Vercel hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VercelProject {
@@ -48,6 +55,9 @@ pub struct GithubEnvironment {
     pub access: Access,
 }
 
+/// What the id of a Render Postgres begins with.
+const POSTGRES_PREFIX: &str = "dpg-";
+
 /// Looks at a hosted service follow each other no faster: each is several calls, of which there are so many a minute.
 const HOSTED_PAUSE: Duration = Duration::from_secs(4);
 
@@ -55,20 +65,35 @@ impl ValidTarget {
     /// Looks follow each other no faster than this, whatever calls for them.
     pub fn least_pause(&self) -> Duration {
         match self {
-            Self::Render(_) | Self::Vercel(_) | Self::Github(_) => HOSTED_PAUSE,
+            Self::Render(_) | Self::RenderPostgres(_) | Self::Vercel(_) | Self::Github(_) => HOSTED_PAUSE,
             Self::Workload { .. } | Self::Postgres(_) | Self::Http(_) => Duration::ZERO,
         }
     }
 }
 
 impl Checker {
-    pub(super) fn render(&mut self, render: &RenderTarget, breaker: &CircuitBreaker) -> Option<RenderService> {
-        let id = &render.service_id;
-        self.is_id("target.render.serviceId", id, "", "a service; it is like srv-d1x2y3z4").then(|| RenderService {
-            service_id: id.clone(),
-            env_vars: false,
-            access: access(&render.api_key_secret_ref, breaker),
-        })
+    pub(super) fn render(&mut self, render: &RenderTarget, breaker: &CircuitBreaker) -> Option<ValidTarget> {
+        let RenderTarget { service_id, postgres_id, api_key_secret_ref } = render;
+        let access = access(api_key_secret_ref, breaker);
+        let (service, postgres) = ("target.render.serviceId", "target.render.postgresId");
+        match (service_id, postgres_id) {
+            (Some(id), None) if id.starts_with(POSTGRES_PREFIX) => {
+                self.bad(service, format!("{id:?} is the id of a Postgres; write postgresId"));
+                None
+            }
+            (Some(id), None) => {
+                let is = self.is_id(service, id, "", "a service; it is like srv-d1x2y3z4");
+                is.then(|| ValidTarget::Render(RenderService { service_id: id.clone(), env_vars: false, access }))
+            }
+            (None, Some(id)) => {
+                let is = self.is_id(postgres, id, POSTGRES_PREFIX, "a Postgres; it is like dpg-d1x2y3z4-a");
+                is.then(|| ValidTarget::RenderPostgres(RenderPostgres { postgres_id: id.clone(), access }))
+            }
+            _ => {
+                self.bad("target.render", "must name exactly one of serviceId and postgresId".to_owned());
+                None
+            }
+        }
     }
 
     pub(super) fn vercel(&mut self, vercel: &VercelTarget, breaker: &CircuitBreaker) -> Option<VercelProject> {

@@ -2,8 +2,8 @@
 
 use super::{Checker, HOUR, MINUTE, Threshold};
 use crate::api::{
-    ActionKind, ConnectionRef, KeyRef, PgBouncer, PostgresTarget, Reconnect, Remedy, SessionSelector, WorkloadKind,
-    amount,
+    ActionKind, ConnectionRef, KeyRef, PgBouncer, PostgresTarget, Reconnect, Remedy, SessionSelector, Target,
+    WorkloadKind, amount,
 };
 
 /// A PostgreSQL database whose every value is usable.
@@ -18,11 +18,16 @@ pub struct PostgresDatabase {
     pub pooler: Option<PgBouncer>,
 }
 
-/// Warning and critical of what a database brings by itself, all in percent. Wraparound: 75% are the 1.6 billion transactions
-/// at which vacuum drops everything else (`vacuum_failsafe_age`), twice as far as anybody should let it come.
-pub(super) fn default_thresholds() -> [(&'static str, Threshold); 3] {
+/// Warning and critical of what a database brings by itself, all in percent. Wraparound, which Render does not tell: 75% are the
+/// 1.6 billion transactions at which vacuum drops everything else (`vacuum_failsafe_age`), twice as far as anybody should let it
+/// come.
+pub(super) fn default_thresholds(target: &Target) -> impl Iterator<Item = (&'static str, Threshold)> + use<> {
+    let of_render = target.render.as_ref().is_some_and(|render| render.postgres_id.is_some());
+    let brought = if target.postgres.is_some() { 3 } else { 2 * usize::from(of_render) };
     [("connections_usage", 80.0, 95.0), ("storage_usage", 80.0, 95.0), ("wraparound_usage", 40.0, 75.0)]
         .map(|(name, warning, critical)| (name, Threshold { warning, critical }))
+        .into_iter()
+        .take(brought)
 }
 
 impl Checker {

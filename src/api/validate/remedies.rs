@@ -49,6 +49,10 @@ const OF_RENDER: [ActionKind; 5] = [
 /// What is done to it when its policy names no remedies: copies of its environment are kept only where a policy says so.
 const OF_RENDER_BY_DEFAULT: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
 
+/// What can be done to a Render Postgres, beside remedies of a team's own. Nothing of it is done unasked: a restart is a person's
+/// decision, and a failover may lose what was written last.
+const OF_RENDER_POSTGRES: [ActionKind; 2] = [ActionKind::Restart, ActionKind::Failover];
+
 /// The causes that an action can help against, if not all.
 fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
     match action {
@@ -57,6 +61,8 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
         ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
         ActionKind::RecoverConnections => Some(&[Cause::Unreachable]),
+        // The standby has the same disk, memory and connections.
+        ActionKind::Failover => Some(&[Cause::Unreachable, Cause::Errors]),
         ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Some(&[Cause::Exhaustion, Cause::Errors]),
         ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => None,
     }
@@ -88,8 +94,9 @@ impl Checker {
         allowed: &[AllowedMcpTool],
     ) -> Vec<ValidRemedy> {
         let fits = |action: ActionKind| match target {
-            ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action),
+            ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action) && action != ActionKind::Failover,
             ValidTarget::Render(_) => OF_RENDER.contains(&action),
+            ValidTarget::RenderPostgres(_) => OF_RENDER_POSTGRES.contains(&action),
             ValidTarget::Vercel(_) | ValidTarget::Github(_) => action == ActionKind::RollbackDeployment,
             ValidTarget::Postgres(_) => OF_DATABASE.contains(&action),
             ValidTarget::Http(_) => false,
@@ -101,6 +108,7 @@ impl Checker {
             };
             let unasked = |action: &ActionKind| match target {
                 ValidTarget::Render(_) => OF_RENDER_BY_DEFAULT.contains(action),
+                ValidTarget::RenderPostgres(_) => false,
                 _ => fits(*action) && can_be_done(*action, target),
             };
             let default = ladder.iter().filter(|(action, _)| unasked(action));
@@ -110,6 +118,10 @@ impl Checker {
             let message = match target {
                 ValidTarget::Render(_) => format!(
                     "{} cannot be done to a render target, only RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take it out",
+                    other.action
+                ),
+                ValidTarget::RenderPostgres(_) => format!(
+                    "{} cannot be done to a Render Postgres, only Restart, Failover, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
                 ValidTarget::Vercel(_) | ValidTarget::Github(_) => format!(
@@ -122,7 +134,9 @@ impl Checker {
                     other.action
                 ),
                 ValidTarget::Workload { .. } => {
-                    format!("{} is for a postgres target; take it out", other.action)
+                    let whose =
+                        if other.action == ActionKind::Failover { "Render Postgres" } else { "postgres target" };
+                    format!("{} is for a {whose}; take it out", other.action)
                 }
                 ValidTarget::Http(_) => format!(
                     "{} cannot be done to an http target, only Job, Webhook and Mcp; take it out, or name the workload",

@@ -236,6 +236,21 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "Restart cannot be done to an http target, only Job, Webhook and Mcp",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
+        (render(json!({"serviceId": "dpg-1-a"})), "target.render.serviceId", "the id of a Postgres; write postgresId"),
+        (render(json!({"postgresId": "srv-1"})), "target.render.postgresId", "it is like dpg-d1x2y3z4-a"),
+        (render(json!({})), "target.render", "exactly one of serviceId and postgresId"),
+        (render(json!({"serviceId": "srv-1", "postgresId": "dpg-1"})), "target.render", "exactly one of"),
+        (
+            json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "RollbackDeployment"}]}),
+            "remedies",
+            "cannot be done to a Render Postgres, only Restart, Failover, Job",
+        ),
+        (json!({"remedies": [{"action": "Failover"}]}), "remedies", "Failover is for a Render Postgres"),
+        (
+            json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Failover", "for": ["Exhaustion"]}]}),
+            "remedies[0].for",
+            "cannot help against Exhaustion; write [Unreachable, Errors]",
+        ),
         (json!({"target": {"vercel": {"projectId": "shop"}}}), "target.vercel.projectId", "it is like prj_a1B2c3"),
         (
             json!({"target": {"vercel": {"projectId": "prj_1", "teamId": "shop"}}}),
@@ -381,6 +396,16 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
 }
 
 #[test]
+fn nothing_is_done_to_a_render_postgres_unasked() {
+    let policy = parse(json!({"components": [component(render(json!({"postgresId": "dpg-1-a"})))]})).unwrap();
+    let component = &policy.components[0];
+    assert!(component.remedies.is_empty());
+    assert_eq!(component.target.describe(), "Render/dpg-1-a");
+    assert_eq!(component.thresholds["connections_usage"], Threshold { warning: 80.0, critical: 95.0 });
+    assert!(component.ceilings.contains_key("storage_usage") && !component.ceilings.contains_key("wraparound_usage"));
+}
+
+#[test]
 fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
     let target = json!({"vercel": {"projectId": "prj_1", "teamId": "team_1"}});
     let policy = parse(json!({"components": [component(json!({"target": target}))]})).unwrap();
@@ -390,6 +415,10 @@ fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
     let ValidTarget::Vercel(project) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((project.team_id.as_deref(), project.access.key.as_ref()), (Some("team_1"), None));
     assert_eq!(component.target.describe(), "Vercel/prj_1");
+}
+
+fn render(fields: Value) -> Value {
+    json!({"target": {"render": fields}})
 }
 
 /// A github target with these fields over right ones.

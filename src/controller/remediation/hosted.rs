@@ -12,6 +12,7 @@
 //! ```
 
 mod config;
+mod database;
 mod restart;
 mod scale;
 
@@ -94,6 +95,9 @@ impl Step<'_> {
         let hosted = Hosted { step: self, service, namespace, policy, now: Timestamp::now() };
         match (spec.action, service) {
             (ActionKind::Restart, HostedService::Render(..)) => Box::pin(hosted.restart(status)).await,
+            (ActionKind::Restart | ActionKind::Failover, HostedService::RenderPostgres(render, postgres)) => {
+                Box::pin(hosted.recover(status, render, postgres)).await
+            }
             (ActionKind::RollbackDeployment, _) => Box::pin(hosted.roll_back(status)).await,
             (ActionKind::RollbackConfig, HostedService::Render(render, service)) => {
                 Box::pin(hosted.roll_back_config(status, render, service)).await

@@ -86,7 +86,7 @@ impl Postgres {
         };
         let down = |fault| PostgresLook {
             at: Timestamp::now(),
-            target: Measured::Known(Database { label: String::new(), fault: Some(fault) }),
+            target: Measured::Known(Database { fault: Some(fault), ..Database::default() }),
             metrics: Vec::new(),
         };
         let address = match self.address(namespace, database).await {
@@ -118,7 +118,8 @@ impl Postgres {
                 let before = told.deadlocks.and_then(|count| kept.deadlocks.replace((Instant::now(), count)));
                 let metrics = metrics(&told, before, database.size_limit, fault.is_none().then_some(latency_ms));
                 let label = format!("PostgreSQL {}{}", told.version, if told.standby { ", a standby" } else { "" });
-                PostgresLook { at: Timestamp::now(), target: Measured::Known(Database { label, fault }), metrics }
+                let target = Measured::Known(Database { label, fault, shown: None });
+                PostgresLook { at: Timestamp::now(), target, metrics }
             }
             // A connection that fails once is not used again.
             (Err(_), Some(fault)) => down(fault),

@@ -76,16 +76,17 @@ impl Render {
     pub(super) async fn running(
         &self,
         namespace: &str,
+        asked: &RenderService,
         account: &Account<'_>,
         live: &Deploy,
         root: Option<&str>,
         until: Instant,
     ) -> Result<Option<Vec<ConfigObject>>, HostedError> {
         self.may_compare(namespace, account).await?;
-        let service = key(namespace, account.service);
+        let service = key(namespace, asked);
         let deploy = root.unwrap_or(&live.id);
         let object = |digest: &str| {
-            let name = account.service.service_id.clone();
+            let name = account.id.to_owned();
             vec![ConfigObject { kind: ConfigKind::EnvVars, name, digest: digest.to_owned() }]
         };
         let seen = |running: &Arc<Running>| running.deploy == deploy && (root.is_none() || running.fresh);
@@ -118,7 +119,7 @@ impl Render {
         if self.kubernetes.env_digest(&EnvVars::default()).is_ok() {
             return Ok(());
         }
-        let id = &account.service.service_id;
+        let id = account.id;
         match self.kubernetes.may_keep_secrets(namespace).await {
             Err(why @ ActError::Forbidden { .. }) => Err(HostedError::Forbidden(format!(
                 "to put the environment variables of {id} back they are kept in Secrets, and that is {why} (set rbac.rollbackSecrets in the chart, or take RollbackConfig and RollbackPreviousState out of its remedies)"
@@ -285,7 +286,7 @@ impl Render {
 
     /// All of them.
     async fn env_vars(&self, account: &Account<'_>, until: Instant) -> Result<EnvVars, HostedError> {
-        let id = account.service.service_id.as_str();
+        let id = account.id;
         let what = format!("list environment variables of {id}");
         let path = ["services", id, "env-vars"];
         let mut all: Vec<(String, String)> = Vec::new();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     analyze::observation::{Hosted, Measured, Reading, UnknownReason, Unmeasured},
-    api::RenderService,
+    api::{Access, RenderService},
     platforms::{
         hosted::{HostedError, HostedLook},
         lock::lock,
@@ -22,14 +22,14 @@ use crate::{
 
 /// A look this young stands for another one: an action asks more often than a service changes. Shorter than the pause between
 /// two looks of a policy.
-const SAME_LOOK: Duration = Duration::from_secs(3);
+pub(super) const SAME_LOOK: Duration = Duration::from_secs(3);
 /// Metrics have a point each 30 s at best, and the service itself changes seldom: read anew after this time.
-const SAME_REST: Duration = Duration::from_secs(15);
+pub(super) const SAME_REST: Duration = Duration::from_secs(15);
 /// Metrics are asked for so far back, at their best resolution.
 const METRICS_OVER: SignedDuration = SignedDuration::from_mins(3);
 const RESOLUTION_S: &str = "30";
 /// After this time a service that is not looked at any more may be forgotten.
-const OLD: Duration = Duration::from_secs(600);
+pub(super) const OLD: Duration = Duration::from_secs(600);
 /// Deploys and events read in one look: the newest.
 const DEPLOYS: &str = "20";
 const EVENTS: &str = "50";
@@ -59,11 +59,11 @@ struct Rest {
     metrics: Vec<(&'static str, Reading)>,
 }
 
-fn young<T: Clone>(remembered: &Option<(Instant, T)>, age: Duration) -> Option<T> {
+pub(super) fn young<T: Clone>(remembered: &Option<(Instant, T)>, age: Duration) -> Option<T> {
     remembered.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, what)| what.clone())
 }
 
-type Answer = Result<Vec<Series>, Unmeasured>;
+pub(super) type Answer = Result<Vec<Series>, Unmeasured>;
 
 impl Render {
     /// One look, or the one that was made just now. Takes at most 9 s.
@@ -87,12 +87,12 @@ impl Render {
     async fn look_anew(
         &self,
         namespace: &str,
-        service: &RenderService,
+        asked: &RenderService,
         key: &str,
         until: Instant,
     ) -> Result<(Hosted, Vec<(&'static str, Reading)>), HostedError> {
-        let account = self.account(namespace, service).await?;
-        account.fleet.look(&service.service_id, Instant::now());
+        let account = self.account(namespace, asked).await?;
+        account.fleet.look(account.id, Instant::now());
         let mut known = None;
         if let Some(rest) = self.remembered(key, |seen| young(&seen.rest, SAME_REST)) {
             let (deploys, events) =
@@ -122,8 +122,8 @@ impl Render {
         };
         let mut hosted = hosted(&read, root.as_deref(), Timestamp::now());
         hosted.settled &= read.live().is_none_or(|live| is_of(&metrics, live, Timestamp::now()));
-        if let (true, Some(live), Some(release)) = (account.service.env_vars, read.live(), &mut hosted.release) {
-            hosted.config = self.running(namespace, &account, live, root.as_deref(), until).await?;
+        if let (true, Some(live), Some(release)) = (asked.env_vars, read.live(), &mut hosted.release) {
+            hosted.config = self.running(namespace, asked, &account, live, root.as_deref(), until).await?;
             // The code alone: the environment is a configuration of its own.
             if let Some(source) = live.source() {
                 release.digest = source;
@@ -133,7 +133,7 @@ impl Render {
     }
 
     pub(super) async fn service(&self, account: &Account<'_>, until: Instant) -> Result<Service, HostedError> {
-        let id = account.service.service_id.as_str();
+        let id = account.id;
         self.get(account, &format!("read service {id}"), &["services", id], &[], until).await
     }
 
@@ -167,7 +167,7 @@ impl Render {
 
     /// The newest first, up to the one that serves at least.
     pub(super) async fn deploys(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Deploy>, HostedError> {
-        let id = account.service.service_id.as_str();
+        let id = account.id;
         let what = format!("list deploys of {id}");
         let mut deploys: Vec<Deploy> = Vec::new();
         let mut cursor: Option<String> = None;
@@ -185,7 +185,7 @@ impl Render {
     }
 
     pub(super) async fn instances(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Instance>, HostedError> {
-        let id = account.service.service_id.as_str();
+        let id = account.id;
         self.get(account, &format!("list instances of {id}"), &["services", id, "instances"], &[], until).await
     }
 
@@ -200,7 +200,7 @@ impl Render {
         query: &[(&str, String)],
         until: Instant,
     ) -> Result<Vec<Event>, HostedError> {
-        let id = account.service.service_id.as_str();
+        let id = account.id;
         let what = format!("list events of {id}");
         let items: Vec<EventItem> = self.get(account, &what, &["services", id, "events"], query, until).await?;
         let mut events: Vec<Event> = items.into_iter().map(|item| item.event).collect();
@@ -281,7 +281,7 @@ impl Render {
         deploy: &str,
         until: Instant,
     ) -> Result<Deploy, HostedError> {
-        let id = account.service.service_id.as_str();
+        let id = account.id;
         let path = ["services", id, "deploys", deploy];
         self.get(account, &format!("read deploy {deploy} of {id}"), &path, &[], until).await
     }
@@ -291,7 +291,7 @@ impl Render {
             return Vec::new();
         }
         let now = Timestamp::now();
-        let own = &[account.service.service_id.as_str()];
+        let own = &[account.id];
         let http = async {
             if service.kind != "web_service" {
                 return (Ok(Vec::new()), Ok(Vec::new()));
@@ -319,8 +319,8 @@ impl Render {
     }
 
     /// What is read for all services of the key at once, or was just now.
-    async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
-        let id = account.service.service_id.as_str();
+    pub(super) async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
+        let id = account.id;
         let fleet = &account.fleet;
         let mut known = match tokio::time::timeout_at(until.into(), fleet.known(what).lock()).await {
             Ok(known) => known,
@@ -350,7 +350,7 @@ impl Render {
         Ok(series)
     }
 
-    async fn metric(
+    pub(super) async fn metric(
         &self,
         account: &Account<'_>,
         metric: &str,
@@ -395,9 +395,14 @@ impl Render {
 pub(super) fn key(namespace: &str, service: &RenderService) -> String {
     // What is a release is another thing with them.
     let with = if service.env_vars { " with its environment" } else { "" };
-    match &service.access.key {
-        Some(key) => format!("{namespace}/{}/{}/{}{with}", key.name, key.key, service.service_id),
-        None => format!("{}{with}", service.service_id),
+    format!("{}{with}", place(namespace, &service.service_id, &service.access))
+}
+
+/// What two policies see alike.
+pub(super) fn place(namespace: &str, id: &str, access: &Access) -> String {
+    match &access.key {
+        Some(key) => format!("{namespace}/{}/{}/{id}", key.name, key.key),
+        None => id.to_owned(),
     }
 }
 

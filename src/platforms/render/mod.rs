@@ -1,10 +1,11 @@
 //! Services that Render hosts (<https://api-docs.render.com>): looked at, restarted, rolled back, in what they run and in what
-//! it runs with.
+//! it runs with; and its Postgres.
 //!
 //! A service's deploys are its releases. A rollback makes a new deploy of what another one was, and is known by that one
 //! ([`crate::analyze::observation::ReleaseId`]). Keys are read by reference at the moment of use.
 
 mod act;
+mod database;
 mod env;
 mod look;
 mod scale;
@@ -24,6 +25,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use database::Since;
 pub use env::{EnvError, MAX_CHANGES, Way};
 pub use scale::{Size, autoscaled};
 
@@ -32,7 +34,7 @@ use super::{
     hosted::{HostedError, KeyWords, ProviderConfig, READ_LIMIT, WRITE_LIMIT, breaker_limits, key_of, read_limits},
     kubernetes::Kubernetes,
 };
-use crate::api::RenderService;
+use crate::api::{Access, RenderService};
 
 /// Where Render's API is.
 pub const RENDER_API: &str = "https://api.render.com/v1";
@@ -59,11 +61,13 @@ pub struct Render {
     fleets: together::Fleets,
     /// What deploys run with, by service; the newest last.
     running: Mutex<HashMap<String, Vec<Arc<env::Running>>>>,
+    databases: Mutex<HashMap<String, database::Remembered>>,
 }
 
-/// A service, and the key to ask with.
+/// A service or a Postgres, and the key to ask with.
 struct Account<'a> {
-    service: &'a RenderService,
+    id: &'a str,
+    access: &'a Access,
     key: SecretString,
     /// All that are looked at with this key.
     fleet: Arc<together::Fleet>,
@@ -81,22 +85,30 @@ impl Render {
             targets: Mutex::default(),
             fleets: together::Fleets::default(),
             running: Mutex::default(),
+            databases: Mutex::default(),
         }
     }
 
-    /// The key of a service, read now.
+    async fn account<'a>(&self, namespace: &str, service: &'a RenderService) -> Result<Account<'a>, HostedError> {
+        self.account_of(namespace, &service.service_id, &service.access).await
+    }
+
+    /// The key of a service or a Postgres, read now.
     ///
     /// # Errors
     /// CredentialsMissing, Forbidden or KeyUnread, with the Secret's name.
-    async fn account<'a>(&self, namespace: &str, service: &'a RenderService) -> Result<Account<'a>, HostedError> {
-        let whose = (namespace, service.service_id.as_str());
-        let reference = service.access.key.as_ref();
-        let key = key_of(&self.kubernetes, self.key.as_ref(), &KEY, whose, reference).await?;
+    async fn account_of<'a>(
+        &self,
+        namespace: &str,
+        id: &'a str,
+        access: &'a Access,
+    ) -> Result<Account<'a>, HostedError> {
+        let key = key_of(&self.kubernetes, self.key.as_ref(), &KEY, (namespace, id), access.key.as_ref()).await?;
         let fleet = self.fleets.of(Credential::of(&key), Instant::now());
-        Ok(Account { service, key, fleet })
+        Ok(Account { id, access, key, fleet })
     }
 
-    /// Something of the service's, to be read within this time.
+    /// Something of it, to be read within this time.
     async fn get<T: DeserializeOwned>(
         &self,
         account: &Account<'_>,
@@ -105,8 +117,8 @@ impl Render {
         query: &[(&str, String)],
         until: Instant,
     ) -> Result<T, HostedError> {
-        let id = &account.service.service_id;
-        let breaker = if path.first() == Some(&"metrics") { format!("{id} metrics") } else { id.clone() };
+        let id = account.id;
+        let breaker = if path.first() == Some(&"metrics") { format!("{id} metrics") } else { id.to_owned() };
         let quotas = [Quota { name: "read".into(), calls: READS, per: PER, spares_unchanged: false }];
         let call = Call {
             what,
@@ -117,7 +129,7 @@ impl Render {
             repeat: Repeat::Always,
             quotas: &quotas,
             breaker: &breaker,
-            breaker_limits: breaker_limits(&account.service.access),
+            breaker_limits: breaker_limits(account.access),
             time: read_limits(until),
         };
         Ok(self.cloud.read(&account.key, &call).await?)
@@ -132,7 +144,7 @@ impl Render {
         json: Option<&Value>,
         repeat: Repeat,
     ) -> Result<Answer, HostedError> {
-        let id = &account.service.service_id;
+        let id = account.id;
         let writes = Quota { name: "write".into(), calls: WRITES, per: PER, spares_unchanged: false };
         let deploys = Quota { name: format!("deploy {id}"), calls: DEPLOYS, per: PER, spares_unchanged: false };
         let quotas = match (&method, path.last()) {
@@ -149,7 +161,7 @@ impl Render {
             repeat,
             quotas: &quotas,
             breaker: id,
-            breaker_limits: breaker_limits(&account.service.access),
+            breaker_limits: breaker_limits(account.access),
             time: WRITE_LIMIT,
         };
         Ok(self.cloud.send(&account.key, &call).await?)

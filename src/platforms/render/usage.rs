@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::wire::{Point, Series};
 use crate::analyze::{
-    metric::{CPU_USAGE, ERROR_RATE, LATENCY_MS, MEMORY_USAGE},
+    metric::{CONNECTIONS_USAGE, CPU_USAGE, ERROR_RATE, LATENCY_MS, MEMORY_USAGE, STORAGE_USAGE},
     observation::{Measured, Reading, Sample, UnknownReason, Unmeasured},
 };
 
@@ -38,7 +38,7 @@ pub fn share(
         let why = format!("{name}: what is used has another unit than its limit");
         return Some((name, unknown(Unmeasured::new(UnknownReason::BadAnswer, why))));
     }
-    Some((name, measured(percent, of.map_or_else(|| "the service".to_owned(), |of| format!("instance {of}")), at)))
+    Some((name, measured(percent, of.map_or_else(|| "all of it".to_owned(), |of| format!("instance {of}")), at)))
 }
 
 pub fn cpu(used: Answer<'_>, limit: Answer<'_>, now: Timestamp) -> Option<(&'static str, Reading)> {
@@ -47,6 +47,55 @@ pub fn cpu(used: Answer<'_>, limit: Answer<'_>, now: Timestamp) -> Option<(&'sta
 
 pub fn memory(used: Answer<'_>, limit: Answer<'_>, now: Timestamp) -> Option<(&'static str, Reading)> {
     share(MEMORY_USAGE, used, limit, now)
+}
+
+pub fn storage(used: Answer<'_>, capacity: Answer<'_>, now: Timestamp) -> Option<(&'static str, Reading)> {
+    share(STORAGE_USAGE, used, capacity, now)
+}
+
+/// Connections of a Postgres in percent of those that it may have: `most` where that was set for it, else by its memory.
+pub fn connections(
+    active: Answer<'_>,
+    most: Option<f64>,
+    memory: Answer<'_>,
+    now: Timestamp,
+) -> Option<(&'static str, Reading)> {
+    let active = match active {
+        Ok(active) => newest(active, now)?,
+        Err(why) => return Some((CONNECTIONS_USAGE, unknown(why.clone()))),
+    };
+    let most = match (most, memory) {
+        (Some(most), _) => most,
+        (None, Ok(memory)) => most_connections(newest(memory, now)?.value),
+        (None, Err(why)) => return Some((CONNECTIONS_USAGE, unknown(why.clone()))),
+    };
+    let of = format!("its {} of {most} connections", active.value);
+    Some((CONNECTIONS_USAGE, measured(100.0 * active.value / most, of, active.timestamp)))
+}
+
+/// By memory in bytes (<https://render.com/docs/postgresql-connecting>, connection limits; older plans have three less).
+fn most_connections(memory: f64) -> f64 {
+    const GB: f64 = 1e9;
+    match memory / GB {
+        ..8.0 => 100.0,
+        ..16.0 => 200.0,
+        ..32.0 => 400.0,
+        _ => 500.0,
+    }
+}
+
+/// How far a read replica is behind, in seconds.
+pub fn lag(answer: Answer<'_>, now: Timestamp) -> Option<(&'static str, Reading)> {
+    let name = "replication_lag_s";
+    match answer {
+        Ok(series) => newest(series, now).map(|lag| (name, measured(lag.value, "it".to_owned(), lag.timestamp))),
+        Err(why) => Some((name, unknown(why.clone()))),
+    }
+}
+
+/// The highest of the newest.
+fn newest(all: &[Series], now: Timestamp) -> Option<&Point> {
+    all.iter().filter_map(|series| fresh(series, now)).max_by(|one, other| one.value.total_cmp(&other.value))
 }
 
 /// The share of requests that were answered with 500 to 599.
@@ -148,6 +197,25 @@ mod tests {
         let other = answer(&[series(("instance", "a"), "GB", &[(30, 4.0)])]);
         let (_, reading) = cpu(&used, &other, now()).unwrap();
         assert!(matches!(reading.value, Measured::Unknown(why) if why.reason == UnknownReason::BadAnswer));
+    }
+
+    #[test]
+    fn connections_are_of_those_that_it_may_have() {
+        let active = answer(&[series(("resource", "dpg-1"), "unitless", &[(60, 99.0), (30, 50.0)])]);
+        let memory = |bytes| answer(&[series(("instance", "dpg-1-a"), "bytes", &[(30, bytes)])]);
+        for (bytes, percent) in [(256e6, 50.0), (7.9e9, 50.0), (8e9, 25.0), (16e9, 12.5), (33e9, 10.0)] {
+            let read = value(connections(&active, None, &memory(bytes), now())).unwrap();
+            assert_eq!(read.0, percent, "{bytes}");
+        }
+        let (percent, of) = value(connections(&active, Some(60.0), &memory(1e9), now())).unwrap();
+        assert_eq!((percent.round(), of.as_str()), (83.0, "its 50 of 60 connections"));
+        assert!(connections(&active, None, &answer(&[]), now()).is_none(), "of how many is not known");
+        assert!(connections(&answer(&[]), Some(60.0), &memory(1e9), now()).is_none());
+        let why = Unmeasured::new(UnknownReason::Timeout, "late");
+        for (active, memory) in [(&Err(why.clone()), &memory(1e9)), (&active, &Err(why.clone()))] {
+            let read = connections(active, None, memory, now()).unwrap();
+            assert_eq!(read.1.value, Measured::Unknown(why.clone()));
+        }
     }
 
     #[test]

@@ -151,6 +151,48 @@ impl Deploy {
     }
 }
 
+/// `GET /postgres/{id}`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Postgres {
+    /// `available`, `unavailable`, `config_restart`, `suspended`, …
+    #[serde(default)]
+    pub status: String,
+    /// `suspended` or `not_suspended`.
+    #[serde(default)]
+    pub suspended: String,
+    #[serde(default)]
+    pub suspenders: Vec<String>,
+    #[serde(default)]
+    pub high_availability_enabled: bool,
+    /// `primary` or `replica`.
+    #[serde(default)]
+    pub role: String,
+    /// The major one.
+    #[serde(default)]
+    pub version: String,
+    /// Settings of the server that somebody has changed.
+    #[serde(default)]
+    pub parameter_overrides: Value,
+}
+
+impl Postgres {
+    pub fn is_suspended(&self) -> bool {
+        self.suspended == "suspended" || self.status == "suspended"
+    }
+
+    pub fn is_replica(&self) -> bool {
+        self.role == "replica"
+    }
+
+    /// Connections that it may have, where somebody has set that.
+    pub fn max_connections(&self) -> Option<f64> {
+        let set = &self.parameter_overrides["max_connections"];
+        let number = set.as_f64().or_else(|| set.as_str()?.parse().ok());
+        number.filter(|most| *most >= 1.0)
+    }
+}
+
 /// An element of `GET /services/{id}/instances`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Instance {
@@ -240,6 +282,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn how_many_connections_a_postgres_may_have_is_told_where_it_was_set() {
+        let most = |overrides: Value| {
+            serde_json::from_value::<Postgres>(json!({"parameterOverrides": overrides})).unwrap().max_connections()
+        };
+        assert_eq!(most(json!({"max_connections": "250"})), Some(250.0));
+        assert_eq!(most(json!({"max_connections": 250})), Some(250.0));
+        for none in [json!({}), json!(null), json!({"max_connections": "many"}), json!({"max_connections": 0})] {
+            assert_eq!(most(none), None);
+        }
+    }
 
     #[test]
     fn what_a_deploy_was_made_of_is_its_commit_or_what_its_image_was_then() {

@@ -4,6 +4,7 @@
 //!
 //! What the documents do not say is assumed, and marked "(assumed)" where it stands.
 
+mod postgres;
 mod routes;
 mod world;
 
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::door::{self, Provider, StandIn, Writes};
+pub use postgres::Postgres;
 pub use world::World;
 
 /// A key that it accepts.
@@ -63,6 +65,16 @@ impl FakeRender {
     /// A service with one live deploy.
     pub fn add(&self, id: &str, kind: &str) {
         self.with(|world| world.add_service(id, kind));
+    }
+
+    /// A Postgres, with a standby or without one.
+    pub fn add_postgres(&self, id: &str, standby: bool) {
+        self.with(|world| world.add_postgres(id, standby));
+    }
+
+    /// Something is done to a Postgres.
+    pub fn postgres<T>(&self, id: &str, with: impl FnOnce(&mut Postgres) -> T) -> T {
+        self.with(|world| with(world.databases.get_mut(id).expect("it is there")))
     }
 
     /// A commit is pushed: deployed where auto-deploy is on. The share of its requests that fails, 0 to 1.

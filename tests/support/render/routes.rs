@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::door::pass,
-    Shared, error,
+    Shared, error, postgres,
     world::{MEMORY_LIMIT, Service, World},
 };
 
@@ -34,21 +34,28 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/services/{id}/events", get(events))
         .route("/v1/services/{id}/env-vars", get(env_vars).put(replace_env_vars))
         .route("/v1/services/{id}/env-vars/{key}", get(env_var).put(set_env_var).delete(delete_env_var))
+        .route("/v1/postgres/{id}", get(postgres::one))
+        .route("/v1/postgres/{id}/restart", post(postgres::restart))
+        .route("/v1/postgres/{id}/failover", post(postgres::failover))
+        .route("/v1/postgres/{id}/suspend", post(postgres::suspend))
+        .route("/v1/postgres/{id}/resume", post(postgres::resume))
         .route("/v1/metrics/{metric}", get(metric))
         .route_layer(from_fn_with_state(shared.door.clone(), pass));
     let control = Router::new()
         .route("/_fake/services/{id}", post(add_service))
         .route("/_fake/services/{id}/failing", post(set_failing))
         .route("/_fake/services/{id}/bad-env", post(set_bad_env))
-        .route("/_fake/services/{id}/push", post(push));
+        .route("/_fake/services/{id}/push", post(push))
+        .route("/_fake/postgres/{id}", post(postgres::add))
+        .route("/_fake/postgres/{id}/down", post(postgres::take_down));
     let faults = shared.door.control();
     let known = api.merge(control).fallback(async || error(StatusCode::NOT_FOUND, "not found"));
     known.with_state(shared).merge(faults)
 }
 
-type Answer = Result<Response, Refused>;
+pub(super) type Answer = Result<Response, Refused>;
 
-struct Refused(StatusCode, String);
+pub(super) struct Refused(StatusCode, String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -56,16 +63,16 @@ impl IntoResponse for Refused {
     }
 }
 
-fn not_found() -> Refused {
+pub(super) fn not_found() -> Refused {
     Refused(StatusCode::NOT_FOUND, "not found".to_owned())
 }
 
-fn bad(message: &str) -> Refused {
+pub(super) fn bad(message: &str) -> Refused {
     Refused(StatusCode::BAD_REQUEST, message.to_owned())
 }
 
 /// A body as it must be, with no unknown field.
-fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+pub(super) fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|why| bad(&format!("invalid JSON: {why}")))
 }
 
@@ -363,13 +370,20 @@ async fn metric(State(shared): State<Shared>, Path(metric): Path<String>, RawQue
         |value: f64| -> Vec<Value> { times.iter().rev().map(|at| json!({"timestamp": at, "value": value})).collect() };
     let mut series = Vec::new();
     for resource in all_of(&query, "resource") {
-        let Some(service) = world.services.get(&resource).filter(|service| !service.suspended) else { continue };
         let mut add = |labels: &[(&str, &str)], unit: &str, value: f64| {
             let of = [("resource", resource.as_str())];
             let labels: Vec<Value> =
                 of.iter().chain(labels).map(|(field, value)| json!({"field": field, "value": value})).collect();
             series.push(json!({"labels": labels, "unit": unit, "values": points(value)}));
         };
+        if let Some(database) = world.databases.get(&resource) {
+            let (instance, found) = (format!("{resource}-0"), database.metric(&metric)?);
+            if let Some((unit, value)) = found.filter(|_| !database.suspended) {
+                add(&[("instance", &instance)], unit, value);
+            }
+            continue;
+        }
+        let Some(service) = world.services.get(&resource).filter(|service| !service.suspended) else { continue };
         match metric.as_str() {
             "cpu" | "cpu-limit" | "memory" | "memory-limit" => {
                 let (unit, value) = match metric.as_str() {

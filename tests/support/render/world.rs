@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::postgres::Postgres;
+
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -27,6 +29,7 @@ impl Default for Pace {
 #[derive(Debug, Default)]
 pub struct World {
     pub services: BTreeMap<String, Service>,
+    pub databases: BTreeMap<String, Postgres>,
     pub pace: Pace,
     made: u64,
 }
@@ -110,7 +113,7 @@ pub struct Event {
 
 pub const MEMORY_LIMIT: f64 = 512.0 * 1024.0 * 1024.0;
 
-fn later(at: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at + SignedDuration::try_from(by).expect("a short time")
 }
 
@@ -263,6 +266,7 @@ impl World {
 
     /// Everything that has become due.
     pub fn advance(&mut self, now: Timestamp) {
+        self.databases.values_mut().for_each(|database| database.advance(now));
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             self.advance_deploys(&name, now);

@@ -35,7 +35,10 @@ impl Kubernetes {
             }
             // See `could_run` and `could_scale`.
             ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp | ActionKind::Scale => Ok(()),
-            ActionKind::RecoverConnections | ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Ok(()),
+            ActionKind::RecoverConnections
+            | ActionKind::ReleaseConnections
+            | ActionKind::CancelLongQueries
+            | ActionKind::Failover => Ok(()),
             ActionKind::RollbackDeployment | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
                 if (workload.kind, action) == (WorkloadKind::Rollout, ActionKind::RollbackDeployment) {

@@ -1,0 +1,93 @@
+//! A Postgres that Render hosts is restarted, or its standby takes over.
+//!
+//! Render lists no events of it, so a call with no clear answer is never made again: what was seen since may tell that it was
+//! done, and nothing tells that it was not. Then a person is called.
+
+use jiff::SignedDuration;
+use kube::runtime::controller::Action;
+
+use super::{Hosted, RESTART_LIMIT, note, sent};
+use crate::{
+    api::{ActionKind, Phase, RemediationStatus, RenderPostgres},
+    controller::Error,
+    platforms::render::Render,
+};
+
+/// One that Render has begun and that was not seen is over after this time: a restart or failover takes some seconds.
+const UNSEEN: SignedDuration = SignedDuration::from_secs(60);
+
+impl Hosted<'_> {
+    pub(super) async fn recover(
+        &self,
+        status: RemediationStatus,
+        render: &Render,
+        postgres: &RenderPostgres,
+    ) -> Result<Action, Error> {
+        let Some((sent_at, hosted)) = sent(&status) else {
+            return Box::pin(self.send_recovery(status, render, postgres)).await;
+        };
+        let before = hosted.newest_before.as_deref();
+        let seen = match render.since(&self.namespace, postgres, sent_at, before).await {
+            Ok(seen) => seen,
+            Err(error) => return self.cannot_see(status, sent_at, RESTART_LIMIT, &error).await,
+        };
+        let what = in_words(self.step.remediation.spec.action);
+        if !hosted.begun {
+            if seen.came {
+                return self.it_was_done(status, &format!("it was seen not to serve since ({})", seen.status)).await;
+            }
+            if self.now >= sent_at + self.service.settles_within() {
+                let why = format!("its status is {:?} now, and Render lists no {what}s of a Postgres", seen.status);
+                return self.outcome_unknown(status, &why).await;
+            }
+            return Ok(self.look_again(sent_at));
+        }
+        if seen.serves {
+            let how = if seen.came || !seen.served {
+                format!("it is {} again after the {what}", seen.status)
+            } else if self.now >= sent_at + UNSEEN {
+                format!("Render has taken the {what}, and it was {} at every look since", seen.status)
+            } else {
+                return Ok(self.look_again(sent_at));
+            };
+            return self.step.executed(status, "Executed", format!("{how}; watching whether it helps")).await;
+        }
+        if self.now >= sent_at + RESTART_LIMIT {
+            let message = format!(
+                "Render has begun the {what}, and says {:?} of it after {RESTART_LIMIT:#}; see it in {}",
+                seen.status,
+                self.service.pages()
+            );
+            return self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await;
+        }
+        Ok(self.look_again(sent_at))
+    }
+
+    async fn send_recovery(
+        &self,
+        mut status: RemediationStatus,
+        render: &Render,
+        postgres: &RenderPostgres,
+    ) -> Result<Action, Error> {
+        let before = match self.before(&mut status).await? {
+            Ok(before) => before,
+            Err(ended) => return Ok(ended),
+        };
+        let mut hosted = status.hosted.clone().unwrap_or_default();
+        hosted.newest_before = before.newest_restart;
+        self.about_to_send(&mut status, hosted).await?;
+        let action = self.step.remediation.spec.action;
+        match render.recover(&self.namespace, postgres, action).await {
+            Ok(code) => {
+                note(&mut status, |hosted| (hosted.begun, hosted.status_code) = (true, Some(code)));
+                let words = format!("Render has begun the {}; waiting until it serves again", in_words(action));
+                self.tell(status, "begun", &words).await
+            }
+            Err(error) => Box::pin(self.not_answered_well(status, error)).await,
+        }
+    }
+}
+
+fn in_words(action: ActionKind) -> &'static str {
+    if action == ActionKind::Failover { "failover" } else { "restart" }
+}

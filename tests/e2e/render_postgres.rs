@@ -1,0 +1,276 @@
+//! A Postgres that Render hosts, on a stand-in for its API that refuses what the real one refuses.
+
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use panacea::api::{ActionKind, Cause, HealthStatus, Phase, Remediation};
+use serde_json::{Value, json};
+
+use crate::{
+    render::options,
+    support::{
+        cluster::{env, run},
+        door::Fault,
+        gate::{Gate, Side},
+        objects::{over, over_many},
+        operator::Operator,
+        render::{API_KEY, FakeRender},
+        wait,
+    },
+};
+
+const LONG: Duration = Duration::from_secs(150);
+
+fn database(id: &str, remedies: Value) -> Value {
+    json!({"name": id, "target": {"render": {"postgresId": id}}, "remedies": remedies})
+}
+
+fn restart() -> Value {
+    json!([{"action": "Restart"}])
+}
+
+fn ended(remediation: &Remediation) -> (ActionKind, Phase, String) {
+    let status = remediation.status.as_ref().unwrap();
+    (remediation.spec.action, status.phase, status.reason.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
+    run("render-pg", async |test| {
+        let fake = FakeRender::start().await;
+        for (id, standby) in [("dpg-alone", false), ("dpg-pair", true), ("dpg-left", true), ("dpg-odd", false)] {
+            fake.add_postgres(id, standby);
+        }
+        let operator = Operator::start(test, options(&fake).with("PANACEA_LOG", "debug")).await;
+        let failover = json!([{"action": "Failover"}, {"action": "Restart"}]);
+        let mut unasked = database("dpg-left", json!([]));
+        unasked.as_object_mut().unwrap().remove("remedies");
+        test.apply_policy(&over(&[
+            database("dpg-alone", restart()),
+            database("dpg-pair", failover),
+            database("dpg-odd", json!([{"action": "Failover"}])),
+            unasked,
+        ]))
+        .await;
+        for id in ["dpg-alone", "dpg-pair", "dpg-left", "dpg-odd"] {
+            test.wait_status("shop", id, HealthStatus::Healthy).await;
+        }
+        fake.with(|world| world.databases.values_mut().for_each(|one| one.down = true));
+        let shown = test.wait_status("shop", "dpg-alone", HealthStatus::Degraded).await;
+        for words in ["Render says that it is unavailable", "it has 30s to get over it by itself"] {
+            assert!(shown.message.contains(words), "{}", shown.message);
+        }
+        assert!(test.remediations().await.is_empty(), "Render is at it");
+
+        let restarted = test.wait_component_ended("dpg-alone").await;
+        assert_eq!(ended(&restarted), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
+        assert_eq!((restarted.spec.cause, restarted.spec.target.name.as_str()), (Cause::Unreachable, "dpg-alone"));
+        assert!(restarted.spec.why.contains("Render says that it is unavailable"), "{}", restarted.spec.why);
+        test.wait_event("Acting", &restarted.name_any(), "waiting until it serves again").await;
+        test.wait_event("Verifying", &restarted.name_any(), "it is available again after the restart").await;
+
+        let failed_over = test.wait_component_ended("dpg-pair").await;
+        assert_eq!(ended(&failed_over), (ActionKind::Failover, Phase::Succeeded, "Healthy".to_owned()));
+        assert_eq!(fake.postgres("dpg-pair", |one| (one.restarts, one.failovers)), (0, 1));
+        assert_eq!(fake.postgres("dpg-alone", |one| (one.restarts, one.failovers)), (1, 0));
+        assert_eq!(fake.calls("POST /postgres/{id}/restart") + fake.calls("POST /postgres/{id}/failover"), 2);
+
+        // What has no standby is known before it is asked for.
+        let blocked = test.of_component("dpg-odd").await.unwrap().status.unwrap();
+        assert_eq!((blocked.phase, blocked.reason.as_str()), (Phase::Blocked, "BadRemedy"), "{}", blocked.message);
+        assert!(blocked.message.contains("dpg-odd has no standby that could take over"), "{}", blocked.message);
+        // Nothing is done unasked.
+        let left = test.wait_status("shop", "dpg-left", HealthStatus::Critical).await;
+        assert!(left.message.contains("unavailable"), "{}", left.message);
+        assert!(test.of_component("dpg-left").await.is_none());
+
+        test.wait_recorded(&restarted.name_any(), Duration::from_secs(20)).await;
+        test.wait_recorded(&failed_over.name_any(), Duration::from_secs(20)).await;
+        let mut rows = operator.action_rows().await;
+        rows.sort();
+        let expected = [("db_connection_recovered", &failed_over), ("service_restart", &restarted)];
+        assert_eq!(rows, expected.map(|(action, one)| (action.to_owned(), true, one.name_any())));
+        for row in operator.action_outputs().await {
+            assert_eq!((&row["status_code"], &row["attempts"]), (&json!(202), &json!(1)));
+            assert!(row["duration_s"].as_f64().is_some_and(|duration| (1.0..60.0).contains(&duration)), "{row}");
+        }
+        test.assert_stand_nowhere(&operator, &[API_KEY]).await;
+    })
+    .await;
+}
+
+/// What Render's answer to a restart is, and what came of it: calls made, restarts done, the end.
+type Answer = (&'static str, Option<Fault>, usize, u32, Phase, &'static str);
+
+const ANSWERS: [Answer; 12] = [
+    ("dpg-500", Some(Fault::Status(500)), 1, 0, Phase::Failed, "OutcomeUnknown"),
+    ("dpg-503", Some(Fault::Status(503)), 1, 0, Phase::Failed, "OutcomeUnknown"),
+    ("dpg-reset", Some(Fault::Reset), 1, 0, Phase::Failed, "OutcomeUnknown"),
+    ("dpg-html", Some(Fault::Html), 1, 0, Phase::Failed, "OutcomeUnknown"),
+    ("dpg-hang", Some(Fault::Hang), 1, 0, Phase::Failed, "OutcomeUnknown"),
+    ("dpg-done500", Some(Fault::DoneAndStatus(500)), 1, 1, Phase::Succeeded, "Healthy"),
+    ("dpg-donereset", Some(Fault::DoneAndReset), 1, 1, Phase::Succeeded, "Healthy"),
+    ("dpg-donehang", Some(Fault::DoneAndHang), 1, 1, Phase::Succeeded, "Healthy"),
+    ("dpg-429", Some(Fault::Limited(2)), 2, 1, Phase::Succeeded, "Healthy"),
+    ("dpg-401", Some(Fault::Status(401)), 1, 0, Phase::Failed, "CredentialsRefused"),
+    ("dpg-404", Some(Fault::Status(404)), 1, 0, Phase::Failed, "TargetNotFound"),
+    // Its status does not tell that it is restarted.
+    ("dpg-unseen", None, 1, 1, Phase::Succeeded, "Healthy"),
+];
+
+/// Render lists no restarts of a Postgres: nothing ever tells that one was not made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_never_made_twice_and_what_cannot_be_told_is_left_to_a_person() {
+    run("render-pg-answers", async |test| {
+        let fake = FakeRender::start().await;
+        // Longer than an answer is waited for.
+        fake.with(|world| world.pace.restart = Duration::from_secs(20));
+        let mut components = Vec::new();
+        for &(id, fault, ..) in &ANSWERS {
+            fake.add_postgres(id, false);
+            if let Some(fault) = fault {
+                fake.fault(&format!("POST /postgres/{id}/restart"), 1, fault);
+            }
+            components.push(database(id, restart()));
+        }
+        fake.postgres("dpg-unseen", |one| one.meanwhile = "available".to_owned());
+        let _operator = Operator::start(test, options(&fake)).await;
+        test.apply_policy(&over_many(&components)).await;
+        for (id, ..) in ANSWERS {
+            test.wait_status("shop", id, HealthStatus::Healthy).await;
+        }
+        fake.with(|world| world.databases.values_mut().for_each(|one| one.connections = 99.0));
+        for (id, _, calls, restarts, phase, reason) in ANSWERS {
+            let ended = test.wait_component_ended(id).await;
+            let status = ended.status.clone().unwrap();
+            let seen = (fake.calls(&format!("POST /postgres/{id}/restart")), fake.postgres(id, |one| one.restarts));
+            assert_eq!(seen, (calls, restarts), "{id}: {status:?}");
+            assert_eq!((status.phase, status.reason.as_str()), (phase, reason), "{id}: {}", status.message);
+            assert_eq!(ended.spec.cause, Cause::Exhaustion, "{id}");
+            if reason == "OutcomeUnknown" {
+                for words in ["A person has to look in Render's dashboard", "it is not sent again"] {
+                    assert!(status.message.contains(words), "{}", status.message);
+                }
+                test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+            }
+        }
+        let unseen = test.of_component("dpg-unseen").await.unwrap();
+        test.wait_event("Verifying", &unseen.name_any(), "it was available at every look since").await;
+        assert_eq!(fake.refused_by_limit(), 0);
+    })
+    .await;
+}
+
+/// Killed when the call is done and not answered, and when it is stored and not sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_the_call_there_is_at_most_one_restart() {
+    run("render-pg-killed", async |test| {
+        let fake = FakeRender::start().await;
+        fake.with(|world| world.pace.restart = Duration::from_secs(25));
+        for id in ["dpg-sent", "dpg-stored"] {
+            fake.add_postgres(id, false);
+        }
+        let gate = Gate::start(env("PANACEA_KUBECONFIG").as_ref()).await;
+        let mut operator = Operator::start(test, options(&fake).through(gate.kubeconfig())).await;
+        let mut wanted = over(&[database("dpg-sent", restart()), database("dpg-stored", restart())]);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        test.wait_status("shop", "dpg-sent", HealthStatus::Healthy).await;
+        test.wait_status("shop", "dpg-stored", HealthStatus::Healthy).await;
+
+        let sent = "POST /postgres/dpg-sent/restart";
+        fake.fault(sent, 1, Fault::DoneAndHang);
+        fake.postgres("dpg-sent", |one| one.connections = 99.0);
+        fake.wait_calls(sent, 1, LONG).await;
+        operator.kill9();
+        operator.spawn();
+        let healed = test.wait_component_ended("dpg-sent").await;
+        assert_eq!(ended(&healed), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
+        test.wait_event("Acting", &healed.name_any(), "it was seen not to serve since").await;
+        assert_eq!((fake.calls(sent), fake.postgres("dpg-sent", |one| one.restarts)), (1, 1));
+
+        let stored =
+            |seen: &crate::support::gate::Seen<'_>| seen.path.ends_with("/status") && seen.body.contains("sentAt");
+        let mut held = gate.hold(Side::Answer, stored);
+        fake.postgres("dpg-stored", |one| one.connections = 99.0);
+        held.reached().await;
+        operator.kill9();
+        drop(held);
+        operator.spawn();
+        let unknown = test.wait_component_ended("dpg-stored").await;
+        assert_eq!(ended(&unknown), (ActionKind::Restart, Phase::Failed, "OutcomeUnknown".to_owned()));
+        assert_eq!(fake.calls("POST /postgres/dpg-stored/restart"), 0, "it was not sent, which nothing tells");
+        test.assert_stand_nowhere(&operator, &[API_KEY]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_render_is_at_is_shown_and_waited_for_and_its_figures_are_measured() {
+    run("render-pg-looks", async |test| {
+        let fake = FakeRender::start().await;
+        for id in ["dpg-busy", "dpg-unknown", "dpg-suspended", "dpg-full", "dpg-behind", "dpg-stuck"] {
+            fake.add_postgres(id, true);
+        }
+        fake.postgres("dpg-unknown", |one| one.at = Some("unknown".to_owned()));
+        fake.postgres("dpg-suspended", |one| one.suspended = true);
+        fake.postgres("dpg-behind", |one| (one.replica, one.standby) = (true, false));
+        fake.postgres("dpg-full", |one| (one.connections, one.overrides) = (85.0, json!({"max_connections": "100"})));
+        let _operator = Operator::start(test, options(&fake)).await;
+        let mut behind = database("dpg-behind", json!([{"action": "Failover"}]));
+        behind["thresholds"] = json!({"replication_lag_s": {"warning": 10, "critical": 60}});
+        let mut wanted = over(&[
+            database("dpg-busy", restart()),
+            database("dpg-unknown", restart()),
+            database("dpg-suspended", restart()),
+            database("dpg-full", json!([])),
+            behind,
+            database("dpg-stuck", restart()),
+        ]);
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        test.wait_status("shop", "dpg-busy", HealthStatus::Healthy).await;
+        let expect = async |id: &str, status: HealthStatus, words: &str| {
+            let what = format!("to be {status} with {words:?}");
+            let is = |seen: &panacea::api::ComponentStatus| seen.status == status && seen.message.contains(words);
+            test.wait_component("shop", id, &what, is).await;
+        };
+        expect("dpg-unknown", HealthStatus::Unknown, "its status is \"unknown\"").await;
+        expect("dpg-suspended", HealthStatus::Degraded, "it is suspended (by: user)").await;
+        let of = "connections_usage 85% > 80% (warning threshold) in its 85 of 100 connections";
+        expect("dpg-full", HealthStatus::Degraded, of).await;
+        fake.postgres("dpg-full", |one| (one.connections, one.disk) = (10.0, 0.97));
+        expect("dpg-full", HealthStatus::Unhealthy, "storage_usage 97% > 95% (critical threshold)").await;
+        fake.postgres("dpg-behind", |one| one.lag = 90.0);
+        expect("dpg-behind", HealthStatus::Unhealthy, "replication_lag_s 90 > 60").await;
+        let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
+        let message = blocked.status.unwrap().message;
+        assert!(message.contains("dpg-behind is a read replica, which has no standby"), "{message}");
+
+        // It is not restarted while Render is at work on it, and is when that is over.
+        fake.postgres("dpg-busy", |one| one.at = Some("maintenance_in_progress".to_owned()));
+        expect("dpg-busy", HealthStatus::Degraded, "Render says \"maintenance_in_progress\" of it").await;
+        fake.postgres("dpg-busy", |one| one.connections = 99.0);
+        wait::until("the restart to wait", LONG, async || {
+            let status = test.of_component("dpg-busy").await.and_then(|one| one.status);
+            let waits = status.as_ref().is_some_and(|status| status.message.contains("nothing was done yet"));
+            if waits { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+        assert_eq!(fake.calls("POST /postgres/{id}/restart"), 0);
+        fake.postgres("dpg-busy", |one| one.at = None);
+        let healed = test.wait_component_ended("dpg-busy").await;
+        assert_eq!(ended(&healed), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
+
+        // Done is not mended.
+        fake.postgres("dpg-stuck", |one| (one.down, one.incurable) = (true, true));
+        wait::until("the restart to have begun", LONG, async || {
+            let begun = fake.postgres("dpg-stuck", |one| one.restarts);
+            if begun == 1 { Ok(()) } else { Err(format!("{begun} restarts")) }
+        })
+        .await;
+        let waiting = test.of_component("dpg-stuck").await.unwrap().status.unwrap();
+        assert_eq!(waiting.phase, Phase::Running, "{}", waiting.message);
+    })
+    .await;
+}

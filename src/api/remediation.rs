@@ -8,6 +8,9 @@ use super::{
     McpRemedy, MemoryGrowth, Reconnect, RunStatus, Scaling, SessionSelector, Suspension, WebhookRemedy,
 };
 
+/// `status.reason` of what was sent, and of which nothing tells what came of it.
+pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
 ///
 /// ```text

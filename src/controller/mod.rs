@@ -39,7 +39,7 @@ use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
 
 use crate::{
     analyze::forecast::Forecaster,
-    api::{INSTALL_CRDS, Remediation, Threshold},
+    api::{INSTALL_CRDS, OUTCOME_UNKNOWN, Phase, Remediation, Threshold},
     knowledge::Ledger,
     plan::history::Past,
     platforms::Platforms,
@@ -148,6 +148,7 @@ pub fn history_of<'a>(remediations: impl IntoIterator<Item = &'a Remediation>) -
                 rung: remediation.spec.rung,
                 action: remediation.spec.action,
                 phase: status.phase,
+                outcome_unknown: status.phase == Phase::Failed && status.reason == OUTCOME_UNKNOWN,
                 ahead: remediation.spec.foreseen.is_some(),
                 started_at: status.started_at,
                 finished_at: status.finished_at,

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Ground, Situation, history};
+use super::{Ground, Past, Situation, history};
 use crate::{
     analyze::{observation::Measured, outlook},
     api::{ActionKind, GitOps, IRREVERSIBLE, Mode, ValidTarget},
@@ -37,6 +37,8 @@ pub enum Guard {
     TemplateElsewhere,
     /// A GitOps controller would undo it.
     GitOpsOwned,
+    /// Something was sent to it in this incident, and nothing tells what came of it.
+    OutcomeUnknown,
     /// More components are unhealthy at once than `safety.maxUnhealthy`.
     MaxUnhealthy,
     /// `safety.maxConcurrent` actions are running.
@@ -85,7 +87,7 @@ struct Intent<'a> {
 
 /// The first guard that says no to this action now.
 pub fn first_refusal(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Option<Refusal> {
-    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 14] = [
+    const GUARDS: [fn(&Situation<'_>, Intent<'_>) -> Option<Refusal>; 15] = [
         suspended,
         observe_mode,
         stale_data,
@@ -94,6 +96,7 @@ pub fn first_refusal(situation: &Situation<'_>, ground: Ground<'_>, action: Acti
         template_elsewhere,
         gitops_owned,
         irreversible,
+        outcome_unknown,
         max_unhealthy,
         max_concurrent,
         budget,
@@ -330,6 +333,17 @@ fn foreseen_again(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Optio
         );
         Refusal { calls_person: true, ..Refusal::until(Guard::ForeseenAgain, message, Some(retry_at)) }
     })
+}
+
+/// It may still be under way, or have been done: nothing is done on top of it before the person who was called has looked.
+fn outcome_unknown(s: &Situation<'_>, Intent { ground, action }: Intent<'_>) -> Option<Refusal> {
+    let here = |past: &&Past| past.component == s.component.name && past.episode == ground.episode();
+    let sent = s.history.iter().filter(here).find(|past| past.outcome_unknown)?;
+    let message = format!(
+        "{} was sent to {} in this incident, and what came of it is not known, so {action} is not done on top of it: a person has to look, and lets it go on by deleting that Remediation",
+        sent.action, s.component.name
+    );
+    Some(Refusal::person(Guard::OutcomeUnknown, message))
 }
 
 fn circuit_breaker(s: &Situation<'_>, _: Intent<'_>) -> Option<Refusal> {

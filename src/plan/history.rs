@@ -11,6 +11,8 @@ pub struct Past {
     pub rung: u32,
     pub action: ActionKind,
     pub phase: Phase,
+    /// It was sent, and nothing tells what came of it.
+    pub outcome_unknown: bool,
     /// It was decided before anything was wrong.
     pub ahead: bool,
     /// When the write was begun; none when nothing was written.

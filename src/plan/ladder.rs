@@ -7,9 +7,12 @@ use super::{
 use crate::{
     analyze::{
         assess::{Problem, ProblemKind},
-        metric::MEMORY,
+        metric::{MEMORY, STORAGE_USAGE, WRAPAROUND_USAGE},
     },
-    api::{ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, Phase, Scaling, TemplateRef, ValidRemedy},
+    api::{
+        ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, Phase, Scaling, TemplateRef, ValidRemedy,
+        ValidTarget,
+    },
 };
 
 /// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
@@ -84,7 +87,7 @@ fn first_of<'a>(
             continue;
         }
         fitting += 1;
-        if tried.contains(&index) {
+        if tried.contains(&index) || !gives_back(situation, ground, remedy.action) {
             continue;
         }
         let rung = Rung { index, remedy, cause, target: None, config: None, memory: None, scale: None };
@@ -131,6 +134,26 @@ fn first_of<'a>(
         return Ok((Some(rung), fitting));
     }
     Ok((None, fitting))
+}
+
+/// Whether it can give back what runs out. Of a database's storage none of these can: who starts it anew or ends its sessions
+/// deletes nothing; and starting it anew ends the vacuum that keeps wraparound away.
+fn gives_back(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
+    let stays = |metric: &str| match action {
+        ActionKind::Restart | ActionKind::Failover => [STORAGE_USAGE, WRAPAROUND_USAGE].contains(&metric),
+        ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => metric == STORAGE_USAGE,
+        _ => false,
+    };
+    let is_database = matches!(situation.component.target, ValidTarget::Postgres(_) | ValidTarget::RenderPostgres(_));
+    let all_stay = match ground {
+        Ground::Foreseen(foreseen) => stays(&foreseen.metric),
+        Ground::Unhealthy(_) => {
+            let is_it = |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if stays(name));
+            let mut critical = situation.assessment.critical().peekable();
+            critical.peek().is_some() && critical.all(is_it)
+        }
+    };
+    !(is_database && all_stay)
 }
 
 /// None when the bounds are reached.

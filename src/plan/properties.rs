@@ -240,6 +240,7 @@ impl World {
             rung: proposal.rung,
             action: proposal.action,
             phase,
+            outcome_unknown: false,
             ahead: proposal.foreseen.is_some(),
             started_at: None,
             finished_at: None,

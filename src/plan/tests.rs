@@ -67,6 +67,7 @@ fn past(component: &str, phase: Phase, started: f64) -> Past {
         rung: 0,
         action: ActionKind::Restart,
         phase,
+        outcome_unknown: false,
         ahead: false,
         started_at: Some(at(started)),
         finished_at: phase.is_final().then(|| at(started + 10.0)),
@@ -108,6 +109,8 @@ fn denials() -> Vec<Deny> {
     };
     let exhausted = crash_release(json!({}));
     let exhausted_history = vec![tried(&exhausted, 0, Phase::Ineffective)];
+    let mut unknown = deny("an outcome is unknown", Guard::OutcomeUnknown, crash_release(json!({})));
+    unknown.history = vec![Past { outcome_unknown: true, ..tried(&unknown.story, 1, Phase::Failed) }];
     vec![
         Deny {
             person: true,
@@ -229,6 +232,11 @@ fn denials() -> Vec<Deny> {
             retry_at: Some(3700.0),
             words: &["api was acted on at", "safety.cooldown is 5m", "tried again at"],
             ..deny("acted on just before", Guard::Cooldown, crash_release(json!({})))
+        },
+        Deny {
+            person: true,
+            words: &["Restart was sent to api", "what came of it is not known", "by deleting that Remediation"],
+            ..unknown
         },
         Deny {
             person: true,
@@ -477,5 +485,6 @@ fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
 
 mod ahead;
 mod cleanup;
+mod databases;
 mod gitops;
 mod state;

@@ -33,6 +33,7 @@ use url::Url;
 
 use self::unattended::Unattended;
 use super::fetch::{MAX_BODY, USER_AGENT, cause, shown};
+use crate::api::OUTCOME_UNKNOWN;
 
 /// For a connection to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -78,7 +79,7 @@ impl McpError {
             Self::BadArguments(_) => "McpBadArguments",
             Self::ToolFailed(_) => "McpToolFailed",
             Self::WantsInput(_) => "McpWantsInput",
-            Self::Lost(_) => "OutcomeUnknown",
+            Self::Lost(_) => OUTCOME_UNKNOWN,
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use panacea::api::{ActionKind, Cause, HealthStatus, Phase, Remediation};
+use panacea::{
+    api::{ActionKind, Cause, HealthStatus, Phase, Remediation},
+    plan::guard::Guard,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     support::{
         cluster::{env, run},
         door::Fault,
-        gate::{Gate, Side},
+        gate::{Gate, Seen, Side},
         objects::{over, over_many},
         operator::Operator,
         render::{API_KEY, FakeRender},
@@ -131,7 +134,9 @@ async fn a_restart_is_never_made_twice_and_what_cannot_be_told_is_left_to_a_pers
             if let Some(fault) = fault {
                 fake.fault(&format!("POST /postgres/{id}/restart"), 1, fault);
             }
-            components.push(database(id, restart()));
+            // A ladder that would go on.
+            components
+                .push(database(id, json!([{"action": "Restart"}, {"action": "Restart", "approval": "Required"}])));
         }
         fake.postgres("dpg-unseen", |one| one.meanwhile = "available".to_owned());
         let _operator = Operator::start(test, options(&fake)).await;
@@ -154,6 +159,9 @@ async fn a_restart_is_never_made_twice_and_what_cannot_be_told_is_left_to_a_pers
                 test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
             }
         }
+        // Nothing is done on top of what may be under way.
+        let held = test.wait_refusal("shop", "dpg-hang", Guard::OutcomeUnknown).await;
+        assert!(held.message.contains("Restart was sent to dpg-hang in this incident"), "{}", held.message);
         let unseen = test.of_component("dpg-unseen").await.unwrap();
         test.wait_event("Verifying", &unseen.name_any(), "it was available at every look since").await;
         assert_eq!(fake.refused_by_limit(), 0);
@@ -189,8 +197,9 @@ async fn killed_around_the_call_there_is_at_most_one_restart() {
         test.wait_event("Acting", &healed.name_any(), "it was seen not to serve since").await;
         assert_eq!((fake.calls(sent), fake.postgres("dpg-sent", |one| one.restarts)), (1, 1));
 
-        let stored =
-            |seen: &crate::support::gate::Seen<'_>| seen.path.ends_with("/status") && seen.body.contains("sentAt");
+        let stored = |seen: &Seen<'_>| {
+            seen.path.contains("shop-dpg-stored") && seen.path.ends_with("/status") && seen.body.contains("sentAt")
+        };
         let mut held = gate.hold(Side::Answer, stored);
         fake.postgres("dpg-stored", |one| one.connections = 99.0);
         held.reached().await;

@@ -24,7 +24,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use super::{EXECUTE_LIMIT, Step};
 use crate::{
     analyze::observation::Unmeasured,
-    api::{ActionKind, HostedStatus, Phase, RemediationStatus, TemplateRef, ValidPolicy},
+    api::{ActionKind, HostedStatus, OUTCOME_UNKNOWN, Phase, RemediationStatus, TemplateRef, ValidPolicy},
     controller::{Error, events::Reason, rows, withdrawal::withdrawn},
     platforms::{
         hosted::{Before, HostedError, RollbackState},
@@ -390,7 +390,7 @@ impl Hosted<'_> {
         );
         let events = &self.step.ctx.events;
         events.about_remediation(self.step.remediation, Reason::PersonNeeded, &message).await;
-        self.step.finish(status, Phase::Failed, "OutcomeUnknown", &message).await
+        self.step.finish(status, Phase::Failed, OUTCOME_UNKNOWN, &message).await
     }
 
     /// Stores how far it is, says so, and looks again soon.

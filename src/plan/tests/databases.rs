@@ -1,0 +1,54 @@
+//! What runs out of a database, and what gives it back.
+
+use super::*;
+
+fn full(target: &Value, remedies: Value, metric: &str) -> Story {
+    let components = json!([{"name": "api", "target": target, "remedies": remedies}]);
+    let mut story = Story::settled_with(policy(json!({"components": components})));
+    story.metric(metric, 97.0).until(3602.0);
+    story
+}
+
+/// The action that is proposed, or the words of the refusal.
+fn proposed(story: &Story) -> Result<ActionKind, String> {
+    match check(story, &[]) {
+        Verdict::Propose(proposal) => Ok(proposal.action),
+        Verdict::Refuse(refusal) => Err(refusal.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
+    let render = json!({"render": {"postgresId": "dpg-1"}});
+    let own = json!({"postgres": {"connectionSecretRef": {"name": "db", "key": "url"},
+        "workloadRef": {"kind": "StatefulSet", "name": "db"}}});
+    let restart = || json!([{"action": "Restart"}]);
+    let release = || json!([{"action": "ReleaseConnections"}]);
+    let cancel = || json!([{"action": "CancelLongQueries", "sessions": {"runningLongerThan": "5m"}}]);
+    for (target, remedies, metric, expected) in [
+        (&render, restart(), "connections_usage", Some(ActionKind::Restart)),
+        (&render, restart(), "storage_usage", None),
+        (&own, restart(), "storage_usage", None),
+        (&own, restart(), "wraparound_usage", None),
+        (&own, release(), "connections_usage", Some(ActionKind::ReleaseConnections)),
+        (&own, release(), "wraparound_usage", Some(ActionKind::ReleaseConnections)),
+        (&own, release(), "storage_usage", None),
+        (&own, cancel(), "storage_usage", None),
+    ] {
+        match (proposed(&full(target, remedies, metric)), expected) {
+            (Ok(action), Some(expected)) => assert_eq!(action, expected, "{metric}"),
+            (Err(words), None) => {
+                assert!(words.contains("can be applied for Exhaustion: a person has to look"), "{words}")
+            }
+            (other, _) => panic!("{metric} of {target}: {other:?}"),
+        }
+    }
+    let mut both = full(&render, restart(), "storage_usage");
+    both.metric("connections_usage", 97.0).until(3604.0);
+    assert_eq!(proposed(&both), Ok(ActionKind::Restart), "connections come back");
+    // A remedy of the team's own may do what it likes.
+    let own_job =
+        json!([{"action": "Restart"}, {"action": "Webhook", "webhook": {"url": "https://ops.example.com/grow"}}]);
+    assert_eq!(proposed(&full(&render, own_job, "storage_usage")), Ok(ActionKind::Webhook));
+}

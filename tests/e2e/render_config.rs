@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{ResourceExt as _, api::ListParams};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, PostParams},
+};
 use panacea::api::{ActionKind, Cause, ComponentStatus, ConfigKind, HealthStatus, Phase, Remediation};
 use serde_json::{Value, json};
 
@@ -326,6 +329,84 @@ async fn what_somebody_else_has_changed_since_is_left_to_them() {
         assert_eq!(ended(&failed), (Phase::Failed, "Superseded"), "{:?}", failed.status);
         assert_eq!((fake.calls(PUT), fake.calls(DELETE), fake.calls(DEPLOY)), (0, 0, 0));
         assert_eq!(set_env(fake)["MODE"], "PANACEA-s3cr3t-third");
+    })
+    .await;
+}
+
+impl Test {
+    /// They are good and kept, in the Secret of this name; a person decides about what is done.
+    async fn wait_kept_with(&self, remedies: &Value) -> String {
+        let mut wanted = over(&[component()]);
+        wanted["spec"]["components"][0]["remedies"] = remedies.clone();
+        wanted["spec"]["mode"] = json!("Approve");
+        self.apply_policy(&wanted).await;
+        self.wait_env_kept().await.kept.remove(0).name
+    }
+
+    /// Render is not told to change anything, and nobody is asked for it.
+    async fn blocked_with(&self, fake: &FakeRender, words: &str) -> String {
+        let blocked = self.wait_remediation_within(Phase::Blocked, LONG).await;
+        let (name, status) = (blocked.name_any(), blocked.status.unwrap());
+        assert_eq!((blocked.spec.action, status.reason.as_str()), (ActionKind::RollbackConfig, "TargetGone"));
+        assert!(status.message.contains(words), "{}", status.message);
+        self.wait_event("Blocked", &name, words).await;
+        assert_eq!(self.events("AwaitingApproval", &name).await, [""; 0]);
+        assert_eq!([PUT, DELETE, DEPLOY].map(|call| fake.calls(call)), [0; 3]);
+        name
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_while_the_copy_is_gone() {
+    run("render-env-gone", async |test| {
+        let setting = Setting::new(test).await;
+        let fake = &setting.fake;
+        let operator = Operator::start(test, setting.options()).await;
+        let kept = test.wait_kept_with(&json!([{"action": "RollbackConfig", "for": ["ConfigRegression"]}])).await;
+        let copy: Secret = test.take_away(&kept).await;
+        change(fake);
+        deploy(fake);
+        let name = test.blocked_with(fake, &format!("Secret {kept} does not exist")).await;
+        // There is no other remedy, so it stays.
+        let stays = async || {
+            let phases: Vec<Phase> = test.outcomes().await.iter().map(|outcome| outcome.1).collect();
+            if phases == [Phase::Blocked] { Ok(()) } else { Err(format!("{phases:?}")) }
+        };
+        wait::throughout("it stays Blocked", Duration::from_secs(12), stays).await;
+
+        test.api().create(&PostParams::default(), &copy).await.unwrap();
+        assert_eq!(test.wait_remediation_within(Phase::AwaitingApproval, LONG).await.name_any(), name);
+        test.approve(&name).await;
+        test.wait_remediation_within(Phase::Succeeded, LONG).await;
+        assert_eq!(([PUT, DELETE, DEPLOY].map(|call| fake.calls(call)), live_env(fake)), ([2, 1, 1], env()));
+        test.shows_no_values(&operator).await;
+    })
+    .await;
+}
+
+/// Somebody has made a Secret of the copy's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_holds_something_else_is_not_put_back_and_the_next_remedy_is_asked_for() {
+    run("render-env-other", async |test| {
+        let setting = Setting::new(test).await;
+        let fake = &setting.fake;
+        let operator = Operator::start(test, setting.options()).await;
+        let remedies =
+            ["RollbackConfig", "Restart"].map(|action| json!({"action": action, "for": ["ConfigRegression"]}));
+        let kept = test.wait_kept_with(&json!(remedies)).await;
+        let mut copy: Secret = test.take_away(&kept).await;
+        let other = ByteString(json!({"MODE": "PANACEA-s3cr3t-other"}).to_string().into_bytes());
+        copy.data = Some([("envVars".to_owned(), other)].into());
+        test.api().create(&PostParams::default(), &copy).await.unwrap();
+        change(fake);
+        deploy(fake);
+        test.blocked_with(fake, &format!("Secret {kept} holds other environment variables")).await;
+        let next = test.wait_remediation_within(Phase::AwaitingApproval, LONG).await;
+        assert_eq!(next.spec.action, ActionKind::Restart);
+        let (first, phase, reason) = test.outcomes().await.remove(0);
+        assert_eq!((first, phase, reason.as_str()), (ActionKind::RollbackConfig, Phase::Expired, "TargetGone"));
+        assert_eq!([PUT, DELETE, DEPLOY].map(|call| fake.calls(call)), [0; 3]);
+        test.assert_stand_nowhere(&operator, &[API_KEY, "s3cr3t"]).await;
     })
     .await;
 }

@@ -129,8 +129,7 @@ async fn what_is_not_ours_to_scale_is_left() {
         };
         let other = of("other", Phase::AwaitingApproval).await;
         test.wait_refusal("shop", "nightly", panacea::plan::guard::Guard::NoRemedy).await;
-        let auto = of("auto", Phase::AwaitingApproval).await;
-        test.approve(&auto.name_any()).await;
+        // Nobody is asked for what cannot be done.
         let auto = of("auto", Phase::Blocked).await.status.unwrap();
         assert!(auto.message.contains("Render scales srv-auto by itself"), "{}", auto.message);
         fake.with(|world| world.scale("srv-other", 1));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     autoscaling::v2::HorizontalPodAutoscaler,
 };
 use kube::{
@@ -100,6 +100,31 @@ async fn it_goes_back_also_when_the_old_replica_set_is_gone() {
         assert_eq!((&container["image"], &container["resources"]), (&json!("shop/api:v1"), &json!({})));
         test.wait_rolled_out("api").await;
         assert_eq!(test.wrote("deployments"), ["patch api"]);
+    })
+    .await;
+}
+
+/// Nobody is asked for it meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_copy_is_gone_it_is_blocked_and_says_so() {
+    run("state-copy", async |test| {
+        let _operator = Operator::start(test, Options::default()).await;
+        test.deploy("api", "shop/api:v1", 3).await;
+        test.apply_policy(&asking()).await;
+        let name = test.wait_kept(1).await.kept.remove(0).name;
+        let copy: ControllerRevision = test.take_away(&name).await;
+        test.release("api", "shop/api:v2-crash").await;
+        let blocked = test.wait_remediation(Phase::Blocked).await;
+        let (waiting, status) = (blocked.name_any(), blocked.status.unwrap());
+        assert_eq!(status.reason, "TargetGone", "{}", status.message);
+        assert!(status.message.contains(&format!("ControllerRevision {name} does not exist")), "{}", status.message);
+        assert_eq!(test.events("AwaitingApproval", &waiting).await, [""; 0]);
+
+        test.api().create(&PostParams::default(), &copy).await.unwrap();
+        assert_eq!(test.wait_remediation(Phase::AwaitingApproval).await.name_any(), waiting);
+        test.approve(&waiting).await;
+        test.wait_remediation(Phase::Succeeded).await;
+        assert_eq!((test.image("api").await.as_str(), test.wrote("deployments").len()), ("shop/api:v1", 1));
     })
     .await;
 }

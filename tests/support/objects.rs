@@ -7,13 +7,15 @@ use k8s_openapi::api::{
     core::v1::{Event, Pod, Secret},
 };
 use kube::{
-    ResourceExt as _,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    Resource, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
 };
 use panacea::{
     api::{ActionKind, ComponentStatus, HealingPolicy, HealthStatus, Phase, RefusalStatus, Remediation},
     plan::guard::Guard,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{cluster::Test, operator::Operator, wait};
@@ -100,6 +102,20 @@ impl Test {
     pub async fn make_secret(&self, name: &str, keys: Value) {
         let secret: Secret = serde_json::from_value(json!({"metadata": {"name": name}, "stringData": keys})).unwrap();
         self.api().create(&PostParams::default(), &secret).await.unwrap();
+    }
+
+    /// Deletes this object; what it was, ready to be made again.
+    pub async fn take_away<K>(&self, name: &str) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        let api = self.api::<K>();
+        let mut object = api.get(name).await.unwrap();
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+        let metadata = object.meta_mut();
+        (metadata.uid, metadata.resource_version, metadata.managed_fields) = (None, None, None);
+        object
     }
 
     /// A person's yes to this Remediation.

@@ -106,6 +106,13 @@ impl Step<'_> {
                     )
                     .await;
             }
+            // Nobody is asked for what cannot be done; once they are, it is looked at again when they have decided.
+            if status.phase != Phase::AwaitingApproval
+                && let Some(why) = self.refused(&policy).await
+            {
+                let last_resort = self.allowed(&policy).await?.map_or(true, |allowed| allowed.last_resort);
+                return self.hold_refused(status, &why, last_resort, deadline).await;
+            }
             let message = format!(
                 "{} of {}{} waits for approval until {}, then {}; decide with: {}",
                 spec.action,
@@ -117,13 +124,14 @@ impl Step<'_> {
             );
             return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
         }
-        if must_ask && policy.limits.on_timeout == OnTimeout::Reject {
+        let rejects = must_ask && policy.limits.on_timeout == OnTimeout::Reject;
+        if rejects && status.phase != Phase::Blocked {
             return self
                 .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
                 .await;
         }
         // What the timeout approved has as long again to get past the guards.
-        let last = if must_ask { deadline + policy.limits.approval_timeout } else { deadline };
+        let last = if must_ask && !rejects { deadline + policy.limits.approval_timeout } else { deadline };
         if now >= last {
             let message = format!("held back until its time was over: {}; nothing was done", status.message);
             return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
@@ -135,13 +143,7 @@ impl Step<'_> {
             Ok(allowed) => {
                 if let Some(why) = self.refused(&policy).await {
                     drop(place);
-                    let reason = why.reason();
-                    let waited = status.reason == reason && now >= waiting_since + WAIT_FOR_LEAVE;
-                    if waited && !allowed.last_resort {
-                        let message = format!("{why}; nothing was done, the next remedy is tried");
-                        return self.finish(status, Phase::Expired, reason, &message).await;
-                    }
-                    return self.hold(status, Phase::Blocked, reason, &why.to_string(), last).await;
+                    return self.hold_refused(status, &why, allowed.last_resort, last).await;
                 }
                 let status = self.begin(status, allowed).await?;
                 drop(place);
@@ -174,7 +176,25 @@ impl Step<'_> {
         }
     }
 
-    /// What the API server would refuse. What else is in the way is found when it is done.
+    /// Held back by what would refuse it. After a moment the next remedy has its turn, if there is one.
+    async fn hold_refused(
+        &self,
+        status: RemediationStatus,
+        why: &ActError,
+        last_resort: bool,
+        until: Timestamp,
+    ) -> Result<Action, Error> {
+        let (reason, now) = (why.reason(), Timestamp::now());
+        let long = status.waiting_since.is_some_and(|since| now >= since + WAIT_FOR_LEAVE);
+        if long && status.reason == reason && !last_resort {
+            let message = format!("{why}; nothing was done, the next remedy is tried");
+            return self.finish(status, Phase::Expired, reason, &message).await;
+        }
+        self.hold(status, Phase::Blocked, reason, &why.to_string(), until).await
+    }
+
+    /// What would refuse it for certain: the API server, a provider, or a copy to go back to that is not there. What else is
+    /// in the way is found when it is done.
     async fn refused(&self, policy: &ValidPolicy) -> Option<ActError> {
         let spec = &self.remediation.spec;
         if spec.hook.is_some() {
@@ -196,7 +216,8 @@ impl Step<'_> {
                     return self.ctx.platforms.kubernetes.could_scale(workload, scaling).await;
                 }
                 let kubernetes = self.could_make_room(workload, policy).await?;
-                kubernetes.preflight(workload, spec.action, spec.from.as_ref(), config).await?;
+                let ends = (spec.from.as_ref(), spec.to.as_ref());
+                kubernetes.preflight(workload, spec.action, ends, config).await?;
                 kubernetes.could_pull(workload, spec.to.as_ref(), &self.ctx.platforms.unpulled_images(&namespace)).await
             };
             preflight.await.err()?
@@ -213,6 +234,7 @@ impl Step<'_> {
                 | ActError::Overwritten(_)
                 | ActError::GitOpsOwned(_)
                 | ActError::OwnerBusy(_)
+                | ActError::TargetGone(_)
         );
         stays.then_some(refused)
     }

@@ -63,7 +63,15 @@ impl Step<'_> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
         match self.hosted(Some(policy)) {
-            Ok(Some(service)) => service.could_act(&namespace, spec.action, spec.to.as_ref()).await,
+            Ok(Some(service)) => {
+                service.could_act(&namespace, spec.action, spec.to.as_ref()).await?;
+                match (service, &spec.config) {
+                    (HostedService::Render(render, service), Some(config)) => {
+                        Box::pin(render.could_put_back(&namespace, service, config)).await
+                    }
+                    _ => Ok(()),
+                }
+            }
             // It is another target by now, which is found when it is done.
             Ok(None) => Ok(()),
             Err(why) => Err(ActError::BadRemedy(why.message)),

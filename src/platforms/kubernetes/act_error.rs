@@ -49,8 +49,8 @@ pub enum ActError {
     /// A GitOps controller is at work, and would be cut off in the middle of it.
     #[error("{0}")]
     OwnerBusy(String),
-    /// The revision to go back to was removed (`revisionHistoryLimit`) or holds another template now.
-    #[error("the template to go back to is gone: {0}")]
+    /// The revision to go back to was removed (`revisionHistoryLimit`), or the copy was, or it holds something else now.
+    #[error("what to go back to is gone: {0}")]
     TargetGone(String),
     /// The workload does not exist, or is being deleted.
     #[error("{0} does not exist")]

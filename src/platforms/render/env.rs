@@ -173,7 +173,7 @@ impl Render {
         let good = self.kubernetes.kept_env(namespace, &config.state).await.map_err(EnvError::Copy)?;
         let digest = |vars: &EnvVars| self.kubernetes.env_digest(vars).map_err(EnvError::Copy);
         if digest(&good)? != change.to {
-            let message = format!("Secret {} holds others than were judged", config.state);
+            let message = format!("Secret {} holds other environment variables than were judged", config.state);
             return Err(EnvError::Copy(ActError::TargetGone(message)));
         }
         let account = self.account(namespace, service).await?;
@@ -199,6 +199,26 @@ impl Render {
             return Err(EnvError::LongName(name));
         }
         Ok(way)
+    }
+
+    /// Whether the environment variables of this state can be put back: their copy is there, and is what was judged.
+    ///
+    /// # Errors
+    /// TargetGone, Forbidden or BadRemedy, in words for a person; what may pass is no reason, nor is what somebody else has
+    /// changed meanwhile.
+    pub async fn could_put_back(
+        &self,
+        namespace: &str,
+        service: &RenderService,
+        config: &ConfigRollback,
+    ) -> Result<(), ActError> {
+        match self.env_way(namespace, service, config, &[]).await {
+            Ok(_) | Err(EnvError::Changed(_)) => Ok(()),
+            Err(EnvError::Copy(why)) if why.retryable() => Ok(()),
+            Err(EnvError::Copy(why)) => Err(why),
+            Err(EnvError::Hosted(error)) => error.forbids(),
+            Err(why @ (EnvError::TooMany(_) | EnvError::LongName(_))) => Err(ActError::BadRemedy(why.to_string())),
+        }
     }
 
     /// Sets one environment variable, or takes it away. Doing it twice is as good as once; it takes effect with the next

@@ -10,26 +10,30 @@ use super::{ActError, Call, Kubernetes, WorkloadRef, config::Named, limited};
 use crate::api::{ActionKind, ConfigRollback, TemplateRef, WorkloadKind};
 
 impl Kubernetes {
-    /// Whether the operator's role, the pods' disruption budgets and the owners of configuration let this action be done now.
-    /// Writes nothing.
+    /// Whether the operator's role, the pods' disruption budgets and the owners of configuration let this action be done now,
+    /// and the copy that it goes back to is there. Writes nothing.
     ///
     /// # Errors
-    /// Forbidden, Budget, Immutable, Shared, Overwritten or GitOpsOwned when they do not; else what else is in the way, see [`ActError`].
+    /// Forbidden, Budget, Immutable, Shared, Overwritten, GitOpsOwned or TargetGone when they do not; else what else is in the
+    /// way, see [`ActError`].
     pub async fn preflight(
         &self,
         workload: WorkloadRef<'_>,
         action: ActionKind,
-        from: Option<&TemplateRef>,
+        (from, to): (Option<&TemplateRef>, Option<&TemplateRef>),
         config: Option<(&ConfigRollback, &Named)>,
     ) -> Result<(), ActError> {
         match action {
             ActionKind::RollbackConfig | ActionKind::RollbackPreviousState => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
-                if let Some((to, named)) = config.filter(|(to, _)| !to.objects.is_empty()) {
-                    for kind in to.objects.iter().map(|change| change.kind).collect::<BTreeSet<_>>() {
+                if let (ActionKind::RollbackPreviousState, Some(to), Some((config, _))) = (action, to, config) {
+                    self.kept_state(workload.namespace, config, to).await?;
+                }
+                if let Some((config, named)) = config.filter(|(config, _)| !config.objects.is_empty()) {
+                    for kind in config.objects.iter().map(|change| change.kind).collect::<BTreeSet<_>>() {
                         self.may(Call::patch_config(kind), workload.namespace).await?;
                     }
-                    self.config_writes(workload, to, named).await?;
+                    self.config_writes(workload, config, named).await?;
                 }
                 Ok(())
             }

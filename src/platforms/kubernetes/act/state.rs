@@ -69,10 +69,7 @@ impl Kubernetes {
         }
         self.not_owned(&live.metadata, None)?;
         live.must_be(from)?;
-        let kept = self.copy_of(workload.namespace, &config.state).await?;
-        if digest_of(&kept["template"])? != to.digest {
-            return Err(ActError::TargetGone(format!("ControllerRevision {} holds another template", config.state)));
-        }
+        let kept = self.kept_state(workload.namespace, config, to).await?;
         let mut template = kept["template"].clone();
         // So that pods are new ones also when only configuration differs, and that this is known to be done.
         match template.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
@@ -92,6 +89,23 @@ impl Kubernetes {
             patch.push(json!({"op": "add", "path": "/spec/replicas", "value": kept["replicas"]}));
         }
         Ok(Some(Value::Array(patch)))
+    }
+
+    /// What the copy holds, Secrets apart.
+    ///
+    /// # Errors
+    /// TargetGone when it is not there, or is of another template; else see [`ActError`].
+    pub(super) async fn kept_state(
+        &self,
+        namespace: &str,
+        config: &ConfigRollback,
+        to: &TemplateRef,
+    ) -> Result<Value, ActError> {
+        let kept = self.copy_of(namespace, &config.state).await?;
+        if digest_of(&kept["template"])? != to.digest {
+            return Err(ActError::TargetGone(format!("ControllerRevision {} holds another template", config.state)));
+        }
+        Ok(kept)
     }
 
     /// Whether a HorizontalPodAutoscaler has the number of pods; also when that cannot be seen.

@@ -126,7 +126,7 @@ fn access(allowed: bool) -> Exchange {
 
 async fn preflight(action: ActionKind, script: Vec<Exchange>) -> (Result<(), ActError>, Vec<Seen>) {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).preflight(API, action, Some(&bad()), None).await;
+    let outcome = Kubernetes::new(client).preflight(API, action, (Some(&bad()), None), None).await;
     (outcome, task.await.unwrap())
 }
 

@@ -16,7 +16,7 @@ pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 /// ```text
 ///            ┌────────────► AwaitingApproval ──► Rejected | Expired
 ///            │                    │ Approved
-/// Pending ───┼─► Blocked ◄────────┤        (a guard refuses; tried again until it expires)
+/// Pending ───┼─► Blocked ◄────────┤        (a guard or what it is done to refuses; tried again until it expires)
 ///            │      │             ▼
 ///            └──────┴─────────► Running ──► Failed
 ///                                 │ the write is done

@@ -130,6 +130,26 @@ async fn while_its_copy_is_gone_it_is_blocked_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_could_be_asked_for_in_time_expires_as_held_back() {
+    run("state-held", async |test| {
+        let _operator = Operator::start(test, Options::default()).await;
+        test.deploy("api", "shop/api:v1", 3).await;
+        let mut wanted = asking();
+        wanted["spec"]["approval"] = json!({"timeout": "3s"});
+        test.apply_policy(&wanted).await;
+        let name = test.wait_kept(1).await.kept.remove(0).name;
+        test.take_away::<ControllerRevision>(&name).await;
+        test.release("api", "shop/api:v2-crash").await;
+        let ended = test.wait_component_ended("api").await;
+        let status = ended.status.as_ref().unwrap();
+        assert_eq!((status.phase, status.reason.as_str()), (Phase::Expired, "HeldBackTooLong"), "{}", status.message);
+        assert!(status.message.contains(&format!("ControllerRevision {name} does not exist")), "{}", status.message);
+        assert_eq!(test.events("AwaitingApproval", &ended.name_any()).await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_pods_stays_that_of_the_autoscaler() {
     run("state-scaled", async |test| {
         let _operator = Operator::start(test, Options::default()).await;

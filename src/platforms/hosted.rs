@@ -96,6 +96,9 @@ pub enum HostedError {
     /// The provider has nothing that this could be done to.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The provider has answered that it did something else in place of it.
+    #[error("{call}: status {status}: {why}")]
+    Elsewise { call: String, attempts: u32, status: u16, why: &'static str },
 }
 
 impl HostedError {
@@ -116,6 +119,7 @@ impl HostedError {
     pub fn attempts(&self) -> u32 {
         match self {
             Self::Call(error) => error.attempts,
+            Self::Elsewise { attempts, .. } => *attempts,
             _ => 0,
         }
     }
@@ -123,7 +127,7 @@ impl HostedError {
     /// Waiting may help.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::CredentialsMissing(_) | Self::Forbidden(_) | Self::Unsupported(_) => false,
+            Self::CredentialsMissing(_) | Self::Forbidden(_) | Self::Unsupported(_) | Self::Elsewise { .. } => false,
             Self::KeyUnread(why) => why.retryable(),
             Self::Call(error) => error.kind.may_pass(),
             Self::Unsettled(_) => true,
@@ -134,6 +138,7 @@ impl HostedError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Call(error) => error.kind.status(),
+            Self::Elsewise { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -145,7 +150,7 @@ impl HostedError {
             Self::Forbidden(_) => Reason::Forbidden,
             Self::KeyUnread(_) => Reason::Unreachable,
             Self::Unsettled(_) => Reason::Unsettled,
-            Self::Unsupported(_) => Reason::Refused,
+            Self::Unsupported(_) | Self::Elsewise { .. } => Reason::Refused,
             Self::Call(error) => match &error.kind {
                 Kind::Invalid(_) => Reason::NotConfigured,
                 Kind::Throttled { .. } => Reason::RateLimited,

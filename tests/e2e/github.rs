@@ -10,7 +10,7 @@ use crate::support::{
     cluster::{env, run},
     door::Fault,
     gate::{Gate, Seen, Side},
-    github::{FakeGithub, TOKEN},
+    github::{FakeGithub, Hurdle, TOKEN},
     objects::{over, over_many},
     operator::{Operator, Options},
     render::{API_KEY, FakeRender},
@@ -93,6 +93,8 @@ async fn it_is_rolled_back_by_a_deployment_and_by_a_run_that_has_to_be_found() {
             fake.with(|world| world.add(name));
         }
         fake.with(|world| world.repositories.get_mut("octo-org/older").unwrap().tells_run = false);
+        // Nor is main merged into what is deployed, which could not be done.
+        fake.with(|world| world.repositories.get_mut("octo-org/plain").unwrap().hurdle = Some(Hurdle::Conflict));
         let _operator = Operator::start(test, options(&fake)).await;
         test.apply_policy(&over_many(&[by_deployment(&fake, "plain"), by_workflow(&fake, "older")])).await;
         for name in ["plain", "older"] {
@@ -148,6 +150,57 @@ async fn a_workflow_is_dispatched_again_only_when_nothing_came_of_it() {
         }
     })
     .await;
+}
+
+/// What keeps a deployment from being made, its status and words; first whether that is so though we leave it out.
+const HURDLES: [(&str, bool, Option<Hurdle>, u16, &str); 4] = [
+    ("unchecked", false, Some(Hurdle::Checks), 201, ""),
+    ("checks", true, Some(Hurdle::Checks), 409, "Conflict: Commit status checks failed for c0ffee0"),
+    ("conflict", true, Some(Hurdle::Conflict), 409, "Conflict merging main into c0ffee0"),
+    ("merges", true, None, 202, "GitHub has merged the default branch into it in place of deploying it"),
+];
+
+/// Neither a merge nor checks are asked for; a server that has them all the same is not asked twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_is_not_made_is_a_failure_with_githubs_words() {
+    run("github-hurdles", async |test| {
+        let fake = FakeGithub::start().await;
+        for (name, insists, hurdle, ..) in HURDLES {
+            fake.with(|world| {
+                world.add(&format!("octo-org/{name}"));
+                let repository = world.repositories.get_mut(&format!("octo-org/{name}")).unwrap();
+                (repository.insists, repository.hurdle) = (insists, hurdle);
+            });
+        }
+        let operator = Operator::start(test, options(&fake)).await;
+        let mut wanted = over_many(&HURDLES.map(|(name, ..)| by_deployment(&fake, name)));
+        wanted["spec"]["safety"]["cooldown"] = json!("1h");
+        test.apply_policy(&wanted).await;
+        for (name, ..) in HURDLES {
+            test.wait_known_good("shop", name).await;
+            fake.with(|world| world.push(&format!("octo-org/{name}"), "deadbee", 0.6, "success"));
+        }
+        for (name, _, _, code, words) in HURDLES {
+            let ended = test.wait_component_ended(name).await.status.unwrap();
+            let rolled_back = code == 201;
+            let expected = if rolled_back { (Phase::Succeeded, "Healthy") } else { (Phase::Failed, "Refused") };
+            assert_eq!((ended.phase, ended.reason.as_str()), expected, "{name}: {}", ended.message);
+            let hosted = ended.hosted.unwrap();
+            assert_eq!((hosted.status_code, hosted.attempts), (Some(code), 1), "{name}");
+            let told = rolled_back || ended.message.contains(&format!("status {code}"));
+            assert!(told && ended.message.contains(words), "{name}: {}", ended.message);
+            let made = fake.rollbacks(&format!("octo-org/{name}"));
+            assert_eq!((fake.calls(&deploy_of(name)), made), (1, usize::from(rolled_back)), "{name}");
+        }
+        assert_eq!(fake.calls(DEPLOY), HURDLES.len());
+        assert_eq!(test.remediations().await.len(), HURDLES.len(), "nothing else was tried");
+        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
+    })
+    .await;
+}
+
+fn deploy_of(name: &str) -> String {
+    format!("POST /repos/octo-org/{name}/deployments")
 }
 
 fn dispatch_of(name: &str) -> String {

@@ -304,7 +304,9 @@ impl Hosted<'_> {
                 hosted.sent_at = None;
                 hosted.attempts -= u32::from(error.attempts() == 0).min(hosted.attempts);
             });
-            return self.try_later(status, error, "nothing was done").await;
+            let elsewise = matches!(error, HostedError::Elsewise { .. });
+            let what = if elsewise { "what was asked for was not done" } else { "nothing was done" };
+            return self.try_later(status, error, what).await;
         }
         let words = format!("{error}; whether it was done is not known, and is looked at before anything else is");
         self.tell(status, "unclear", &words).await

@@ -128,11 +128,11 @@ impl Github {
             "description": format!("Panacea: back to what deployment {} was", to.hash),
         });
         let what = format!("deploy {commit} to {} again", environment.id);
-        let Answer { status, json, .. } = self.post(account, &what, &["deployments"], &body).await?;
+        let Answer { status, json, attempts } = self.post(account, &what, &["deployments"], &body).await?;
+        // Not to be expected, since it is not asked for.
         if status == 202 {
-            return Err(HostedError::Unsupported(
-                "GitHub has merged a branch in place of deploying (202), which was not asked for; nothing was rolled back",
-            ));
+            let why = "GitHub has merged the default branch into it in place of deploying it";
+            return Err(HostedError::Elsewise { call: what, attempts, status, why });
         }
         let made: Option<Deployment> = serde_json::from_value(json).ok();
         Ok((made.map(|made| made.id.to_string()), status))

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::door::{self, Provider, StandIn, Writes};
-pub use world::World;
+pub use world::{Hurdle, World};
 
 /// A token that it accepts.
 pub const TOKEN: &str = "github_pat_fakeToken0123456789abcdef";

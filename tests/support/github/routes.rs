@@ -19,7 +19,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{super::door::pass, Shared, error, world::Repository};
+use super::{
+    super::door::pass,
+    Shared, error,
+    world::{Hurdle, Repository},
+};
 
 type Parameters = Query<BTreeMap<String, String>>;
 type Answer = Result<Response, Refused>;
@@ -132,6 +136,8 @@ async fn deploy(State(shared): State<Shared>, Path((owner, repo)): Path<(String,
         task: Option<String>,
         #[serde(default)]
         auto_merge: Option<bool>,
+        #[serde(default)]
+        required_contexts: Option<Vec<String>>,
     }
     let new: New = serde_json::from_slice(&body)
         .map_err(|_| Refused(422, "Invalid request.\n\n\"ref\" wasn't supplied.".to_owned()))?;
@@ -140,10 +146,22 @@ async fn deploy(State(shared): State<Shared>, Path((owner, repo)): Path<(String,
     if !repository.commits.contains(&new.git_ref) && new.git_ref != "main" {
         return Err(Refused(422, format!("No ref found for: {}", new.git_ref)));
     }
-    if new.auto_merge.unwrap_or(true) && new.git_ref != repository.head {
-        return Ok(
-            (StatusCode::ACCEPTED, Json(json!({"message": "Auto-merged main into it on deployment."}))).into_response()
-        );
+    let git_ref = &new.git_ref;
+    let merges = new.auto_merge.unwrap_or(true) && *git_ref != repository.head;
+    let checks = new.required_contexts.is_none_or(|contexts| !contexts.is_empty());
+    let Repository { hurdle, insists, .. } = *repository;
+    match hurdle {
+        Some(Hurdle::Checks) if checks || insists => {
+            return Err(Refused(409, format!("Conflict: Commit status checks failed for {git_ref}.")));
+        }
+        Some(Hurdle::Conflict) if merges || insists => {
+            return Err(Refused(409, format!("Conflict merging main into {git_ref}.")));
+        }
+        _ if merges || insists => {
+            let words = format!("Auto-merged main into {git_ref} on deployment.");
+            return Ok((StatusCode::ACCEPTED, Json(json!({"message": words}))).into_response());
+        }
+        _ => {}
     }
     let (end, task) = (repository.ends, new.task.unwrap_or_else(|| "deploy".to_owned()));
     let id = world.deploy(&name, &new.git_ref, &task, end, Duration::from_millis(1500));

@@ -47,6 +47,18 @@ pub struct Repository {
     pub reviewed: bool,
     /// The workflow is switched off.
     pub disabled: bool,
+    /// What keeps a commit that is not the head of main from being deployed, unless a call leaves it out.
+    pub hurdle: Option<Hurdle>,
+    /// Main is merged, and checks are asked for, also when a call leaves it out.
+    pub insists: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Hurdle {
+    /// Main cannot be merged into it.
+    Conflict,
+    /// Its checks have not passed.
+    Checks,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +119,8 @@ impl World {
             ends: "success",
             reviewed: false,
             disabled: false,
+            hurdle: None,
+            insists: false,
         };
         self.repositories.insert(name.to_owned(), repository);
         self.deploy(name, &first, "deploy", "success", Duration::ZERO);

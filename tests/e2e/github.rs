@@ -10,11 +10,10 @@ use crate::support::{
     cluster::{env, run},
     door::Fault,
     gate::{Gate, Seen, Side},
-    github::{FakeGithub, Hurdle, TOKEN},
+    github::{FakeGithub, TOKEN, world::Hurdle},
     objects::{over, over_many},
     operator::{Operator, Options},
     render::{API_KEY, FakeRender},
-    role::Role,
     vercel::{self, FakeVercel},
 };
 
@@ -347,35 +346,6 @@ async fn a_dispatch_that_cannot_be_told_is_left_to_a_person() {
         }
         test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
         assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (1, 1));
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_github_token_it_says_which_one_is_missing_and_the_rest_of_the_policy_works() {
-    run("github-token", async |test| {
-        let fake = FakeGithub::start().await;
-        fake.with(|world| world.add("octo-org/shop"));
-        let role = Role::with(test, &["rbac.readCredentials=true"]).await;
-        let options = Options::default().with("GITHUB_BASE_URL", fake.url()).through(role.kubeconfig());
-        let operator = Operator::start(test, options).await;
-        test.deploy("api", "shop/api:v1", 1).await;
-        let mut component = by_workflow(&fake, "shop");
-        let api = json!({"name": "api", "target": {"deployment": {"name": "api"}}});
-        component["target"]["github"]["tokenSecretRef"] = json!({"name": "github", "key": "token"});
-        test.apply_policy(&over(&[component, api])).await;
-        let limit = Duration::from_secs(30);
-        let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
-        assert_eq!(reason, "CredentialsMissing");
-        assert!(words.contains("Secret github: does not exist"), "{words}");
-        test.wait_status("shop", "shop", HealthStatus::Unknown).await;
-        test.wait_known_good("shop", "api").await;
-        assert_eq!(fake.all_calls(), 0, "nobody was asked without a token");
-
-        test.make_secret("github", json!({"token": TOKEN})).await;
-        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
-        test.wait_condition("shop", "Ready", "True", limit).await;
-        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
     })
     .await;
 }

@@ -19,6 +19,7 @@ mod gitops_suspend;
 mod guards;
 mod healing;
 mod kept;
+mod keys;
 mod ledger;
 mod mcp;
 mod mcp_remedy;

@@ -342,46 +342,6 @@ async fn what_cannot_be_told_is_left_to_a_person_and_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_key_it_says_which_one_is_missing_and_the_rest_of_the_policy_works() {
-    run("render-key", async |test| {
-        let fake = FakeRender::start().await;
-        fake.add("srv-shop", "web_service");
-        let role = Role::with(test, &["rbac.readCredentials=true"]).await;
-        let options = Options::default().with("RENDER_BASE_URL", fake.url()).through(role.kubeconfig());
-        let operator = Operator::start(test, options).await;
-        test.deploy("api", "shop/api:v1", 1).await;
-        let mut component = hosted("shop", "srv-shop");
-        let api = json!({"name": "api", "target": {"deployment": {"name": "api"}}});
-        test.apply_policy(&over(&[component.clone(), api.clone()])).await;
-        let limit = Duration::from_secs(30);
-        let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
-        assert_eq!(reason, "CredentialsMissing");
-        assert!(words.contains("apiKeySecretRef") && words.contains("RENDER_API_KEY"), "{words}");
-
-        component["target"]["render"]["apiKeySecretRef"] = json!({"name": "render", "key": "apiKey"});
-        test.replace_policy(&over(&[component.clone(), api.clone()])).await;
-        wait::until("the condition to name the Secret", limit, async || {
-            let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
-            let named = words.contains("Secret render: does not exist");
-            if reason == "CredentialsMissing" && named { Ok(()) } else { Err(words) }
-        })
-        .await;
-        test.wait_status("shop", "shop", HealthStatus::Unknown).await;
-        test.wait_known_good("shop", "api").await;
-        assert_eq!(fake.all_calls(), 0, "nobody was asked without a key");
-        test.release("api", "shop/api:v2-crash").await;
-        let healed = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(healed.spec.component, "api");
-
-        test.make_secret("render", json!({"apiKey": API_KEY})).await;
-        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
-        test.wait_condition("shop", "Ready", "True", limit).await;
-        test.assert_stand_nowhere(&operator, &[API_KEY]).await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_read_the_key_it_says_which_value_of_the_chart_gives_it() {
     run("render-role", async |test| {
         let fake = FakeRender::start().await;

@@ -12,7 +12,6 @@ use crate::support::{
     gate::{Gate, Seen, Side},
     objects::{over, over_many},
     operator::{Operator, Options},
-    role::Role,
     vercel::{FakeVercel, TOKEN},
     wait,
 };
@@ -223,43 +222,6 @@ async fn what_cannot_be_told_is_left_to_a_person() {
         }
         test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
         assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop")), (1, 0));
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_it_says_which_one_is_missing_and_the_rest_of_the_policy_works() {
-    run("vercel-token", async |test| {
-        let fake = FakeVercel::start().await;
-        fake.with(|world| world.add_project("prj_shop", None));
-        let role = Role::with(test, &["rbac.readCredentials=true"]).await;
-        let options = Options::default().with("VERCEL_BASE_URL", fake.url()).through(role.kubeconfig());
-        let operator = Operator::start(test, options).await;
-        test.deploy("api", "shop/api:v1", 1).await;
-        let mut component = hosted(&fake, "shop", "prj_shop");
-        let api = json!({"name": "api", "target": {"deployment": {"name": "api"}}});
-        test.apply_policy(&over(&[component.clone(), api.clone()])).await;
-        let limit = Duration::from_secs(30);
-        let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
-        assert_eq!(reason, "CredentialsMissing");
-        assert!(words.contains("tokenSecretRef") && words.contains("VERCEL_TOKEN"), "{words}");
-
-        component["target"]["vercel"]["tokenSecretRef"] = json!({"name": "vercel", "key": "token"});
-        test.replace_policy(&over(&[component, api])).await;
-        wait::until("the condition to name the Secret", limit, async || {
-            let (reason, words) = test.wait_condition("shop", "Ready", "False", limit).await;
-            let named = words.contains("Secret vercel: does not exist");
-            if reason == "CredentialsMissing" && named { Ok(()) } else { Err(words) }
-        })
-        .await;
-        test.wait_status("shop", "shop", HealthStatus::Unknown).await;
-        test.wait_known_good("shop", "api").await;
-        assert_eq!(fake.all_calls(), 0, "nobody was asked without a token");
-
-        test.make_secret("vercel", json!({"token": TOKEN})).await;
-        test.wait_status("shop", "shop", HealthStatus::Healthy).await;
-        test.wait_condition("shop", "Ready", "True", limit).await;
-        test.assert_stand_nowhere(&operator, &[TOKEN]).await;
     })
     .await;
 }

@@ -7,7 +7,7 @@
 //! GitHub's own client (@octokit/rest 22) works against it. What the documents do not say is assumed, and marked "(assumed)" where it stands.
 
 mod routes;
-mod world;
+pub mod world;
 
 use axum::{
     Json, Router,
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::door::{self, Provider, StandIn, Writes};
-pub use world::{Hurdle, World};
+pub use world::World;
 
 /// A token that it accepts.
 pub const TOKEN: &str = "github_pat_fakeToken0123456789abcdef";

@@ -344,10 +344,10 @@ impl Test {
     }
 
     /// Render is not told to change anything, and nobody is asked for it.
-    async fn blocked_with(&self, fake: &FakeRender, words: &str) -> String {
+    async fn blocked_with(&self, fake: &FakeRender, reason: &str, words: &str) -> String {
         let blocked = self.wait_remediation_within(Phase::Blocked, LONG).await;
         let (name, status) = (blocked.name_any(), blocked.status.unwrap());
-        assert_eq!((blocked.spec.action, status.reason.as_str()), (ActionKind::RollbackConfig, "TargetGone"));
+        assert_eq!((blocked.spec.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason));
         assert!(status.message.contains(words), "{}", status.message);
         self.wait_event("Blocked", &name, words).await;
         assert_eq!(self.events("AwaitingApproval", &name).await, [""; 0]);
@@ -366,7 +366,7 @@ async fn nobody_is_asked_while_the_copy_is_gone() {
         let copy: Secret = test.take_away(&kept).await;
         change(fake);
         deploy(fake);
-        let name = test.blocked_with(fake, &format!("Secret {kept} does not exist")).await;
+        let name = test.blocked_with(fake, "TargetGone", &format!("Secret {kept} does not exist")).await;
         // There is no other remedy, so it stays.
         let stays = async || {
             let phases: Vec<Phase> = test.outcomes().await.iter().map(|outcome| outcome.1).collect();
@@ -380,6 +380,24 @@ async fn nobody_is_asked_while_the_copy_is_gone() {
         test.wait_remediation_within(Phase::Succeeded, LONG).await;
         assert_eq!(([PUT, DELETE, DEPLOY].map(|call| fake.calls(call)), live_env(fake)), ([2, 1, 1], env()));
         test.shows_no_values(&operator).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_when_more_differ_than_are_put_back() {
+    run("render-env-many", async |test| {
+        let setting = Setting::new(test).await;
+        let fake = &setting.fake;
+        let operator = Operator::start(test, setting.options()).await;
+        test.wait_kept_with(&json!([{"action": "RollbackConfig", "for": ["ConfigRegression"]}])).await;
+        fake.with(|world| {
+            world.services.get_mut("srv-shop").unwrap().env.retain(|name, _| !name.starts_with("OTHER_"))
+        });
+        change(fake);
+        deploy(fake);
+        test.blocked_with(fake, "BadRemedy", "133 environment variables differ, more than the 100").await;
+        test.assert_stand_nowhere(&operator, &[API_KEY, "s3cr3t"]).await;
     })
     .await;
 }
@@ -400,7 +418,7 @@ async fn a_copy_that_holds_something_else_is_not_put_back_and_the_next_remedy_is
         test.api().create(&PostParams::default(), &copy).await.unwrap();
         change(fake);
         deploy(fake);
-        test.blocked_with(fake, &format!("Secret {kept} holds other environment variables")).await;
+        test.blocked_with(fake, "TargetGone", &format!("Secret {kept} holds other environment variables")).await;
         let next = test.wait_remediation_within(Phase::AwaitingApproval, LONG).await;
         assert_eq!(next.spec.action, ActionKind::Restart);
         let (first, phase, reason) = test.outcomes().await.remove(0);

@@ -141,6 +141,12 @@ impl ActionKind {
         matches!(self, Self::RollbackConfig | Self::RollbackPreviousState)
     }
 
+    /// What it costs beside what is meant, for whoever is asked.
+    pub fn cost(self) -> Option<&'static str> {
+        let lost = "what was written to it in the last seconds may be lost, for its standby is behind";
+        (self == Self::Failover).then_some(lost)
+    }
+
     /// It is about sessions of a database, which are listed before anything is done.
     pub fn is_of_sessions(self) -> bool {
         matches!(self, Self::ReleaseConnections | Self::CancelLongQueries)

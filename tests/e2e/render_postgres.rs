@@ -41,7 +41,9 @@ fn ended(remediation: &Remediation) -> (ActionKind, Phase, String) {
 async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
     run("render-pg", async |test| {
         let fake = FakeRender::start().await;
-        for (id, standby) in [("dpg-alone", false), ("dpg-pair", true), ("dpg-left", true), ("dpg-odd", false)] {
+        let all =
+            [("dpg-alone", false), ("dpg-pair", true), ("dpg-left", true), ("dpg-odd", false), ("dpg-asked", true)];
+        for (id, standby) in all {
             fake.add_postgres(id, standby);
         }
         let operator = Operator::start(test, options(&fake).with("PANACEA_LOG", "debug")).await;
@@ -51,11 +53,12 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
         test.apply_policy(&over(&[
             database("dpg-alone", restart()),
             database("dpg-pair", failover),
+            database("dpg-asked", json!([{"action": "Failover", "approval": "Required"}])),
             database("dpg-odd", json!([{"action": "Failover"}])),
             unasked,
         ]))
         .await;
-        for id in ["dpg-alone", "dpg-pair", "dpg-left", "dpg-odd"] {
+        for (id, _) in all {
             test.wait_status("shop", id, HealthStatus::Healthy).await;
         }
         fake.with(|world| world.databases.values_mut().for_each(|one| one.down = true));
@@ -82,6 +85,13 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
         let blocked = test.of_component("dpg-odd").await.unwrap().status.unwrap();
         assert_eq!((blocked.phase, blocked.reason.as_str()), (Phase::Blocked, "BadRemedy"), "{}", blocked.message);
         assert!(blocked.message.contains("dpg-odd has no standby that could take over"), "{}", blocked.message);
+        // Who is asked is told what it costs.
+        let asked = wait::until("a person to be asked", LONG, async || {
+            let status = test.of_component("dpg-asked").await.and_then(|one| one.status);
+            status.clone().filter(|one| one.phase == Phase::AwaitingApproval).ok_or_else(|| format!("{status:?}"))
+        })
+        .await;
+        assert!(asked.message.contains("what was written to it in the last seconds may be lost"), "{}", asked.message);
         // Nothing is done unasked.
         let left = test.wait_status("shop", "dpg-left", HealthStatus::Critical).await;
         assert!(left.message.contains("unavailable"), "{}", left.message);

@@ -114,10 +114,11 @@ impl Step<'_> {
                 return self.hold_refused(status, &why, last_resort, deadline).await;
             }
             let message = format!(
-                "{} of {}{} waits for approval until {}, then {}; decide with: {}",
+                "{} of {}{}{} waits for approval until {}, then {}; decide with: {}",
                 spec.action,
                 spec.component,
                 status.database.as_ref().map(sessions_in_words).unwrap_or_default(),
+                spec.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
                 deadline.strftime("%H:%M:%SZ"),
                 if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
                 approve_command(self.remediation),

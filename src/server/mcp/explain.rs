@@ -208,9 +208,9 @@ fn would_do(spec: &RemediationSpec, status: &RemediationStatus) -> String {
             None => format!("a tool of an MCP server is called, which is to heal {target}"),
         },
         ActionKind::RecoverConnections => format!("{target} is connected to anew, until it takes a connection"),
-        ActionKind::Failover => format!(
-            "the standby of {target} takes over; what was written in the last seconds before may be lost, for it is copied with a delay"
-        ),
+        ActionKind::Failover => {
+            format!("the standby of {target} takes over; {}", spec.action.cost().unwrap_or_default())
+        }
         ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => {
             let count = status.database.as_ref().map_or(0, |database| database.sessions.len());
             let what = if spec.action == ActionKind::CancelLongQueries { "have their query cancelled" } else { "end" };

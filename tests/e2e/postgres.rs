@@ -228,7 +228,7 @@ async fn sessions_of_the_operator_that_somebody_ends_are_no_outage() {
 async fn a_storm_of_forgotten_transactions_is_ended_by_the_selector_and_nothing_else_is() {
     run("pg-storm", async |test| {
         let server =
-            PostgresServer::start_as(Setup { settings: vec!["max_connections=20".into()], ..Setup::default() });
+            PostgresServer::start_as(Setup { settings: vec!["max_connections=24".into()], ..Setup::default() });
         roles(&server).await;
         let mut wanted = over(&json!({"remedies": [{
             "action": "ReleaseConnections",

@@ -73,7 +73,8 @@ pub fn connections(
     Some((CONNECTIONS_USAGE, measured(100.0 * active.value / most, of, active.timestamp)))
 }
 
-/// By memory in bytes (<https://render.com/docs/postgresql-connecting>, connection limits; older plans have three less).
+/// By memory in bytes (<https://render.com/tutorials/postgres-on-render/connection-limits-and-pooling>; older plans have three
+/// fewer).
 fn most_connections(memory: f64) -> f64 {
     const GB: f64 = 1e9;
     match memory / GB {

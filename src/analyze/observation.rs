@@ -220,6 +220,11 @@ impl TargetState {
         }
     }
 
+    /// What is not a fault yet may be one soon.
+    pub fn may_be_fault(&self) -> bool {
+        matches!(self, Self::Database(database) if database.may_be_fault)
+    }
+
     /// What is released, in words for a person: images, a commit.
     pub fn label(&self) -> String {
         match self {
@@ -282,6 +287,8 @@ pub struct Database {
     pub fault: Option<DatabaseFault>,
     /// What is shown and no reason to act: who hosts it is at work on it, or somebody has suspended it.
     pub shown: Option<String>,
+    /// What is shown may be a fault soon, and is looked at again before the interval is over.
+    pub may_be_fault: bool,
 }
 
 /// Why a database takes no new connection.

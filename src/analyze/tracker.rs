@@ -77,6 +77,8 @@ pub struct Tracker {
     /// When a look was last counted as good or bad.
     counted_at: Option<Timestamp>,
     cause: Option<Cause>,
+    /// What was seen last may be a fault soon.
+    soon: bool,
 }
 
 impl Tracker {
@@ -113,6 +115,7 @@ impl Tracker {
     pub fn look(&mut self, observation: &Observation, assessment: &Assessment, limits: &Limits) -> Evidence {
         let now = observation.at;
         let target = observation.target.known();
+        self.soon = target.is_some_and(TargetState::may_be_fault);
         let workload = target.and_then(|target| target.workload());
         let released = target.and_then(|target| target.released());
         if let (Some(target), Some(released)) = (target, released) {
@@ -185,7 +188,7 @@ impl Tracker {
         }
         let unconfirmed = self.bad > 0 && self.bad < limits.unhealthy_after;
         let recovering = self.episode.is_some() && self.good > 0;
-        if unconfirmed || recovering {
+        if unconfirmed || recovering || self.soon {
             wait = wait.min(limits.confirm_after);
         }
         // Of a source that tells when it measured the next sample is known by that, and not by looking often.

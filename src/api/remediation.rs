@@ -187,6 +187,9 @@ pub struct RemediationStatus {
     /// When a person's approval, or a guard, was first waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Timestamp>,
+    /// When a person was first asked: what they do not decide in time counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     /// Who decided, as the API server recorded it, and when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<DecidedBy>,

@@ -37,7 +37,7 @@ pub enum Guard {
     TemplateElsewhere,
     /// A GitOps controller would undo it.
     GitOpsOwned,
-    /// Something was sent to it in this incident, and nothing tells what came of it.
+    /// Something was sent to it in this incident or just before, and nothing tells what came of it.
     OutcomeUnknown,
     /// More components are unhealthy at once than `safety.maxUnhealthy`.
     MaxUnhealthy,
@@ -77,6 +77,9 @@ impl Refusal {
 
 /// A look older than this is not acted on. Three times the time limit of a look.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(10);
+
+/// So long after an action whose outcome is unknown nothing is done in another incident either.
+const UNKNOWN_FOR: SignedDuration = SignedDuration::from_mins(15);
 
 /// An action, and what it would be for.
 #[derive(Debug, Clone, Copy)]
@@ -336,12 +339,14 @@ fn foreseen_again(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Optio
 }
 
 /// It may still be under way, or have been done: nothing is done on top of it before the person who was called has looked.
+/// An incident may close for a moment, and be another one then.
 fn outcome_unknown(s: &Situation<'_>, Intent { ground, action }: Intent<'_>) -> Option<Refusal> {
-    let here = |past: &&Past| past.component == s.component.name && past.episode == ground.episode();
-    let sent = s.history.iter().filter(here).find(|past| past.outcome_unknown)?;
+    let young = |past: &Past| past.finished_at.is_some_and(|at| s.now.duration_since(at) < UNKNOWN_FOR);
+    let here = |past: &&Past| past.outcome_unknown && past.component == s.component.name;
+    let sent = s.history.iter().filter(here).find(|past| past.episode == ground.episode() || young(past))?;
     let message = format!(
-        "{} was sent to {} in this incident, and what came of it is not known, so {action} is not done on top of it: a person has to look, and lets it go on by deleting that Remediation",
-        sent.action, s.component.name
+        "{} was sent to {}, and what came of it is not known, so {action} is not done on top of it: a person has to look, and deletes that Remediation if it was not done, so that it can be sent again; if it was, all goes on when {} is well",
+        sent.action, s.component.name, s.component.name
     );
     Some(Refusal::person(Guard::OutcomeUnknown, message))
 }

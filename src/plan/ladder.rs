@@ -138,7 +138,7 @@ fn first_of<'a>(
 
 /// Whether it can give back what runs out. Of a database's storage none of these can: who starts it anew or ends its sessions
 /// deletes nothing; and starting it anew ends the vacuum that keeps wraparound away.
-fn gives_back(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
+pub fn gives_back(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
     let stays = |metric: &str| match action {
         ActionKind::Restart | ActionKind::Failover => [STORAGE_USAGE, WRAPAROUND_USAGE].contains(&metric),
         ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => metric == STORAGE_USAGE,

@@ -235,7 +235,11 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
-            words: &["Restart was sent to api", "what came of it is not known", "by deleting that Remediation"],
+            words: &[
+                "Restart was sent to api",
+                "what came of it is not known",
+                "deletes that Remediation if it was not done",
+            ],
             ..unknown
         },
         Deny {

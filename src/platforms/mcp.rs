@@ -33,7 +33,6 @@ use url::Url;
 
 use self::unattended::Unattended;
 use super::fetch::{MAX_BODY, USER_AGENT, cause, shown};
-use crate::api::OUTCOME_UNKNOWN;
 
 /// For a connection to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -79,7 +78,7 @@ impl McpError {
             Self::BadArguments(_) => "McpBadArguments",
             Self::ToolFailed(_) => "McpToolFailed",
             Self::WantsInput(_) => "McpWantsInput",
-            Self::Lost(_) => OUTCOME_UNKNOWN,
+            Self::Lost(_) => "OutcomeUnknown",
         }
     }
 }

@@ -171,7 +171,11 @@ async fn a_restart_is_never_made_twice_and_what_cannot_be_told_is_left_to_a_pers
         }
         // Nothing is done on top of what may be under way.
         let held = test.wait_refusal("shop", "dpg-hang", Guard::OutcomeUnknown).await;
-        assert!(held.message.contains("Restart was sent to dpg-hang in this incident"), "{}", held.message);
+        assert!(
+            held.message.contains("Restart was sent to dpg-hang, and what came of it is not known"),
+            "{}",
+            held.message
+        );
         let unseen = test.of_component("dpg-unseen").await.unwrap();
         test.wait_event("Verifying", &unseen.name_any(), "it was available at every look since").await;
         assert_eq!(fake.refused_by_limit(), 0);
@@ -228,12 +232,11 @@ async fn killed_around_the_call_there_is_at_most_one_restart() {
 async fn what_render_is_at_is_shown_and_waited_for_and_its_figures_are_measured() {
     run("render-pg-looks", async |test| {
         let fake = FakeRender::start().await;
-        for id in ["dpg-busy", "dpg-unknown", "dpg-suspended", "dpg-full", "dpg-behind", "dpg-stuck"] {
-            fake.add_postgres(id, true);
-        }
+        let all = ["dpg-busy", "dpg-unknown", "dpg-suspended", "dpg-full", "dpg-behind", "dpg-stuck", "dpg-back"];
+        all.iter().for_each(|id| fake.add_postgres(id, false));
         fake.postgres("dpg-unknown", |one| one.at = Some("unknown".to_owned()));
         fake.postgres("dpg-suspended", |one| one.suspended = true);
-        fake.postgres("dpg-behind", |one| (one.replica, one.standby) = (true, false));
+        fake.postgres("dpg-behind", |one| one.replica = true);
         fake.postgres("dpg-full", |one| (one.connections, one.overrides) = (85.0, json!({"max_connections": "100"})));
         let _operator = Operator::start(test, options(&fake)).await;
         let mut behind = database("dpg-behind", json!([{"action": "Failover"}]));
@@ -245,6 +248,7 @@ async fn what_render_is_at_is_shown_and_waited_for_and_its_figures_are_measured(
             database("dpg-full", json!([])),
             behind,
             database("dpg-stuck", restart()),
+            database("dpg-back", restart()),
         ]);
         wanted["spec"]["safety"]["cooldown"] = json!("1h");
         test.apply_policy(&wanted).await;
@@ -266,20 +270,28 @@ async fn what_render_is_at_is_shown_and_waited_for_and_its_figures_are_measured(
         let message = blocked.status.unwrap().message;
         assert!(message.contains("dpg-behind is a read replica, which has no standby"), "{message}");
 
-        // It is not restarted while Render is at work on it, and is when that is over.
+        // What it is like while Render is at work on it is no reason to restart it, and is one when that is over.
         fake.postgres("dpg-busy", |one| one.at = Some("maintenance_in_progress".to_owned()));
         expect("dpg-busy", HealthStatus::Degraded, "Render says \"maintenance_in_progress\" of it").await;
         fake.postgres("dpg-busy", |one| one.connections = 99.0);
-        wait::until("the restart to wait", LONG, async || {
-            let status = test.of_component("dpg-busy").await.and_then(|one| one.status);
-            let waits = status.as_ref().is_some_and(|status| status.message.contains("nothing was done yet"));
-            if waits { Ok(()) } else { Err(format!("{status:?}")) }
-        })
-        .await;
-        assert_eq!(fake.calls("POST /postgres/{id}/restart"), 0);
+        let untouched = async || match test.of_component("dpg-busy").await {
+            None => Ok(()),
+            Some(one) => Err(format!("{:?}", one.status)),
+        };
+        wait::throughout("it is left to Render", Duration::from_secs(12), untouched).await;
         fake.postgres("dpg-busy", |one| one.at = None);
         let healed = test.wait_component_ended("dpg-busy").await;
         assert_eq!(ended(&healed), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
+
+        // What has come up before the call got through is left alone.
+        let refused = "POST /postgres/dpg-back/restart";
+        fake.fault(refused, 1, Fault::Limited(25));
+        fake.postgres("dpg-back", |one| one.down = true);
+        fake.wait_calls(refused, 1, LONG).await;
+        fake.postgres("dpg-back", |one| one.down = false);
+        let left = test.wait_component_ended("dpg-back").await;
+        assert_eq!(ended(&left), (ActionKind::Restart, Phase::Expired, "Recovered".to_owned()));
+        assert_eq!((fake.calls(refused), fake.postgres("dpg-back", |one| one.restarts)), (1, 0));
 
         // Done is not mended.
         fake.postgres("dpg-stuck", |one| (one.down, one.incurable) = (true, true));

@@ -1,5 +1,7 @@
 //! The first step: may it be done, and may it be done now?
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
@@ -30,6 +32,8 @@ struct Allowed {
 
 /// How long the next remedy waits for what the API server refuses; a disruption budget may be behind for a moment.
 const WAIT_FOR_LEAVE: SignedDuration = SignedDuration::from_secs(10);
+/// So often a provider is asked again whether it would still refuse.
+const ASK_PROVIDER: Duration = Duration::from_secs(15);
 
 impl Step<'_> {
     /// Pending, AwaitingApproval, Blocked: may it be done, and may it be done now?
@@ -62,7 +66,9 @@ impl Step<'_> {
             self.ctx.events.about_remediation(self.remediation, Reason::Approved, &note).await;
         }
         let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
-        let deadline = waiting_since + policy.limits.approval_timeout;
+        // Stored by an older version it may not say when.
+        let asked_at = status.asked_at.or_else(|| (status.phase == Phase::AwaitingApproval).then_some(waiting_since));
+        let mut deadline = asked_at.unwrap_or(waiting_since) + policy.limits.approval_timeout;
         if let Some((reason, why)) = unlisted(spec, &policy) {
             return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
         }
@@ -106,12 +112,18 @@ impl Step<'_> {
                     )
                     .await;
             }
-            // Nobody is asked for what cannot be done; once they are, it is looked at again when they have decided.
+            // Nobody is asked for what would be refused for certain; once they are, it is looked at again when they have decided.
             if status.phase != Phase::AwaitingApproval
                 && let Some(why) = self.refused(&policy).await
             {
-                let last_resort = self.allowed(&policy).await?.map_or(true, |allowed| allowed.last_resort);
+                // A look is made only when it matters.
+                let last_resort = !self.refused_for_long(&status, &why)
+                    || self.allowed(&policy).await?.map_or(true, |allowed| allowed.last_resort);
                 return self.hold_refused(status, &why, last_resort, deadline).await;
+            }
+            if asked_at.is_none() {
+                let now = rows::milliseconds(now);
+                (status.asked_at, deadline) = (Some(now), now + policy.limits.approval_timeout);
             }
             let message = format!(
                 "{} of {}{}{} waits for approval until {}, then {}; decide with: {}",
@@ -125,14 +137,13 @@ impl Step<'_> {
             );
             return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
         }
-        let rejects = must_ask && policy.limits.on_timeout == OnTimeout::Reject;
-        if rejects && status.phase != Phase::Blocked {
+        if must_ask && asked_at.is_some() && policy.limits.on_timeout == OnTimeout::Reject {
             return self
                 .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
                 .await;
         }
         // What the timeout approved has as long again to get past the guards.
-        let last = if must_ask && !rejects { deadline + policy.limits.approval_timeout } else { deadline };
+        let last = if must_ask && asked_at.is_some() { deadline + policy.limits.approval_timeout } else { deadline };
         if now >= last {
             let message = format!("held back until its time was over: {}; nothing was done", status.message);
             return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
@@ -185,13 +196,19 @@ impl Step<'_> {
         last_resort: bool,
         until: Timestamp,
     ) -> Result<Action, Error> {
-        let (reason, now) = (why.reason(), Timestamp::now());
-        let long = status.waiting_since.is_some_and(|since| now >= since + WAIT_FOR_LEAVE);
-        if long && status.reason == reason && !last_resort {
+        if self.refused_for_long(&status, why) && !last_resort {
             let message = format!("{why}; nothing was done, the next remedy is tried");
-            return self.finish(status, Phase::Expired, reason, &message).await;
+            return self.finish(status, Phase::Expired, why.reason(), &message).await;
         }
-        self.hold(status, Phase::Blocked, reason, &why.to_string(), until).await
+        let next = self.hold(status, Phase::Blocked, why.reason(), &why.to_string(), until).await?;
+        // A provider lets us ask so many times a minute.
+        let hosted = HOSTED_KINDS.contains(&self.remediation.spec.target.kind.as_str());
+        Ok(if hosted && last_resort { Action::requeue(ASK_PROVIDER) } else { next })
+    }
+
+    fn refused_for_long(&self, status: &RemediationStatus, why: &ActError) -> bool {
+        let long = status.waiting_since.is_some_and(|since| Timestamp::now() >= since + WAIT_FOR_LEAVE);
+        long && status.reason == why.reason()
     }
 
     /// What would refuse it for certain: the API server, a provider, or a copy to go back to that is not there. What else is

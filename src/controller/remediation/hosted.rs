@@ -134,7 +134,7 @@ impl Step<'_> {
             .unwrap_or(("TargetChanged", "the component is something else now"));
         if sent {
             let message = format!("{why}; it was sent before, and what came of it is not looked at");
-            return self.finish(status, Phase::Failed, reason, &message).await;
+            return self.finish(status, Phase::Failed, OUTCOME_UNKNOWN, &message).await;
         }
         let left = status.hosted.as_ref().map(left_off).unwrap_or_default();
         let left = format!("{left}{}", put_back(&status));

@@ -47,8 +47,32 @@ fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
     let mut both = full(&render, restart(), "storage_usage");
     both.metric("connections_usage", 97.0).until(3604.0);
     assert_eq!(proposed(&both), Ok(ActionKind::Restart), "connections come back");
+    // What was decided for connections is not done for storage alone.
+    let asked = |story: &Story| {
+        let episode = story.tracker.episode().unwrap().id.clone();
+        still_allowed(&situation(story, 1, &[]), Ground::Unhealthy(&episode), ActionKind::Restart)
+    };
+    assert_eq!(asked(&both), Ok(()));
+    let refusal = asked(&full(&render, restart(), "storage_usage")).unwrap_err();
+    assert!(refusal.guard == Guard::NoRemedy && refusal.message.contains("gives nothing back"), "{refusal:?}");
     // A remedy of the team's own may do what it likes.
     let own_job =
         json!([{"action": "Restart"}, {"action": "Webhook", "webhook": {"url": "https://ops.example.com/grow"}}]);
     assert_eq!(proposed(&full(&render, own_job, "storage_usage")), Ok(ActionKind::Webhook));
+}
+
+#[test]
+fn nothing_is_done_on_top_of_an_unknown_outcome_of_the_incident_just_before() {
+    let render = json!({"render": {"postgresId": "dpg-1"}});
+    let story = full(&render, json!([{"action": "Restart"}]), "connections_usage");
+    let unknown = |ended: f64| Past {
+        outcome_unknown: true,
+        finished_at: Some(at(story.now - ended)),
+        ..past("api", Phase::Failed, 0.0)
+    };
+    let refused = |ended: f64| match check(&story, &[unknown(ended)]) {
+        Verdict::Refuse(refusal) => refusal.guard == Guard::OutcomeUnknown,
+        _ => false,
+    };
+    assert!(refused(60.0) && refused(899.0) && !refused(901.0));
 }

@@ -118,7 +118,7 @@ impl Postgres {
                 let before = told.deadlocks.and_then(|count| kept.deadlocks.replace((Instant::now(), count)));
                 let metrics = metrics(&told, before, database.size_limit, fault.is_none().then_some(latency_ms));
                 let label = format!("PostgreSQL {}{}", told.version, if told.standby { ", a standby" } else { "" });
-                let target = Measured::Known(Database { label, fault, shown: None });
+                let target = Measured::Known(Database { label, fault, ..Database::default() });
                 PostgresLook { at: Timestamp::now(), target, metrics }
             }
             // A connection that fails once is not used again.

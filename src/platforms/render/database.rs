@@ -12,7 +12,6 @@ use reqwest::Method;
 use super::{
     Account, READ_LIMIT, Render,
     look::{MANY, OLD, SAME_LOOK, SAME_REST, place, young},
-    together::Shared,
     usage,
     wire::Postgres,
 };
@@ -33,16 +32,21 @@ const RECOVERS_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 /// Where a standby takes over by itself when the primary has been silent for 30 s: within a minute
 /// (<https://render.com/blog/high-availability-postgresql>).
 const FAILS_OVER_WITHIN: SignedDuration = SignedDuration::from_secs(60);
+/// Looks that are further apart do not say what was between them.
+const WITHOUT_A_BREAK: SignedDuration = SignedDuration::from_secs(20);
 /// Kinds of not serving that are remembered; Render knows about ten.
 const MOST_KINDS: usize = 16;
+
+/// The status of one that does not answer.
+pub const DOWN: &str = "unavailable";
 
 /// A Postgres as it was last seen.
 #[derive(Default)]
 pub(super) struct Remembered {
     look: Option<(Instant, Look<Database>)>,
     metrics: Option<(Instant, Vec<(&'static str, Reading)>)>,
-    /// Since when Render has said that it is unavailable, as far as it was seen.
-    down_since: Option<Timestamp>,
+    /// Since when, and until when, Render has said that it is unavailable, as far as it was seen.
+    down: Option<(Timestamp, Timestamp)>,
     /// When it was last seen not to serve, by its status then. Of a time before which it was not asked.
     away: BTreeMap<String, Timestamp>,
 }
@@ -99,14 +103,15 @@ impl Render {
         until: Instant,
     ) -> Result<(Database, Vec<(&'static str, Reading)>), HostedError> {
         let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
-        account.fleet.look(account.id, Instant::now());
         let postgres = self.postgres(&account, key, until).await?;
         let (known, down_since) = {
             let all = lock(&self.databases);
             let seen = all.get(key);
-            (seen.and_then(|seen| young(&seen.metrics, SAME_REST)), seen.and_then(|seen| seen.down_since))
+            (seen.and_then(|seen| young(&seen.metrics, SAME_REST)), seen.and_then(|seen| seen.down))
         };
         let metrics = match known {
+            // What was measured before says nothing of one that does not serve.
+            _ if stands(&postgres) != Stands::Serves => Vec::new(),
             Some(known) => known,
             None => {
                 let metrics = self.metrics_of_postgres(&account, &postgres, until).await;
@@ -114,7 +119,7 @@ impl Render {
                 metrics
             }
         };
-        Ok((database(&postgres, down_since, Timestamp::now())?, metrics))
+        Ok((database(&postgres, down_since.map(|(since, _)| since), Timestamp::now())?, metrics))
     }
 
     /// What it is now, which is remembered.
@@ -132,18 +137,15 @@ impl Render {
         postgres: &Postgres,
         until: Instant,
     ) -> Vec<(&'static str, Reading)> {
-        if postgres.is_suspended() {
-            return Vec::new();
-        }
         let (now, own) = (Timestamp::now(), &[account.id]);
         let alone =
             async |metric: &str| self.metric(account, metric, own, None, now, until).await.map_err(Unmeasured::from);
         let lag = async { if postgres.is_replica() { alone("replication-lag").await } else { Ok(Vec::new()) } };
         let (cpu, memory, cpu_limit, memory_limit, disk, capacity, active, lag) = tokio::join!(
-            self.shared(account, Shared::Cpu, now, until),
-            self.shared(account, Shared::Memory, now, until),
-            self.shared(account, Shared::CpuLimit, now, until),
-            self.shared(account, Shared::MemoryLimit, now, until),
+            alone("cpu"),
+            alone("memory"),
+            alone("cpu-limit"),
+            alone("memory-limit"),
             alone("disk-usage"),
             alone("disk-capacity"),
             alone("active-connections"),
@@ -170,7 +172,7 @@ impl Render {
     /// Whether it can be restarted, or failed over, at all.
     ///
     /// # Errors
-    /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
+    /// BadRemedy, Forbidden, or OwnerBusy while Render is at work on it, in words for a person; what may pass is no reason.
     pub async fn could_recover(
         &self,
         namespace: &str,
@@ -184,26 +186,22 @@ impl Render {
         };
         match read.await {
             Err(error) => error.forbids(),
-            Ok(postgres) => match in_the_way(&postgres, action) {
-                Some(why) => Err(ActError::BadRemedy(format!("{id} {why}"))),
-                None => Ok(()),
-            },
+            Ok(postgres) => may_recover(id, &postgres, action),
         }
     }
 
     /// Its status before the call.
     ///
     /// # Errors
-    /// Unsettled while Render is at work on it; else see [`HostedError`].
+    /// See [`HostedError`].
     pub async fn before_recovery(&self, namespace: &str, asked: &RenderPostgres) -> Result<Before, HostedError> {
         let key = place(namespace, &asked.postgres_id, &asked.access);
         let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
         let postgres = self.postgres(&account, &key, Instant::now() + READ_LIMIT).await?;
-        match stands(&postgres) {
-            Stands::Serves | Stands::Down => Ok(Before { newest_restart: Some(postgres.status), ..Before::default() }),
-            Stands::Suspended => Err(HostedError::Unsupported("it is suspended; resume it in Render's dashboard")),
-            Stands::AtWork | Stands::Broken | Stands::Untold => Err(HostedError::Unsettled(at_work(&postgres))),
+        if postgres.is_suspended() {
+            return Err(HostedError::Unsupported("it is suspended; resume it in Render's dashboard"));
         }
+        Ok(Before { newest_restart: Some(postgres.status), ..Before::default() })
     }
 
     /// Has it restarted, or its standby take over. It is begun when this is answered, and not done yet.
@@ -254,11 +252,8 @@ impl Remembered {
     /// `asked_at`: when it was asked for.
     fn note(&mut self, postgres: &Postgres, asked_at: Timestamp) {
         let stands = stands(postgres);
-        self.down_since = match (stands, self.down_since) {
-            (Stands::Down, None) => Some(asked_at),
-            (Stands::Down, since) => since,
-            _ => None,
-        };
+        let goes_on = self.down.filter(|(_, last)| asked_at.duration_since(*last) <= WITHOUT_A_BREAK);
+        self.down = (stands == Stands::Down).then(|| (goes_on.map_or(asked_at, |(since, _)| since), asked_at));
         if matches!(stands, Stands::Down | Stands::AtWork) {
             if self.away.len() >= MOST_KINDS {
                 self.away.clear();
@@ -272,6 +267,13 @@ impl Remembered {
     }
 }
 
+impl Since {
+    /// Whether a Postgres with this status serves.
+    pub fn serving(status: &str) -> bool {
+        serving(status)
+    }
+}
+
 fn serving(status: &str) -> bool {
     matches!(status, "available" | "maintenance_scheduled")
 }
@@ -280,7 +282,7 @@ fn stands(postgres: &Postgres) -> Stands {
     match postgres.status.as_str() {
         _ if postgres.is_suspended() => Stands::Suspended,
         status if serving(status) => Stands::Serves,
-        "unavailable" => Stands::Down,
+        DOWN => Stands::Down,
         "creating" | "config_restart" | "maintenance_in_progress" | "recovery_in_progress" | "updating_instance" => {
             Stands::AtWork
         }
@@ -303,6 +305,14 @@ fn in_the_way(postgres: &Postgres, action: ActionKind) -> Option<&'static str> {
     }
 }
 
+fn may_recover(id: &str, postgres: &Postgres, action: ActionKind) -> Result<(), ActError> {
+    match in_the_way(postgres, action) {
+        Some(why) => Err(ActError::BadRemedy(format!("{id} {why}"))),
+        None if stands(postgres) == Stands::AtWork => Err(ActError::OwnerBusy(format!("{id}: {}", at_work(postgres)))),
+        None => Ok(()),
+    }
+}
+
 fn at_work(postgres: &Postgres) -> String {
     format!("Render says {:?} of it, which it is left to", postgres.status)
 }
@@ -315,7 +325,7 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
         _ => "",
     };
     let label = format!("PostgreSQL {}{more}", postgres.version);
-    let (mut fault, mut shown) = (None, None);
+    let (mut fault, mut shown, mut may_be_fault) = (None, None, false);
     match stands(postgres) {
         Stands::Serves => {}
         Stands::Suspended => {
@@ -332,6 +342,7 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
             let detail = format!("Render says that it is unavailable, seen since {}", since.strftime("%H:%M:%SZ"));
             if now.duration_since(since) < recovers {
                 shown = Some(format!("{detail}; it has {recovers:#} to get over it by itself"));
+                may_be_fault = true;
             } else {
                 fault = Some(DatabaseFault { saturated: false, detail });
             }
@@ -341,7 +352,7 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
             return Err(HostedError::Unsettled(message));
         }
     }
-    Ok(Database { label, fault, shown })
+    Ok(Database { label, fault, shown, may_be_fault })
 }
 
 #[cfg(test)]
@@ -377,6 +388,8 @@ mod tests {
         {
             let (fault, shown) = seen("unavailable", available, Some(ago(since))).unwrap();
             assert_eq!((fault.is_some(), shown.is_some()), (down, !down), "{available} {since}");
+            let seen = database(&postgres("unavailable", available, "primary"), Some(ago(since)), now()).unwrap();
+            assert_eq!(seen.may_be_fault, !down, "it is looked at again soon");
         }
         assert_eq!(seen("unavailable", false, None).unwrap().0, None, "it was seen just now");
         for at_work in
@@ -399,9 +412,10 @@ mod tests {
         let mut seen = Remembered::default();
         let mut note = |status: &str, at| {
             seen.note(&postgres(status, false, "primary"), at);
-            seen.down_since
+            seen.down.map(|(since, _)| since)
         };
-        assert_eq!(note("unavailable", ago(50)), Some(ago(50)));
+        assert_eq!(note("unavailable", ago(90)), Some(ago(90)));
+        assert_eq!(note("unavailable", ago(50)), Some(ago(50)), "what was between is not known");
         assert_eq!(note("unavailable", ago(40)), Some(ago(50)));
         assert_eq!(note("config_restart", ago(30)), None);
         assert_eq!(note("unavailable", ago(20)), Some(ago(20)));
@@ -435,6 +449,10 @@ mod tests {
         assert!(why(false, "primary", ActionKind::Failover).unwrap().contains("enable high availability"));
         assert!(why(true, "replica", ActionKind::Failover).unwrap().contains("read replica"));
         assert_eq!(why(false, "replica", ActionKind::Restart), None);
+        let while_at = |status: &str| may_recover("dpg-1", &postgres(status, true, "primary"), ActionKind::Restart);
+        assert!(while_at("available").is_ok() && while_at("unavailable").is_ok());
+        let busy = while_at("maintenance_in_progress");
+        assert!(matches!(busy, Err(ActError::OwnerBusy(words)) if words.contains("maintenance_in_progress")));
         let suspended = postgres("suspended", true, "primary");
         assert!(in_the_way(&suspended, ActionKind::Restart).unwrap().contains("is suspended"));
     }

@@ -66,6 +66,10 @@ pub fn connections(
     };
     let most = match (most, memory) {
         (Some(most), _) => most,
+        (None, Ok(memory)) if memory.iter().any(|series| series.unit != "bytes") => {
+            let why = format!("{CONNECTIONS_USAGE}: the memory limit is not in bytes");
+            return Some((CONNECTIONS_USAGE, unknown(Unmeasured::new(UnknownReason::BadAnswer, why))));
+        }
         (None, Ok(memory)) => most_connections(newest(memory, now)?.value),
         (None, Err(why)) => return Some((CONNECTIONS_USAGE, unknown(why.clone()))),
     };
@@ -76,7 +80,8 @@ pub fn connections(
 /// By memory in bytes (<https://render.com/tutorials/postgres-on-render/connection-limits-and-pooling>; older plans have three
 /// fewer).
 fn most_connections(memory: f64) -> f64 {
-    const GB: f64 = 1e9;
+    // A little of what a plan is named by may be kept for other things; half of it is the next smaller plan.
+    const GB: f64 = 0.9e9;
     match memory / GB {
         ..8.0 => 100.0,
         ..16.0 => 200.0,
@@ -204,7 +209,7 @@ mod tests {
     fn connections_are_of_those_that_it_may_have() {
         let active = answer(&[series(("resource", "dpg-1"), "unitless", &[(60, 99.0), (30, 50.0)])]);
         let memory = |bytes| answer(&[series(("instance", "dpg-1-a"), "bytes", &[(30, bytes)])]);
-        for (bytes, percent) in [(256e6, 50.0), (7.9e9, 50.0), (8e9, 25.0), (16e9, 12.5), (33e9, 10.0)] {
+        for (bytes, percent) in [(256e6, 50.0), (4.3e9, 50.0), (7.9e9, 25.0), (8e9, 25.0), (16e9, 12.5), (33e9, 10.0)] {
             let read = value(connections(&active, None, &memory(bytes), now())).unwrap();
             assert_eq!(read.0, percent, "{bytes}");
         }

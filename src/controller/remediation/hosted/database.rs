@@ -8,13 +8,18 @@ use kube::runtime::controller::Action;
 
 use super::{Hosted, RESTART_LIMIT, note, sent};
 use crate::{
-    api::{ActionKind, Phase, RemediationStatus, RenderPostgres},
+    api::{ActionKind, Cause, Phase, RemediationStatus, RenderPostgres},
     controller::Error,
-    platforms::render::Render,
+    platforms::{
+        kubernetes::ActError,
+        render::{DOWN, Render, Since},
+    },
 };
 
 /// One that Render has begun and that was not seen is over after this time: a restart or failover takes some seconds.
 const UNSEEN: SignedDuration = SignedDuration::from_secs(60);
+/// One that was down before the call and serves sooner after it has come up by itself: it may still go down by the call.
+const SOONEST: SignedDuration = SignedDuration::from_secs(10);
 
 impl Hosted<'_> {
     pub(super) async fn recover(
@@ -43,7 +48,8 @@ impl Hosted<'_> {
             return Ok(self.look_again(sent_at));
         }
         if seen.serves {
-            let how = if seen.came || !seen.served {
+            let came_up = !seen.served && self.now >= sent_at + SOONEST;
+            let how = if seen.came || came_up {
                 format!("it is {} again after the {what}", seen.status)
             } else if self.now >= sent_at + UNSEEN {
                 format!("Render has taken the {what}, and it was {} at every look since", seen.status)
@@ -73,10 +79,24 @@ impl Hosted<'_> {
             Ok(before) => before,
             Err(ended) => return Ok(ended),
         };
+        // It is looked at anew however often this is tried: what is well is not touched, nor what Render is at.
+        let spec = &self.step.remediation.spec;
+        match before.newest_restart.as_deref() {
+            Some(well) if Since::serving(well) && spec.cause == Cause::Unreachable => {
+                let message = format!("it is {well} again without this action; nothing was done");
+                return self.step.finish(status, Phase::Expired, "Recovered", &message).await;
+            }
+            Some(other) if !Since::serving(other) && other != DOWN => {
+                let message = format!("Render says {other:?} of it, which it is left to; nothing was done");
+                let busy = ActError::OwnerBusy(message.clone());
+                return self.step.finish(status, Phase::Expired, busy.reason(), &message).await;
+            }
+            _ => {}
+        }
         let mut hosted = status.hosted.clone().unwrap_or_default();
         hosted.newest_before = before.newest_restart;
         self.about_to_send(&mut status, hosted).await?;
-        let action = self.step.remediation.spec.action;
+        let action = spec.action;
         match render.recover(&self.namespace, postgres, action).await {
             Ok(code) => {
                 note(&mut status, |hosted| (hosted.begun, hosted.status_code) = (true, Some(code)));

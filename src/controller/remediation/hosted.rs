@@ -304,6 +304,8 @@ impl Hosted<'_> {
                 hosted.sent_at = None;
                 hosted.attempts -= u32::from(error.attempts() == 0).min(hosted.attempts);
             });
+            // So that it is stored whatever the words are: what is stored says that it was sent.
+            status.message.clear();
             let elsewise = matches!(error, HostedError::Elsewise { .. });
             let what = if elsewise { "what was asked for was not done" } else { "nothing was done" };
             return self.try_later(status, error, what).await;

@@ -37,9 +37,6 @@ const WITHOUT_A_BREAK: SignedDuration = SignedDuration::from_secs(20);
 /// Kinds of not serving that are remembered; Render knows about ten.
 const MOST_KINDS: usize = 16;
 
-/// The status of one that does not answer.
-pub const DOWN: &str = "unavailable";
-
 /// A Postgres as it was last seen.
 #[derive(Default)]
 pub(super) struct Remembered {
@@ -53,7 +50,7 @@ pub(super) struct Remembered {
 
 /// How a Postgres stands, by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stands {
+pub enum Stands {
     Serves,
     Down,
     /// Render is at work on it: it is configured, updated, maintained, restored.
@@ -122,6 +119,13 @@ impl Render {
         Ok((database(&postgres, down_since.map(|(since, _)| since), Timestamp::now())?, metrics))
     }
 
+    /// What it is now, for an action.
+    async fn postgres_now(&self, namespace: &str, asked: &RenderPostgres) -> Result<Postgres, HostedError> {
+        let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
+        let key = place(namespace, account.id, account.access);
+        self.postgres(&account, &key, Instant::now() + READ_LIMIT).await
+    }
+
     /// What it is now, which is remembered.
     async fn postgres(&self, account: &Account<'_>, key: &str, until: Instant) -> Result<Postgres, HostedError> {
         let (id, asked_at) = (account.id, Timestamp::now());
@@ -179,14 +183,9 @@ impl Render {
         asked: &RenderPostgres,
         action: ActionKind,
     ) -> Result<(), ActError> {
-        let (id, key) = (&asked.postgres_id, place(namespace, &asked.postgres_id, &asked.access));
-        let read = async {
-            let account = self.account_of(namespace, id, &asked.access).await?;
-            self.postgres(&account, &key, Instant::now() + READ_LIMIT).await
-        };
-        match read.await {
+        match self.postgres_now(namespace, asked).await {
             Err(error) => error.forbids(),
-            Ok(postgres) => may_recover(id, &postgres, action),
+            Ok(postgres) => may_recover(&asked.postgres_id, &postgres, action),
         }
     }
 
@@ -195,9 +194,7 @@ impl Render {
     /// # Errors
     /// See [`HostedError`].
     pub async fn before_recovery(&self, namespace: &str, asked: &RenderPostgres) -> Result<Before, HostedError> {
-        let key = place(namespace, &asked.postgres_id, &asked.access);
-        let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
-        let postgres = self.postgres(&account, &key, Instant::now() + READ_LIMIT).await?;
+        let postgres = self.postgres_now(namespace, asked).await?;
         if postgres.is_suspended() {
             return Err(HostedError::Unsupported("it is suspended; resume it in Render's dashboard"));
         }
@@ -239,12 +236,12 @@ impl Render {
         sent_at: Timestamp,
         before: Option<&str>,
     ) -> Result<Since, HostedError> {
+        let postgres = self.postgres_now(namespace, asked).await?;
         let key = place(namespace, &asked.postgres_id, &asked.access);
-        let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
-        let postgres = self.postgres(&account, &key, Instant::now() + READ_LIMIT).await?;
         let came = lock(&self.databases).get(&key).is_some_and(|seen| seen.came(sent_at, before));
         let serves = stands(&postgres) == Stands::Serves;
-        Ok(Since { status: postgres.status, serves, served: before.is_some_and(serving), came })
+        let served = before.is_some_and(|before| Stands::of(before) == Stands::Serves);
+        Ok(Since { status: postgres.status, serves, served, came })
     }
 }
 
@@ -267,28 +264,26 @@ impl Remembered {
     }
 }
 
-impl Since {
-    /// Whether a Postgres with this status serves.
-    pub fn serving(status: &str) -> bool {
-        serving(status)
+impl Stands {
+    /// By a status in Render's word.
+    pub fn of(status: &str) -> Self {
+        match status {
+            "available" | "maintenance_scheduled" => Self::Serves,
+            "unavailable" => Self::Down,
+            "creating"
+            | "config_restart"
+            | "maintenance_in_progress"
+            | "recovery_in_progress"
+            | "updating_instance" => Self::AtWork,
+            "suspended" => Self::Suspended,
+            "recovery_failed" => Self::Broken,
+            _ => Self::Untold,
+        }
     }
-}
-
-fn serving(status: &str) -> bool {
-    matches!(status, "available" | "maintenance_scheduled")
 }
 
 fn stands(postgres: &Postgres) -> Stands {
-    match postgres.status.as_str() {
-        _ if postgres.is_suspended() => Stands::Suspended,
-        status if serving(status) => Stands::Serves,
-        DOWN => Stands::Down,
-        "creating" | "config_restart" | "maintenance_in_progress" | "recovery_in_progress" | "updating_instance" => {
-            Stands::AtWork
-        }
-        "recovery_failed" => Stands::Broken,
-        _ => Stands::Untold,
-    }
+    if postgres.is_suspended() { Stands::Suspended } else { Stands::of(&postgres.status) }
 }
 
 /// What makes an action impossible, in words after its id.

@@ -63,7 +63,7 @@ pub(super) fn young<T: Clone>(remembered: &Option<(Instant, T)>, age: Duration) 
     remembered.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, what)| what.clone())
 }
 
-pub(super) type Answer = Result<Vec<Series>, Unmeasured>;
+type Answer = Result<Vec<Series>, Unmeasured>;
 
 impl Render {
     /// One look, or the one that was made just now. Takes at most 9 s.
@@ -319,7 +319,7 @@ impl Render {
     }
 
     /// What is read for all services of the key at once, or was just now.
-    pub(super) async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
+    async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
         let id = account.id;
         let fleet = &account.fleet;
         let mut known = match tokio::time::timeout_at(until.into(), fleet.known(what).lock()).await {

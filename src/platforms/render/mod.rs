@@ -25,7 +25,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use database::{DOWN, Since};
+pub use database::Stands;
 pub use env::{EnvError, MAX_CHANGES, Way};
 pub use scale::{Size, autoscaled};
 

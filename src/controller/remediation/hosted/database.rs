@@ -12,7 +12,7 @@ use crate::{
     controller::Error,
     platforms::{
         kubernetes::ActError,
-        render::{DOWN, Render, Since},
+        render::{Render, Stands},
     },
 };
 
@@ -81,17 +81,18 @@ impl Hosted<'_> {
         };
         // It is looked at anew however often this is tried: what is well is not touched, nor what Render is at.
         let spec = &self.step.remediation.spec;
-        match before.newest_restart.as_deref() {
-            Some(well) if Since::serving(well) && spec.cause == Cause::Unreachable => {
-                let message = format!("it is {well} again without this action; nothing was done");
+        let now = before.newest_restart.as_deref().unwrap_or_default();
+        match Stands::of(now) {
+            Stands::Serves if spec.cause == Cause::Unreachable => {
+                let message = format!("it is {now} again without this action; nothing was done");
                 return self.step.finish(status, Phase::Expired, "Recovered", &message).await;
             }
-            Some(other) if !Since::serving(other) && other != DOWN => {
-                let message = format!("Render says {other:?} of it, which it is left to; nothing was done");
-                let busy = ActError::OwnerBusy(message.clone());
-                return self.step.finish(status, Phase::Expired, busy.reason(), &message).await;
+            Stands::Serves | Stands::Down => {}
+            Stands::AtWork | Stands::Suspended | Stands::Broken | Stands::Untold => {
+                let busy =
+                    ActError::OwnerBusy(format!("Render says {now:?} of it, which it is left to; nothing was done"));
+                return self.step.finish(status, Phase::Expired, busy.reason(), &busy.to_string()).await;
             }
-            _ => {}
         }
         let mut hosted = status.hosted.clone().unwrap_or_default();
         hosted.newest_before = before.newest_restart;

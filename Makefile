@@ -7,7 +7,7 @@ SHELL := bash
 control-plane := tests/control-plane
 cluster := $(CURDIR)/target/cluster
 target := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
-crds := crds/panacea.dev.yaml
+crds := charts/panacea/crds/panacea.dev.yaml
 
 .PHONY: help
 help: ## List the targets
@@ -53,7 +53,6 @@ crds: cargo ## Generate crds/ and the chart's copy from src/api
 	mkdir -p crds charts/panacea/crds
 	cargo run --quiet --locked --bin panacea -- crds >$(crds).new
 	mv $(crds).new $(crds)
-	cp $(crds) charts/panacea/crds/
 
 .PHONY: demo
 demo: build ## Watch bad releases being seen, rolled back and verified

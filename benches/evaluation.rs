@@ -21,7 +21,7 @@ use panacea::{
     },
     api::{HealingPolicy, ValidPolicy, WorkloadKind, default_thresholds},
     plan::{self, Situation},
-    platforms::kubernetes::{ClusterIndex, Kind},
+    targets::kubernetes::{ClusterIndex, Kind},
 };
 use serde_json::json;
 
@@ -92,12 +92,12 @@ fn evaluate(
     let component = &policy.components[0];
     let newest = observation.target.known().and_then(|target| target.workload()).map(|workload| &workload.release);
     let assessment = assess(observation, &component.thresholds, history, tracker.release_unproven(newest));
-    tracker.look(observation, &assessment, &policy.limits);
+    tracker.record(observation, &assessment, &policy.limits);
     history.push(observation, assessment.score);
     black_box(trend(&history.score));
     let forecast = Foresight.forecast(history, &component.ceilings);
     outlook.follow(tracker);
-    outlook.look(&forecast, observation, &policy.limits);
+    outlook.record(&forecast, observation, &policy.limits);
     plan::decide(&Situation {
         policy,
         component,

@@ -16,7 +16,7 @@
 //! - [`api`]: HealingPolicy and Remediation as Kubernetes types; parsed into a policy that the rooms take. A new field starts here.
 //! - [`analyze`]: looks → score, status, trend, forecast, cause, confirmed bad or healthy. A new judgement goes here.
 //! - [`plan`]: judgement + policy + history → at most one decision a component, through every guard. A new guard goes here.
-//! - [`platforms`]: what can be looked at and acted on: Kubernetes, hosting providers, databases, Prometheus, HTTP, MCP. A new target or action goes here.
+//! - [`targets`]: what can be looked at and acted on: Kubernetes, hosting providers, databases, Prometheus, HTTP, MCP. A new target or action goes here.
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that tie the rooms to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
@@ -25,7 +25,7 @@
 //! # Invariants
 //!
 //! - `analyze` and `plan` do no I/O, read no clock and know no type of kube, sqlx, reqwest or tokio.
-//! - Platforms return data and outcomes; only `plan` decides; only the remediation controller changes anything outside.
+//! - Targets return data and outcomes; only `plan` decides; only the remediation controller changes anything outside.
 //! - "Could not measure" is a value of its own from the platform to the status: never zero, never healthy, never a
 //!   reason to act.
 //! - Intent is stored before its side effect; "executed" is not "fixed".
@@ -38,5 +38,5 @@ pub mod cli;
 pub mod controller;
 pub mod knowledge;
 pub mod plan;
-pub mod platforms;
 pub mod server;
+pub mod targets;

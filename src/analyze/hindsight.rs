@@ -155,10 +155,10 @@ impl Hindsight {
     }
 
     /// Takes one look into account. `foreseen`: what stands after it.
-    pub fn look(&mut self, foreseen: Option<&Foreseen>, seen: &Seen<'_>, patience: Patience) {
+    pub fn record(&mut self, foreseen: Option<&Foreseen>, seen: &Seen<'_>, patience: Patience) {
         self.follow(foreseen, seen);
         for followed in self.followed.iter_mut().filter(|followed| followed.warning.settled.is_none()) {
-            followed.look(seen, patience);
+            followed.record(seen, patience);
             let settled = followed.warning.settled.as_ref();
             if settled.is_some_and(|settled| settled.outcome.is_right() && settled.outcome != Outcome::Prevented) {
                 self.came_at = Some(seen.at());
@@ -253,7 +253,7 @@ impl Hindsight {
 }
 
 impl Followed {
-    fn look(&mut self, seen: &Seen<'_>, patience: Patience) {
+    fn record(&mut self, seen: &Seen<'_>, patience: Patience) {
         let Foreseen { metric, at: foreseen_at, .. } = &self.warning.foreseen;
         let value = seen.value(metric);
         let before = self.measured_at;

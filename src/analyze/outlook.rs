@@ -47,7 +47,7 @@ impl Outlook {
     }
 
     /// Takes one forecast into account, made from `observation`.
-    pub fn look(&mut self, forecast: &Forecast, observation: &Observation, limits: &Limits) {
+    pub fn record(&mut self, forecast: &Forecast, observation: &Observation, limits: &Limits) {
         let (counts, enough, then) = match &self.foreseen {
             None => {
                 let due = due(forecast, observation, limits);

@@ -54,9 +54,9 @@ impl<F: Forecaster> Replay<F> {
         let assessment = assess(&observation, &self.thresholds, &self.history, false);
         self.history.push(&observation, assessment.score);
         let forecast = self.forecaster.forecast(&self.history, &self.ceilings);
-        self.tracker.look(&observation, &assessment, &self.limits);
+        self.tracker.record(&observation, &assessment, &self.limits);
         self.outlook.follow(&self.tracker);
-        self.outlook.look(&forecast, &observation, &self.limits);
+        self.outlook.record(&forecast, &observation, &self.limits);
         let acts = self.outlook.foreseen().is_some() && !assessment.is_bad();
         Said { assessment, trend: trend(&self.history.score), forecast, acts }
     }

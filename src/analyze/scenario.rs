@@ -223,7 +223,7 @@ impl Story {
     }
 
     /// One look now.
-    pub fn look(&mut self) -> Evidence {
+    pub fn record(&mut self) -> Evidence {
         let target = if self.visible {
             Measured::Known(TargetState::Workload(Box::new(self.workload.clone())))
         } else {
@@ -233,11 +233,11 @@ impl Story {
         let newest = self.visible.then_some(&self.workload.release);
         let thresholds = self.policy.components[0].thresholds.clone();
         let assessment = assess(&observation, &thresholds, &self.history, self.tracker.release_unproven(newest));
-        let evidence = self.tracker.look(&observation, &assessment, &self.policy.limits);
+        let evidence = self.tracker.record(&observation, &assessment, &self.policy.limits);
         self.history.push(&observation, assessment.score);
         self.forecast = exhausting(MEMORY_USAGE, self.risk);
         self.outlook.follow(&self.tracker);
-        self.outlook.look(&self.forecast, &observation, &self.policy.limits);
+        self.outlook.record(&self.forecast, &observation, &self.policy.limits);
         self.last = Some((observation, assessment));
         self.evidence = Some(evidence);
         evidence
@@ -246,18 +246,18 @@ impl Story {
     /// A look `seconds` from now.
     pub fn after(&mut self, seconds: f64) -> Evidence {
         self.now += seconds;
-        self.look()
+        self.record()
     }
 
-    pub fn next_look(&self) -> Duration {
-        self.tracker.next_look(&self.policy.limits, self.policy.interval)
+    pub fn next_check(&self) -> Duration {
+        self.tracker.next_check(&self.policy.limits, self.policy.interval)
     }
 
     /// Looks now (a change wakes a look) and then as often as the tracker asks for, up to this time.
     pub fn until(&mut self, end: f64) -> &mut Self {
-        self.look();
-        while self.now + self.next_look().as_secs_f64() <= end {
-            let wait = self.next_look().as_secs_f64();
+        self.record();
+        while self.now + self.next_check().as_secs_f64() <= end {
+            let wait = self.next_check().as_secs_f64();
             self.after(wait);
         }
         self.now = end;

@@ -7,7 +7,7 @@
 mod config;
 mod known;
 
-pub use config::{GoodState, MAX_KEPT};
+pub use config::{GoodState, MAX_SNAPSHOTS};
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,8 +19,8 @@ use super::{
     observation::{Observation, ReleaseId, Released, TargetState, Workload},
 };
 use crate::api::{
-    Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KeptState, KnownBad, KnownBadConfig, KnownGood,
-    Limits, ReleaseStatus,
+    Cause, ComponentStatus, ConfigStatus, Episode, HealthStatus, KnownBad, KnownBadConfig, KnownGood, Limits,
+    ReleaseStatus, Snapshot,
 };
 
 /// How long unspecific evidence against a release that came during an incident is not counted after its rollout:
@@ -55,7 +55,7 @@ pub struct Tracker {
     known_bad: Vec<KnownBad>,
     known_bad_config: Vec<KnownBadConfig>,
     config: Option<ConfigStatus>,
-    kept: Vec<KeptState>,
+    snapshots: Vec<Snapshot>,
     episode: Option<Episode>,
     status: HealthStatus,
     since: Option<Timestamp>,
@@ -68,7 +68,7 @@ pub struct Tracker {
     proven_at: Option<Timestamp>,
     /// When the rollout was complete, or this was last compared, and what the metrics said then.
     settled: Option<(Timestamp, BTreeMap<String, f64>)>,
-    last_look: Option<Timestamp>,
+    last_check: Option<Timestamp>,
     /// What the metrics above their critical thresholds were at the last look.
     bad_values: BTreeMap<String, f64>,
     /// When those were measured that the last counted look saw above their critical thresholds, where that is known.
@@ -90,7 +90,7 @@ impl Tracker {
             known_bad: status.known_bad.clone(),
             known_bad_config: status.known_bad_config.clone(),
             config: status.config.clone(),
-            kept: status.kept.clone(),
+            snapshots: status.snapshots.clone(),
             episode: status.episode.clone(),
             status: status.status,
             since: status.since,
@@ -105,14 +105,14 @@ impl Tracker {
         status.known_bad.clone_from(&self.known_bad);
         status.known_bad_config.clone_from(&self.known_bad_config);
         status.config.clone_from(&self.config);
-        status.kept.clone_from(&self.kept);
+        status.snapshots.clone_from(&self.snapshots);
         status.episode.clone_from(&self.episode);
         status.status = self.status;
         status.since = self.since;
     }
 
     /// Takes one look into account.
-    pub fn look(&mut self, observation: &Observation, assessment: &Assessment, limits: &Limits) -> Evidence {
+    pub fn record(&mut self, observation: &Observation, assessment: &Assessment, limits: &Limits) -> Evidence {
         let now = observation.at;
         let target = observation.target.known();
         self.soon = target.is_some_and(TargetState::may_be_fault);
@@ -160,7 +160,7 @@ impl Tracker {
             self.remember_good(released.id, now, limits);
             self.prove_config(target, now, limits);
         }
-        self.last_look = Some(now);
+        self.last_check = Some(now);
         evidence
     }
 
@@ -181,7 +181,7 @@ impl Tracker {
     }
 
     /// When the next look is due, counted from the last one.
-    pub fn next_look(&self, limits: &Limits, interval: Duration) -> Duration {
+    pub fn next_check(&self, limits: &Limits, interval: Duration) -> Duration {
         let mut wait = interval;
         if self.watches_release(limits) {
             wait = wait.min(limits.release_watch_every);
@@ -201,7 +201,7 @@ impl Tracker {
 
     /// A template change is recent, and its release was not yet seen healthy for long enough.
     pub fn watches_release(&self, limits: &Limits) -> bool {
-        let (Some(release), Some(now)) = (&self.release, self.last_look) else { return false };
+        let (Some(release), Some(now)) = (&self.release, self.last_check) else { return false };
         let young = now.duration_since(release.since) < limits.release_watch_for;
         let settled = release.seen_healthy && self.proven_at.is_none_or(|at| now.duration_since(at) >= LATE_EVIDENCE);
         (young && !settled) || self.config_unproven(now, limits)
@@ -249,8 +249,8 @@ impl Tracker {
         self.settled.as_ref().map(|(since, _)| *since)
     }
 
-    pub fn last_look(&self) -> Option<Timestamp> {
-        self.last_look
+    pub fn last_check(&self) -> Option<Timestamp> {
+        self.last_check
     }
 
     fn follow_release(&mut self, newest: &ReleaseId, now: Timestamp) {

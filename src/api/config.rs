@@ -107,7 +107,7 @@ pub struct KnownBadConfig {
 /// A state that was seen healthy, template and configuration together, and of which Panacea keeps a copy.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct KeptState {
+pub struct Snapshot {
     /// Name of the ControllerRevision, in the same namespace, that holds it; of a hosted service of the Secret.
     #[schemars(length(max = 253))]
     pub name: String,

@@ -3,9 +3,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, CircuitStatus, ConfigStatus, KeptState, KnownBadConfig};
+use super::{Cause, CircuitStatus, ConfigStatus, KnownBadConfig, Snapshot};
 
-/// What Panacea knows and does about a policy. Written only when it differs; nothing in it ticks.
+/// What Panacea knows and does about a policy. WriteTracker only when it differs; nothing in it ticks.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HealingPolicyStatus {
@@ -79,7 +79,7 @@ pub struct ComponentStatus {
     pub config: Option<ConfigStatus>,
     /// States seen healthy, template and configuration, of which a copy is kept; newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub kept: Vec<KeptState>,
+    pub snapshots: Vec<Snapshot>,
     /// The circuit breaker of its provider's API, while it is not closed. Taken up again when the operator starts anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit: Option<CircuitStatus>,

@@ -15,16 +15,16 @@ use super::{
     Threshold, VERCEL_KIND, WebhookRemedy, WorkloadKind,
 };
 
-mod hosted;
 mod http;
 mod mcp;
 mod postgres;
+mod providers;
 mod remedies;
 
-pub use hosted::{Access, GithubEnvironment, RenderPostgres, RenderService, VercelProject};
 pub use http::HttpCheck;
 pub(crate) use mcp::is_loopback;
 pub use postgres::PostgresDatabase;
+pub use providers::{Access, GithubEnvironment, RenderPostgres, RenderService, VercelProject};
 
 /// One mistake in a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,10 +27,10 @@ use crate::{
         ValidPolicy,
     },
     plan::{self, Situation, Verdict},
-    platforms::{
-        Platforms,
-        hosting::HostingConfig,
+    targets::{
+        Targets,
         kubernetes::{ClusterIndex, watch},
+        providers::HostingConfig,
     },
 };
 
@@ -160,14 +160,14 @@ async fn look(
     let shutdown = CancellationToken::new();
     let watching =
         tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), None, shutdown.clone()));
-    let platforms = Platforms::new(client.clone(), index, prometheus_url).with_hosting(hosting);
+    let targets = Targets::new(client.clone(), index, prometheus_url).with_hosting(hosting);
     let deadline = tokio::time::Instant::now() + LIST_LIMIT;
     let looks = valid.components.iter().map(async |component| {
-        let observation = first_look(&platforms, &namespace, component, deadline).await;
+        let observation = first_check(&targets, &namespace, component, deadline).await;
         let mut history = History::default();
         if valid.limits.prediction {
             // A slow Prometheus costs the forecast, not the answer.
-            let past = platforms.past(&namespace, component, valid.interval, observation.at);
+            let past = targets.past(&namespace, component, valid.interval, observation.at);
             for (metric, past) in tokio::time::timeout(LIST_LIMIT, past).await.unwrap_or_default() {
                 history.fill(&metric, &past.unwrap_or_default());
             }
@@ -215,27 +215,27 @@ impl<'a> Judged<'a> {
         let mut tracker = learned.map(Tracker::restore).unwrap_or_default();
         let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
         let assessment = assess(&observation, &component.thresholds, &history, tracker.release_unproven(newest));
-        tracker.look(&observation, &assessment, &policy.limits);
+        tracker.record(&observation, &assessment, &policy.limits);
         history.push(&observation, assessment.score);
         let forecast = policy.limits.prediction.then(|| Foresight.forecast(&history, &component.ceilings));
         let mut outlook = learned.map(Outlook::restore).unwrap_or_default();
         outlook.follow(&tracker);
         if let Some(forecast) = &forecast {
-            outlook.look(forecast, &observation, &policy.limits);
+            outlook.record(forecast, &observation, &policy.limits);
         }
         Self { component, observation, assessment, tracker, history, forecast, outlook }
     }
 }
 
 /// The caches fill while we ask: what is not settled yet is asked again.
-async fn first_look(
-    platforms: &Platforms,
+async fn first_check(
+    targets: &Targets,
     namespace: &str,
     component: &ValidComponent,
     deadline: tokio::time::Instant,
 ) -> Observation {
     loop {
-        let observation = platforms.observe(namespace, component, false).await;
+        let observation = targets.observe(namespace, component, false).await;
         let unsettled = matches!(&observation.target, crate::analyze::observation::Measured::Unknown(why) if why.reason == UnknownReason::Unsettled);
         if !unsettled || tokio::time::Instant::now() >= deadline {
             return observation;

@@ -12,9 +12,9 @@ use url::Url;
 use crate::{
     api::{Threshold, default_thresholds},
     knowledge::{LedgerConfig, LedgerOptions, SPOOL_BYTES, SpoolOptions},
-    platforms::{
-        cloud::BaseUrl, github::GITHUB_API, hosted::ProviderConfig, hosting::HostingConfig, render::RENDER_API,
-        vercel::VERCEL_API,
+    targets::{
+        providers::HostingConfig, providers::client::BaseUrl, providers::common::ProviderConfig,
+        providers::github::GITHUB_API, providers::render::RENDER_API, providers::vercel::VERCEL_API,
     },
 };
 

@@ -14,14 +14,15 @@ use super::{
 use crate::{
     analyze::forecast::Foresight,
     controller::{
-        self, Context, events::Events, kinds::Kinds, memory::Memory, metrics::ControllerMetrics, written::Written,
+        self, Context, crd_readiness::CrdReadiness, events::Events, memory::Memory, metrics::ControllerMetrics,
+        write_tracker::WriteTracker,
     },
     knowledge::Ledger,
-    platforms::{
-        Platforms,
+    server::{self, Server},
+    targets::{
+        Targets,
         kubernetes::{ARGOCD_NAMESPACE, ClusterIndex},
     },
-    server::{self, Server},
 };
 
 /// A stop takes no longer than this; the chart gives the pod 15 s.
@@ -66,19 +67,19 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (ledger, ledger_task) = Ledger::start(ledger, ledger_shutdown.clone());
     let index = Arc::new(ClusterIndex::default());
     let metrics = ControllerMetrics::default();
-    let mut platforms = Platforms::new(client.clone(), index.clone(), prometheus_url).with_hosting(hosting);
-    platforms.kubernetes = platforms.kubernetes.with_argocd_namespace(&args.argocd_namespace);
+    let mut targets = Targets::new(client.clone(), index.clone(), prometheus_url).with_hosting(hosting);
+    targets.kubernetes = targets.kubernetes.with_argocd_namespace(&args.argocd_namespace);
     let context = Arc::new(Context {
-        platforms,
+        targets,
         ledger,
         forecaster: Box::new(Foresight),
         thresholds,
         memory: Memory::default(),
-        kinds: Kinds::default(),
+        kinds: CrdReadiness::default(),
         events: Events::new(client.clone(), metrics.clone()),
         metrics,
         starting: tokio::sync::Mutex::new(()),
-        written: Written::default(),
+        written: WriteTracker::default(),
         client,
     });
     let scope = if namespaces.is_empty() { "all namespaces".to_owned() } else { namespaces.join(", ") };

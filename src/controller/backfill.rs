@@ -2,16 +2,13 @@
 //!
 //! In the background: looks and healing do not wait for it, and without it forecasts come later, nothing else.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, memory::PolicyMemory};
 use crate::api::{ValidComponent, ValidPolicy};
-use crate::platforms::lock::lock;
 
 /// A past that could not be had is asked for again after this time.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
@@ -44,7 +41,7 @@ pub(super) fn start(context: &Arc<Context>, valid: &Arc<ValidPolicy>, memory: &A
     }
     let now = Timestamp::now();
     for component in &valid.components {
-        let asks = lock(memory).components.get_mut(&component.name).is_some_and(|entry| {
+        let asks = memory.lock().components.get_mut(&component.name).is_some_and(|entry| {
             // A source that answers a look, so that its past is worth asking for.
             let measured = entry.last.as_ref().is_some_and(|look| {
                 component.metrics.iter().any(|metric| look.observation.value(&metric.name).is_some())
@@ -68,9 +65,9 @@ async fn fill(
     memory: Arc<Mutex<PolicyMemory>>,
 ) {
     let until = Timestamp::now();
-    let past = context.platforms.past(&valid.namespace, &component, valid.interval, until);
+    let past = context.targets.past(&valid.namespace, &component, valid.interval, until);
     let past = tokio::time::timeout(LIMIT, past).await.unwrap_or_default();
-    let mut memory = lock(&memory);
+    let mut memory = memory.lock();
     // The queries may be other ones by now.
     let same = memory.policy.as_ref().is_some_and(|now| now.generation == valid.generation);
     let Some(entry) = memory.components.get_mut(&component.name).filter(|_| same) else { return };

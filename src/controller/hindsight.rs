@@ -3,7 +3,8 @@
 //! What is known is in the status before it is written into the ledger, so that an operator that dies in between writes the
 //! same row again, under the same id.
 
-use std::{sync::Mutex, time::Duration};
+use parking_lot::Mutex;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -12,7 +13,6 @@ use super::{Context, memory::PolicyMemory, policy::PolicyContext, readable, reme
 use crate::{
     analyze::hindsight::{Action, Hindsight, Patience, Seen},
     api::{HealingPolicy, Remediation, ValidComponent, ValidPolicy},
-    platforms::lock::lock,
 };
 
 /// How long a round of looks may wait for the ledger. What is not written by then is written after the next round.
@@ -23,7 +23,7 @@ pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mute
     let all = remediations_of(&context.remediations, &valid.uid);
     let interval = SignedDuration::try_from(valid.interval).unwrap_or_default();
     let patience = Patience::of(valid.limits.prediction_horizon, interval);
-    let mut memory = lock(memory);
+    let mut memory = memory.lock();
     for component in &valid.components {
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
         let Some(look) = &entry.last else { continue };
@@ -37,7 +37,7 @@ pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mute
             episode: entry.tracker.episode().filter(|_| valid.limits.prediction),
             actions: &actions,
         };
-        entry.hindsight.look(entry.outlook.foreseen(), &seen, patience);
+        entry.hindsight.record(entry.outlook.foreseen(), &seen, patience);
         for warning in entry.hindsight.take_pushed_out() {
             if let Some(settled) = &warning.settled {
                 context.shared.ledger.offer(rows::outcome_row(valid, &component.name, &warning, settled));
@@ -101,7 +101,7 @@ fn let_go(ctx: &Context, valid: &ValidPolicy, component: &str, mut hindsight: Hi
 pub(super) async fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
     let mut known = Vec::new();
     {
-        let memory = lock(memory);
+        let memory = memory.lock();
         for (name, entry) in &memory.components {
             let outcomes = entry.hindsight.settled().map(|(warning, settled)| {
                 (Some(warning.foreseen.id.clone()), rows::outcome_row(valid, name, warning, settled))
@@ -121,7 +121,7 @@ pub(super) async fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<Po
         Ok(Err(error)) => tracing::warn!(policy = valid.name, %error, "what came of a warning was not written"),
         Err(_) => return,
     }
-    let mut memory = lock(memory);
+    let mut memory = memory.lock();
     for (name, warning, _) in known {
         let Some(entry) = memory.components.get_mut(&name) else { continue };
         match warning {

@@ -1,9 +1,10 @@
 //! What the controllers remember between looks: windows, trackers, the last judgement. All of it can be lost: what
 //! matters is in the status, in the Remediations and in the ledger.
 
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -16,7 +17,6 @@ use crate::{
     },
     api::{CircuitStatus, ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
     plan::guard::Refusal,
-    platforms::lock::lock,
 };
 
 /// One component's memory.
@@ -24,7 +24,7 @@ use crate::{
 pub struct ComponentMemory {
     pub tracker: Tracker,
     pub history: History,
-    pub last: Option<Look>,
+    pub last: Option<Check>,
     pub trend: Option<Trend>,
     pub forecast: Option<Forecast>,
     pub outlook: Outlook,
@@ -44,7 +44,7 @@ pub struct ComponentMemory {
     /// When the next look is due; none: at once.
     pub due: Option<Timestamp>,
     /// When a copy of the good state is tried to be kept again.
-    pub keep_due: Option<Timestamp>,
+    pub snapshot_due: Option<Timestamp>,
     /// When the next row of a check is due in the ledger.
     pub row_due: Option<Timestamp>,
     /// The words in the status, kept while only figures in them change: a figure alone is not worth a write.
@@ -73,7 +73,7 @@ pub enum Foreseen {
 }
 
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct Check {
     pub observation: Observation,
     pub assessment: Assessment,
 }
@@ -96,7 +96,7 @@ pub struct PolicyMemory {
 
 impl PolicyMemory {
     /// Forgets what the new policy does not name any more: components, and metrics that are measured otherwise now.
-    pub fn keep_only(&mut self, policy: &ValidPolicy) {
+    pub fn retain_components(&mut self, policy: &ValidPolicy) {
         self.components.retain(|name, _| policy.component(name).is_some());
         for component in &policy.components {
             let entry = self.components.entry(component.name.clone()).or_default();
@@ -140,24 +140,24 @@ pub struct Memory {
 impl Memory {
     /// The memory of a policy; a new one when it is not known, or was known under another uid.
     pub fn policy(&self, namespace: &str, name: &str, uid: &str) -> Arc<Mutex<PolicyMemory>> {
-        let mut policies = lock(&self.policies);
+        let mut policies = self.policies.lock();
         let memory = policies.entry((namespace.to_owned(), name.to_owned())).or_default();
-        if lock(memory).uid != uid {
+        if memory.lock().uid != uid {
             *memory = Arc::new(Mutex::new(PolicyMemory { uid: uid.to_owned(), ..PolicyMemory::default() }));
         }
         memory.clone()
     }
 
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Mutex<PolicyMemory>>> {
-        lock(&self.policies).get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.policies.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     pub fn all(&self) -> Vec<(Key, Arc<Mutex<PolicyMemory>>)> {
-        lock(&self.policies).iter().map(|(key, memory)| (key.clone(), memory.clone())).collect()
+        self.policies.lock().iter().map(|(key, memory)| (key.clone(), memory.clone())).collect()
     }
 
     pub fn forget(&self, namespace: &str, name: &str) {
-        lock(&self.policies).remove(&(namespace.to_owned(), name.to_owned()));
+        self.policies.lock().remove(&(namespace.to_owned(), name.to_owned()));
         self.set_targets(namespace, name, &BTreeSet::new());
     }
 
@@ -169,7 +169,7 @@ impl Memory {
     }
 
     fn set_targets(&self, namespace: &str, policy: &str, targets: &BTreeSet<(WorkloadKind, &str)>) {
-        let mut by_workload = lock(&self.by_workload);
+        let mut by_workload = self.by_workload.lock();
         by_workload.retain(|(at, kind, workload), policies| {
             if at == namespace && !targets.contains(&(*kind, workload.as_str())) {
                 policies.remove(policy);
@@ -185,10 +185,10 @@ impl Memory {
     /// Marks the components that a workload's change concerns, and names their policies.
     pub fn mark_changed(&self, namespace: &str, kind: WorkloadKind, workload: &str) -> Vec<String> {
         let key = (namespace.to_owned(), kind, workload.to_owned());
-        let names: Vec<String> = lock(&self.by_workload).get(&key).into_iter().flatten().cloned().collect();
+        let names: Vec<String> = self.by_workload.lock().get(&key).into_iter().flatten().cloned().collect();
         for name in &names {
             let Some(memory) = self.find(namespace, name) else { continue };
-            let mut memory = lock(&memory);
+            let mut memory = memory.lock();
             let Some(policy) = memory.policy.clone() else { continue };
             for component in &policy.components {
                 let concerned = component.target.workload() == Some((kind, workload));
@@ -204,7 +204,7 @@ impl Memory {
     pub fn mark_all_changed(&self) -> Vec<Key> {
         let all = self.all();
         for (_, memory) in &all {
-            lock(memory).components.values_mut().for_each(|component| component.dirty = true);
+            memory.lock().components.values_mut().for_each(|component| component.dirty = true);
         }
         all.into_iter().map(|(key, _)| key).collect()
     }
@@ -234,12 +234,12 @@ mod tests {
         let memory = Memory::default();
         memory.watch_targets_of(&policy);
         let entry = memory.policy(&policy.namespace, &policy.name, "1");
-        lock(&entry).keep_only(&policy);
-        lock(&entry).policy = Some(Arc::new(policy.clone()));
+        entry.lock().retain_components(&policy);
+        entry.lock().policy = Some(Arc::new(policy.clone()));
         for (field, kind) in kinds {
             assert_eq!(memory.mark_changed("prod", kind, "db"), [policy.name.clone()]);
             assert_eq!(memory.mark_changed("prod", kind, "other"), Vec::<String>::new());
-            let mut entry = lock(&entry);
+            let mut entry = entry.lock();
             let dirty: Vec<&str> = entry.components.iter().filter(|(_, c)| c.dirty).map(|(name, _)| &**name).collect();
             assert_eq!(dirty, [field.to_lowercase()]);
             entry.components.values_mut().for_each(|component| component.dirty = false);

@@ -25,12 +25,12 @@ pub struct ControllerMetrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    facts: Family<ReasonLabel, Counter>,
+    events: Family<ReasonLabel, Counter>,
     refusals: Family<ReasonLabel, Counter>,
     unknowns: Family<ReasonLabel, Counter>,
     remediations: Family<OutcomeLabels, Counter>,
-    looks: Counter,
-    look_seconds: Histogram,
+    checks: Counter,
+    check_seconds: Histogram,
     status_writes: Counter,
     errors: Family<ReasonLabel, Counter>,
 }
@@ -38,13 +38,13 @@ struct Inner {
 impl Default for ControllerMetrics {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            facts: Family::default(),
+            events: Family::default(),
             refusals: Family::default(),
             unknowns: Family::default(),
             remediations: Family::default(),
-            looks: Counter::default(),
+            checks: Counter::default(),
             // A look is bounded by its time limit of 3 s.
-            look_seconds: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0]),
+            check_seconds: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0]),
             status_writes: Counter::default(),
             errors: Family::default(),
         }))
@@ -54,7 +54,7 @@ impl Default for ControllerMetrics {
 impl ControllerMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let inner = &self.0;
-        registry.register("facts", "Facts told to people as events and log lines, by reason", inner.facts.clone());
+        registry.register("events", "Facts told to people as events and log lines, by reason", inner.events.clone());
         registry.register(
             "refusals",
             "Decisions in which a guard held an action back, by guard",
@@ -66,8 +66,12 @@ impl ControllerMetrics {
             "Remediations that ended, by action and phase",
             inner.remediations.clone(),
         );
-        registry.register("looks", "Looks at components", inner.looks.clone());
-        registry.register("look_duration_seconds", "How long a look at one component took", inner.look_seconds.clone());
+        registry.register("checks", "Looks at components", inner.checks.clone());
+        registry.register(
+            "check_duration_seconds",
+            "How long a look at one component took",
+            inner.check_seconds.clone(),
+        );
         registry.register("status_writes", "Writes of a policy's or Remediation's status", inner.status_writes.clone());
         registry.register(
             "reconcile_errors",
@@ -77,7 +81,7 @@ impl ControllerMetrics {
     }
 
     pub fn fact(&self, reason: &'static str) {
-        self.0.facts.get_or_create(&ReasonLabel { reason }).inc();
+        self.0.events.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub fn refusal(&self, guard: &'static str) {
@@ -92,9 +96,9 @@ impl ControllerMetrics {
         self.0.remediations.get_or_create(&OutcomeLabels { action, phase }).inc();
     }
 
-    pub fn look(&self, seconds: f64) {
-        self.0.looks.inc();
-        self.0.look_seconds.observe(seconds);
+    pub fn check(&self, seconds: f64) {
+        self.0.checks.inc();
+        self.0.check_seconds.observe(seconds);
     }
 
     pub fn status_write(&self) {

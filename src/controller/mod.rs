@@ -14,24 +14,24 @@
 //! - `unusable`: policies that cannot be worked with; [`kinds`]: whether the CRDs are installed
 
 mod backfill;
+mod check;
+pub mod crd_readiness;
 pub mod events;
 mod hindsight;
-mod keep;
-pub mod kinds;
-mod look;
+mod invalid_policy;
 pub mod memory;
 pub mod metrics;
-mod news;
 pub mod policy;
 mod propose;
 pub mod remediation;
+mod revalidate;
 pub mod rows;
 pub mod run;
+mod snapshots;
 pub mod status;
-mod unusable;
+mod transitions;
 mod verify;
-mod withdrawal;
-pub mod written;
+pub mod write_tracker;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
@@ -42,13 +42,13 @@ use crate::{
     api::{INSTALL_CRDS, OUTCOME_UNKNOWN, Phase, Remediation, Threshold},
     knowledge::Ledger,
     plan::history::Past,
-    platforms::Platforms,
+    targets::Targets,
 };
+use crd_readiness::CrdReadiness;
 use events::Events;
-use kinds::Kinds;
 use memory::Memory;
 use metrics::ControllerMetrics;
-use written::Written;
+use write_tracker::WriteTracker;
 
 /// No single request to the API server takes longer.
 pub const API_LIMIT: Duration = Duration::from_secs(5);
@@ -56,18 +56,18 @@ pub const API_LIMIT: Duration = Duration::from_secs(5);
 /// What both controllers stand on.
 pub struct Context {
     pub client: Client,
-    pub platforms: Platforms,
+    pub targets: Targets,
     pub ledger: Ledger,
     pub forecaster: Box<dyn Forecaster>,
     /// Operator-wide thresholds of the well-known metrics.
     pub thresholds: BTreeMap<String, Threshold>,
     pub memory: Memory,
-    pub kinds: Kinds,
+    pub kinds: CrdReadiness,
     pub events: Events,
     pub metrics: ControllerMetrics,
     /// One action at a time passes from the guards to `Running`, so that two cannot both see a free place.
     pub starting: tokio::sync::Mutex<()>,
-    pub written: Written,
+    pub written: WriteTracker,
 }
 
 /// A Remediation, or why it cannot be read.

@@ -4,8 +4,9 @@
 //! Guarantees: nothing outside is changed but the policy's own status, events, and Remediations (which are intents);
 //! an incident is in the status before a Remediation names it; nothing is written when nothing changed.
 
+use parking_lot::Mutex;
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,25 +21,23 @@ use kube::{
 
 use super::{
     Context, Error, GuardedRemediation, backfill,
+    check::{Seen, analyze},
     events::{Fact, Reason},
-    hindsight, history_of, keep, limited,
-    look::{Seen, analyze},
+    hindsight, history_of, invalid_policy, limited,
     memory::PolicyMemory,
-    news,
     propose::propose,
-    readable, remediations_of, rows,
+    readable, remediations_of, rows, snapshots,
     status::{StatusInput, next_status, phase},
-    unusable,
+    transitions,
 };
 use crate::{
     analyze::{forecast::Forecast, outlook::Outlook, tracker::Tracker},
     api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
     plan::{self, Proposal, Situation, Verdict},
-    platforms::lock::lock,
 };
 
 /// Looks at one policy's components that run at the same time.
-const CONCURRENT_LOOKS: usize = 16;
+const CONCURRENT_CHECKS: usize = 16;
 /// While an action is being verified, looks come at least this often.
 const VERIFY_EVERY: Duration = Duration::from_secs(2);
 /// A component that was looked at this little before its time counts as due: saves a second round.
@@ -68,18 +67,18 @@ pub async fn reconcile(
     let memory = ctx.memory.policy(&namespace, &name, metadata.uid.as_deref().unwrap_or_default());
     let policy = match &object.0 {
         Ok(policy) => policy,
-        Err(_) => return unusable::unreadable(ctx, metadata, &memory).await,
+        Err(_) => return invalid_policy::unreadable(ctx, metadata, &memory).await,
     };
     let valid = match ValidPolicy::new(policy, &ctx.thresholds) {
         Ok(valid) => Arc::new(valid),
-        Err(mistakes) => return unusable::invalid(ctx, policy, &memory, &mistakes).await,
+        Err(mistakes) => return invalid_policy::invalid(ctx, policy, &memory, &mistakes).await,
     };
     match round(&context, policy, &valid, &memory).await {
         Ok(action) => {
-            lock(&memory).told.remove(unusable::OUTDATED);
+            memory.lock().told.remove(invalid_policy::OUTDATED);
             Ok(action)
         }
-        Err(error @ Error::OutdatedCrd { .. }) => unusable::outdated(ctx, policy, &memory, &error).await,
+        Err(error @ Error::OutdatedCrd { .. }) => invalid_policy::outdated(ctx, policy, &memory, &error).await,
         Err(error) => Err(error),
     }
 }
@@ -94,16 +93,16 @@ async fn round(
     restore(ctx, policy, valid, memory).await;
     if !valid.suspend {
         let observed = observe(ctx, valid, memory).await;
-        analyze(ctx, valid, &mut lock(memory), observed);
+        analyze(ctx, valid, &mut memory.lock(), observed);
         hindsight::follow(context, valid, memory);
         backfill::start(&context.shared, valid, memory);
-        keep::keep(ctx, policy, valid, memory).await;
+        snapshots::keep(ctx, policy, valid, memory).await;
     }
     // First the status: an incident must be known there before a Remediation names it.
     update_status(context, policy, valid, memory).await?;
     let proposals = plan(context, valid, memory);
     propose(ctx, policy, valid, &proposals).await?;
-    if lock(memory).components.values().any(|component| component.refusal.is_some()) || !proposals.is_empty() {
+    if memory.lock().components.values().any(|component| component.refusal.is_some()) || !proposals.is_empty() {
         update_status(context, policy, valid, memory).await?;
     }
     record(ctx, valid, memory);
@@ -130,11 +129,11 @@ pub(super) fn retry_delay(name: &str) -> Duration {
 /// Takes up what an earlier life of the operator left in the status and in the ledger, once; notes a new spec.
 async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>, memory: &Mutex<PolicyMemory>) {
     let first = {
-        let mut memory = lock(memory);
+        let mut memory = memory.lock();
         let changed = memory.policy.as_ref().is_none_or(|old| old.generation != valid.generation);
         if changed {
             hindsight::replaced(ctx, valid, &mut memory);
-            memory.keep_only(valid);
+            memory.retain_components(valid);
             ctx.memory.watch_targets_of(valid);
             for component in memory.components.values_mut() {
                 component.dirty = true;
@@ -153,7 +152,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
                     entry.circuit.clone_from(&status.circuit);
                 }
                 if let (Some(component), Some(circuit)) = (valid.component(&status.name), &status.circuit) {
-                    ctx.platforms.restore_circuit(&component.target, circuit);
+                    ctx.targets.restore_circuit(&component.target, circuit);
                 }
             }
             hindsight::restore(ctx, policy, valid, &mut memory);
@@ -163,7 +162,8 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
     for mistake in &valid.invalid {
         let component = mistake.component.as_deref().unwrap_or_default();
         let note = format!("{}; the other components are watched", mistake.message);
-        tell_once(ctx, policy, memory, &format!("spec/{}", mistake.field), Reason::InvalidSpec, component, note).await;
+        report_once(ctx, policy, memory, &format!("spec/{}", mistake.field), Reason::InvalidSpec, component, note)
+            .await;
     }
     if !first {
         return;
@@ -173,7 +173,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
         let read = ctx.ledger.history(&valid.namespace, &valid.name, &component.name, crate::analyze::window::CAPACITY);
         match tokio::time::timeout(Duration::from_secs(2), read).await {
             Ok(Ok(points)) => {
-                let mut memory = lock(memory);
+                let mut memory = memory.lock();
                 let Some(entry) = memory.components.get_mut(&component.name) else { continue };
                 for point in points {
                     entry.history.score.push(point.at, point.score);
@@ -196,7 +196,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
 async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Seen> {
     let now = Timestamp::now();
     let due: Vec<(usize, bool)> = {
-        let mut memory = lock(memory);
+        let mut memory = memory.lock();
         let limits = &valid.limits;
         valid
             .components
@@ -215,11 +215,11 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
         .map(|(component, release_watch)| async move {
             let started = Instant::now();
             let mut observation =
-                ctx.platforms.observe(&valid.namespace, &valid.components[component], release_watch).await;
+                ctx.targets.observe(&valid.namespace, &valid.components[component], release_watch).await;
             observation.at = rows::milliseconds(observation.at);
             Seen { component, observation, seconds: started.elapsed().as_secs_f64() }
         })
-        .buffer_unordered(CONCURRENT_LOOKS)
+        .buffer_unordered(CONCURRENT_CHECKS)
         .collect()
         .await
 }
@@ -228,7 +228,7 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
 fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Proposal> {
     let history = history_of(readable(&remediations_of(&context.remediations, &valid.uid)));
     let now = Timestamp::now();
-    let mut memory = lock(memory);
+    let mut memory = memory.lock();
     let (unhealthy_components, suspected_components) = memory.unhealthy(now);
     let mut proposals = Vec::new();
     for component in &valid.components {
@@ -270,7 +270,7 @@ fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemor
             None if acting => Some(now + VERIFY_EVERY),
             None => None,
         };
-        let pause = SignedDuration::try_from(component.target.least_pause()).unwrap_or_default();
+        let pause = SignedDuration::try_from(component.target.min_check_interval()).unwrap_or_default();
         let soon = soon.map(|soon| soon.max(look.observation.at + pause));
         if let (Some(soon), Some(due)) = (soon.filter(|soon| *soon > now), entry.due) {
             entry.due = Some(due.min(soon));
@@ -292,7 +292,7 @@ async fn update_status(
     let open: Vec<&Remediation> = readable(&all).filter(|remediation| !phase(remediation).is_final()).collect();
     let ledger = ctx.ledger.health().borrow().clone();
     let (old, status, facts) = {
-        let mut memory = lock(memory);
+        let mut memory = memory.lock();
         // What we wrote last is newer than the cache that brought `policy`.
         let old = memory.last_written.clone().or_else(|| policy.status.clone()).unwrap_or_default();
         let input = StatusInput {
@@ -303,7 +303,7 @@ async fn update_status(
             open: &open,
         };
         let status = next_status(&input, valid, &mut memory);
-        let facts = news::facts(&old, &status, valid, &mut memory, Timestamp::now());
+        let facts = transitions::facts(&old, &status, valid, &mut memory, Timestamp::now());
         (old, status, facts)
     };
     write_status(ctx, policy, &old, status, memory).await?;
@@ -335,7 +335,7 @@ pub(super) async fn write_status(
     match written {
         Ok(_) => {
             ctx.metrics.status_write();
-            lock(memory).last_written = Some(status);
+            memory.lock().last_written = Some(status);
             Ok(())
         }
         // Deleted while we looked.
@@ -345,7 +345,7 @@ pub(super) async fn write_status(
 }
 
 /// A fact that stands is told once, and again only when its words change.
-pub(super) async fn tell_once(
+pub(super) async fn report_once(
     ctx: &Context,
     policy: &HealingPolicy,
     memory: &Mutex<PolicyMemory>,
@@ -354,7 +354,7 @@ pub(super) async fn tell_once(
     component: &str,
     note: String,
 ) {
-    let new = lock(memory).told.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
+    let new = memory.lock().told.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
     if new {
         let fact = Fact { reason, component: component.to_owned(), subject: String::new(), note, secondary: None };
         ctx.events.about_policy(policy, vec![fact]).await;
@@ -363,7 +363,7 @@ pub(super) async fn tell_once(
 
 /// Rows of checks and cycles: one an interval, and one when a status changes.
 fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
-    let mut memory = lock(memory);
+    let mut memory = memory.lock();
     let now = Timestamp::now();
     let spacing = valid.interval.max(Duration::from_secs(10));
     let mut looks = 0;
@@ -392,7 +392,7 @@ fn next_round(valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Duration {
         return valid.interval;
     }
     let now = Timestamp::now();
-    let memory = lock(memory);
+    let memory = memory.lock();
     let due = memory.components.values().filter_map(|component| component.due).min();
     let wait = due.map_or(valid.interval, |due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
     wait.clamp(Duration::from_millis(20), valid.interval)

@@ -29,27 +29,26 @@ use kube::{
 use super::{
     Context, Error, GuardedRemediation,
     events::Reason,
+    invalid_policy::mistake_in,
     limited,
     memory::{ComponentMemory, PolicyMemory},
     policy::retry_delay,
+    revalidate::withdrawn,
     rows,
-    unusable::mistake_in,
     verify::{self, Verification},
-    withdrawal::withdrawn,
 };
 use crate::{
     api::{
         ActionKind, ConfigRollback, HOSTED_KINDS, HealingPolicy, POLICY_LABEL, POSTGRES_KIND, Phase,
         REMEDIATION_MANAGER, Remediation, RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
     },
-    platforms::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
-    platforms::lock::lock,
+    targets::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
 };
 
 /// How often a held back action is tried again when its guard does not say when.
 const RETRY_BLOCKED: Duration = Duration::from_secs(5);
 /// How often an action that waits for looks (confirmation, verification) is looked at: in memory, so it costs nothing.
-const RETRY_LOOK: Duration = Duration::from_millis(500);
+const RECHECK: Duration = Duration::from_millis(500);
 /// A write that keeps failing for reasons that may pass is given up after this time.
 const EXECUTE_LIMIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
@@ -261,7 +260,7 @@ impl Step<'_> {
         status.message = message;
         self.write(&status, false).await?;
         self.ctx.events.about_remediation(self.remediation, Reason::Verifying, &status.message).await;
-        Ok(Action::requeue(RETRY_LOOK))
+        Ok(Action::requeue(RECHECK))
     }
 
     async fn act(
@@ -377,7 +376,7 @@ impl Step<'_> {
                     status.healthy_since = healthy_since;
                     self.write(&status, false).await?;
                 }
-                Ok(Action::requeue(RETRY_LOOK))
+                Ok(Action::requeue(RECHECK))
             }
             Verification::Done { phase, reason, message } => self.finish(status, phase, reason, &message).await,
         }
@@ -483,9 +482,9 @@ fn note_memory(spec: &RemediationSpec, status: &mut RemediationStatus, entry: &C
 }
 
 fn with_component<T>(
-    memory: &std::sync::Mutex<PolicyMemory>,
+    memory: &parking_lot::Mutex<PolicyMemory>,
     component: &str,
     with: impl FnOnce(&mut ComponentMemory) -> T,
 ) -> Option<T> {
-    lock(memory).components.get_mut(component).map(with)
+    memory.lock().components.get_mut(component).map(with)
 }

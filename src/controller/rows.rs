@@ -4,7 +4,7 @@ use jiff::{Timestamp, Unit};
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::{Value, json};
 
-use super::memory::Look;
+use super::memory::Check;
 use crate::{
     analyze::{
         forecast::{Forecast, TimeToFailure},
@@ -15,7 +15,7 @@ use crate::{
         ActionKind, CleanupStatus, ConfigChange, Decision, MemoryGrowth, Outcome, Phase, Remediation,
         RemediationStatus, Settled, Trend, ValidComponent, ValidPolicy, ValidTarget, Warning,
     },
-    knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, outcome_id, row_id},
+    knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, check_id, cycle_id, outcome_id, row_id},
 };
 
 /// Times in our objects carry milliseconds: enough to order events, short enough to read.
@@ -38,12 +38,12 @@ pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectR
 pub fn check_rows(
     policy: &ValidPolicy,
     component: &ValidComponent,
-    look: &Look,
+    look: &Check,
     trend: Option<Trend>,
     forecast: Option<&Forecast>,
 ) -> [Row; 2] {
     let at = look.observation.at;
-    let id = look_id(&policy.namespace, &policy.name, &component.name, at);
+    let id = check_id(&policy.namespace, &policy.name, &component.name, at);
     let metrics = look.observation.metrics.iter().filter_map(|(name, reading)| match reading.value {
         Measured::Known(value) => Some((name.clone(), value)),
         Measured::Unknown(_) => None,

@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, GuardedRemediation,
-    kinds::is_not_installed,
+    crd_readiness::is_not_installed,
     policy::{self, PolicyContext},
     remediation::{self, RemediationContext},
     scoped,
 };
 use crate::{
     api::{HealingPolicy, Remediation},
-    platforms::kubernetes::ClusterIndex,
+    targets::kubernetes::ClusterIndex,
 };
 
 /// Bursts of changes (a rollout makes several a pod) become one look. Changes are gathered for this long from the
@@ -59,7 +59,7 @@ pub async fn run(
         namespaces.iter().map(|namespace| Some(namespace.as_str())).collect()
     };
     let mut tasks: Vec<BoxFuture<'_, &'static str>> = Vec::new();
-    let watch = crate::platforms::kubernetes::watch::run(
+    let watch = crate::targets::kubernetes::watch::run(
         context.client.clone(),
         namespaces.to_vec(),
         index.clone(),

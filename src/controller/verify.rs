@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::memory::{ComponentMemory, Look};
+use super::memory::{Check, ComponentMemory};
 use crate::{
     analyze::metric::show,
     api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus},
@@ -147,7 +147,7 @@ struct Relief<'a> {
 
 impl<'a> Relief<'a> {
     /// None for an action that is not about one metric.
-    fn of(spec: &'a RemediationSpec, look: &Look) -> Option<Self> {
+    fn of(spec: &'a RemediationSpec, look: &Check) -> Option<Self> {
         let memory = spec.memory.as_ref().map(|growth| (&growth.metric, growth.value, growth.relieved_at));
         let foreseen = || spec.foreseen.as_ref().map(|it| (&it.metric, it.value, it.relieved_at));
         let (metric, before, relieved_at) = memory.or_else(foreseen)?;

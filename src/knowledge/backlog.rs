@@ -90,12 +90,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::knowledge::{HealthRow, look_id};
+    use crate::knowledge::{HealthRow, check_id};
 
     fn row(number: i64, text: usize) -> Row {
         let at = Timestamp::from_second(number).unwrap();
         HealthRow {
-            id: look_id("shop", "web", "api", at),
+            id: check_id("shop", "web", "api", at),
             namespace: "shop".into(),
             policy: "web".into(),
             component: "api".into(),

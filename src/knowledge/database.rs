@@ -8,8 +8,8 @@ use serde_json::Value;
 use sqlx::Connection;
 
 use super::LedgerConfig;
+use super::connection::{Lease, Line, NOTHING_YET};
 use super::error::{LedgerError, LedgerReason};
-use super::line::{Lease, Line, NOTHING_YET};
 use super::postgres::Postgres;
 use super::retention::Expiring;
 use super::row::Row;

@@ -2,8 +2,8 @@
 //!
 //! **Promises.** A dead database never stops healing: [`Ledger::start`] always succeeds at once, [`Ledger::offer`] never
 //! waits, and everything else has a time limit. A row is in its table once, however often it is written, because ids are
-//! derived ([`row_id`], [`look_id`]) and an insert of an id that is there does nothing. The rows of a Remediation
-//! ([`Ledger::record`]) are in the database when the call returns [`Recorded::Written`]; its caller retries until then,
+//! derived ([`row_id`], [`check_id`]) and an insert of an id that is there does nothing. The rows of a Remediation
+//! ([`Ledger::record`]) are in the database when the call returns [`Recorded::WriteTracker`]; its caller retries until then,
 //! and keeps the Remediation until then. [`Recorded::Spooled`] rows are on the operator's disk and are brought to the
 //! database in the order of recording, whatever becomes of the caller.
 //!
@@ -26,12 +26,12 @@
 //! **Not here.** No decision, no Kubernetes type, no retry of `record`.
 
 mod backlog;
+mod connection;
 mod database;
 mod error;
 mod health;
 mod history;
 pub mod incident;
-mod line;
 mod postgres;
 pub mod queries;
 mod reader;
@@ -45,8 +45,9 @@ pub mod summary;
 pub mod views;
 mod writer;
 
+use parking_lot::Mutex;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
@@ -60,7 +61,7 @@ pub use health::LedgerHealth;
 pub use history::HistoryPoint;
 pub use reader::{Filter, QUERY_LIMIT, Reader};
 pub use row::{
-    ActionType, Agent, BrainRow, COMPONENT_KEY, HealthRow, Metadata, RollbackRow, Row, cycle_id, look_id, outcome_id,
+    ActionType, Agent, BrainRow, COMPONENT_KEY, HealthRow, Metadata, RollbackRow, Row, check_id, cycle_id, outcome_id,
     row_id,
 };
 pub use schema::Dialect;
@@ -116,7 +117,7 @@ impl From<LedgerConfig> for LedgerOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     /// In the database.
-    Written,
+    WriteTracker,
     /// On the operator's disk, from where they go to the database: call again to learn whether they are there.
     Spooled,
 }
@@ -191,7 +192,7 @@ impl Ledger {
     /// then; call again until it succeeds, unless [`LedgerError::may_pass`] says that it never will.
     pub async fn record(&self, rows: Vec<Row>) -> Result<Recorded, LedgerError> {
         if rows.is_empty() {
-            return Ok(Recorded::Written);
+            return Ok(Recorded::WriteTracker);
         }
         let shared = &self.shared;
         let has_others = match &shared.spool {
@@ -212,7 +213,7 @@ impl Ledger {
         match within(RECORD_LIMIT, "writing the rows", write).await {
             Ok(new) => {
                 shared.wrote(new);
-                Ok(Recorded::Written)
+                Ok(Recorded::WriteTracker)
             }
             Err(error) => {
                 shared.suspect(&error);
@@ -250,7 +251,7 @@ impl Shared {
     /// Counts rows that are in, which also ends a [`Shared::recent_fault`].
     fn wrote(&self, new: u64) {
         self.stats.written(new);
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.fault.lock() = None;
     }
 
     /// Counts a failure and lets the probe find out what it means.
@@ -260,14 +261,14 @@ impl Shared {
             return;
         }
         if error.is_of_writing() {
-            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
+            *self.fault.lock() = Some((Instant::now(), error.clone()));
         }
         self.suspicion.notify_one();
     }
 
     /// A fault that only writing shows (a full disk) and that no later write has refuted.
     fn recent_fault(&self) -> Option<LedgerError> {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = self.fault.lock();
         fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, error)| error.clone())
     }
 }

@@ -15,20 +15,20 @@ use super::retention::Expiring;
 use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, microseconds};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
-use crate::platforms::postgres::address::Address;
+use crate::targets::postgres::address::Address;
 
 /// Held while tables are made: CREATE TABLE IF NOT EXISTS of two sessions at once can fail on the catalog's own unique
 /// index. The number is "panacea\0" in ASCII, so that it is nobody else's by accident.
 const CREATE_LOCK: i64 = 0x7061_6e61_6365_6100;
 
 /// The tables' columns; `to_regclass` resolves the name as an INSERT would, by search_path.
-const LOOK_COLUMNS: &str = "
+const CHECK_COLUMNS: &str = "
     SELECT t.name AS table_name, a.attname::text AS column_name, format_type(a.atttypid, NULL) AS column_type,
            a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS demanding
     FROM unnest($1::text[]) AS t(name)
     JOIN pg_attribute a ON a.attrelid = to_regclass(t.name) AND a.attnum > 0 AND NOT a.attisdropped";
 
-const LOOK_TABLES: &str = "
+const CHECK_TABLES: &str = "
     SELECT t.name AS table_name,
            EXISTS (
                SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -118,9 +118,9 @@ impl Postgres {
 
     async fn look(&self, connection: &mut PgConnection) -> Result<(Vec<FoundColumn>, Vec<FoundTable>), sqlx::Error> {
         let names: Vec<String> = schema::TABLES.map(str::to_owned).into();
-        let columns = sqlx::query_as(LOOK_COLUMNS).bind(&names).fetch_all(&mut *connection).await?;
+        let columns = sqlx::query_as(CHECK_COLUMNS).bind(&names).fetch_all(&mut *connection).await?;
         let times: Vec<&str> = schema::TABLES.map(schema::time_column).into();
-        let tables = sqlx::query_as(LOOK_TABLES).bind(&names).bind(times).fetch_all(&mut *connection).await?;
+        let tables = sqlx::query_as(CHECK_TABLES).bind(&names).bind(times).fetch_all(&mut *connection).await?;
         Ok((columns, tables))
     }
 

@@ -26,7 +26,7 @@ pub fn row_id(remediation_uid: &str, step: &str) -> Uuid {
 
 /// The id of the rows of one look at one component, in microseconds of `at`. A look has one row in `unified_brain`
 /// and one in `ai_proactive_health`; both have this id.
-pub fn look_id(namespace: &str, policy: &str, component: &str, at: Timestamp) -> Uuid {
+pub fn check_id(namespace: &str, policy: &str, component: &str, at: Timestamp) -> Uuid {
     id(&["look", namespace, policy, component, &at.as_microsecond().to_string()])
 }
 
@@ -189,7 +189,7 @@ impl Metadata {
 /// A row of `unified_brain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BrainRow {
-    /// From [`row_id`], [`look_id`], [`cycle_id`] or [`outcome_id`].
+    /// From [`row_id`], [`check_id`], [`cycle_id`] or [`outcome_id`].
     pub id: Uuid,
     pub action: ActionType,
     pub input: Value,
@@ -207,7 +207,7 @@ pub struct BrainRow {
 /// A row of `ai_proactive_health`: what one look at one component found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthRow {
-    /// From [`look_id`].
+    /// From [`check_id`].
     pub id: Uuid,
     pub namespace: String,
     pub policy: String,
@@ -415,22 +415,22 @@ mod tests {
         let at: Timestamp = "2026-11-22T10:00:00.000001Z".parse().unwrap();
         // Pinned: rows written by an older version must keep their ids.
         assert_eq!(row_id("u1", "action").to_string(), "baa694fb-084c-53b4-bbf5-e7bad84649f5");
-        assert_eq!(look_id("shop", "web", "api", at).to_string(), "bad965d1-d9ec-5a26-b05d-b6a49ce2ab94");
+        assert_eq!(check_id("shop", "web", "api", at).to_string(), "bad965d1-d9ec-5a26-b05d-b6a49ce2ab94");
         let ids = [
             row_id("u1", "action"),
             row_id("u1", "approval"),
             row_id("u2", "action"),
-            look_id("shop", "web", "api", at),
-            look_id("shop", "we", "bapi", at),
-            look_id("shop", "web", "api", at + jiff::SignedDuration::from_micros(1)),
+            check_id("shop", "web", "api", at),
+            check_id("shop", "we", "bapi", at),
+            check_id("shop", "web", "api", at + jiff::SignedDuration::from_micros(1)),
             cycle_id("shop", "web", at),
         ];
         let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len());
         // Nanoseconds are not kept by the databases, so they do not make another look.
         assert_eq!(
-            look_id("shop", "web", "api", at),
-            look_id("shop", "web", "api", at + jiff::SignedDuration::from_nanos(999))
+            check_id("shop", "web", "api", at),
+            check_id("shop", "web", "api", at + jiff::SignedDuration::from_nanos(999))
         );
     }
 

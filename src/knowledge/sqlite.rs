@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
+use super::connection::NOTHING_YET;
 use super::database::{Backend, Look};
 use super::error::{LedgerError, LedgerReason};
-use super::line::NOTHING_YET;
 use super::retention::Expiring;
 use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, sqlite_moment};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
@@ -22,12 +22,12 @@ use super::views;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `?1` is a JSON array of table names.
-const LOOK_COLUMNS: &str = r#"
+const CHECK_COLUMNS: &str = r#"
     SELECT t.value AS table_name, c.name AS column_name, c.type AS column_type,
            c."notnull" AND c.dflt_value IS NULL AS demanding
     FROM json_each(?1) AS t JOIN pragma_table_info(t.value) AS c"#;
 
-const LOOK_TABLES: &str = r#"
+const CHECK_TABLES: &str = r#"
     SELECT t.value AS table_name,
            (SELECT group_concat(name) FROM pragma_table_info(t.value) WHERE pk > 0) IS 'id'
            OR EXISTS (
@@ -116,8 +116,8 @@ impl Sqlite {
 
     async fn look(connection: &mut SqliteConnection) -> Result<(Vec<FoundColumn>, Vec<FoundTable>), sqlx::Error> {
         let names = serde_json::json!(schema::TABLES).to_string();
-        let columns = sqlx::query_as(LOOK_COLUMNS).bind(&names).fetch_all(&mut *connection).await?;
-        let tables = sqlx::query_as(LOOK_TABLES).bind(&names).fetch_all(&mut *connection).await?;
+        let columns = sqlx::query_as(CHECK_COLUMNS).bind(&names).fetch_all(&mut *connection).await?;
+        let tables = sqlx::query_as(CHECK_TABLES).bind(&names).fetch_all(&mut *connection).await?;
         Ok((columns, tables))
     }
 

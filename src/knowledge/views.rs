@@ -81,7 +81,7 @@ pub(super) async fn make_postgres(
     place: &str,
     create_lock: i64,
 ) -> Result<(), sqlx::Error> {
-    let looked = look_postgres(connection).await?;
+    let looked = check_postgres(connection).await?;
     if looked.iter().all(|(view, _, found)| !found.is_ours_to_make(view, place)) {
         return Ok(());
     }
@@ -89,7 +89,7 @@ pub(super) async fn make_postgres(
     // Less than a probe may take: somebody who works on the tables holds nothing up.
     transaction.execute("SET LOCAL lock_timeout = '1s'").await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(create_lock).execute(&mut *transaction).await?;
-    for (view, query, found) in look_postgres(&mut transaction).await? {
+    for (view, query, found) in check_postgres(&mut transaction).await? {
         if !matches!(found, Found::Nothing | Found::Outdated) {
             continue;
         }
@@ -101,7 +101,7 @@ pub(super) async fn make_postgres(
     transaction.commit().await
 }
 
-async fn look_postgres(connection: &mut PgConnection) -> Result<Vec<(&'static str, Query, Found)>, sqlx::Error> {
+async fn check_postgres(connection: &mut PgConnection) -> Result<Vec<(&'static str, Query, Found)>, sqlx::Error> {
     let mut looked = Vec::new();
     for (view, query) in VIEWS {
         let found: Option<(bool, Option<String>)> = sqlx::query_as(
@@ -118,12 +118,12 @@ async fn look_postgres(connection: &mut PgConnection) -> Result<Vec<(&'static st
 
 /// The same in SQLite.
 pub(super) async fn make_sqlite(connection: &mut SqliteConnection, place: &str) -> Result<(), sqlx::Error> {
-    let looked = look_sqlite(connection).await?;
+    let looked = check_sqlite(connection).await?;
     if looked.iter().all(|(view, _, found)| !found.is_ours_to_make(view, place)) {
         return Ok(());
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    for (view, query, found) in look_sqlite(&mut transaction).await? {
+    for (view, query, found) in check_sqlite(&mut transaction).await? {
         match found {
             Found::Current | Found::Foreign => continue,
             Found::Outdated => {
@@ -137,7 +137,7 @@ pub(super) async fn make_sqlite(connection: &mut SqliteConnection, place: &str) 
     transaction.commit().await
 }
 
-async fn look_sqlite(connection: &mut SqliteConnection) -> Result<Vec<(&'static str, Query, Found)>, sqlx::Error> {
+async fn check_sqlite(connection: &mut SqliteConnection) -> Result<Vec<(&'static str, Query, Found)>, sqlx::Error> {
     let mut looked = Vec::new();
     for (view, query) in VIEWS {
         let found: Option<(bool, Option<String>)> =

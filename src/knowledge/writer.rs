@@ -4,8 +4,9 @@
 //! Rows keep their order: while the spool holds rows, what is offered goes in behind them. One thing is done at a time,
 //! and meanwhile the queue is emptied into the backlog.
 
+use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -47,7 +48,7 @@ struct Sometimes(Mutex<Option<Instant>>);
 
 impl Sometimes {
     fn may(&self) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.0.lock();
         let may = said.is_none_or(|last| last.elapsed() >= WARN_EVERY);
         if may {
             *said = Some(Instant::now());
@@ -99,7 +100,7 @@ impl LostRows {
 /// What one attempt came to.
 enum Done {
     /// What it was given is in the database, or counted as refused.
-    Written,
+    WriteTracker,
     /// In the spool, or nothing had to be brought anywhere. With why the database did not take it, if it was asked.
     Spooled(Option<LedgerError>),
     /// Rows of the backlog that could not be brought anywhere, in order.
@@ -263,7 +264,7 @@ impl<'a> Writer<'a> {
         let under_way = std::mem::replace(&mut self.under_way, [].into()).len();
         let mut back = 0;
         match done {
-            Done::Written => {
+            Done::WriteTracker => {
                 self.away = false;
                 self.retries = schedule();
                 self.not_before = Instant::now();
@@ -392,7 +393,7 @@ async fn write_or_spool(shared: &Shared, spool: Option<&Spool>, rows: Arc<[Row]>
         shared.lost.refused(row, error, "is lost");
     }
     match (left, spool) {
-        (None, _) => Done::Written,
+        (None, _) => Done::WriteTracker,
         (Some((rows, error)), Some(spool)) => put_into_spool(shared, spool, rows.into(), Some(error)).await,
         (Some((rows, error)), None) => Done::Left(rows, error),
     }
@@ -440,7 +441,7 @@ async fn drain_spool(shared: &Shared, spool: &Spool) -> Done {
         }
     }
     match spool.remove(&oldest, &kept).await {
-        Ok(()) => Done::Written,
+        Ok(()) => Done::WriteTracker,
         Err(error) => spool_failed(shared, &error, Vec::new()),
     }
 }

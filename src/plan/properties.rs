@@ -184,10 +184,10 @@ impl World {
         self.stories.iter().filter(|story| story.tracker.is_confirmed_bad(limits)).count()
     }
 
-    fn look(&mut self, component: usize) {
+    fn record(&mut self, component: usize) {
         let story = &mut self.stories[component];
         story.now = self.now;
-        story.look();
+        story.record();
         let (observation, assessment) = story.last.as_ref().unwrap();
         let seen = observation.target.known().is_some();
         let template = story.workload.release.digest.clone();
@@ -206,7 +206,7 @@ impl World {
             (self.policy.mode, self.policy.suspend) = (mode, suspend);
         }
         apply(&mut self.stories[step.component], &step.change);
-        self.look(step.component);
+        self.record(step.component);
         if let Verdict::Propose(proposal) = decide(&self.situation(step.component)) {
             self.propose(step.component, *proposal);
         }
@@ -260,7 +260,7 @@ impl World {
             Phase::AwaitingApproval if !well => self.end(index, Phase::Rejected),
             Phase::AwaitingApproval => self.history[index].phase = Phase::Pending,
             Phase::Pending | Phase::Blocked => {
-                self.look(component);
+                self.record(component);
                 let proposal = &self.proposals[index];
                 let ground = match &proposal.foreseen {
                     Some(foreseen) => Ground::Foreseen(foreseen),

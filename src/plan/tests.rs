@@ -321,7 +321,7 @@ fn every_guard_says_no_names_the_limit_and_how_to_step_in() {
     }
     // Only ever met just before an action: `decide` says Nothing to what is not confirmed.
     let mut story = Story::settled();
-    story.error_rate(0.9).look();
+    story.error_rate(0.9).record();
     assert_eq!(check(&story, &[]), Verdict::Nothing);
     let refusal = still_allowed(&situation(&story, 1, &[]), Ground::Unhealthy(""), ActionKind::Restart).unwrap_err();
     assert!(refusal.message.contains("not seen bad 2 times in a row"), "{refusal:?}");

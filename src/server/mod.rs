@@ -17,8 +17,7 @@ use crate::{
     api::{CircuitStatus, HealthStatus},
     controller::Context,
     knowledge::LedgerHealth,
-    platforms::kubernetes::ClusterIndex,
-    platforms::lock::lock,
+    targets::kubernetes::ClusterIndex,
 };
 
 /// No request is served longer.
@@ -100,7 +99,7 @@ fn live(server: &Server) -> String {
         "# HELP panacea_component_circuit Circuit breaker of a component's provider: 1 for the state it is in; none while it is closed.\n# TYPE panacea_component_circuit gauge\n",
     );
     for ((namespace, policy), memory) in server.context.memory.all() {
-        for (component, entry) in &lock(&memory).components {
+        for (component, entry) in &memory.lock().components {
             // Names are checked by Kubernetes: no character needs escaping.
             let labels = format!(r#"namespace="{namespace}",policy="{policy}",component="{component}""#);
             let current = entry.last.as_ref().map_or(HealthStatus::Unknown, |look| look.assessment.status);

@@ -16,7 +16,7 @@ use std::{
 use panacea::{
     analyze::observation::Measured,
     api::{Access, RenderService},
-    platforms::{hosted::ProviderConfig, kubernetes::Kubernetes, render::Render},
+    targets::{kubernetes::Kubernetes, providers::common::ProviderConfig, providers::render::Render},
 };
 use secrecy::SecretString;
 use tokio::{task::JoinSet, time::Instant};
@@ -75,7 +75,7 @@ pub async fn measure() {
                     if counted && total.fetch_add(1, Ordering::Relaxed) >= wanted {
                         return;
                     }
-                    let look = render.look("shop", &service).await;
+                    let look = render.observe("shop", &service).await;
                     let known = |metric: &(_, panacea::analyze::observation::Reading)| {
                         matches!(metric.1.value, Measured::Known(_))
                     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use panacea::knowledge::{
     ActionType, BrainRow, COMPONENT_KEY, HealthRow, Ledger, LedgerConfig, LedgerOptions, Metadata, Row, SpoolOptions,
-    look_id,
+    check_id,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn rows(count: usize) -> Vec<Row> {
         let score = (random.f64() * 1000.0).round() / 10.0;
         let metrics = [("cpu_usage", 100.0), ("error_rate", 1.0), ("latency_ms", 5000.0), ("memory_usage", 100.0)]
             .map(|(name, most)| (name.to_owned(), random.f64() * most));
-        let id = look_id("shop", "storefront", &component, at);
+        let id = check_id("shop", "storefront", &component, at);
         let check = BrainRow {
             id,
             action: ActionType::ProactiveHealthCheck,
@@ -199,7 +199,7 @@ fn check_columns(row: &BrainRow) -> [String; 8] {
     ]
 }
 
-fn look_columns(row: &HealthRow) -> [String; 10] {
+fn health_columns(row: &HealthRow) -> [String; 10] {
     let mut metrics: serde_json::Map<String, Value> =
         row.metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     let key = format!("{}/{}/{}", row.namespace, row.policy, row.component);
@@ -238,7 +238,7 @@ async fn copy(server: &PostgresServer, rows: &[Row]) -> Duration {
     prepare(LedgerConfig::Postgres(SecretString::from(url.clone()))).await;
     let texts = [
         ("COPY unified_brain FROM STDIN (FORMAT csv)", csv(checks(rows).map(check_columns))),
-        ("COPY ai_proactive_health FROM STDIN (FORMAT csv)", csv(looks(rows).map(look_columns))),
+        ("COPY ai_proactive_health FROM STDIN (FORMAT csv)", csv(looks(rows).map(health_columns))),
     ];
     let mut connection = PgConnection::connect(&url).await.unwrap();
     let begun = Instant::now();
@@ -270,7 +270,7 @@ async fn execute_many(rows: &[Row]) -> Duration {
     let file = folder.path().join("ledger.sqlite");
     prepare(LedgerConfig::Sqlite(file.clone())).await;
     let (checks, looks): (Vec<_>, Vec<_>) =
-        (checks(rows).map(check_columns).collect(), looks(rows).map(look_columns).collect());
+        (checks(rows).map(check_columns).collect(), looks(rows).map(check_columns).collect());
     let mut connection = open(&file).await;
     let begun = Instant::now();
     let mut transaction = connection.begin().await.unwrap();

@@ -53,7 +53,7 @@ async fn with_components(test: &Test, components: usize) -> f64 {
     // Full windows: 100 looks at each component.
     let wanted = (components * 100) as f64;
     wait::until("100 looks at each component", Duration::from_secs(1200), async || {
-        let looks = value(&operator.metrics().await, "panacea_looks_total");
+        let looks = value(&operator.metrics().await, "panacea_checks_total");
         if looks >= wanted { Ok(()) } else { Err(format!("{looks} of {wanted} looks")) }
     })
     .await;

@@ -194,7 +194,7 @@ async fn healed(test: &Test, traffic: &Traffic, case: &Case, number: usize) -> f
         let status = test.component("shop", "api").await.unwrap_or_default();
         let good = status.config.as_ref().is_some_and(|config| config.seen_healthy);
         let well = status.status == panacea::api::HealthStatus::Healthy && status.episode.is_none();
-        if good && well && !status.kept.is_empty() { Ok(()) } else { Err(format!("{status:?}")) }
+        if good && well && !status.snapshots.is_empty() { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
     spoil(test, case, number).await;

@@ -106,7 +106,7 @@ impl Test {
 
     pub async fn wait_kept(&self, count: usize) -> ComponentStatus {
         let what = format!("to have {count} good states kept");
-        self.wait_component("shop", "api", &what, |status| status.kept.len() == count).await
+        self.wait_component("shop", "api", &what, |status| status.snapshots.len() == count).await
     }
 
     pub async fn only_remediation(&self) -> Remediation {
@@ -171,7 +171,7 @@ async fn a_bad_config_map_is_put_back_and_nothing_else_is_touched() {
         let told = "SELECT count(*) FROM ai_rollback_history WHERE rollback_type = 'config' AND success \
                     AND from_state ? 'ConfigMap/app' AND from_state <> to_state AND from_state::text NOT LIKE '%bad%'";
         assert_eq!(operator.count(told).await, 1);
-        let kept = test.wait_kept(1).await.kept;
+        let kept = test.wait_kept(1).await.snapshots;
         assert_eq!(kept[0].name, remediation.spec.config.unwrap().state);
 
         // The very same once more is told at once, before anything turns bad.
@@ -194,9 +194,13 @@ async fn environment_that_no_pod_has_read_is_not_good_and_is_blamed_when_new_pod
                     status.config.as_ref().is_some_and(|config| config.changed == ["ConfigMap/more"])
                 })
                 .await;
-            operator.wait_looks(5).await;
+            operator.wait_checks(5).await;
             let status = test.component("shop", "api").await.unwrap();
-            assert_eq!((status.status, status.kept), (changed.status, changed.kept), "nobody has read it yet");
+            assert_eq!(
+                (status.status, status.snapshots),
+                (changed.status, changed.snapshots),
+                "nobody has read it yet"
+            );
             assert!(!status.config.unwrap().seen_healthy);
             test.kubectl_succeeds(&["rollout", "restart", "deployment/api"]).await;
             test.wait_remediation(Phase::Succeeded).await
@@ -243,7 +247,7 @@ async fn good_changes_are_kept_and_a_deleted_config_map_comes_back() {
             test.api::<ControllerRevision>().list(&ListParams::default().labels("panacea.dev/policy=shop")).await;
         let mut copies: Vec<String> = copies.unwrap().items.iter().map(kube::ResourceExt::name_any).collect();
         let mut kept: Vec<String> =
-            test.component("shop", "api").await.unwrap().kept.into_iter().map(|k| k.name).collect();
+            test.component("shop", "api").await.unwrap().snapshots.into_iter().map(|k| k.name).collect();
         copies.sort_unstable();
         kept.sort_unstable();
         assert_eq!(copies, kept, "no copy is left that is not needed");
@@ -272,7 +276,7 @@ async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Fu
     let described: Vec<&str> = described.split_whitespace().collect();
     let described = described.join(" ");
     assert!(described.contains(reason) && described.contains(words[0]), "{described}");
-    operator.wait_looks(3).await;
+    operator.wait_checks(3).await;
     assert!(operator.is_running());
     assert_eq!((test.wrote("configmaps"), test.wrote("deployments")), (vec![], vec![]));
     assert_eq!(test.only_remediation().await.status.unwrap().phase, Phase::Blocked);
@@ -369,7 +373,7 @@ async fn without_the_right_to_config_maps_the_rest_works() {
         test.apply_policy(&policy("shop", &["api"], &json!({"spec": {"interval": "60s"}}))).await;
         let status = test.wait_known_good("shop", "api").await;
         assert_eq!(status.config, None);
-        assert!(test.wait_kept(1).await.kept[0].objects.is_empty(), "the template alone is kept");
+        assert!(test.wait_kept(1).await.snapshots[0].objects.is_empty(), "the template alone is kept");
         test.release("api", "shop/api:v2-crash").await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
         assert_eq!(remediation.spec.action, ActionKind::RollbackDeployment);

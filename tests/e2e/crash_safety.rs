@@ -131,7 +131,7 @@ impl<'a> Scene<'a> {
         let name = self.test.wait_remediation(Phase::Succeeded).await.name_any();
         let remediation = self.test.wait_recorded(&name, Duration::from_secs(30)).await;
         // Long enough for a second action, if one were to come.
-        self.operator.wait_looks(3).await;
+        self.operator.wait_checks(3).await;
         let remediations: Api<Remediation> = self.test.api();
         let finalizers = remediations.get(&name).await.unwrap().metadata.finalizers;
         assert_eq!(finalizers, None, "let go once it is in the ledger");

@@ -237,7 +237,7 @@ async fn with_a_crd_too_old_for_its_status_nothing_is_done_until_it_is_brought_u
         let (url, _web) = web().await;
         store(&there, "shop", &url, json!({})).await;
         wait_refused(&there, "shop", "OutdatedCrd", &[".since", "older than this operator", "kubectl apply"]).await;
-        operator.wait_looks(1).await;
+        operator.wait_checks(1).await;
 
         install(&there, &current()).await;
         there.wait_status("shop", "web", HealthStatus::Healthy).await;

@@ -197,7 +197,7 @@ async fn a_warning_that_comes_true_is_known_to_have_across_a_restart() {
             assert_eq!(input["foreseen"], json!(warning.foreseen), "the one from before the restart");
             let what = "to follow the warning no longer";
             test.wait_component("shop", "leaky", what, |status| status.warnings.is_empty()).await;
-            operator.wait_looks(3).await;
+            operator.wait_checks(3).await;
             assert_eq!(operator.outcomes().await, [outcome], "once");
         };
         tokio::select! {

@@ -228,7 +228,7 @@ async fn a_kustomization_is_suspended_for_a_rollback_and_resumed_with_a_newer_re
         for about in ["storefront", "api", &name] {
             test.wait_event("GitOpsSuspended", about, "newer revision than main@sha1:aaa").await;
         }
-        operator.wait_looks(4).await;
+        operator.wait_checks(4).await;
         assert!(Kind::Kustomization.is_suspended(test, "storefront").await, "its source is where it was");
         let kept = test.api::<Remediation>().get(&name).await.unwrap();
         assert!(!kept.finalizers().is_empty(), "it stays until it is resumed");
@@ -271,7 +271,7 @@ async fn automated_sync_of_an_application_comes_back_exactly_as_it_was_when_a_pe
         let name = scene.rolled_back("applications").await.name_any();
         Kind::Application.wait_spec(test, "storefront", &spec(None)).await;
         test.wait_event("GitOpsSuspended", "storefront", "newer revision than aaa").await;
-        operator.wait_looks(4).await;
+        operator.wait_checks(4).await;
         Kind::Application.wait_spec(test, "storefront", &spec(None)).await;
 
         annotate(test, &name).await;
@@ -295,7 +295,7 @@ async fn a_helm_release_is_suspended_and_resumed_with_new_values() {
         let operator = scene.operator().await;
         bad_release(test).await;
         let name = scene.rolled_back("helmreleases").await.name_any();
-        operator.wait_looks(4).await;
+        operator.wait_checks(4).await;
         assert!(Kind::HelmRelease.is_suspended(test, "api").await);
 
         Kind::HelmRelease.patch(test, "api", json!({"spec": {"values": {"tag": "v3"}}})).await;
@@ -320,7 +320,7 @@ async fn what_a_person_suspended_is_never_resumed_by_panacea() {
 
         Kind::GitRepository.set_artifact(test, "shop", "main@sha1:bbb").await;
         annotate(test, &name).await;
-        operator.wait_looks(4).await;
+        operator.wait_checks(4).await;
         assert!(Kind::Kustomization.is_suspended(test, "storefront").await);
         assert_eq!((scene.writes("kustomizations"), scene.writes("deployments")), (0, 1));
     })

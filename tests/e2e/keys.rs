@@ -28,7 +28,7 @@ struct Names {
 
 /// It is told which field or variable is missing, then which Secret; the rest of the policy works meanwhile, and nobody is
 /// asked.
-async fn is_told<W: World>(name: &str, names: Names, make: impl FnOnce(&mut W), target: Value) {
+async fn is_reported<W: World>(name: &str, names: Names, make: impl FnOnce(&mut W), target: Value) {
     let Names { kind, field, variable, base_url } = names;
     run(name, async |test| {
         let fake = StandIn::<W>::start().await;
@@ -76,7 +76,7 @@ async fn without_a_render_key_it_says_which_one_is_missing_and_the_rest_of_the_p
     let names =
         Names { kind: "render", field: "apiKeySecretRef", variable: "RENDER_API_KEY", base_url: "RENDER_BASE_URL" };
     let make = |world: &mut render::World| world.add_service("srv-shop", "web_service");
-    is_told("render-key", names, make, json!({"serviceId": "srv-shop"})).await;
+    is_reported("render-key", names, make, json!({"serviceId": "srv-shop"})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +84,7 @@ async fn without_a_vercel_token_it_says_which_one_is_missing_and_the_rest_of_the
     let names =
         Names { kind: "vercel", field: "tokenSecretRef", variable: "VERCEL_TOKEN", base_url: "VERCEL_BASE_URL" };
     let make = |world: &mut vercel::World| world.add_project("prj_shop", None);
-    is_told("vercel-token", names, make, json!({"projectId": "prj_shop"})).await;
+    is_reported("vercel-token", names, make, json!({"projectId": "prj_shop"})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,5 +92,5 @@ async fn without_a_github_token_it_says_which_one_is_missing_and_the_rest_of_the
     let names =
         Names { kind: "github", field: "tokenSecretRef", variable: "GITHUB_TOKEN", base_url: "GITHUB_BASE_URL" };
     let make = |world: &mut github::World| drop(world.add("octo-org/shop"));
-    is_told("github-token", names, make, json!({"repository": "octo-org/shop", "environment": "production"})).await;
+    is_reported("github-token", names, make, json!({"repository": "octo-org/shop", "environment": "production"})).await;
 }

@@ -71,7 +71,7 @@ async fn assert_recorded_once(test: &Test, operator: &Operator, name: &str) {
         }
     })
     .await;
-    operator.wait_looks(2).await;
+    operator.wait_checks(2).await;
     assert_eq!(operator.action_rows().await, [("automatic_rollback".to_owned(), true, name.to_owned())]);
     assert_eq!(operator.count("SELECT count(*) FROM ai_rollback_history WHERE success").await, 1);
     assert_eq!(operator.count("SELECT count(*) FROM ai_rollback_history").await, 1);
@@ -110,7 +110,7 @@ async fn an_operator_that_dies_while_postgres_is_away_loses_no_row() {
         operator.spawn();
         operator.wait_ready().await;
         test.wait_condition("shop", CONDITION, "False", Duration::from_secs(30)).await;
-        operator.wait_looks(2).await;
+        operator.wait_checks(2).await;
         assert_unrecorded(test).await.unwrap();
         operator.kill9();
         server.start_again();

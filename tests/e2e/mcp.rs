@@ -47,7 +47,7 @@ async fn assert_tools(assistant: &Assistant) {
 }
 
 /// Every tool that looks, on a policy whose rollback waits.
-async fn assert_looks(test: &Test, assistant: &Assistant, remediation: &str) -> String {
+async fn assert_checks(test: &Test, assistant: &Assistant, remediation: &str) -> String {
     let listed = assistant.answer("list_components", json!({})).await;
     assert_eq!((&listed["found"], &listed["truncated"]), (&json!(1), &json!(false)), "{listed}");
     let one = &listed["components"][0];
@@ -104,7 +104,7 @@ async fn an_assistant_looks_in_both_eras_and_a_persons_yes_is_done_under_their_n
         for era in [with_handshake(), without_handshake()] {
             let assistant = Assistant::on_stdio(test, &jane.kubeconfig(), era).await;
             assert_tools(&assistant).await;
-            plan = assert_looks(test, &assistant, &name).await;
+            plan = assert_checks(test, &assistant, &name).await;
         }
         let assistant = Assistant::on_stdio(test, &jane.kubeconfig(), without_handshake()).await;
 
@@ -147,7 +147,7 @@ async fn a_no_without_the_right_is_refused_by_kubernetes_in_its_own_words() {
         let name = remediation.name_any();
         let reader = Person::with(test, "reader", "get,list").await;
         let assistant = Assistant::on_stdio(test, &reader.kubeconfig(), without_handshake()).await;
-        let plan = assert_looks(test, &assistant, &name).await;
+        let plan = assert_checks(test, &assistant, &name).await;
         let no = json!({"remediation": name, "plan": plan, "reason": "it is a game day"});
         let theirs = format!(
             r#"remediations.panacea.dev "{name}" is forbidden: User "{}" cannot patch resource "remediations" in API group "panacea.dev" in the namespace "{}""#,
@@ -255,7 +255,7 @@ async fn over_http_each_request_has_the_rights_of_its_own_token_and_no_others() 
         for era in [with_handshake(), without_handshake()] {
             let assistant = Assistant::on_http(&server.url, Some(&reader.token), era).await.unwrap();
             assert_tools(&assistant).await;
-            plan = assert_looks(test, &assistant, &name).await;
+            plan = assert_checks(test, &assistant, &name).await;
             let no = json!({"remediation": name, "plan": plan});
             let why = assistant.refusal("reject_remediation", no).await;
             assert!(why.contains(&format!("is forbidden: User \"{}\"", reader.user)), "{why}");

@@ -151,7 +151,7 @@ async fn observe_mode_stops_a_write_that_was_begun_and_not_made() {
         let edit = json!({"spec": {"mode": "Observe"}});
         let (operator, _gate) = edited_while_running(test, Side::Request, edit).await;
         assert_not_written(test, &operator, "ObserveMode").await;
-        operator.wait_looks(2).await;
+        operator.wait_checks(2).await;
         assert_eq!(test.generation("api").await, 2);
     })
     .await;

@@ -216,7 +216,7 @@ async fn sessions_of_the_operator_that_somebody_ends_are_no_outage() {
             .await
             .unwrap();
             assert!(ended >= 1, "one is kept");
-            operator.wait_looks(2).await;
+            operator.wait_checks(2).await;
             assert_eq!(test.component("shop", "db").await.unwrap().status, HealthStatus::Healthy);
         }
         assert!(test.remediations().await.is_empty());

@@ -420,7 +420,7 @@ async fn an_api_that_keeps_failing_is_left_alone_and_asked_again_by_one_call() {
         operator.kill9();
         operator.spawn();
         operator.wait_ready().await;
-        operator.wait_looks(1).await;
+        operator.wait_checks(1).await;
         assert_eq!(unchanged(before + 1), Ok(()));
         one_more(before + 1).await;
         wait::throughout("one probe, tried once", Duration::from_secs(8), async || unchanged(before + 2)).await;

@@ -99,7 +99,7 @@ impl Setting {
 
 impl Test {
     async fn wait_env_kept(&self) -> ComponentStatus {
-        self.wait_component("shop", "shop", "to have its state kept", |status| status.kept.len() == 1).await
+        self.wait_component("shop", "shop", "to have its state kept", |status| status.snapshots.len() == 1).await
     }
 
     async fn env_copies(&self) -> Vec<Secret> {
@@ -134,7 +134,7 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
         assert_eq!((config.objects[0].kind, config.objects[0].name.as_str()), (ConfigKind::EnvVars, "srv-shop"));
         assert_eq!(first.release.as_ref().unwrap().digest, "c0ffee0", "what is released is the code alone");
         let copies = test.env_copies().await;
-        assert_eq!(copies.iter().map(|copy| copy.name_any()).collect::<Vec<_>>(), [first.kept[0].name.clone()]);
+        assert_eq!(copies.iter().map(|copy| copy.name_any()).collect::<Vec<_>>(), [first.snapshots[0].name.clone()]);
         assert_eq!((copies[0].immutable, copies[0].owner_references()[0].kind.as_str()), (Some(true), "HealingPolicy"));
         let held = &copies[0].data.as_ref().unwrap()["envVars"].0;
         assert_eq!(serde_json::from_slice::<BTreeMap<String, String>>(held).unwrap(), env(), "of all pages");
@@ -144,7 +144,7 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
         change(fake);
         wait::throughout("nothing is said of what does not run", Duration::from_secs(5), async || {
             let now = test.component("shop", "shop").await.unwrap();
-            if digest(&now) == digest(&first) && now.kept.len() == 1 { Ok(()) } else { Err(format!("{now:?}")) }
+            if digest(&now) == digest(&first) && now.snapshots.len() == 1 { Ok(()) } else { Err(format!("{now:?}")) }
         })
         .await;
         assert_eq!(fake.calls("GET /services/srv-shop/env-vars"), read, "read once a deploy");
@@ -167,7 +167,7 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
 
         // The state is the one of before, and there is no other.
         let again = test.wait_known_good("shop", "shop").await;
-        assert_eq!((digest(&again), again.kept.len()), (digest(&first), 1));
+        assert_eq!((digest(&again), again.snapshots.len()), (digest(&first), 1));
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("automatic_rollback".to_owned(), true, healed.name_any())]);
         let told = "SELECT count(*) FROM ai_rollback_history WHERE rollback_type = 'config' AND success \
@@ -340,7 +340,7 @@ impl Test {
         wanted["spec"]["components"][0]["remedies"] = remedies.clone();
         wanted["spec"]["mode"] = json!("Approve");
         self.apply_policy(&wanted).await;
-        self.wait_env_kept().await.kept.remove(0).name
+        self.wait_env_kept().await.snapshots.remove(0).name
     }
 
     /// Render is not told to change anything, and nobody is asked for it.

@@ -74,7 +74,7 @@ async fn a_canary_at_its_pause_is_watched_and_one_that_turns_bad_there_is_undone
         let mut operator = scene.good(&rollout(&json!({})), &policy_of(&json!({}))).await;
         test.release_rollout(V2).await;
         test.wait_phase("Paused").await;
-        operator.wait_looks(5).await;
+        operator.wait_checks(5).await;
         wait::throughout("nothing is done", Duration::from_secs(8), async || match scene.wrote() {
             wrote if wrote.is_empty() => Ok(()),
             wrote => Err(format!("{wrote:?}")),
@@ -220,7 +220,7 @@ async fn configuration_that_turns_it_bad_is_put_back() {
         let env = json!([{"name": "app", "image": V1, "envFrom": [{"configMapRef": {"name": "web"}}]}]);
         let object = rollout(&json!({"spec": {"template": {"spec": {"containers": env}}, "strategy": {"canary": {"maxUnavailable": "100%"}}}}));
         let _operator = scene.good(&object, &policy_of(&json!({}))).await;
-        test.wait_component("shop", "web", "to have its state kept", |status| !status.kept.is_empty()).await;
+        test.wait_component("shop", "web", "to have its state kept", |status| !status.snapshots.is_empty()).await;
         let patch = Patch::Merge(json!({"data": {"mode": "bad"}}));
         test.api::<ConfigMap>().patch("web", &PatchParams::default(), &patch).await.unwrap();
         test.kubectl_succeeds(&["annotate", "pods", "--selector=app=web", "panacea.dev/fault=crash"]).await;
@@ -366,7 +366,7 @@ async fn where_there_are_no_rollouts_it_says_so_and_sees_them_once_they_are_inst
                 status.message.contains("Deployment") && status.message.contains("does not exist")
             })
             .await;
-        operator.wait_looks(20).await;
+        operator.wait_checks(20).await;
         let said = operator.log().lines().filter(|line| line.contains("is not installed in this cluster")).count();
         assert_eq!(said, 1, "{}", operator.log());
 

@@ -145,7 +145,7 @@ async fn a_bad_secret_is_put_back_and_its_values_are_seen_nowhere() {
         deploy(test).await;
         let (role, options) = allowed(test).await;
         let operator = test.watched(options).await;
-        let kept = test.wait_kept(1).await.kept;
+        let kept = test.wait_kept(1).await.snapshots;
         let good = test.secret("app").await;
         let others = [test.secret("more").await, test.secret("unrelated").await];
         let copies = test.secret_copies().await;
@@ -226,7 +226,7 @@ async fn without_the_right_secrets_are_never_asked_for_nor_blamed_and_the_rest_w
         let options = Options::default().through(gate.kubeconfig());
         let operator = test.watched(options).await;
         let status = test.component("shop", "api").await.unwrap();
-        assert!(status.config.unwrap().objects.is_empty() && status.kept[0].objects.is_empty());
+        assert!(status.config.unwrap().objects.is_empty() && status.snapshots[0].objects.is_empty());
         let first = during(test, async {
             test.change_secret(BAD).await;
             let first = wait::until("something to be done", Duration::from_secs(60), async || {
@@ -276,7 +276,7 @@ async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Fu
     for word in words {
         assert!(status.message.contains(word), "{word:?} is not in {:?}", status.message);
     }
-    operator.wait_looks(3).await;
+    operator.wait_checks(3).await;
     let user = role.user(test);
     let wrote: Vec<String> =
         test.wrote_by(&user, "secrets").into_iter().filter(|write| write.ends_with(" app")).collect();
@@ -332,7 +332,7 @@ async fn killed_between_the_two_halves_of_a_copy_it_makes_the_other_one_in_its_n
         let before = test.secret_copies().await;
         assert_eq!(before.len(), 1);
         operator.spawn();
-        let kept = test.wait_kept(1).await.kept;
+        let kept = test.wait_kept(1).await.snapshots;
         let after = test.secret_copies().await;
         assert_eq!((after.len(), after[0].name_any()), (1, kept[0].name.clone()));
         assert_eq!(after[0].metadata.uid, before[0].metadata.uid, "the same key, the same digests, the same name");

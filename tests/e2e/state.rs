@@ -111,7 +111,7 @@ async fn while_its_copy_is_gone_it_is_blocked_and_says_so() {
         let _operator = Operator::start(test, Options::default()).await;
         test.deploy("api", "shop/api:v1", 3).await;
         test.apply_policy(&asking()).await;
-        let name = test.wait_kept(1).await.kept.remove(0).name;
+        let name = test.wait_kept(1).await.snapshots.remove(0).name;
         let copy: ControllerRevision = test.take_away(&name).await;
         test.release("api", "shop/api:v2-crash").await;
         let blocked = test.wait_remediation(Phase::Blocked).await;
@@ -137,7 +137,7 @@ async fn what_nobody_could_be_asked_for_in_time_expires_as_held_back() {
         let mut wanted = asking();
         wanted["spec"]["approval"] = json!({"timeout": "3s"});
         test.apply_policy(&wanted).await;
-        let name = test.wait_kept(1).await.kept.remove(0).name;
+        let name = test.wait_kept(1).await.snapshots.remove(0).name;
         test.take_away::<ControllerRevision>(&name).await;
         test.release("api", "shop/api:v2-crash").await;
         let ended = test.wait_component_ended("api").await;
@@ -220,7 +220,7 @@ async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
         let mut wanted = policy_of("statefulSet", &json!({"spec": {"mode": "Auto"}}));
         crate::support::objects::merge(&mut wanted["spec"]["components"][0], &only);
         test.replace_policy(&wanted).await;
-        test.wait_component("shop", "db", "to be kept", |status| status.kept.len() == 1).await;
+        test.wait_component("shop", "db", "to be kept", |status| status.snapshots.len() == 1).await;
         test.release_set(BAD).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
         assert_eq!(remediation.spec.action, ActionKind::RollbackPreviousState);
@@ -242,7 +242,7 @@ async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
         let mut wanted = policy_of("daemonSet", &json!({"spec": {"interval": "60s"}}));
         wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackPreviousState"}]);
         test.apply_policy(&wanted).await;
-        test.wait_component("shop", "db", "to be kept", |status| status.kept.len() == 1).await;
+        test.wait_component("shop", "db", "to be kept", |status| status.snapshots.len() == 1).await;
         let patch = Patch::Strategic(image(&json!(BAD)));
         test.api::<DaemonSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
         let remediation = test.wait_remediation(Phase::Succeeded).await;

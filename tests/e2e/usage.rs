@@ -128,7 +128,7 @@ async fn without_the_right_to_it_a_component_is_as_well_as_its_other_signals_say
         wanted["spec"]["components"][0]["thresholds"] = judged();
         test.apply_policy(&wanted).await;
         test.wait_figures(&pod, "95Mi").await;
-        operator.wait_looks(15).await;
+        operator.wait_checks(15).await;
         let status = test.component("shop", "full").await.unwrap();
         assert_eq!((status.status, status.score), (HealthStatus::Healthy, Some(100)), "{status:?}");
         let log = operator.log();

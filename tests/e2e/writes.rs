@@ -64,7 +64,7 @@ async fn nothing_is_written_for_a_minute_while_ten_components_are_healthy() {
         let before = last.0;
         assert!(!before.is_empty(), "the status was written, so the audit log shows this operator");
 
-        let looks = operator.counter("panacea_looks_total").await;
+        let looks = operator.counter("panacea_checks_total").await;
         wait::throughout("that nothing is written", QUIET, async || {
             measure();
             match all_writes(&test.namespace).get(before.len()..) {
@@ -73,7 +73,7 @@ async fn nothing_is_written_for_a_minute_while_ten_components_are_healthy() {
             }
         })
         .await;
-        let looks = operator.counter("panacea_looks_total").await - looks;
+        let looks = operator.counter("panacea_checks_total").await - looks;
         // 10 components, each 5 s: 120 looks; fewer only when the machine is busy.
         assert!(looks >= 60.0, "only {looks} looks in {} s", QUIET.as_secs());
         for name in &names {

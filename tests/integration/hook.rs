@@ -4,7 +4,7 @@ use std::{net::TcpListener, time::Duration};
 
 use panacea::{
     api::{Hook, HookMethod},
-    platforms::hook::{HookAnswer, HookError, Hooks},
+    targets::custom::hook::{HookAnswer, HookError, Hooks},
 };
 use serde_json::json;
 use wiremock::{

@@ -83,7 +83,7 @@ fn analysis_and_plan_are_pure() {
             let found = impurities(&fs::read_to_string(&file).unwrap());
             assert!(
                 found.is_empty(),
-                "{} names {}: time and history come in as arguments there, and I/O belongs to platforms, knowledge or controller",
+                "{} names {}: time and history come in as arguments there, and I/O belongs to targets, knowledge or controller",
                 file.display(),
                 found.join(", ")
             );

@@ -5,7 +5,7 @@ use std::{net::TcpListener, time::Duration};
 use panacea::{
     analyze::observation::{HttpState, Measured, UnknownReason},
     api::HttpCheck,
-    platforms::http::Http,
+    targets::http::Http,
 };
 use serde_json::json;
 use url::Url;

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use panacea::{
     analyze::observation::{Measured, UnknownReason, Unmeasured},
-    platforms::prometheus::Prometheus,
+    targets::prometheus::Prometheus,
 };
 use serde_json::{Value, json};
 use url::Url;

@@ -1,12 +1,13 @@
 //! What every call of a stand-in for a provider's API passes: the count, the key, the rate limits, and the faults that a test
 //! puts in. And a stand-in itself: a world behind such a door.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     net::SocketAddr,
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -137,7 +138,7 @@ impl Door {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The next calls of an endpoint, as in `POST /services/{id}/restart` or `POST /services/srv-1/restart`, go wrong so many
@@ -376,7 +377,7 @@ impl<W> Clone for Shared<W> {
 impl<W: World> Shared<W> {
     /// The world as it is by now.
     pub fn world(&self) -> MutexGuard<'_, W> {
-        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut world = self.world.lock();
         world.pass_time(Timestamp::now());
         world
     }

@@ -2,9 +2,10 @@
 //! it is forwarded, or when its answer is there. So a test knows the instant, and can end the operator at it. What watches
 //! tell can be made to come late.
 
+use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -155,13 +156,13 @@ impl Gate {
     pub fn hold(&self, side: Side, wanted: impl Fn(&Seen<'_>) -> bool + Send + 'static) -> Held {
         let (say_reached, reached) = oneshot::channel();
         let (say_go, go) = oneshot::channel();
-        *self.ways.rule.lock().unwrap() = Some(Rule { side, wanted: Box::new(wanted), reached: say_reached, go });
+        *self.ways.rule.lock() = Some(Rule { side, wanted: Box::new(wanted), reached: say_reached, go });
         Held { reached: Some(reached), go: say_go }
     }
 
     /// From now on, each event of a watch that is opened comes so much later.
     pub fn lag(&self, by: Duration) {
-        *self.ways.lag.lock().unwrap() = by;
+        *self.ways.lag.lock() = by;
     }
 }
 
@@ -203,7 +204,7 @@ async fn forward(request: Request<Incoming>, upstream: &Client, ways: &Ways) -> 
             query: parts.uri.query().unwrap_or_default(),
             body: &text,
         };
-        let mut rule = ways.rule.lock().unwrap();
+        let mut rule = ways.rule.lock();
         rule.take_if(|rule| (rule.wanted)(&seen))
     };
     let (before, after) = match held {
@@ -212,7 +213,7 @@ async fn forward(request: Request<Incoming>, upstream: &Client, ways: &Ways) -> 
     };
     wait_for_pass(before).await?;
     let is_watch = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
-    let lag = *ways.lag.lock().unwrap();
+    let lag = *ways.lag.lock();
     // A task of its own: what was forwarded is done even when who asked is dead by then.
     let upstream = upstream.clone();
     let request = Request::from_parts(parts, kube::client::Body::from(body.to_vec()));

@@ -172,7 +172,7 @@ impl Operator {
 
     /// How many looks it has made at components so far.
     pub async fn looks(&self) -> u64 {
-        self.counter("panacea_looks_total").await as u64
+        self.counter("panacea_checks_total").await as u64
     }
 
     /// A counter of /metrics, over all its labels; 0 when it was never counted.
@@ -184,7 +184,7 @@ impl Operator {
     }
 
     /// Waits until it has looked this often since now: proof that it is awake.
-    pub async fn wait_looks(&self, more: u64) {
+    pub async fn wait_checks(&self, more: u64) {
         let before = self.looks().await;
         wait::until(&format!("{more} more looks"), Duration::from_secs(60), async || {
             let now = self.looks().await;

@@ -6,13 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each test binary uses another part")]
 
+use parking_lot::Mutex;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -112,7 +113,7 @@ impl PostgresServer {
     /// Starts it on the same port and data, and waits until it takes connections.
     pub fn start_again(&self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).expect("the log");
-        let mut running = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.server.lock();
         assert!(running.is_none(), "it runs already");
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut child: Option<Child> = None;
@@ -150,7 +151,7 @@ impl PostgresServer {
 
     /// SIGKILL to the server and all its processes: as if the machine had lost power.
     pub fn kill(&self) {
-        let mut running = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.server.lock();
         let Some(mut server) = running.take() else { return };
         let children = children_of(server.id());
         server.kill().expect("kill postgres");
@@ -171,7 +172,7 @@ impl PostgresServer {
     }
 
     fn signal(&self, signal: &str) {
-        let running = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.server.lock();
         let server = running.as_ref().expect("it runs").id();
         for process in [vec![server], children_of(server)].concat() {
             let _ = Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();

@@ -1,12 +1,8 @@
 //! Simulated traffic on simulated pods: requests are spread evenly over the ready pods of a Deployment, pods whose
 //! image tag ends in `-errors` fail 40% of theirs, the others 0.1%. A real Prometheus scrapes the counters.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, routing::get};
 use k8s_openapi::api::core::v1::Pod;
@@ -65,7 +61,7 @@ impl Traffic {
             tokio::spawn(generate(test.client.clone(), test.namespace.clone(), app.to_owned(), counters.clone()));
         let file = targets.join(format!("{}-{app}.json", test.namespace));
         let target = json!([{"targets": [address.to_string()], "labels": {"test": test.namespace}}]);
-        // Written beside and renamed: Prometheus must not read half a file.
+        // WriteTracker beside and renamed: Prometheus must not read half a file.
         let half = file.with_extension("tmp");
         std::fs::write(&half, target.to_string()).unwrap();
         std::fs::rename(&half, &file).unwrap();
@@ -86,12 +82,12 @@ impl Traffic {
 
     /// Sets a gauge `NAME{namespace,app}`.
     pub fn set(&self, gauge: &str, value: f64) {
-        self.counters.lock().unwrap().gauges.insert(gauge.to_owned(), value);
+        self.counters.lock().gauges.insert(gauge.to_owned(), value);
     }
 
     /// Sets a gauge `NAME{namespace,app,pod}` of these pods; others have none any more.
     pub fn set_of_pods(&self, gauge: &str, values: BTreeMap<String, f64>) {
-        self.counters.lock().unwrap().pod_gauges.insert(gauge.to_owned(), values);
+        self.counters.lock().pod_gauges.insert(gauge.to_owned(), values);
     }
 
     /// The query of a gauge set by [`Self::set`].
@@ -101,7 +97,7 @@ impl Traffic {
 
     /// Requests that worked and that failed so far.
     pub fn totals(&self) -> (f64, f64) {
-        let counters = self.counters.lock().unwrap();
+        let counters = self.counters.lock();
         counters.pods.values().fold((0.0, 0.0), |sum, pod| (sum.0 + pod.0, sum.1 + pod.1))
     }
 }
@@ -131,7 +127,7 @@ pub async fn query(prometheus: &str, query: &str) -> Option<f64> {
 }
 
 async fn render(State((counters, labels)): State<(Arc<Mutex<Counters>>, String)>) -> String {
-    let counters = counters.lock().unwrap();
+    let counters = counters.lock();
     let mut text = String::from("# TYPE requests_total counter\n");
     for (pod, (good, bad)) in &counters.pods {
         text += &format!("requests_total{{{labels},pod=\"{pod}\",code=\"200\"}} {}\n", good.floor());
@@ -166,7 +162,7 @@ async fn generate(client: Client, namespace: String, app: String, counters: Arc<
         let passed = last.elapsed().as_secs_f64();
         last = Instant::now();
         let each = REQUESTS_PER_SECOND * passed / ready.len().max(1) as f64;
-        let mut counters = counters.lock().unwrap();
+        let mut counters = counters.lock();
         let ratio = ready.iter().map(|(_, share)| share).sum::<f64>() / ready.len().max(1) as f64;
         counters.gauges.insert(ERROR_RATIO.to_owned(), ratio);
         for (pod, share) in ready {

@@ -56,7 +56,7 @@ fn scores_statuses_and_causes() {
     ];
     for (name, change, status, score, expected) in cases {
         let mut story = Story::settled();
-        change(&mut story).look();
+        change(&mut story).record();
         let (_, assessment) = story.last.as_ref().unwrap();
         assert_eq!((assessment.status, assessment.score), (*status, *score), "{name}: {assessment:?}");
         assert_eq!(cause(assessment), *expected, "{name}");
@@ -70,13 +70,13 @@ fn what_is_unusual_costs_of_the_score_and_is_no_fault() {
     story.error_rate(0.001).until(3.0 * 3600.0);
     for (value, score) in [(0.001, 100), (0.02, 100), (0.03, 95), (0.049, 95), (0.051, 90)] {
         let mut then = story.clone();
-        then.error_rate(value).look();
+        then.error_rate(value).record();
         let (_, assessment) = then.last.as_ref().unwrap();
         assert_eq!(assessment.score, Some(score), "{value}: {assessment:?}");
         let expected = if value > 0.05 { HealthStatus::Degraded } else { HealthStatus::Healthy };
         assert_eq!(assessment.status, expected, "{value}: {assessment:?}");
     }
-    story.error_rate(0.03).look();
+    story.error_rate(0.03).record();
     let (_, assessment) = story.last.as_ref().unwrap();
     assert_eq!(assessment.message(), "error_rate 3.0% is unusual, up to 0.1% is not");
 }

@@ -46,14 +46,14 @@ impl Watched {
         story.memory(70.0);
         let mut watched =
             Self { story, hindsight: Hindsight::default(), actions: Vec::new(), foreseen: Some(foreseen()), ceilings };
-        watched.look(3600.0);
+        watched.record(3600.0);
         watched
     }
 
     /// A look at this second.
-    fn look(&mut self, second: f64) -> Option<Outcome> {
+    fn record(&mut self, second: f64) -> Option<Outcome> {
         self.story.now = second;
-        self.story.look();
+        self.story.record();
         let (observation, assessment) = self.story.last.as_ref().unwrap();
         let seen = Seen {
             observation,
@@ -62,7 +62,7 @@ impl Watched {
             episode: self.story.tracker.episode(),
             actions: &self.actions,
         };
-        self.hindsight.look(self.foreseen.as_ref(), &seen, patience());
+        self.hindsight.record(self.foreseen.as_ref(), &seen, patience());
         self.outcome()
     }
 
@@ -75,7 +75,7 @@ impl Watched {
         let mut now = self.story.now;
         while self.outcome().is_none() && now + 60.0 <= second {
             now += 60.0;
-            self.look(now);
+            self.record(now);
         }
         self.outcome()
     }
@@ -101,9 +101,9 @@ fn what_came_is_true_within_its_band_and_else_early_or_late() {
         let mut watched = Watched::new();
         assert_eq!(watched.until(second - 60.0), None);
         watched.story.memory(97.9);
-        assert_eq!(watched.look(second - 30.0), None, "processes end at 98%");
+        assert_eq!(watched.record(second - 30.0), None, "processes end at 98%");
         watched.story.memory(98.0);
-        assert_eq!(watched.look(second), Some(outcome), "{second}");
+        assert_eq!(watched.record(second), Some(outcome), "{second}");
     }
 }
 
@@ -114,7 +114,7 @@ fn unhealthy_above_a_threshold_is_not_yet_what_was_foreseen_and_a_killed_contain
     assert_eq!(watched.until(4900.0), None);
     assert!(watched.story.tracker.episode().is_some(), "unhealthy");
     watched.story.fault(FaultKind::OomKilled, 1);
-    assert_eq!(watched.look(4930.0), Some(Outcome::CameTrue));
+    assert_eq!(watched.record(4930.0), Some(Outcome::CameTrue));
 }
 
 #[test]
@@ -122,12 +122,12 @@ fn it_did_not_happen_when_it_fell_by_itself_or_its_time_is_over() {
     let mut watched = Watched::new();
     watched.until(4000.0);
     watched.story.memory(50.0);
-    assert_eq!(watched.look(4060.0), Some(Outcome::DidNotHappen));
+    assert_eq!(watched.record(4060.0), Some(Outcome::DidNotHappen));
     assert!(watched.message().contains("fell to 50% by itself"), "{}", watched.message());
 
     let mut watched = Watched::new();
     assert_eq!(watched.until(9600.0), None);
-    assert_eq!(watched.look(9601.0), Some(Outcome::DidNotHappen));
+    assert_eq!(watched.record(9601.0), Some(Outcome::DidNotHappen));
 }
 
 #[test]
@@ -136,16 +136,16 @@ fn it_was_prevented_by_an_action_that_was_verified() {
     watched.until(4000.0);
     watched.act(4010.0, Phase::Verifying);
     watched.story.restart().memory(20.0);
-    assert_eq!(watched.look(4060.0), None, "what comes of the action is not known");
+    assert_eq!(watched.record(4060.0), None, "what comes of the action is not known");
     watched.act(4010.0, Phase::Succeeded);
-    assert_eq!(watched.look(4120.0), Some(Outcome::Prevented));
+    assert_eq!(watched.record(4120.0), Some(Outcome::Prevented));
     let (_, settled) = watched.hindsight.settled().next().unwrap();
     assert_eq!(settled.remediation.as_deref(), Some("shop-api-1-0"));
 
     // Of an action from before it was foreseen nothing is known.
     let mut watched = Watched::new();
     watched.act(3590.0, Phase::Succeeded);
-    assert_eq!(watched.look(3660.0), None);
+    assert_eq!(watched.record(3660.0), None);
 }
 
 #[test]
@@ -154,19 +154,19 @@ fn an_action_that_did_not_help_leaves_it_unknown_unless_it_came() {
     watched.act(4010.0, Phase::Ineffective);
     assert_eq!(watched.until(4500.0), None);
     watched.story.memory(40.0);
-    assert_eq!(watched.look(4560.0), Some(Outcome::Unknown));
+    assert_eq!(watched.record(4560.0), Some(Outcome::Unknown));
 
     let mut watched = Watched::new();
     watched.act(4010.0, Phase::Ineffective);
     watched.story.memory(99.0);
-    assert_eq!(watched.look(5000.0), Some(Outcome::CameTrue));
+    assert_eq!(watched.record(5000.0), Some(Outcome::CameTrue));
 
     // Nothing was done at all.
     let mut watched = Watched::new();
     watched.act(4010.0, Phase::Failed);
     watched.until(4500.0);
     watched.story.memory(40.0);
-    assert_eq!(watched.look(4560.0), Some(Outcome::DidNotHappen));
+    assert_eq!(watched.record(4560.0), Some(Outcome::DidNotHappen));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn pods_that_somebody_else_replaced_leave_it_unknown() {
     let mut watched = Watched::new();
     watched.until(4000.0);
     watched.story.release("v2").memory(20.0);
-    assert_eq!(watched.look(4060.0), Some(Outcome::Unknown));
+    assert_eq!(watched.record(4060.0), Some(Outcome::Unknown));
     assert!(watched.message().contains("not by Panacea"), "{}", watched.message());
 }
 
@@ -183,19 +183,19 @@ fn what_was_not_measured_for_too_long_is_unknown_unless_it_came() {
     let blind = |minutes: f64| {
         let mut watched = Watched::new();
         watched.story.metrics.remove(MEMORY_USAGE);
-        assert_eq!(watched.look(3600.0 + 30.0), None);
+        assert_eq!(watched.record(3600.0 + 30.0), None);
         watched.story.memory(70.0);
-        assert_eq!(watched.look(3600.0 + 60.0 * minutes), None);
+        assert_eq!(watched.record(3600.0 + 60.0 * minutes), None);
         watched
     };
     let mut watched = blind(10.0);
-    assert_eq!((watched.until(9600.0), watched.look(9601.0)), (None, Some(Outcome::DidNotHappen)), "short enough");
+    assert_eq!((watched.until(9600.0), watched.record(9601.0)), (None, Some(Outcome::DidNotHappen)), "short enough");
     let mut watched = blind(11.0);
     assert!(watched.hindsight.persist()[0].blind);
-    assert_eq!((watched.until(9600.0), watched.look(9601.0)), (None, Some(Outcome::Unknown)));
+    assert_eq!((watched.until(9600.0), watched.record(9601.0)), (None, Some(Outcome::Unknown)));
     let mut watched = blind(11.0);
     watched.story.memory(99.0);
-    assert_eq!(watched.look(5000.0), Some(Outcome::CameTrue));
+    assert_eq!(watched.record(5000.0), Some(Outcome::CameTrue));
 }
 
 #[test]
@@ -213,26 +213,26 @@ fn a_warning_survives_a_restart_and_time_away_counts_as_unmeasured() {
         if let Some(second) = measured_before {
             watched.hindsight.was_measured(MEMORY_USAGE, at(second));
         }
-        assert_eq!((watched.until(9600.0), watched.look(9601.0)), (None, Some(outcome)));
+        assert_eq!((watched.until(9600.0), watched.record(9601.0)), (None, Some(outcome)));
     }
     // What is known is not forgotten.
     let mut watched = Watched::new();
     watched.story.memory(99.0);
-    watched.look(5000.0);
+    watched.record(5000.0);
     watched.hindsight = Hindsight::restore(&persisted(&watched));
     watched.story.memory(20.0);
-    assert_eq!(watched.look(5060.0), Some(Outcome::CameTrue));
+    assert_eq!(watched.record(5060.0), Some(Outcome::CameTrue));
 }
 
 #[test]
 fn it_is_told_once_while_it_stands_and_after() {
     let mut watched = Watched::new();
     watched.story.memory(99.0);
-    assert_eq!(watched.look(5000.0), Some(Outcome::CameTrue));
+    assert_eq!(watched.record(5000.0), Some(Outcome::CameTrue));
     watched.hindsight.recorded("f1");
     for foreseen in [watched.foreseen.clone(), None, None] {
         watched.foreseen = foreseen;
-        assert_eq!(watched.look(watched.story.now + 60.0), None);
+        assert_eq!(watched.record(watched.story.now + 60.0), None);
         assert_eq!(watched.hindsight.persist(), []);
     }
     assert_eq!(watched.hindsight.missed(), None, "it was announced");
@@ -243,7 +243,7 @@ fn only_the_newest_warnings_are_followed() {
     let mut watched = Watched::new();
     for number in 2..=6 {
         watched.foreseen = Some(Foreseen { id: format!("f{number}"), ..foreseen() });
-        watched.look(3600.0 + f64::from(number));
+        watched.record(3600.0 + f64::from(number));
     }
     let pushed_out = |watched: &mut Watched| {
         let warnings = watched.hindsight.take_pushed_out();
@@ -254,9 +254,9 @@ fn only_the_newest_warnings_are_followed() {
     assert_eq!(watched.hindsight.persist().len(), MAX_FOLLOWED);
     // While the ledger is away, what is known makes room first.
     watched.story.memory(99.0);
-    watched.look(5000.0);
+    watched.record(5000.0);
     watched.foreseen = Some(Foreseen { id: "f7".into(), ..foreseen() });
-    watched.look(5060.0);
+    watched.record(5060.0);
     assert_eq!(pushed_out(&mut watched), [("f3".to_owned(), Outcome::CameTrue)]);
     assert_eq!(watched.hindsight.persist().len(), MAX_FOLLOWED, "more than the status may hold");
 }
@@ -267,18 +267,18 @@ fn a_failure_that_nothing_announced_is_missed_once() {
     (watched.hindsight, watched.foreseen) = (Hindsight::default(), None);
     watched.story.fault(FaultKind::OomKilled, 2);
     for second in [3660.0, 3670.0, 3680.0, 3690.0] {
-        watched.look(second);
+        watched.record(second);
     }
     let missed = watched.hindsight.missed().cloned().unwrap();
     assert_eq!(Some(&missed.episode), watched.story.tracker.episode());
     watched.hindsight.recorded_missed();
-    watched.look(3700.0);
+    watched.record(3700.0);
     assert_eq!(watched.hindsight.missed(), None);
     // Nor by the next life of the operator.
     let mut status = ComponentStatus::default();
     watched.story.tracker.persist(&mut status);
     watched.hindsight = Hindsight::restore(&status);
-    watched.look(3710.0);
+    watched.record(3710.0);
     assert_eq!(watched.hindsight.missed(), None);
 }
 
@@ -286,12 +286,12 @@ fn a_failure_that_nothing_announced_is_missed_once() {
 fn what_was_announced_is_not_missed() {
     let mut watched = Watched::new();
     watched.story.memory(99.0);
-    assert_eq!(watched.look(5000.0), Some(Outcome::CameTrue));
+    assert_eq!(watched.record(5000.0), Some(Outcome::CameTrue));
     // Already in the ledger, and no longer foreseen, when the incident is confirmed.
     watched.hindsight.recorded("f1");
     watched.foreseen = None;
     for second in [5002.0, 5004.0, 5006.0] {
-        watched.look(second);
+        watched.record(second);
     }
     assert!(watched.story.tracker.episode().is_some());
     assert_eq!(watched.hindsight.missed(), None);
@@ -322,7 +322,7 @@ proptest! {
                 5 => watched.foreseen = None,
                 _ => {}
             }
-            watched.look(watched.story.now + wait);
+            watched.record(watched.story.now + wait);
             let now = watched.hindsight.settled().next().map(|(_, settled)| settled.clone());
             if settled.is_some() {
                 prop_assert_eq!(&settled, &now);
@@ -332,7 +332,7 @@ proptest! {
         }
         watched.foreseen = None;
         watched.actions.iter_mut().filter(|action| !action.phase.is_final()).for_each(|action| action.phase = Phase::Failed);
-        watched.look(watched.story.now + 100_000.0);
+        watched.record(watched.story.now + 100_000.0);
         let last = watched.outcome();
         prop_assert!(last.is_some());
         prop_assert!(last != Some(Outcome::Missed));

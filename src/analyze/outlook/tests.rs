@@ -27,7 +27,7 @@ impl Watched {
         Self { history, outlook, limits, second: 0, forecast: None, observation: None }
     }
 
-    fn look(&mut self, value: Option<f64>) -> bool {
+    fn record(&mut self, value: Option<f64>) -> bool {
         self.second += 60;
         let value = match value {
             Some(value) => Measured::Known(value),
@@ -38,7 +38,7 @@ impl Watched {
         let observation = Observation { at: Timestamp::from_second(self.second).unwrap(), target, metrics };
         self.history.push(&observation, Some(100));
         let forecast = Foresight.forecast(&self.history, &Ceilings::from([(MEMORY_USAGE.to_owned(), 100.0)]));
-        self.outlook.look(&forecast, &observation, &self.limits);
+        self.outlook.record(&forecast, &observation, &self.limits);
         (self.forecast, self.observation) = (Some(forecast), Some(observation));
         self.outlook.foreseen().is_some()
     }
@@ -47,7 +47,7 @@ impl Watched {
     fn leaks() -> Self {
         let mut watched = Self::new();
         let mut value = 30.0;
-        while !watched.look(Some(value)) {
+        while !watched.record(Some(value)) {
             value += 0.25;
             assert!(value < 95.0, "it is dead, and was not foreseen");
         }
@@ -79,11 +79,11 @@ fn it_takes_as_many_forecasts_in_a_row_as_looks_for_a_fault() {
     let mut watched = Watched::leaks();
     let first = watched.outlook.foreseen().unwrap().clone();
     watched.outlook.clear();
-    let next = |watched: &mut Watched| watched.look(Some(watched.last() + 0.25));
+    let next = |watched: &mut Watched| watched.record(Some(watched.last() + 0.25));
     assert!(!next(&mut watched) && !next(&mut watched), "three are asked for");
     let value = watched.last();
-    assert!(!watched.look(None), "an unknown between starts anew");
-    watched.look(Some(value + 0.5));
+    assert!(!watched.record(None), "an unknown between starts anew");
+    watched.record(Some(value + 0.5));
     assert!(!next(&mut watched) && next(&mut watched));
     assert_ne!(watched.outlook.foreseen().unwrap().id, first.id, "another incident has another name");
 }
@@ -94,10 +94,10 @@ fn it_is_over_when_the_metric_gave_back_half_of_what_had_grown() {
     let foreseen = watched.outlook.foreseen().unwrap().clone();
     let (forecast, observation) = (watched.forecast.clone().unwrap(), watched.observation.clone().unwrap());
     assert!(stands(&foreseen, &forecast, &observation, &watched.limits));
-    assert!(watched.look(Some(foreseen.relieved_at - 1.0)), "twice in a row");
-    assert!(watched.look(Some(watched.last() + 10.0)), "once is a spike");
-    assert!(watched.look(Some(35.0)));
-    assert!(!watched.look(Some(35.0)));
+    assert!(watched.record(Some(foreseen.relieved_at - 1.0)), "twice in a row");
+    assert!(watched.record(Some(watched.last() + 10.0)), "once is a spike");
+    assert!(watched.record(Some(35.0)));
+    assert!(!watched.record(Some(35.0)));
     let (forecast, observation) = (watched.forecast.clone().unwrap(), watched.observation.clone().unwrap());
     assert!(!stands(&foreseen, &forecast, &observation, &watched.limits));
 }
@@ -106,14 +106,14 @@ fn it_is_over_when_the_metric_gave_back_half_of_what_had_grown() {
 fn it_is_over_when_the_rise_has_stopped() {
     let mut watched = Watched::leaks();
     let value = watched.last();
-    let stays = (0..600).take_while(|_| watched.look(Some(value))).count();
+    let stays = (0..600).take_while(|_| watched.record(Some(value))).count();
     assert!((1..600).contains(&stays), "after {stays} looks at the same value");
 }
 
 #[test]
 fn what_cannot_be_measured_is_not_over() {
     let mut watched = Watched::leaks();
-    assert!((0..50).all(|_| watched.look(None)));
+    assert!((0..50).all(|_| watched.record(None)));
     let foreseen = watched.outlook.foreseen().unwrap();
     let (forecast, observation) = (watched.forecast.as_ref().unwrap(), watched.observation.as_ref().unwrap());
     assert!(!stands(foreseen, forecast, observation, &watched.limits), "and nothing is done about it");
@@ -126,6 +126,6 @@ fn an_operator_that_was_restarted_without_a_history_does_not_call_it_over() {
     watched.second = before.second;
     let foreseen = before.outlook.foreseen().cloned();
     watched.outlook = Outlook::restore(&ComponentStatus { foreseen, ..ComponentStatus::default() });
-    assert!((0..30).all(|_| watched.look(Some(before.last()))));
+    assert!((0..30).all(|_| watched.record(Some(before.last()))));
     assert_eq!(watched.outlook.foreseen(), before.outlook.foreseen());
 }

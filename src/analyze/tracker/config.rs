@@ -16,11 +16,11 @@ use super::{
     known::{MAX_KNOWN_BAD, push_newest},
 };
 use crate::api::{
-    ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KeptState, KnownBadConfig, Limits, MISSING,
+    ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KnownBadConfig, Limits, MISSING, Snapshot,
 };
 
 /// States kept: the good one, and two to show a person the way back.
-pub const MAX_KEPT: usize = 3;
+pub const MAX_SNAPSHOTS: usize = 3;
 
 /// A pair of template and configuration that was seen healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,24 +100,24 @@ impl Tracker {
             config.changed.clear();
             self.known_bad_config.retain(|bad| !config.holds(bad));
             // The one that was seen healthy last is the last one.
-            let same = |kept: &KeptState| kept.template == release.digest && kept.objects == config.objects;
-            if let Some(place) = self.kept.iter().position(same) {
-                let kept = self.kept.remove(place);
-                self.kept.push(kept);
+            let same = |kept: &Snapshot| kept.template == release.digest && kept.objects == config.objects;
+            if let Some(place) = self.snapshots.iter().position(same) {
+                let kept = self.snapshots.remove(place);
+                self.snapshots.push(kept);
             }
         }
     }
 
     /// What was seen healthy and is not kept yet.
-    pub fn unkept(&self) -> Option<GoodState> {
+    pub fn without_snapshot(&self) -> Option<GoodState> {
         let release = self.release.as_ref().filter(|release| release.seen_healthy)?;
         // Where neither ConfigMaps nor Secrets are watched, the template is all of it.
         // Of a hosted service it may be that of another deploy, and what this one runs with is not known.
         let is_other = |config: &ConfigStatus| config.deploy.as_ref().is_some_and(|deploy| *deploy != release.hash);
         let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy || is_other(config));
-        let known = |kept: &KeptState| kept.template == release.digest && kept.objects == self.objects();
+        let known = |kept: &Snapshot| kept.template == release.digest && kept.objects == self.objects();
         let good = GoodState { template: release.digest.clone(), objects: self.objects().to_vec() };
-        (!unproven && !self.kept.iter().any(known)).then_some(good)
+        (!unproven && !self.snapshots.iter().any(known)).then_some(good)
     }
 
     /// The deploy that runs, of a hosted service.
@@ -131,29 +131,29 @@ impl Tracker {
     }
 
     /// It is kept under this name from now on; the oldest ones are not any more.
-    pub fn kept(&mut self, good: GoodState, name: String, now: Timestamp) {
-        self.kept.retain(|kept| kept.name != name);
-        let state = KeptState { name, template: good.template, objects: good.objects, seen_at: now };
-        push_newest(&mut self.kept, state, MAX_KEPT);
+    pub fn note_snapshot(&mut self, good: GoodState, name: String, now: Timestamp) {
+        self.snapshots.retain(|kept| kept.name != name);
+        let state = Snapshot { name, template: good.template, objects: good.objects, seen_at: now };
+        push_newest(&mut self.snapshots, state, MAX_SNAPSHOTS);
     }
 
     /// Copies that are still needed.
-    pub fn kept_states(&self) -> &[KeptState] {
-        &self.kept
+    pub fn snapshots(&self) -> &[Snapshot] {
+        &self.snapshots
     }
 
     /// Where the configuration may go back to: the newest kept one of this template that differs from what is there.
     pub fn config_target(&self) -> Option<ConfigRollback> {
         let release = self.release.as_ref()?;
-        let of_template = self.kept.iter().rev().filter(|kept| kept.template == release.digest);
-        of_template.map(|kept| way_back(self.objects(), kept)).find(|way| !way.objects.is_empty())
+        let of_template = self.snapshots.iter().rev().filter(|kept| kept.template == release.digest);
+        of_template.map(|kept| rollback_to(self.objects(), kept)).find(|way| !way.objects.is_empty())
     }
 
     /// The state that was seen healthy last, when what runs differs from it: its template, and how its configuration differs.
-    pub fn state_target(&self) -> Option<(&KeptState, ConfigRollback)> {
+    pub fn state_target(&self) -> Option<(&Snapshot, ConfigRollback)> {
         let release = self.release.as_ref()?;
-        let kept = self.kept.last()?;
-        let way = way_back(self.objects(), kept);
+        let kept = self.snapshots.last()?;
+        let way = rollback_to(self.objects(), kept);
         (kept.template != release.digest || !way.objects.is_empty()).then_some((kept, way))
     }
 
@@ -194,7 +194,7 @@ impl Tracker {
     /// What turned it bad is not the last known good, whatever it looked like at first.
     pub(super) fn remember_bad_config(&mut self, now: Timestamp) {
         let (Some(config), Some(way)) = (&self.config, self.config_target()) else { return };
-        self.kept.retain(|kept| kept.objects != config.objects);
+        self.snapshots.retain(|kept| kept.objects != config.objects);
         let bad = |change: ConfigChange| ConfigObject { kind: change.kind, name: change.name, digest: change.from };
         let objects: Vec<ConfigObject> = way.objects.into_iter().map(bad).collect();
         if self.known_bad_config.iter().any(|known| known.objects == objects && known.seen_at >= config.since) {
@@ -206,7 +206,7 @@ impl Tracker {
 }
 
 /// Only what both states name: an object that only one of them names says nothing about the other.
-fn way_back(objects: &[ConfigObject], kept: &KeptState) -> ConfigRollback {
+fn rollback_to(objects: &[ConfigObject], kept: &Snapshot) -> ConfigRollback {
     let change = |now: &ConfigObject| {
         let good = kept.objects.iter().find(|good| (good.kind, &good.name) == (now.kind, &now.name))?;
         // What was not there is not taken away.
@@ -260,13 +260,13 @@ mod tests {
         }
 
         fn keep(&mut self, name: &str) -> &mut Self {
-            let good = self.tracker.unkept().expect("nothing is to be kept");
-            self.tracker.kept(good, name.to_owned(), at(self.now));
+            let good = self.tracker.without_snapshot().expect("nothing is to be kept");
+            self.tracker.note_snapshot(good, name.to_owned(), at(self.now));
             self
         }
 
         /// (object, from, to) of the way back.
-        fn way_back(&self) -> Vec<(String, String, String)> {
+        fn rollback_to(&self) -> Vec<(String, String, String)> {
             let objects = self.tracker.config_target().map(|way| way.objects).unwrap_or_default();
             objects.into_iter().map(|change| (change.name, change.from, change.to)).collect()
         }
@@ -281,7 +281,7 @@ mod tests {
         let mut story = Story::new();
         story.config(&[map("env", "e1", true), map("live", "l1", false)]).new_pods().error_rate(0.001).until(3600.0);
         story.keep("first");
-        assert!(story.seen_healthy() && story.tracker.unkept().is_none());
+        assert!(story.seen_healthy() && story.tracker.without_snapshot().is_none());
         story
     }
 
@@ -292,17 +292,20 @@ mod tests {
         assert!(story.tracker.watches_release(&story.policy.limits), "looked at closely, as a release is");
         story.error_rate(0.5).until(3610.0);
         assert_eq!(story.confirmed(), Some(Cause::ConfigRegression));
-        assert_eq!(story.way_back(), [("live".into(), "l2".into(), "l1".into())]);
+        assert_eq!(story.rollback_to(), [("live".into(), "l2".into(), "l1".into())]);
         // Back again: the incident goes on until it is healthy.
         story.config(&[map("env", "e1", true), map("live", "l1", false)]).error_rate(0.0).new_pods().until(3660.0);
-        assert_eq!((story.confirmed(), story.tracker.episode(), story.way_back()), (None, None, vec![]));
+        assert_eq!((story.confirmed(), story.tracker.episode(), story.rollback_to()), (None, None, vec![]));
     }
 
     #[test]
     fn what_no_pod_has_read_is_neither_good_nor_forgotten() {
         let mut story = settled();
         story.config(&[map("env", "e2", true), map("live", "l1", false)]).until(3.0 * 3600.0);
-        assert!(!story.seen_healthy() && story.tracker.unkept().is_none(), "the pods have the environment of before");
+        assert!(
+            !story.seen_healthy() && story.tracker.without_snapshot().is_none(),
+            "the pods have the environment of before"
+        );
         // An hour later they are restarted, and crash.
         story.now = 3.0 * 3600.0;
         story.restart().new_pods().fault(FaultKind::CrashLoop, 1).until(3.0 * 3600.0 + 5.0);
@@ -336,11 +339,14 @@ mod tests {
         story.keep("third");
         story.config(&[map("env", "e3", true), map("live", "l1", false)]).error_rate(0.5).then(10.0);
         let back = [("env".into(), "e3".into(), "e2".into()), ("live".into(), "l1".into(), "l2".into())];
-        assert_eq!(story.way_back(), back, "not to the first one");
+        assert_eq!(story.rollback_to(), back, "not to the first one");
         let mut status = ComponentStatus::default();
         story.tracker.persist(&mut status);
         assert_eq!(Tracker::restore(&status).config_target(), story.tracker.config_target(), "it survives a restart");
-        assert_eq!(status.kept.iter().map(|kept| kept.name.as_str()).collect::<Vec<_>>(), ["first", "second", "third"]);
+        assert_eq!(
+            status.snapshots.iter().map(|kept| kept.name.as_str()).collect::<Vec<_>>(),
+            ["first", "second", "third"]
+        );
     }
 
     #[test]
@@ -384,10 +390,10 @@ mod tests {
         during.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3620.0);
         assert_eq!(during.confirmed(), Some(Cause::Errors));
         // Nothing is kept to go back to.
-        let mut unkept = settled();
-        unkept.tracker.kept.clear();
-        unkept.config(&[map("env", "e1", true), map("live", "l2", false)]).error_rate(0.5).until(3610.0);
-        assert_eq!(unkept.confirmed(), Some(Cause::Errors));
+        let mut without_snapshot = settled();
+        without_snapshot.tracker.snapshots.clear();
+        without_snapshot.config(&[map("env", "e1", true), map("live", "l2", false)]).error_rate(0.5).until(3610.0);
+        assert_eq!(without_snapshot.confirmed(), Some(Cause::Errors));
         // ConfigMaps cannot be seen any more: nothing changed.
         let mut blind = settled();
         blind.workload.config = None;
@@ -404,7 +410,7 @@ mod tests {
         assert!(renamed.seen_healthy());
         renamed.keep("other").config(&[map("env", "e1", true), map("new", "n2", true)]).error_rate(0.5);
         renamed.until(3710.0);
-        assert_eq!(renamed.way_back(), [("new".into(), "n2".into(), "n1".into())]);
+        assert_eq!(renamed.rollback_to(), [("new".into(), "n2".into(), "n1".into())]);
     }
 
     #[test]
@@ -414,7 +420,7 @@ mod tests {
             .config(&[map("env", MISSING, true), map("live", "l1", false)])
             .fault(FaultKind::CrashLoop, 1)
             .until(3605.0);
-        assert_eq!(story.way_back(), [("env".into(), MISSING.into(), "e1".into())]);
+        assert_eq!(story.rollback_to(), [("env".into(), MISSING.into(), "e1".into())]);
         let mut optional = Story::new();
         optional.config(&[map("env", MISSING, true)]).new_pods().until(3600.0);
         optional.keep("first").config(&[map("env", "e1", true)]).fault(FaultKind::CrashLoop, 1).until(3605.0);
@@ -430,7 +436,7 @@ mod tests {
             story.restart().new_pods().complete().then(60.0);
             story.keep(&digest);
         }
-        let names: Vec<&str> = story.tracker.kept_states().iter().map(|kept| kept.name.as_str()).collect();
+        let names: Vec<&str> = story.tracker.snapshots().iter().map(|kept| kept.name.as_str()).collect();
         assert_eq!(names, ["e6", "e7", "e8"]);
     }
 }

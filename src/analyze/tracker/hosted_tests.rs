@@ -40,8 +40,8 @@ impl Story {
         let policy = policy(serde_json::json!({}));
         let story = Self { policy, tracker: Tracker::default(), hosted, error_rate: 0.0, now: 0.0 };
         let mut story = story.watch(60.0);
-        let good = story.tracker.unkept().expect("nothing is to be kept");
-        story.tracker.kept(good, "first".into(), at(story.now));
+        let good = story.tracker.without_snapshot().expect("nothing is to be kept");
+        story.tracker.note_snapshot(good, "first".into(), at(story.now));
         story.watch(600.0)
     }
 
@@ -54,7 +54,7 @@ impl Story {
             let observation = Observation { at: at(self.now), target, metrics };
             let thresholds = &self.policy.components[0].thresholds;
             let assessment = assess(&observation, thresholds, &History::default(), false);
-            self.tracker.look(&observation, &assessment, &self.policy.limits);
+            self.tracker.record(&observation, &assessment, &self.policy.limits);
             self.now += 2.0;
         }
         self
@@ -79,7 +79,7 @@ fn a_deploy_of_the_same_commit_with_other_variables_is_a_change_of_configuration
     assert_eq!((way.state.as_str(), way.objects[0].to.as_str()), ("first", "e1"));
     let back = story.deploy("dep-3", "c1", vars("e1"), 0.0).watch(60.0);
     assert!(back.tracker.episode().is_none() && back.tracker.config_target().is_none());
-    assert_eq!(back.tracker.kept_states().len(), 1);
+    assert_eq!(back.tracker.snapshots().len(), 1);
     // Another commit with them is a release that goes back as a whole.
     let both = Story::settled().deploy("dep-2", "c2", vars("e2"), 0.5);
     assert_eq!((both.confirmed(), both.tracker.config_target()), (Some(Cause::ReleaseRegression), None));
@@ -91,7 +91,10 @@ fn what_is_changed_and_not_deployed_does_not_run() {
     let mut story = Story::settled();
     story.hosted.config = vars("pending");
     let mut story = story.watch(3600.0);
-    assert!(story.tracker.unkept().is_none() && story.tracker.config_target().is_none(), "it is not known good");
+    assert!(
+        story.tracker.without_snapshot().is_none() && story.tracker.config_target().is_none(),
+        "it is not known good"
+    );
     story.error_rate = 0.5;
     let story = story.watch(30.0);
     assert_eq!(story.confirmed(), Some(Cause::Errors), "nor is it to blame");
@@ -99,14 +102,14 @@ fn what_is_changed_and_not_deployed_does_not_run() {
     story.tracker.persist(&mut status);
     let mut again = Story { tracker: Tracker::restore(&status), ..story };
     again.error_rate = 0.0;
-    assert!(again.watch(3600.0).tracker.unkept().is_none(), "also not in the operator's next life");
+    assert!(again.watch(3600.0).tracker.without_snapshot().is_none(), "also not in the operator's next life");
 }
 
 #[test]
 fn with_what_a_rollback_runs_may_not_be_known_and_then_nothing_is_said_of_it() {
     let bad = Story::settled().deploy("dep-2", "c2", vars("e2"), 0.5);
     let back = bad.deploy("dep-3", "c1", None, 0.0).watch(120.0);
-    assert!(back.tracker.release().unwrap().seen_healthy && back.tracker.unkept().is_none());
+    assert!(back.tracker.release().unwrap().seen_healthy && back.tracker.without_snapshot().is_none());
     let worse = back.deploy("dep-4", "c1", None, 0.5);
     assert_eq!(worse.confirmed(), Some(Cause::Errors));
 }

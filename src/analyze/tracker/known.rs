@@ -33,7 +33,7 @@ impl Tracker {
         let Some(release) = &self.release else { return };
         let (revision, digest) = (release.revision, release.digest.clone());
         self.known_good.retain(|good| good.digest != digest);
-        self.kept.retain(|kept| kept.template != digest);
+        self.snapshots.retain(|kept| kept.template != digest);
         if self.known_bad.iter().any(|bad| bad.digest == digest && bad.seen_at >= release.since) {
             return;
         }
@@ -46,7 +46,7 @@ impl Tracker {
         let release = self.release.iter_mut().map(|release| &mut release.digest);
         let good = self.known_good.iter_mut().map(|good| &mut good.digest);
         let bad = self.known_bad.iter_mut().map(|bad| &mut bad.digest);
-        let kept = self.kept.iter_mut().map(|kept| &mut kept.template);
+        let kept = self.snapshots.iter_mut().map(|kept| &mut kept.template);
         let all = release.chain(good).chain(bad).chain(kept);
         all.filter(|digest| **digest == before).for_each(|digest| now.clone_into(digest));
     }

@@ -18,11 +18,11 @@ fn calm(name: &str, mut story: Story, changes: &[(f64, Change)]) -> Story {
         story.now += seconds;
         change(&mut story);
         let until = changes.get(index + 1).map_or(end, |(next, _)| story.now + next - 0.05);
-        story.look();
+        story.record();
         loop {
             assert_eq!(story.confirmed(), None, "{name}: at {} s: {:?}", story.now, story.last);
             assert!(story.tracker.episode().is_none(), "{name}: an incident at {} s", story.now);
-            let wait = story.next_look().as_secs_f64();
+            let wait = story.next_check().as_secs_f64();
             if story.now + wait > until {
                 break;
             }
@@ -132,9 +132,9 @@ fn alarm(name: &str, change: Change, within: f64, cause: Cause, target: Option<&
     let mut story = Story::settled();
     change(&mut story);
     let start = story.now;
-    story.look();
+    story.record();
     while story.confirmed().is_none() {
-        let wait = story.next_look().as_secs_f64();
+        let wait = story.next_check().as_secs_f64();
         assert!(story.now + wait <= start + within, "{name}: not confirmed within {within} s: {:?}", story.last);
         story.after(wait);
     }
@@ -189,7 +189,7 @@ fn errors_that_come_late_are_still_the_release() {
     let mut story = Story::settled();
     story.release("v2").until(3605.0).complete().until(3615.0);
     assert_eq!(story.known_good(), ["v1", "v2"]);
-    assert_eq!(story.next_look(), Duration::from_secs(1), "metrics lag: it is watched on");
+    assert_eq!(story.next_check(), Duration::from_secs(1), "metrics lag: it is watched on");
     story.error_rate(0.4).until(3617.0);
     assert_eq!((story.confirmed(), story.target()), (Some(Cause::ReleaseRegression), Some("v1")));
     assert_eq!(story.known_good(), ["v1"], "v2 is not known good any more");
@@ -251,7 +251,7 @@ fn a_release_into_an_incident_that_is_not_its_own_is_not_rolled_back() {
 }
 
 #[test]
-fn never_seen_healthy_has_no_way_back() {
+fn never_seen_healthy_has_no_rollback_to() {
     let mut story = Story::new();
     story.fault(FaultKind::CrashLoop, 4).workload(|w| w.available = 0).until(60.0);
     assert_eq!((story.confirmed(), story.target()), (Some(Cause::Crash), None));
@@ -267,7 +267,7 @@ fn a_burst_of_looks_is_one_look() {
         if release {
             story.release("v2").until(3605.0);
         }
-        story.error_rate(0.9).look();
+        story.error_rate(0.9).record();
         for _ in 0..10 {
             story.after(0.01);
             assert_eq!(story.confirmed(), None);
@@ -281,8 +281,8 @@ fn a_burst_of_looks_is_one_look() {
 fn a_new_sample_of_a_bad_release_is_a_second_look() {
     let mut story = Story::settled();
     story.release("v2").until(3605.0);
-    story.error_rate(0.12).look();
-    assert!(story.next_look() < Duration::from_secs(1), "the next scrape is waited for closely");
+    story.error_rate(0.12).record();
+    assert!(story.next_check() < Duration::from_secs(1), "the next scrape is waited for closely");
     story.after(0.3);
     assert_eq!(story.confirmed(), None, "the same sample again");
     story.error_rate(0.24).after(0.3);
@@ -290,7 +290,7 @@ fn a_new_sample_of_a_bad_release_is_a_second_look() {
 
     // Without a release the time between looks stands for the scrapes between them.
     let mut story = Story::settled();
-    story.error_rate(0.12).look();
+    story.error_rate(0.12).record();
     story.error_rate(0.24).after(0.3);
     assert_eq!(story.confirmed(), None);
 }
@@ -320,14 +320,14 @@ fn what_cannot_be_looked_at_is_no_evidence() {
 
 #[test]
 fn the_next_look_is_brought_forward_and_goes_back() {
-    let seconds = |story: &Story| story.next_look().as_secs();
+    let seconds = |story: &Story| story.next_check().as_secs();
     let mut story = Story::settled();
     assert_eq!(seconds(&story), 60);
-    story.error_rate(0.9).look();
+    story.error_rate(0.9).record();
     assert_eq!(seconds(&story), 2, "confirmAfter");
     story.error_rate(0.0).after(2.0);
     assert_eq!(seconds(&story), 60);
-    story.release("v2").look();
+    story.release("v2").record();
     assert_eq!(seconds(&story), 1, "releaseWatch.every");
     story.until(3900.0);
     assert_eq!(seconds(&story), 1);
@@ -422,10 +422,10 @@ fn one_sample_confirms_nothing_however_often_it_is_looked_at() {
     let start = story.now;
     story.sampled_memory(95.0, start - 20.0).until(start + 40.0);
     assert_eq!((story.evidence, story.confirmed()), (Some(Evidence::Bad), None), "twenty looks at one sample");
-    assert_eq!(story.next_look(), story.policy.limits.release_watch_every);
+    assert_eq!(story.next_check(), story.policy.limits.release_watch_every);
     let remembered: Vec<f64> = story.history.metrics["memory_usage"].last(9);
     assert_eq!(remembered, [95.0], "one point");
-    story.sampled_memory(94.0, start + 40.0).look();
+    story.sampled_memory(94.0, start + 40.0).record();
     assert_eq!(story.confirmed(), Some(Cause::Exhaustion));
     let problem = &story.last.as_ref().unwrap().1.problems[0].message;
     assert_eq!(problem, "memory_usage 94% > 90% (critical threshold) in container app of pod api-aaa-1");

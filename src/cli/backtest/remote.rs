@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
 use super::csv::{Bad, Moment, Rows};
-use crate::platforms::prometheus::Prometheus;
+use crate::targets::prometheus::Prometheus;
 
 /// For one metric's whole history.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -3,11 +3,12 @@
 use std::{
     io::{self, Write},
     sync::{
-        Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
+
+use parking_lot::Mutex;
 
 use super::{
     chart::Picture,
@@ -17,7 +18,6 @@ use super::{
     walk::{Drawing, Settings, Stopped, Summary, walk},
 };
 use crate::analyze::forecast::Foresight;
-use crate::platforms::lock::lock;
 
 /// JSON lines are passed on in pieces of this size, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -48,7 +48,7 @@ impl Drop for Drain<'_> {
 }
 
 fn taken(slot: &Slot) -> Option<(Source, SyncSender<Message>)> {
-    lock(slot).take()
+    slot.lock().take()
 }
 
 enum Message {

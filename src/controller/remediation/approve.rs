@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{RETRY_LOOK, Step, database::sessions_in_words, named, with_component, workload};
+use super::{RECHECK, Step, database::sessions_in_words, named, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{
@@ -13,15 +13,14 @@ use crate::{
         ValidPolicy,
     },
     controller::{
-        Error, events::Reason, history_of, memory::ComponentMemory, rows, status::approve_command, withdrawal::unlisted,
+        Error, events::Reason, history_of, memory::ComponentMemory, revalidate::unlisted, rows, status::approve_command,
     },
     plan::{
         self, Ground, Situation,
         guard::{Guard, Refusal},
         ladder,
     },
-    platforms::kubernetes::ActError,
-    platforms::lock::lock,
+    targets::kubernetes::ActError,
 };
 
 /// A permission to act: made only by the guards, on a fresh look.
@@ -168,7 +167,7 @@ impl Step<'_> {
                 match refusal.guard {
                     // A crash loop runs for moments: what held it back stands meanwhile.
                     Guard::NotConfirmed | Guard::StaleData if status.phase == Phase::Blocked => {
-                        Ok(Action::requeue(RETRY_LOOK))
+                        Ok(Action::requeue(RECHECK))
                     }
                     // These end by looking again, in a moment: not worth a phase of its own.
                     Guard::NotConfirmed | Guard::StaleData => {
@@ -220,9 +219,9 @@ impl Step<'_> {
         }
         let namespace = self.remediation.namespace().unwrap_or_default();
         let refused = if spec.action.is_own() {
-            self.could_do_own().await.err()?
+            self.preflight_custom().await.err()?
         } else if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
-            self.could_do_hosted(policy).await.err()?
+            self.preflight_hosted(policy).await.err()?
         } else if spec.target.kind == POSTGRES_KIND {
             return None;
         } else {
@@ -231,12 +230,14 @@ impl Step<'_> {
             let config = spec.config.as_ref().map(|config| (config, &named));
             let preflight = async {
                 if let Some(scaling) = spec.scale {
-                    return self.ctx.platforms.kubernetes.could_scale(workload, scaling).await;
+                    return self.ctx.targets.kubernetes.preflight_scale(workload, scaling).await;
                 }
-                let kubernetes = self.could_make_room(workload, policy).await?;
+                let kubernetes = self.preflight_owner(workload, policy).await?;
                 let ends = (spec.from.as_ref(), spec.to.as_ref());
                 kubernetes.preflight(workload, spec.action, ends, config).await?;
-                kubernetes.could_pull(workload, spec.to.as_ref(), &self.ctx.platforms.unpulled_images(&namespace)).await
+                kubernetes
+                    .preflight_images(workload, spec.to.as_ref(), &self.ctx.targets.unpulled_images(&namespace))
+                    .await
             };
             preflight.await.err()?
         };
@@ -260,9 +261,9 @@ impl Step<'_> {
     /// The reason for it is gone: the component is well again, or another template runs.
     fn obsolete(&self, policy: &ValidPolicy) -> Option<(&'static str, String)> {
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name)?;
-        let memory = lock(&memory);
+        let memory = memory.lock();
         let entry = memory.components.get(&self.remediation.spec.component)?;
-        entry.tracker.last_look()?;
+        entry.tracker.last_check()?;
         if let (Some(from), Some(release)) = (&self.remediation.spec.from, entry.tracker.release())
             && release.digest != from.digest
         {
@@ -304,8 +305,8 @@ impl Step<'_> {
         let release_watch =
             with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits))
                 .unwrap_or(false);
-        let observation: Observation = self.ctx.platforms.observe(&policy.namespace, component, release_watch).await;
-        let memory = lock(&memory);
+        let observation: Observation = self.ctx.targets.observe(&policy.namespace, component, release_watch).await;
+        let memory = memory.lock();
         let Some(entry) = memory.components.get(&spec.component) else {
             return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
         };

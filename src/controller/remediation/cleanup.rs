@@ -9,12 +9,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{EXECUTE_LIMIT, RETRY_LOOK, Step, with_component, workload};
+use super::{EXECUTE_LIMIT, RECHECK, Step, with_component, workload};
 use crate::{
     analyze::observation::Measured,
     api::{CleanupStatus, Hook, LeakingPod, MemoryGrowth, Phase, RemediationStatus, ValidPolicy},
-    controller::{Error, events::Reason, policy::retry_delay, rows, withdrawal::withdrawn},
-    platforms::kubernetes::{ActError, Recycled, Waits},
+    controller::{Error, events::Reason, policy::retry_delay, revalidate::withdrawn, rows},
+    targets::kubernetes::{ActError, Recycled, Waits},
 };
 
 /// Pods that one action recycles at most: what one list of the API server holds.
@@ -50,7 +50,7 @@ impl Step<'_> {
             return self.finish(status, Phase::Failed, reason, &message).await;
         }
         let key = self.remediation.uid().unwrap_or_default();
-        match self.ctx.platforms.hooks.call(hook, &key).await {
+        match self.ctx.targets.hooks.call(hook, &key).await {
             Ok(answer) => {
                 status.cleanup = Some(CleanupStatus {
                     objects_collected: answer.objects_collected,
@@ -72,7 +72,7 @@ impl Step<'_> {
     ) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let kubernetes = &self.ctx.platforms.kubernetes;
+        let kubernetes = &self.ctx.targets.kubernetes;
         let target = match workload(&namespace, spec) {
             Ok(target) => target,
             Err(error) => return self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,
@@ -124,7 +124,7 @@ impl Step<'_> {
                 Ok(Action::requeue(SOON))
             }
             Ok(Recycled::Waits(_)) if Timestamp::now().duration_since(waited_from) < PATIENCE => {
-                Ok(Action::requeue(RETRY_LOOK))
+                Ok(Action::requeue(RECHECK))
             }
             Ok(Recycled::Waits(waits)) => {
                 let (reason, what) = match waits {
@@ -153,13 +153,12 @@ impl Step<'_> {
         policy: Option<&ValidPolicy>,
     ) -> Result<Vec<LeakingPod>, ActError> {
         let spec = &self.remediation.spec;
-        let mut ready =
-            self.ctx.platforms.kubernetes.ready_pods(workload(namespace, spec)?, spec.from.as_ref()).await?;
+        let mut ready = self.ctx.targets.kubernetes.ready_pods(workload(namespace, spec)?, spec.from.as_ref()).await?;
         ready.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         let component = policy.and_then(|policy| policy.component(&spec.component));
         let names: Vec<String> = ready.iter().map(|pod| pod.name_any()).collect();
         let values = match component {
-            Some(component) => self.ctx.platforms.of_pods(namespace, component, &growth.metric, &names).await,
+            Some(component) => self.ctx.targets.of_pods(namespace, component, &growth.metric, &names).await,
             None => None,
         };
         let mut pods: Vec<LeakingPod> = ready

@@ -16,8 +16,8 @@ use crate::{
         ActionKind, DatabaseStatus, Phase, PostgresDatabase, RemediationStatus, SessionSelector, ValidPolicy,
         ValidTarget,
     },
-    controller::{Error, events::Reason, rows, withdrawal::withdrawn},
-    platforms::postgres::{Kind, Means, PostgresError},
+    controller::{Error, events::Reason, revalidate::withdrawn, rows},
+    targets::postgres::{Kind, Means, PostgresError},
 };
 
 /// Sessions that are named one by one in a message.
@@ -30,7 +30,7 @@ impl Step<'_> {
         let (Some(database), Some(selector)) = (self.database(Some(policy)), &spec.sessions) else {
             return Ok(DatabaseStatus::default());
         };
-        let sessions = self.ctx.platforms.postgres.matching(&policy.namespace, database, selector).await?;
+        let sessions = self.ctx.targets.postgres.matching(&policy.namespace, database, selector).await?;
         Ok(DatabaseStatus { sessions, ..DatabaseStatus::default() })
     }
 
@@ -101,7 +101,7 @@ impl Step<'_> {
             return Ok(Action::requeue(Duration::try_from(left).unwrap_or_default()));
         }
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let tried = self.ctx.platforms.postgres.reconnect(&namespace, database, done.attempts > 0).await;
+        let tried = self.ctx.targets.postgres.reconnect(&namespace, database, done.attempts > 0).await;
         done.attempts += 1;
         done.last_at = Some(rows::milliseconds(Timestamp::now()));
         let attempt = done.attempts;
@@ -144,7 +144,7 @@ impl Step<'_> {
             return self.finish(status, Phase::Failed, "NoTarget", message).await;
         };
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let postgres = &self.ctx.platforms.postgres;
+        let postgres = &self.ctx.targets.postgres;
         match postgres.end(&namespace, database, selector, &chosen.sessions, means).await {
             Ok(ended) => {
                 let what = match means {

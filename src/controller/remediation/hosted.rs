@@ -25,11 +25,11 @@ use super::{EXECUTE_LIMIT, Step};
 use crate::{
     analyze::observation::Unmeasured,
     api::{ActionKind, HostedStatus, OUTCOME_UNKNOWN, Phase, RemediationStatus, TemplateRef, ValidPolicy},
-    controller::{Error, events::Reason, rows, withdrawal::withdrawn},
-    platforms::{
-        hosted::{Before, HostedError, RollbackState},
-        hosting::HostedService,
+    controller::{Error, events::Reason, revalidate::withdrawn, rows},
+    targets::{
         kubernetes::ActError,
+        providers::HostedService,
+        providers::common::{Before, HostedError, RollbackState},
     },
 };
 
@@ -59,15 +59,15 @@ struct Hosted<'a> {
 
 impl Step<'_> {
     /// What the provider would refuse, asked before it is begun.
-    pub(super) async fn could_do_hosted(&self, policy: &ValidPolicy) -> Result<(), ActError> {
+    pub(super) async fn preflight_hosted(&self, policy: &ValidPolicy) -> Result<(), ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
         match self.hosted(Some(policy)) {
             Ok(Some(service)) => {
-                service.could_act(&namespace, spec.action, spec.to.as_ref()).await?;
+                service.preflight(&namespace, spec.action, spec.to.as_ref()).await?;
                 match (service, &spec.config) {
                     (HostedService::Render(render, service), Some(config)) => {
-                        Box::pin(render.could_put_back(&namespace, service, config)).await
+                        Box::pin(render.preflight_env(&namespace, service, config)).await
                     }
                     _ => Ok(()),
                 }
@@ -85,7 +85,7 @@ impl Step<'_> {
         let is_it = |service: &HostedService<'_>| {
             (service.provider(), service.id()) == (spec.target.kind.as_str(), spec.target.name.as_str())
         };
-        Ok(self.ctx.platforms.hosted(&component.target)?.filter(is_it))
+        Ok(self.ctx.targets.hosted(&component.target)?.filter(is_it))
     }
 
     pub(super) async fn run_hosted(
@@ -192,7 +192,7 @@ impl Hosted<'_> {
                 note(&mut status, |hosted| hosted.deploy = Some(id.clone()));
                 self.it_was_done(status, &format!("it has come since: {}", brought(&id))).await
             }
-            Ok(RollbackState::Deploy { .. }) => Ok(self.look_again(sent_at)),
+            Ok(RollbackState::Deploy { .. }) => Ok(self.poll_again(sent_at)),
             Ok(RollbackState::Waits { id, why }) if over => {
                 let message = format!("{} is not live after {limit:#}: {why}{left}", brought(&id));
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
@@ -209,13 +209,13 @@ impl Hosted<'_> {
                 let message = format!("{provider} has taken the call, and nothing came of it in {limit:#}{left}");
                 self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await
             }
-            Ok(RollbackState::Nothing) if hosted.begun => Ok(self.look_again(sent_at)),
+            Ok(RollbackState::Nothing) if hosted.begun => Ok(self.poll_again(sent_at)),
             Ok(RollbackState::Nothing) => self.nothing_came(status, sent_at).await,
             Ok(RollbackState::Others) if over || self.now >= sent_at + self.service.settles_within() => {
                 let why = format!("{} since, and {others}", self.service.others());
                 self.outcome_unknown(status, &why).await
             }
-            Ok(RollbackState::Others) => Ok(self.look_again(sent_at)),
+            Ok(RollbackState::Others) => Ok(self.poll_again(sent_at)),
         }
     }
 
@@ -341,7 +341,7 @@ impl Hosted<'_> {
         error: &HostedError,
     ) -> Result<Action, Error> {
         if error.may_pass() && self.now < sent_at + limit {
-            return Ok(self.look_again(sent_at));
+            return Ok(self.poll_again(sent_at));
         }
         self.outcome_unknown(status, &format!("it cannot be looked at: {error}")).await
     }
@@ -361,7 +361,7 @@ impl Hosted<'_> {
             let events = &self.step.ctx.events;
             events.about_remediation(self.step.remediation, Reason::PersonNeeded, &status.message).await;
         }
-        Ok(self.look_again(sent_at))
+        Ok(self.poll_again(sent_at))
     }
 
     async fn it_was_done(&self, mut status: RemediationStatus, why: &str) -> Result<Action, Error> {
@@ -373,7 +373,7 @@ impl Hosted<'_> {
     async fn nothing_came(&self, mut status: RemediationStatus, sent_at: Timestamp) -> Result<Action, Error> {
         let within = self.service.settles_within();
         if self.now < sent_at + within {
-            return Ok(self.look_again(sent_at));
+            return Ok(self.poll_again(sent_at));
         }
         note(&mut status, |hosted| {
             hosted.sent_at = None;
@@ -416,7 +416,7 @@ impl Hosted<'_> {
     }
 
     /// Every second at first, and ever less often.
-    fn look_again(&self, sent_at: Timestamp) -> Action {
+    fn poll_again(&self, sent_at: Timestamp) -> Action {
         let waited = Duration::try_from(self.now.duration_since(sent_at)).unwrap_or_default();
         Action::requeue((waited / 5).clamp(Duration::from_secs(1), Duration::from_secs(10)))
     }

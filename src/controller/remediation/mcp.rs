@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use super::Step;
 use crate::{
     api::{McpRemedy, Phase, RemediationStatus, RunStatus, ValidPolicy},
-    controller::{Error, events::Reason, rows, withdrawal::withdrawn},
-    platforms::mcp::McpError,
+    controller::{Error, events::Reason, revalidate::withdrawn, rows},
+    targets::custom::mcp::McpError,
 };
 
 impl Step<'_> {
@@ -33,7 +33,7 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let token = match &mcp.token_secret_ref {
             None => None,
-            Some(key) => match self.ctx.platforms.kubernetes.secret(&namespace, key).await {
+            Some(key) => match self.ctx.targets.kubernetes.secret(&namespace, key).await {
                 Ok(token) => Some(token),
                 Err(error) => {
                     let begun = status.started_at.unwrap_or(spec.decided_at);
@@ -45,7 +45,7 @@ impl Step<'_> {
             Ok(arguments) => arguments,
             Err(why) => return self.tool_failed(status, &McpError::Invalid(format!("mcp.arguments {why}"))).await,
         };
-        let call = match self.ctx.platforms.mcp.prepare(&mcp.url, token, &mcp.tool, arguments).await {
+        let call = match self.ctx.targets.mcp.prepare(&mcp.url, token, &mcp.tool, arguments).await {
             Ok(call) => call,
             Err(error) => return self.tool_failed(status, &error).await,
         };

@@ -10,22 +10,22 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Resource as _, ResourceExt as _, runtime::controller::Action};
 use serde_json::json;
 
-use super::{RETRY_LOOK, Step};
+use super::{RECHECK, Step};
 use crate::{
     api::{
         COMPONENT_LABEL, JobRemedy, POLICY_LABEL, Phase, RemediationSpec, RemediationStatus, RunStatus, Span,
         ValidPolicy, WebhookRemedy,
     },
-    controller::{Error, events::Reason, withdrawal::withdrawn},
-    platforms::{
-        hook::HookError,
+    controller::{Error, events::Reason, revalidate::withdrawn},
+    targets::{
+        custom::hook::HookError,
+        custom::webhook::{Delivery, Progress},
         kubernetes::{ActError, JobRun, JobState},
-        webhook::{Delivery, Progress},
     },
 };
 
 /// How often a Job is looked at.
-const LOOK_AT_JOB: Duration = Duration::from_secs(1);
+const POLL_JOB: Duration = Duration::from_secs(1);
 /// Kubernetes ends a Job at its deadline, and gets so long to say so.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// Of a component's name, the dash and this much of the uid the name of a Job is made: 40 + 1 + 13 of 63 characters.
@@ -33,17 +33,17 @@ const UID_PART: usize = 13;
 
 impl Step<'_> {
     /// What the API server would refuse, asked before it is begun; Ok for actions that are not a team's own.
-    pub(super) async fn could_do_own(&self) -> Result<(), ActError> {
+    pub(super) async fn preflight_custom(&self) -> Result<(), ActError> {
         let spec = &self.remediation.spec;
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let kubernetes = &self.ctx.platforms.kubernetes;
+        let kubernetes = &self.ctx.targets.kubernetes;
         if let Some(job) = &spec.job {
             let name = self.job_name();
-            return kubernetes.could_run(&self.job_run(&namespace, &name, job)).await;
+            return kubernetes.preflight_job(&self.job_run(&namespace, &name, job)).await;
         }
         let signs = spec.webhook.as_ref().and_then(|webhook| webhook.secret_ref.as_ref());
         if let Some(key) = signs.or(spec.mcp.as_ref().and_then(|mcp| mcp.token_secret_ref.as_ref())) {
-            kubernetes.could_read_secret(&namespace).await?;
+            kubernetes.preflight_secret(&namespace).await?;
             // That it is there and is text; it is read anew when it is used.
             kubernetes.secret(&namespace, key).await?;
         }
@@ -107,7 +107,7 @@ impl Step<'_> {
         let (name, owner) = (self.job_name(), self.remediation.uid().unwrap_or_default());
         let begun = status.started_at.unwrap_or(spec.decided_at);
         let over = Timestamp::now() >= begun + length(&remedy.deadline) + GRACE;
-        let kubernetes = &self.ctx.platforms.kubernetes;
+        let kubernetes = &self.ctx.targets.kubernetes;
         let made = status.run.is_some();
         let state = kubernetes.job(&namespace, &name, &owner).await;
         if let Ok(Some(JobState::Complete | JobState::Failed { .. } | JobState::Running)) = state {
@@ -123,7 +123,7 @@ impl Step<'_> {
                     return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
                 }
                 match kubernetes.run_job(&self.job_run(&namespace, &name, remedy)).await {
-                    Ok(()) => Ok(Action::requeue(RETRY_LOOK)),
+                    Ok(()) => Ok(Action::requeue(RECHECK)),
                     Err(error) => self.not_done(status, error, begun).await,
                 }
             }
@@ -150,10 +150,10 @@ impl Step<'_> {
                 status.message = format!("Job {name} runs, for {} at most", remedy.deadline);
                 self.write(&status, false).await?;
                 self.ctx.events.about_step(self.remediation, Reason::Acting, "job", &status.message).await;
-                Ok(Action::requeue(LOOK_AT_JOB))
+                Ok(Action::requeue(POLL_JOB))
             }
-            Ok(Some(JobState::Running)) => Ok(Action::requeue(LOOK_AT_JOB)),
-            Err(error) if error.retryable() && !over => Ok(Action::requeue(LOOK_AT_JOB)),
+            Ok(Some(JobState::Running)) => Ok(Action::requeue(POLL_JOB)),
+            Err(error) if error.retryable() && !over => Ok(Action::requeue(POLL_JOB)),
             Err(error) => self.not_done(status, error, begun).await,
         }
     }
@@ -169,14 +169,14 @@ impl Step<'_> {
         let place = status.run.as_ref().and_then(|run| run.poll_url.clone());
         let over = Timestamp::now() >= begun + length(&webhook.deadline);
         let progress = match &place {
-            Some(place) => self.ctx.platforms.hooks.poll(webhook, place).await,
+            Some(place) => self.ctx.targets.hooks.poll(webhook, place).await,
             None => {
                 if let Some((reason, why)) = withdrawn(spec, policy) {
                     let message = format!("{why}; the webhook may have been called before");
                     return self.finish(status, Phase::Failed, reason, &message).await;
                 }
                 match self.delivery(webhook).await {
-                    Ok(delivery) => self.ctx.platforms.hooks.deliver(webhook, &delivery).await,
+                    Ok(delivery) => self.ctx.targets.hooks.deliver(webhook, &delivery).await,
                     Err(error) => return self.not_done(status, error, begun).await,
                 }
             }
@@ -202,7 +202,7 @@ impl Step<'_> {
             Err(error)
                 if place.is_some() && !over && (error.may_pass() || matches!(error, HookError::Timeout { .. })) =>
             {
-                Ok(Action::requeue(LOOK_AT_JOB))
+                Ok(Action::requeue(POLL_JOB))
             }
             Err(error) => self.finish(status, Phase::Failed, error.reason(), &error.to_string()).await,
         }
@@ -211,7 +211,7 @@ impl Step<'_> {
     async fn delivery(&self, webhook: &WebhookRemedy) -> Result<Delivery<'_>, ActError> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let secret = match &webhook.secret_ref {
-            Some(key) => Some(self.ctx.platforms.kubernetes.secret(&namespace, key).await?),
+            Some(key) => Some(self.ctx.targets.kubernetes.secret(&namespace, key).await?),
             None => None,
         };
         let uid = self.remediation.metadata.uid.as_deref().unwrap_or_default();

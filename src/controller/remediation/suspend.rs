@@ -19,8 +19,7 @@ use crate::{
         events::{Fact, Reason},
         rows,
     },
-    platforms::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef},
-    platforms::lock::lock,
+    targets::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef},
 };
 
 /// How often a source is looked at while the policy is not known.
@@ -31,7 +30,7 @@ const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
 impl Step<'_> {
     /// With leave to write what belongs to what is suspended.
     pub(super) fn kubernetes(&self, status: &RemediationStatus) -> Kubernetes {
-        let kubernetes = &self.ctx.platforms.kubernetes;
+        let kubernetes = &self.ctx.targets.kubernetes;
         match &status.suspended {
             Some(suspension) if suspension.suspended_at.is_some() => kubernetes.beside(suspension),
             _ => kubernetes.clone(),
@@ -39,12 +38,12 @@ impl Step<'_> {
     }
 
     /// With leave to write what could be suspended. Writes nothing.
-    pub(super) async fn could_make_room(
+    pub(super) async fn preflight_owner(
         &self,
         workload: WorkloadRef<'_>,
         policy: &ValidPolicy,
     ) -> Result<Kubernetes, ActError> {
-        let kubernetes = &self.ctx.platforms.kubernetes;
+        let kubernetes = &self.ctx.targets.kubernetes;
         match self.planned(kubernetes, workload, policy).await? {
             Some(planned) => Ok(kubernetes.beside(&planned)),
             None => Ok(kubernetes.clone()),
@@ -77,7 +76,7 @@ impl Step<'_> {
             let Some(policy) = policy else { return Ok(Ok(self.kubernetes(status))) };
             let namespace = self.remediation.namespace().unwrap_or_default();
             let planned = match workload(&namespace, &self.remediation.spec) {
-                Ok(workload) => self.planned(&self.ctx.platforms.kubernetes, workload, policy).await,
+                Ok(workload) => self.planned(&self.ctx.targets.kubernetes, workload, policy).await,
                 Err(error) => Err(error),
             };
             match planned {
@@ -90,7 +89,7 @@ impl Step<'_> {
         let Some(suspension) = status.suspended.as_mut().filter(|one| one.suspended_at.is_none()) else {
             return Ok(Ok(self.kubernetes(status)));
         };
-        let held = match self.ctx.platforms.kubernetes.suspend(suspension, &self.mark()).await {
+        let held = match self.ctx.targets.kubernetes.suspend(suspension, &self.mark()).await {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
@@ -118,7 +117,7 @@ impl Step<'_> {
             self.remediation.spec.target.name,
             suspension.message
         );
-        self.tell_all(&suspension, Reason::GitOpsSuspended, &note).await;
+        self.report_all(&suspension, Reason::GitOpsSuspended, &note).await;
         Ok(Ok(self.kubernetes(status)))
     }
 
@@ -132,7 +131,7 @@ impl Step<'_> {
             self.leave(&suspension).await;
             return Ok(None);
         }
-        let followed = self.ctx.platforms.kubernetes.follow(&suspension, &self.mark(), at_once).await;
+        let followed = self.ctx.targets.kubernetes.follow(&suspension, &self.mark(), at_once).await;
         let name = self.remediation.name_any();
         let (reason, message, wait) = match followed {
             Ok(Followed::Waits(why)) => (None, waiting(&suspension, why.as_deref(), &name), Some(self.interval())),
@@ -171,7 +170,7 @@ impl Step<'_> {
         self.write(status, false).await?;
         if let Some(reason) = reason {
             let note = format!("{} {}/{}: {}", followed.kind, followed.namespace, followed.name, followed.message);
-            self.tell_all(&followed, reason, &note).await;
+            self.report_all(&followed, reason, &note).await;
         }
         Ok(wait)
     }
@@ -183,7 +182,7 @@ impl Step<'_> {
             "the Remediation is deleted and {kind} {namespace}/{name} stays suspended; {}",
             by_hand(suspension)
         );
-        self.tell_all(suspension, Reason::GitOpsLeft, &note).await;
+        self.report_all(suspension, Reason::GitOpsLeft, &note).await;
     }
 
     /// Another Remediation of the policy found it suspended, and has made, or makes, its own rollback.
@@ -243,11 +242,11 @@ impl Step<'_> {
     fn interval(&self) -> Duration {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let memory = self.ctx.memory.find(&namespace, &self.remediation.spec.policy);
-        memory.and_then(|memory| lock(&memory).policy.as_ref().map(|policy| policy.interval)).unwrap_or(FOLLOW_EVERY)
+        memory.and_then(|memory| memory.lock().policy.as_ref().map(|policy| policy.interval)).unwrap_or(FOLLOW_EVERY)
     }
 
     /// On the Remediation, on the workload, and on the owner, where people of the GitOps controller look.
-    async fn tell_all(&self, suspension: &Suspension, reason: Reason, note: &str) {
+    async fn report_all(&self, suspension: &Suspension, reason: Reason, note: &str) {
         self.ctx.events.about_remediation(self.remediation, reason, note).await;
         let target = &self.remediation.spec.target;
         let reference =
@@ -262,7 +261,7 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         // By its uid `kubectl describe` finds an event.
         let (uid, of_workload) = match workload(&namespace, &self.remediation.spec) {
-            Ok(workload) => (self.ctx.platforms.kubernetes.uid_of(workload).await, workload.kind.api_version()),
+            Ok(workload) => (self.ctx.targets.kubernetes.uid_of(workload).await, workload.kind.api_version()),
             Err(_) => (None, ""),
         };
         let Suspension { api_version, kind, namespace: place, name, uid: of_owner, .. } = suspension;

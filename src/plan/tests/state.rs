@@ -16,8 +16,8 @@ fn kept(spec: Value) -> Story {
     let mut story = Story::with(policy(spec));
     story.workload.config = Some(config("good"));
     story.error_rate(0.001).until(3600.0);
-    let good = story.tracker.unkept().unwrap();
-    story.tracker.kept(good, "first".into(), at(3600.0));
+    let good = story.tracker.without_snapshot().unwrap();
+    story.tracker.note_snapshot(good, "first".into(), at(3600.0));
     story
 }
 

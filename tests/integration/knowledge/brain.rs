@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use panacea::{
     api::{Phase, Remediation},
     controller::rows::remediation_rows,
-    knowledge::{ActionType, BrainRow, Dialect, Metadata, Row, look_id, row_id, views::ddl},
+    knowledge::{ActionType, BrainRow, Dialect, Metadata, Row, check_id, row_id, views::ddl},
 };
 use serde_json::{Value, json};
 
@@ -188,7 +188,7 @@ fn healed(namespace: &str) -> Remediation {
 fn look(policy: &str, component: &str, at: &str) -> Row {
     let at = at.parse().unwrap();
     BrainRow {
-        id: look_id("shop", policy, component, at),
+        id: check_id("shop", policy, component, at),
         action: ActionType::ProactiveHealthCheck,
         input: json!({}),
         output: json!({"status": "Unhealthy", "health_score": 70, "warnings": ["error_rate is 40%"], "failure_probability": 0.125}),

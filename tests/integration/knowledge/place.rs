@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use panacea::knowledge::{
     ActionType, BrainRow, HealthRow, Ledger, LedgerConfig, LedgerHealth, LedgerOptions, Metadata, RollbackRow, Row,
-    look_id, row_id,
+    check_id, row_id,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -191,7 +191,7 @@ pub fn brain(number: u32) -> BrainRow {
 /// A look at a component.
 pub fn health(policy: &str, component: &str, at: Timestamp, score: Option<f64>) -> HealthRow {
     HealthRow {
-        id: look_id("shop", policy, component, at),
+        id: check_id("shop", policy, component, at),
         namespace: "shop".into(),
         policy: policy.into(),
         component: component.into(),

@@ -13,9 +13,9 @@ use super::{Hosted, Meant, note, put_back, sent, soon};
 use crate::{
     api::{ConfigRollback, Phase, RemediationStatus, RenderService},
     controller::{Error, events::Reason},
-    platforms::{
+    targets::{
         kubernetes::ActError,
-        render::{EnvError, Render, Way},
+        providers::render::{EnvError, Render, Way},
     },
 };
 

@@ -10,9 +10,9 @@ use super::{Hosted, RESTART_LIMIT, note, sent};
 use crate::{
     api::{ActionKind, Cause, Phase, RemediationStatus, RenderPostgres},
     controller::Error,
-    platforms::{
+    targets::{
         kubernetes::ActError,
-        render::{Render, Stands},
+        providers::render::{Render, Stands},
     },
 };
 
@@ -45,7 +45,7 @@ impl Hosted<'_> {
                 let why = format!("its status is {:?} now, and Render lists no {what}s of a Postgres", seen.status);
                 return self.outcome_unknown(status, &why).await;
             }
-            return Ok(self.look_again(sent_at));
+            return Ok(self.poll_again(sent_at));
         }
         if seen.serves {
             let came_up = !seen.served && self.now >= sent_at + SOONEST;
@@ -54,7 +54,7 @@ impl Hosted<'_> {
             } else if self.now >= sent_at + UNSEEN {
                 format!("Render has taken the {what}, and it was {} at every look since", seen.status)
             } else {
-                return Ok(self.look_again(sent_at));
+                return Ok(self.poll_again(sent_at));
             };
             return self.step.executed(status, "Executed", format!("{how}; watching whether it helps")).await;
         }
@@ -66,7 +66,7 @@ impl Hosted<'_> {
             );
             return self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await;
         }
-        Ok(self.look_again(sent_at))
+        Ok(self.poll_again(sent_at))
     }
 
     async fn send_recovery(

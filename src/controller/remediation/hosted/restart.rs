@@ -6,7 +6,7 @@ use super::{Hosted, RESTART_LIMIT, note, sent};
 use crate::{
     api::{Phase, RemediationStatus},
     controller::Error,
-    platforms::hosted::Replaced,
+    targets::providers::common::Replaced,
 };
 
 impl Hosted<'_> {
@@ -50,7 +50,7 @@ impl Hosted<'_> {
                 let why = format!("some of its instances are new, and {provider} tells of no restart");
                 self.outcome_unknown(status, &why).await
             }
-            Replaced::Nothing | Replaced::Begun | Replaced::Unclear => Ok(self.look_again(sent_at)),
+            Replaced::Nothing | Replaced::Begun | Replaced::Unclear => Ok(self.poll_again(sent_at)),
         }
     }
 

@@ -8,9 +8,9 @@ use super::{Hosted, note, sent};
 use crate::{
     api::{Phase, RemediationStatus, RenderService, Scaling},
     controller::Error,
-    platforms::{
+    targets::{
         kubernetes::ActError,
-        render::{Render, Size, autoscaled},
+        providers::render::{Render, Size, autoscaled},
     },
 };
 
@@ -72,7 +72,7 @@ impl Hosted<'_> {
             );
             return self.step.finish(status, Phase::Failed, "DeadlineExceeded", &message).await;
         }
-        Ok(self.look_again(sent_at))
+        Ok(self.poll_again(sent_at))
     }
 
     async fn send_scale(

@@ -1,0 +1,77 @@
+//! From a look to what is remembered of it: judged, taken into windows, tracker and outlook.
+
+use jiff::SignedDuration;
+
+use super::{
+    Context,
+    memory::{Check, ComponentMemory, PolicyMemory},
+};
+use crate::{
+    analyze::{
+        assess::{Assessment, assess},
+        observation::Observation,
+        trend::trend,
+    },
+    api::ValidPolicy,
+};
+
+/// One look as it came back.
+pub(super) struct Seen {
+    /// Its place in the policy.
+    pub component: usize,
+    pub observation: Observation,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Judges each look and takes it into the component's memory.
+pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMemory, seen: Vec<Seen>) {
+    for Seen { component, observation, seconds } in seen {
+        let component = &valid.components[component];
+        let Some(entry) = memory.components.get_mut(&component.name) else { continue };
+        ctx.metrics.check(seconds);
+        let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
+        let unproven = entry.tracker.release_unproven(newest);
+        let assessment = assess(&observation, &component.thresholds, &entry.history, unproven);
+        for (_, why) in &assessment.unknowns {
+            ctx.metrics.unknown(why.reason.into());
+        }
+        entry.tracker.record(&observation, &assessment, &valid.limits);
+        remember(entry, valid, &observation, &assessment);
+        // A forecast rests on what is remembered.
+        if entry.sampled == Some(observation.at) || entry.forecast.is_some() != valid.limits.prediction {
+            let make = || ctx.forecaster.forecast(&entry.history, &component.ceilings);
+            entry.forecast = valid.limits.prediction.then(make);
+        }
+        entry.outlook.follow(&entry.tracker);
+        match &entry.forecast {
+            // A forecast that rests on nothing new says nothing new.
+            Some(_) if entry.sampled != Some(observation.at) => {}
+            Some(forecast) => entry.outlook.record(forecast, &observation, &valid.limits),
+            None => entry.outlook.clear(),
+        }
+        let wait = entry.tracker.next_check(&valid.limits, valid.interval).max(component.target.min_check_interval());
+        entry.due = Some(observation.at + wait);
+        entry.circuit = ctx.targets.circuit(&component.target);
+        entry.last = Some(Check { observation, assessment });
+    }
+}
+
+/// Forecasts count looks: those of a release watch, one a second, would make a warm-up of minutes look like hours.
+fn remember(entry: &mut ComponentMemory, valid: &ValidPolicy, observation: &Observation, assessment: &Assessment) {
+    // All pods are new ones: what comes next is another process's.
+    if let Some(release) = entry.tracker.release().filter(|_| entry.tracker.settled_since() == Some(observation.at)) {
+        if entry.process.as_ref().is_some_and(|before| *before != release.hash) {
+            entry.history.replaced();
+        }
+        entry.process = Some(release.hash.clone());
+    }
+    let pace = SignedDuration::try_from(valid.interval.mul_f64(0.9)).unwrap_or(SignedDuration::ZERO);
+    if entry.sampled.is_none_or(|at| observation.at.duration_since(at) >= pace) {
+        entry.history.push(observation, assessment.score);
+        entry.sampled = Some(observation.at);
+    } else {
+        entry.history.push_score(observation, assessment.score);
+    }
+    entry.trend = trend(&entry.history.score);
+}

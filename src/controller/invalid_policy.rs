@@ -1,0 +1,161 @@
+//! Policies that cannot be worked with: not valid, not readable, or kept by a CRD that is older than the operator.
+//!
+//! Guarantees: `Ready` says why and what to do, and so do an event and the log; nothing is looked at or done
+//! meanwhile; what was learned of the components stays in the status.
+
+use parking_lot::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
+    runtime::controller::Action,
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Context, Error,
+    events::Reason,
+    limited,
+    memory::PolicyMemory,
+    policy::{report_once, write_status},
+    status::{StatusInput, Unusable, unusable_status},
+};
+use crate::api::{HealingPolicy, HealingPolicyStatus, Invalid, POLICY_MANAGER};
+
+/// How often it is tried again when nothing need wake us: a status was corrected, or a CRD brought up to date.
+const RETRY: Duration = Duration::from_secs(15);
+/// Key of [`PolicyMemory::told`], forgotten when the status gets through again.
+pub(super) const OUTDATED: &str = "outdated";
+
+/// Its spec holds mistakes that concern the whole policy.
+pub(super) async fn invalid(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    memory: &Mutex<PolicyMemory>,
+    mistakes: &[Invalid],
+) -> Result<Action, Error> {
+    let why = Unusable::invalid(mistakes);
+    let old = policy.status.clone().unwrap_or_default();
+    let status = status_of(ctx, policy, &old, &why);
+    write_status(ctx, policy, &old, status, memory).await?;
+    let note = format!("{}; nothing is looked at until the spec is corrected", why.message);
+    report_once(ctx, policy, memory, "invalid", Reason::InvalidSpec, "", note).await;
+    Ok(Action::await_change())
+}
+
+/// Stored under another version of the CRD, or by someone who went around it.
+pub(super) async fn unreadable(
+    ctx: &Context,
+    metadata: &ObjectMeta,
+    memory: &Mutex<PolicyMemory>,
+) -> Result<Action, Error> {
+    let (namespace, name) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    let Some((raw, mistake)) = mistake_in::<HealingPolicy>(ctx.client.clone(), &namespace, &name).await? else {
+        // It was corrected meanwhile: the watch brings it, or has brought it.
+        return Ok(Action::requeue(Duration::from_secs(1)));
+    };
+    let place = if mistake.starts_with("status") { " --subresource=status" } else { "" };
+    let message = format!(
+        "the stored object cannot be read: {mistake}; correct it with: kubectl edit hp {name} -n {namespace}{place} (or apply it again)"
+    );
+    // Of the status that much is needed, and readable whatever the rest is.
+    let conditions = raw.data.pointer("/status/conditions").cloned().unwrap_or_default();
+    let old = HealingPolicyStatus {
+        conditions: serde_json::from_value(conditions).unwrap_or_default(),
+        ..HealingPolicyStatus::default()
+    };
+    let policy = HealingPolicy { metadata: raw.metadata, spec: nothing(), status: None };
+    let why = Unusable { reason: "InvalidSpec", message, doing: "Invalid" };
+    write_conditions(ctx, &policy, &old, &why).await?;
+    memory.lock().last_written = None;
+    let note = format!("{}; nothing is looked at until then", why.message);
+    report_once(ctx, &policy, memory, "invalid", Reason::InvalidSpec, "", note).await;
+    Ok(Action::requeue(RETRY))
+}
+
+/// The installed CRD has no `field`, so the status cannot be stored; and what is not stored, such as the last known
+/// good template, must not be acted on.
+pub(super) async fn outdated(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    memory: &Mutex<PolicyMemory>,
+    error: &Error,
+) -> Result<Action, Error> {
+    let old = memory.lock().last_written.clone().or_else(|| policy.status.clone()).unwrap_or_default();
+    let why = Unusable { reason: "OutdatedCrd", message: error.to_string(), doing: "OutdatedCrd" };
+    let status = write_conditions(ctx, policy, &old, &why).await?;
+    memory.lock().last_written = Some(status);
+    let note = format!("{}; nothing is done until then", why.message);
+    report_once(ctx, policy, memory, OUTDATED, Reason::OutdatedCrd, "", note).await;
+    Ok(Action::requeue(RETRY))
+}
+
+fn status_of(ctx: &Context, policy: &HealingPolicy, old: &HealingPolicyStatus, why: &Unusable) -> HealingPolicyStatus {
+    let ledger = ctx.ledger.health().borrow().clone();
+    let generation = policy.metadata.generation;
+    unusable_status(&StatusInput { old, generation, now: Timestamp::now(), ledger: &ledger, open: &[] }, why)
+}
+
+/// Writes conditions and summary alone, in a way that does not ask whether the rest fits the CRD's schema: server-side
+/// apply would be refused, and would take away what it does not name.
+async fn write_conditions(
+    ctx: &Context,
+    policy: &HealingPolicy,
+    old: &HealingPolicyStatus,
+    why: &Unusable,
+) -> Result<HealingPolicyStatus, Error> {
+    let status = status_of(ctx, policy, old, why);
+    if old.conditions == status.conditions {
+        return Ok(status);
+    }
+    let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
+    let kind = ApiResource::erase::<HealingPolicy>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &namespace, &kind);
+    let body = serde_json::json!({"metadata": {"uid": policy.metadata.uid}, "status": {
+        "observedGeneration": status.observed_generation, "conditions": status.conditions, "summary": status.summary,
+    }});
+    let params = PatchParams { field_manager: Some(POLICY_MANAGER.into()), ..PatchParams::default() };
+    match limited("write the policy's conditions", api.patch_status(&name, &params, &Patch::Merge(&body))).await {
+        Ok(_) => ctx.metrics.status_write(),
+        Err(error) if error.is_outdated() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(status)
+}
+
+/// The object as it is stored, and which of its fields cannot be read and why; none when it can be, or is gone.
+pub(super) async fn mistake_in<K>(
+    client: Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(DynamicObject, String)>, Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &ApiResource::erase::<K>(&()));
+    let Some(raw) = limited("read the object as it is stored", api.get_opt(name)).await? else { return Ok(None) };
+    let value = serde_json::to_value(&raw).unwrap_or_default();
+    let mistake = serde_path_to_error::deserialize::<_, K>(value).err();
+    Ok(mistake.map(|mistake| {
+        let words = mistake.to_string();
+        (raw, words)
+    }))
+}
+
+/// Stands for a spec that cannot be read, where the object is only named.
+fn nothing() -> crate::api::HealingPolicySpec {
+    crate::api::HealingPolicySpec {
+        interval: "60s".into(),
+        mode: crate::api::Mode::Observe,
+        suspend: true,
+        components: Vec::new(),
+        detection: Default::default(),
+        release_watch: Default::default(),
+        prediction: Default::default(),
+        safety: Default::default(),
+        approval: Default::default(),
+        verification: Default::default(),
+    }
+}

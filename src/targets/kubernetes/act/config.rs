@@ -1,0 +1,236 @@
+//! The configuration of a good state is put back.
+//!
+//! The changed keys of the changed objects are written and nothing else, each object as it was read (resourceVersion),
+//! after every object was found to be what was judged; then the pods are rolled anew. What was put back already is left,
+//! so a crash between any two writes and a second call are harmless. What is read here holds the values of Secrets: it is
+//! neither printed nor put into an error.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Map, Value, json};
+
+use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, snapshots::OVERWRITTEN_BY};
+use crate::{
+    api::{ConfigChange, ConfigKind, ConfigRollback, MISSING, REMEDIATION_MANAGER, TemplateRef, WorkloadKind},
+    targets::kubernetes::overwritten,
+};
+
+/// Objects read of one kind, of copies, or when it is looked for who else uses something.
+pub(super) const MAX_LISTED: u32 = 500;
+
+/// The workloads that the policy names: who else uses a ConfigMap or a Secret is a stranger.
+pub type Named = BTreeSet<(WorkloadKind, String)>;
+
+/// A ConfigMap or a Secret as it was read. No Debug: it holds values.
+pub(super) struct Live {
+    pub metadata: ObjectMeta,
+    /// All but the metadata.
+    pub content: Value,
+}
+
+impl Kubernetes {
+    /// Puts the kept content back and rolls all pods anew.
+    ///
+    /// # Errors
+    /// See [`ActError`]: Immutable, Shared, GitOpsOwned, Overwritten and Superseded before anything was written; after others some of
+    /// the objects may be back.
+    pub async fn rollback_config(
+        &self,
+        workload: WorkloadRef<'_>,
+        from: Option<&TemplateRef>,
+        to: &ConfigRollback,
+        named: &Named,
+        at: Timestamp,
+    ) -> Result<Outcome, ActError> {
+        let writes = self.config_writes(workload, to, named).await?;
+        self.write_all(workload, writes).await?;
+        self.restart(workload, from, at).await
+    }
+
+    pub(super) async fn write_all(&self, workload: WorkloadRef<'_>, writes: Vec<Write>) -> Result<(), ActError> {
+        for write in writes {
+            let call = write.call();
+            if let Write::Patch { kind, name, patch } = &write {
+                let keys: Vec<&String> = ["data", "binaryData"]
+                    .into_iter()
+                    .flat_map(|field| patch[field].as_object().into_iter().flat_map(Map::keys))
+                    .collect();
+                let namespace = workload.namespace;
+                tracing::info!(namespace, workload = workload.name, %kind, name, ?keys, "putting keys back");
+            }
+            limited(call, self.write_config(workload.namespace, write)).await?;
+        }
+        Ok(())
+    }
+
+    /// How many of the objects are not back yet.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    pub async fn config_left(&self, workload: WorkloadRef<'_>, to: &ConfigRollback) -> Result<usize, ActError> {
+        let mut left = 0;
+        for change in &to.objects {
+            let live = self.config(workload.namespace, change.kind, &change.name).await?;
+            left += usize::from(self.digest_of(change.kind, live.as_ref())? != change.to);
+        }
+        Ok(left)
+    }
+
+    /// What is to be written; what is back already is left out. Writes nothing.
+    pub(super) async fn config_writes(
+        &self,
+        workload: WorkloadRef<'_>,
+        to: &ConfigRollback,
+        named: &Named,
+    ) -> Result<Vec<Write>, ActError> {
+        let secrets = to.objects.iter().any(|change| change.kind == ConfigKind::Secret);
+        let kept = self.kept(workload.namespace, &to.state, secrets).await?;
+        let mut writes = Vec::new();
+        for change in &to.objects {
+            let ConfigChange { kind, name, .. } = change;
+            let good = kept.object(*kind, name);
+            if self.key.digest(*kind, &good)?.to_string() != change.to {
+                return Err(ActError::TargetGone(format!("the copy {} holds another {kind} {name}", to.state)));
+            }
+            let live = self.config(workload.namespace, *kind, name).await?;
+            let digest = self.digest_of(*kind, live.as_ref())?;
+            if digest == change.to {
+                continue;
+            }
+            if digest != change.from {
+                return Err(changed(&format!("{kind} {name}"), &change.from, &digest));
+            }
+            let owner = match &live {
+                Some(live) => {
+                    may_be_written(live, change, &to.state)?;
+                    self.not_owned(&live.metadata, Some(&format!("{kind} {name}")))?;
+                    overwritten::by(&live.metadata)
+                }
+                None => good[OVERWRITTEN_BY].as_str().map(str::to_owned),
+            };
+            if let Some(owner) = owner {
+                return Err(ActError::Overwritten(format!("{kind} {name} is written by {owner}")));
+            }
+            self.alone(workload.namespace, (*kind, name), named).await?;
+            writes.push(Write::new(*kind, name, live.as_ref(), &good));
+        }
+        Ok(writes)
+    }
+
+    async fn write_config(&self, namespace: &str, write: Write) -> kube::Result<DynamicObject> {
+        match write {
+            Write::Create { kind, name, content } => {
+                let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
+                let object = DynamicObject::new(&name, &resource(kind)).data(content);
+                self.configs(namespace, kind).create(&params, &object).await
+            }
+            Write::Patch { kind, name, patch } => {
+                let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
+                self.configs(namespace, kind).patch(&name, &params, &Patch::Merge(patch)).await
+            }
+        }
+    }
+
+    pub(super) async fn config(&self, namespace: &str, kind: ConfigKind, name: &str) -> Result<Option<Live>, ActError> {
+        let read = limited(Call::get_config(kind), self.configs(namespace, kind).get_opt(name)).await?;
+        Ok(read.map(|object| Live { metadata: object.metadata, content: object.data }))
+    }
+
+    /// # Errors
+    /// See [`DigestKey::digest`](crate::targets::kubernetes::digest_key::DigestKey::digest).
+    pub(super) fn digest_of(&self, kind: ConfigKind, live: Option<&Live>) -> Result<String, ActError> {
+        let digest = live.map(|live| self.key.digest(kind, &live.content)).transpose()?;
+        Ok(digest.map_or_else(|| MISSING.to_owned(), |digest| digest.to_string()))
+    }
+
+    fn configs(&self, namespace: &str, kind: ConfigKind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
+    }
+}
+
+/// One write of a ConfigMap or a Secret. No Debug: it holds values.
+pub(super) enum Write {
+    Create { kind: ConfigKind, name: String, content: Value },
+    Patch { kind: ConfigKind, name: String, patch: Value },
+}
+
+impl Write {
+    fn new(kind: ConfigKind, name: &str, live: Option<&Live>, good: &Value) -> Self {
+        let name = name.to_owned();
+        let Some(live) = live else {
+            let there = ["data", "binaryData", "type"].into_iter().filter(|field| !good[*field].is_null());
+            let content = there.map(|field| (field.to_owned(), good[field].clone())).collect();
+            return Self::Create { kind, name, content: Value::Object(content) };
+        };
+        let mut patch = json!({"metadata": {"resourceVersion": live.metadata.resource_version}});
+        for field in ["data", "binaryData"] {
+            let keys = keys_to_write(&live.content[field], &good[field]);
+            if !keys.is_empty() {
+                patch[field] = Value::Object(keys);
+            }
+        }
+        Self::Patch { kind, name, patch }
+    }
+
+    fn call(&self) -> Call {
+        match self {
+            Self::Create { kind, .. } => Call::create_config(*kind),
+            Self::Patch { kind, .. } => Call::patch_config(*kind),
+        }
+    }
+}
+
+fn resource(kind: ConfigKind) -> ApiResource {
+    match kind {
+        ConfigKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+        // No workload has any: they would be read as a Secret's.
+        ConfigKind::Secret | ConfigKind::EnvVars => ApiResource::erase::<Secret>(&()),
+    }
+}
+
+/// The keys that differ, with their good values; null removes.
+fn keys_to_write(now: &Value, then: &Value) -> Map<String, Value> {
+    let empty = Map::new();
+    let (now, then) = (now.as_object().unwrap_or(&empty), then.as_object().unwrap_or(&empty));
+    let mut keys: Map<String, Value> = then
+        .iter()
+        .filter(|(key, value)| now.get(*key) != Some(value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    keys.extend(now.keys().filter(|key| !then.contains_key(*key)).map(|key| (key.clone(), Value::Null)));
+    keys
+}
+
+/// # Errors
+/// When the API server would not take a write.
+fn may_be_written(live: &Live, change: &ConfigChange, state: &str) -> Result<(), ActError> {
+    let ConfigChange { kind, name, .. } = change;
+    if live.content["immutable"] == json!(true) {
+        let escaped = name.replace('.', "\\.");
+        let good = match kind {
+            ConfigKind::ConfigMap => {
+                format!("kubectl get controllerrevision {state} -o jsonpath='{{.data.configMaps.{escaped}}}'")
+            }
+            ConfigKind::Secret | ConfigKind::EnvVars => {
+                format!("kubectl get secret {state} -o jsonpath='{{.data.{escaped}}}' | base64 -d")
+            }
+        };
+        return Err(ActError::Immutable(format!(
+            "{kind} {name} is immutable: make one of another name with the good content ({good}), and release a template that names it"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn changed(what: &str, expected: &str, found: &str) -> ActError {
+    ActError::Superseded { expected: format!("{what} ({expected})"), found: format!("{what} ({found})") }
+}

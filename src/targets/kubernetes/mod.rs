@@ -1,0 +1,38 @@
+//! Kubernetes: what the watches know ([`ClusterIndex`]), the tasks that feed it ([`watch`]), and the two things that
+//! are done to a workload ([`Kubernetes::rollback`], [`Kubernetes::restart`]).
+//!
+//! Looking uses the index and costs the API server nothing, but for what containers use of their limits ([`Usage`]);
+//! acting never trusts it and reads live.
+
+mod act;
+mod act_error;
+mod config;
+mod digest_key;
+mod facts;
+#[cfg(test)]
+pub(in crate::targets) mod fake_server;
+mod faults;
+#[cfg(test)]
+pub(in crate::targets) mod fixtures;
+mod gitops;
+mod index;
+mod overwritten;
+mod quantity;
+mod store;
+mod template;
+mod usage;
+pub mod watch;
+mod workload;
+
+pub use act::{
+    ARGOCD_NAMESPACE, Followed, Held, JobRun, JobState, Kubernetes, Named, Outcome, Recycled, SnapshotOf, Waits,
+    WholeState, WorkloadRef,
+};
+pub use act_error::ActError;
+pub use facts::REVISION;
+pub use gitops::{Owner, OwnerKind};
+pub use index::{ClusterIndex, STALE_AFTER_S};
+pub use store::{Changed, Kind};
+pub use template::{REVISION_HASH, ROLLOUT_HASH, TEMPLATE_HASH, digest};
+pub use usage::{Usage, Whose};
+pub use workload::PodsPattern;

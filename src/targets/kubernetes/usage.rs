@@ -1,0 +1,242 @@
+//! What containers use of their limits, from metrics.k8s.io (metrics-server): CPU and memory without a metrics stack.
+//!
+//! **Against limits alone.** At its memory limit a container is killed, at its CPU limit it is throttled. Above its
+//! request nothing happens to it: bursting is what requests are for, and 90% of one is no illness. So a container without
+//! a limit has no percentage, and where no container has one nothing is asked.
+//!
+//! **Optional.** Nobody promised this source to a policy. Where it is not installed, not allowed, or fails, the metric is
+//! left out, which never makes a component Unknown: a metrics-server that is away must not hide that a Deployment is
+//! well. The log says so once. A sample counts until it is [`STALE`], whatever became of its source.
+//!
+//! **Cost.** One request a namespace in [`FRESH`], shared by all looks at it; of the answer a few numbers are kept, of
+//! pods with limits only. Where the source is not there, one request in [`ABSENT_AGAIN`].
+
+mod source;
+
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
+
+use super::{
+    ClusterIndex,
+    quantity::{ContainerLimits, amount},
+    workload::LimitedPod,
+};
+use crate::{
+    analyze::{
+        metric::CPU_USAGE,
+        observation::{Measured, Reading, Sample, UnknownReason, Unmeasured},
+    },
+    api::{OFFERED, WorkloadKind},
+};
+use source::{PodMetrics, Quantities, Source};
+
+/// An answer serves this long: metrics-server looks at kubelets no more often.
+const FRESH: SignedDuration = SignedDuration::from_secs(10);
+/// A sample that was measured longer ago is none: metrics-server's default resolution is 60 s, twice, and its own delay.
+const STALE: SignedDuration = SignedDuration::from_secs(150);
+/// How long nothing is asked after an answer that says that there is nothing to be had.
+const ABSENT_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// How long nothing is asked after a failure.
+const FAILED_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// For one look, its turn included; shorter than a look may take.
+const LIMIT: Duration = Duration::from_millis(2500);
+/// CPU counts only in windows that begin this long after the pod became ready: compilers and caches warm up at their
+/// limit, and a good release must not be rolled back for it. (The HorizontalPodAutoscaler passes over what is measured
+/// before readiness, `--horizontal-pod-autoscaler-cpu-initialization-period`; its mistakes cost a pod, not a release.)
+const WARM_UP: SignedDuration = SignedDuration::from_secs(120);
+
+/// Where the source does not say how long it measured: metrics-server's default resolution.
+const USUAL_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+
+/// What containers use of their limits. One for the whole operator.
+pub struct Usage {
+    source: Source,
+    /// By namespace, those that were looked at lately.
+    spaces: Mutex<HashMap<Box<str>, Arc<AsyncMutex<Space>>>>,
+    /// Nothing is asked before, in any namespace.
+    again: Mutex<Option<Timestamp>>,
+}
+
+/// What is known of one namespace.
+#[derive(Default)]
+struct Space {
+    /// Nothing is asked before.
+    again: Option<Timestamp>,
+    looked: Option<Timestamp>,
+    pods: HashMap<Box<str>, PodUsage>,
+}
+
+/// The fullest containers of a pod.
+#[derive(Debug, PartialEq)]
+struct PodUsage {
+    at: Timestamp,
+    /// When the window of the CPU began.
+    began: Timestamp,
+    cpu: Option<Share>,
+    memory: Option<Share>,
+}
+
+/// How much of its limit a container uses.
+#[derive(Debug, PartialEq)]
+struct Share {
+    /// 0 to 100.
+    percent: f64,
+    container: Box<str>,
+}
+
+/// Which workload is looked at, and whether only the pods of its newest template count.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'a> {
+    pub kind: WorkloadKind,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub of_release: bool,
+}
+
+impl Usage {
+    pub fn new(client: Client) -> Self {
+        Self { source: Source::new(client), spaces: Mutex::default(), again: Mutex::default() }
+    }
+
+    /// `cpu_usage` and `memory_usage` of the workload's fullest containers, by name, in percent of their limits. What
+    /// nobody knows is left out.
+    ///
+    /// Takes [`LIMIT`] at most; asks nothing where no container has a limit.
+    pub async fn read(&self, index: &ClusterIndex, whose: Whose<'_>, now: Timestamp) -> Vec<(&'static str, Reading)> {
+        let Whose { kind, namespace, name, of_release } = whose;
+        let pods = index.limited_pods(kind, namespace, name, of_release, now);
+        if pods.is_empty() {
+            return Vec::new();
+        }
+        let read = async {
+            let space = self.space(namespace, now);
+            let mut space = space.lock().await;
+            self.refresh(&mut space, index, namespace, now).await;
+            OFFERED
+                .into_iter()
+                .filter_map(|metric| {
+                    let worst = pods.iter().filter_map(|pod| space.sample(metric, pod, now));
+                    let (share, sample) = worst.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+                    Some((metric, Reading { value: Measured::Known(share), of_release, sample: Some(sample) }))
+                })
+                .collect()
+        };
+        timeout(LIMIT, read).await.unwrap_or_default()
+    }
+
+    /// What each of these pods of a workload uses, in percent, in their order; none when none was measured.
+    pub async fn of_pods(
+        &self,
+        index: &ClusterIndex,
+        whose: Whose<'_>,
+        metric: &str,
+        names: &[String],
+        now: Timestamp,
+    ) -> Option<Vec<Measured<f64>>> {
+        let pods = index.limited_pods(whose.kind, whose.namespace, whose.name, whose.of_release, now);
+        let space = self.space(whose.namespace, now);
+        let mut space = timeout(LIMIT, space.lock()).await.ok()?;
+        timeout(LIMIT, self.refresh(&mut space, index, whose.namespace, now)).await.ok()?;
+        let of = |name: &String| {
+            let pod = pods.iter().find(|pod| pod.name == *name)?;
+            Some(space.sample(metric, pod, now)?.0)
+        };
+        let values: Vec<Option<f64>> = names.iter().map(of).collect();
+        values
+            .iter()
+            .any(Option::is_some)
+            .then(|| values.into_iter().map(|value| value.map_or_else(unmeasured, Measured::Known)).collect())
+    }
+
+    /// The namespace's, and those that nobody looks at any more are forgotten.
+    fn space(&self, namespace: &str, now: Timestamp) -> Arc<AsyncMutex<Space>> {
+        let mut spaces = self.spaces.lock();
+        if let Some(space) = spaces.get(namespace) {
+            return space.clone();
+        }
+        // One that is locked is being looked at.
+        spaces.retain(|_, space| space.try_lock().map_or(true, |space| !space.is_forgotten(now)));
+        spaces.entry(namespace.into()).or_default().clone()
+    }
+
+    /// Asks, if that is due.
+    async fn refresh(&self, space: &mut Space, index: &ClusterIndex, namespace: &str, now: Timestamp) {
+        space.looked = Some(now);
+        let waits = |again: Option<Timestamp>| again.is_some_and(|again| now < again);
+        if waits(space.again) || waits(*self.again.lock()) {
+            return;
+        }
+        match self.source.pods(namespace).await {
+            Ok(pods) => {
+                space.again = Some(now + FRESH);
+                let limited = |pod: &PodMetrics| {
+                    let limits = index.container_limits(namespace, &pod.metadata.name)?;
+                    Some((pod.metadata.name.as_str().into(), PodUsage::of(pod, &limits)))
+                };
+                space.pods = pods.iter().filter_map(limited).collect();
+            }
+            Err(trouble) => {
+                let again = Some(now + if trouble.lasts() { ABSENT_AGAIN } else { FAILED_AGAIN });
+                space.again = again;
+                if trouble.is_everywhere() {
+                    *self.again.lock() = again;
+                }
+            }
+        }
+    }
+}
+
+impl Space {
+    fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.looked.is_none_or(|at| now.duration_since(at) > STALE)
+    }
+
+    /// How full the pod's fullest container is, in percent, and which one that is.
+    fn sample(&self, metric: &str, pod: &LimitedPod, now: Timestamp) -> Option<(f64, Sample)> {
+        let usage = self.pods.get(&*pod.name)?;
+        // A pod of a StatefulSet has the name of the one before it.
+        let of_another = pod.started.is_some_and(|started| usage.at < started);
+        if of_another || now.duration_since(usage.at) > STALE {
+            return None;
+        }
+        let share = if metric == CPU_USAGE {
+            usage.cpu.as_ref().filter(|_| pod.ready_since.is_some_and(|since| usage.began >= since + WARM_UP))
+        } else {
+            usage.memory.as_ref()
+        }?;
+        let (pod, container) = (pod.name.clone(), share.container.to_string());
+        Some((share.percent, Sample { of: format!("container {container} of pod {pod}"), at: usage.at }))
+    }
+}
+
+impl PodUsage {
+    fn of(pod: &PodMetrics, limits: &[ContainerLimits]) -> Self {
+        let fullest = |used: fn(&Quantities) -> Option<&String>, limit: fn(&ContainerLimits) -> Option<f64>| {
+            let shares = limits.iter().filter_map(|container| {
+                let measured = pod.containers.iter().find(|measured| *measured.name == *container.name)?;
+                let percent = 100.0 * amount(used(&measured.usage)?)? / limit(container)?;
+                // Figures of different moments: no more than all can be used.
+                Some(Share { percent: percent.min(100.0), container: container.name.clone() })
+            });
+            shares.max_by(|a, b| a.percent.total_cmp(&b.percent))
+        };
+        let window = pod.window.parse::<SignedDuration>().unwrap_or(USUAL_WINDOW);
+        Self {
+            at: pod.timestamp,
+            began: pod.timestamp.saturating_sub(window).unwrap_or(Timestamp::MIN),
+            cpu: fullest(|usage| usage.cpu.as_ref(), |limits| limits.cores),
+            memory: fullest(|usage| usage.memory.as_ref(), |limits| limits.memory),
+        }
+    }
+}
+
+fn unmeasured() -> Measured<f64> {
+    Measured::Unknown(Unmeasured::new(UnknownReason::NoData, "metrics.k8s.io has no figures of this pod"))
+}
+
+#[cfg(test)]
+mod tests;

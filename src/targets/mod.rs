@@ -1,0 +1,265 @@
+//! One room a platform, each offering `observe` and `act`. They return data and outcomes; only `plan` decides.
+//!
+//! [`Targets::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
+//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`],
+//! [`hosting::HostedService`] and [`postgres::Postgres`].
+
+pub mod custom;
+mod fetch;
+pub mod http;
+pub mod kubernetes;
+mod past;
+mod placeholders;
+pub mod postgres;
+pub mod prometheus;
+pub mod providers;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, future::join_all, stream};
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::{
+    analyze::observation::{Measured, Observation, Reading, TargetState, UnknownReason, Unmeasured},
+    api::{CircuitStatus, MetricQuery, OFFERED, ValidComponent, ValidTarget},
+};
+use custom::{hook::Hooks, mcp::Mcp};
+use http::Http;
+use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
+use postgres::Postgres;
+use prometheus::Prometheus;
+use providers::{HostedService, Hosting, HostingConfig};
+
+/// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
+pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
+/// Pods that are asked about at the same time.
+const PODS_AT_ONCE: usize = 8;
+/// The metric that an http target offers by itself, in milliseconds.
+const LATENCY: &str = "latency_ms";
+
+/// Everything that can be looked at and acted on. One for the whole operator.
+pub struct Targets {
+    /// The actions on workloads.
+    pub kubernetes: Kubernetes,
+    /// Providers that host services; none before [`Self::with_hosting`].
+    hosting: Option<Hosting>,
+    index: Arc<ClusterIndex>,
+    usage: Usage,
+    prometheus: Prometheus,
+    http: Http,
+    /// Databases.
+    pub postgres: Postgres,
+    /// The teams' own endpoints.
+    pub hooks: Hooks,
+    /// Tools of MCP servers.
+    pub mcp: Mcp,
+    /// Turns for asking for pasts.
+    pasts: Semaphore,
+}
+
+impl Targets {
+    /// `prometheus_url` is asked by metrics that name none of their own. The process needs a rustls crypto provider
+    /// (`rustls::crypto::aws_lc_rs::default_provider().install_default()`) before.
+    pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
+        let kubernetes = Kubernetes::new(client.clone()).with_key(index.digest_key());
+        Self {
+            postgres: Postgres::new(kubernetes.clone()),
+            kubernetes,
+            hosting: None,
+            usage: Usage::new(client),
+            index,
+            prometheus: Prometheus::new(prometheus_url),
+            http: Http::default(),
+            hooks: Hooks::default(),
+            mcp: Mcp::default(),
+            pasts: Semaphore::new(past::AT_ONCE),
+        }
+    }
+
+    /// The same, with how the providers' APIs are reached.
+    pub fn with_hosting(self, config: HostingConfig) -> Self {
+        let hosting = Some(Hosting::new(config, &self.kubernetes));
+        Self { hosting, ..self }
+    }
+
+    /// The service that a target is, with who hosts it; none of what nobody does.
+    ///
+    /// # Errors
+    /// When nobody said how its API is reached.
+    pub fn hosted<'a>(&'a self, target: &'a ValidTarget) -> Result<Option<HostedService<'a>>, Unmeasured> {
+        let why = || Unmeasured::new(UnknownReason::NotConfigured, "how the provider's API is reached was not said");
+        let hosting = || self.hosting.as_ref().ok_or_else(why);
+        Ok(match target {
+            ValidTarget::Render(service) => Some(HostedService::Render(&hosting()?.render, service)),
+            ValidTarget::RenderPostgres(postgres) => Some(HostedService::RenderPostgres(&hosting()?.render, postgres)),
+            ValidTarget::Vercel(project) => Some(HostedService::Vercel(&hosting()?.vercel, project)),
+            ValidTarget::Github(environment) => Some(HostedService::Github(&hosting()?.github, environment)),
+            ValidTarget::Workload { .. } | ValidTarget::Postgres(_) | ValidTarget::Http(_) => None,
+        })
+    }
+
+    /// The circuit breaker of a provider's API for this target, while it is not closed.
+    pub fn circuit(&self, target: &ValidTarget) -> Option<CircuitStatus> {
+        self.hosted(target).ok()??.circuit()
+    }
+
+    /// Takes up what an earlier life of the operator has shown as [`Self::circuit`].
+    pub fn restore_circuit(&self, target: &ValidTarget, shown: &CircuitStatus) {
+        if let Ok(Some(service)) = self.hosted(target) {
+            service.restore_circuit(shown);
+        }
+    }
+
+    /// One look at a component: its target and all its metrics, at the same time.
+    ///
+    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 8 s for a database, or 9 s for what a provider hosts. With
+    /// `release_watch`, `$(pods)` in a query means the pods of the newest template alone where names tell them, and such
+    /// readings say so (`of_release`).
+    pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
+        let metrics = join_all(component.metrics.iter().map(|metric| async move {
+            (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
+        }));
+        let (target, metrics, usage) =
+            tokio::join!(self.target(namespace, component), metrics, self.usage(namespace, component, release_watch));
+        let TargetObservation { at, target, own } = target;
+        let mut metrics: BTreeMap<_, _> = metrics.into_iter().collect();
+        for (metric, reading) in own.into_iter().chain(usage) {
+            // What the policy measures itself wins, also while that is unknown.
+            metrics.entry(metric.to_owned()).or_insert(reading);
+        }
+        if let Measured::Known(TargetState::Http(state)) = &target
+            && let Some(latency_ms) = state.latency_ms
+        {
+            let own = || Reading::new(Measured::Known(latency_ms), false);
+            metrics.entry(LATENCY.to_owned()).or_insert_with(own);
+        }
+        Observation { at: at.unwrap_or_else(Timestamp::now), target, metrics }
+    }
+
+    /// What a metric says of single pods, in the order of `pods`; none when its query does not tell them apart.
+    ///
+    /// Takes at most [`METRIC_LIMIT`] for each eight of them.
+    pub async fn of_pods(
+        &self,
+        namespace: &str,
+        component: &ValidComponent,
+        metric: &str,
+        pods: &[String],
+    ) -> Option<Vec<Measured<f64>>> {
+        let Some(metric) = component.metrics.iter().find(|own| own.name == metric) else {
+            let whose = whose(namespace, component, false)?;
+            return self.usage.of_pods(&self.index, whose, metric, pods, Timestamp::now()).await;
+        };
+        let query = |pod: &String| placeholders::expand_for_pod(&metric.query, namespace, component, pod);
+        let queries = pods.iter().map(query).collect::<Option<Vec<String>>>()?;
+        let ask = |query: String| async move { self.prometheus.query(&query, metric.url.as_ref(), METRIC_LIMIT).await };
+        Some(stream::iter(queries).map(ask).buffered(PODS_AT_ONCE).collect().await)
+    }
+
+    /// See [`ClusterIndex::unpulled_images`].
+    pub fn unpulled_images(&self, namespace: &str) -> BTreeMap<String, String> {
+        self.index.unpulled_images(namespace)
+    }
+
+    /// What the policy does not measure itself.
+    async fn usage(
+        &self,
+        namespace: &str,
+        component: &ValidComponent,
+        release_watch: bool,
+    ) -> Vec<(&'static str, Reading)> {
+        let measured = |name: &str| component.metrics.iter().any(|metric| metric.name == name);
+        match whose(namespace, component, release_watch) {
+            Some(whose) if !OFFERED.into_iter().all(measured) => {
+                self.usage.read(&self.index, whose, Timestamp::now()).await
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn target(&self, namespace: &str, component: &ValidComponent) -> TargetObservation {
+        let target = match &component.target {
+            ValidTarget::Workload { kind, name } => {
+                self.index.workload(*kind, namespace, name).map(|workload| TargetState::Workload(Box::new(workload)))
+            }
+            ValidTarget::Render(_)
+            | ValidTarget::RenderPostgres(_)
+            | ValidTarget::Vercel(_)
+            | ValidTarget::Github(_) => match self.hosted(&component.target) {
+                Ok(Some(service)) => return TargetObservation::of(service.observe(namespace).await, component),
+                Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
+                Err(why) => Measured::Unknown(why),
+            },
+            ValidTarget::Postgres(database) => {
+                return TargetObservation::of(
+                    self.postgres.observe(namespace, database).await.map(TargetState::Database),
+                    component,
+                );
+            }
+            ValidTarget::Http(check) => self.http.observe(check).await.map(TargetState::Http),
+        };
+        TargetObservation { at: None, target, own: Vec::new() }
+    }
+
+    async fn read(
+        &self,
+        namespace: &str,
+        component: &ValidComponent,
+        metric: &MetricQuery,
+        release_watch: bool,
+    ) -> Reading {
+        match placeholders::expand(&metric.query, namespace, component, &self.index, release_watch) {
+            Ok(expanded) => Reading::new(
+                self.prometheus.query(&expanded.query, metric.url.as_ref(), METRIC_LIMIT).await,
+                expanded.of_release,
+            ),
+            Err(why) => Reading::new(Measured::Unknown(why), false),
+        }
+    }
+}
+
+/// What one look at a target alone saw.
+#[derive(Debug, Clone)]
+pub struct Observed<T> {
+    /// When it was made.
+    pub at: Timestamp,
+    pub target: Measured<T>,
+    /// Metrics that it brings by itself: those that there is data for, and those that could not be read.
+    pub metrics: Vec<(&'static str, Reading)>,
+}
+
+impl<T> Observed<T> {
+    fn map<U>(self, with: impl FnOnce(T) -> U) -> Observed<U> {
+        Observed { at: self.at, target: self.target.map(with), metrics: self.metrics }
+    }
+}
+
+/// The same of a target of any kind.
+struct TargetObservation {
+    /// When it was made, if not just now.
+    at: Option<Timestamp>,
+    target: Measured<TargetState>,
+    own: Vec<(&'static str, Reading)>,
+}
+
+impl TargetObservation {
+    fn of(look: Observed<TargetState>, component: &ValidComponent) -> Self {
+        // What could not be read is nothing to the component when nothing is compared with it.
+        let counts = |name: &str, reading: &Reading| {
+            matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(name)
+        };
+        let own = look.metrics.into_iter().filter(|(name, reading)| counts(name, reading)).collect();
+        Self { at: Some(look.at), target: look.target, own }
+    }
+}
+
+/// None for what has no containers.
+fn whose<'a>(namespace: &'a str, component: &'a ValidComponent, of_release: bool) -> Option<Whose<'a>> {
+    component.target.workload().map(|(kind, name)| Whose { kind, namespace, name, of_release })
+}
+
+#[cfg(test)]
+mod tests;

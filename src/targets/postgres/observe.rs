@@ -1,0 +1,193 @@
+//! One look at a database: a new connection, and what the server tells of itself.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, de::DeserializeOwned};
+use sqlx::{Row as _, postgres::PgConnection};
+use tokio::time::timeout;
+
+use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, address::Address, close};
+use crate::{
+    analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
+    api::PostgresDatabase,
+    targets::Observed,
+};
+
+/// The server stops taking transactions that many before its oldest unfrozen one comes round again.
+const TRANSACTION_IDS: f64 = 2_147_483_648.0;
+
+/// What the server tells, as one JSON object: through a pooler too, in one message each way. `sees`: the role may look at what
+/// other roles' sessions do. Slots that are kept for superusers and the like are none for applications.
+const LOOK: &str = "
+BEGIN READ ONLY;
+SET LOCAL statement_timeout = '2s';
+SET LOCAL lock_timeout = '1s';
+SELECT json_build_object(
+  'version', current_setting('server_version'),
+  'standby', pg_is_in_recovery(),
+  'sees', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+          OR pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
+  'slots', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true)::int, 0),
+  'used', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+  'idle_in_transaction_s', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - state_change)), 0)
+                            FROM pg_stat_activity
+                            WHERE datname = current_database() AND state LIKE 'idle in transaction%'),
+  'longest_transaction_s', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)
+                            FROM pg_stat_activity
+                            WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                  AND backend_type = 'client backend'),
+  'lock_waits', (SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'),
+  'replication_lag_s', CASE
+      WHEN NOT pg_is_in_recovery()
+          THEN (SELECT max(coalesce(extract(epoch FROM replay_lag), 0)) FROM pg_stat_replication)
+      WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+      ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END,
+  'oldest_transaction', (SELECT max(age(datfrozenxid)) FROM pg_database),
+  'size', pg_database_size(current_database()),
+  'deadlocks', (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database())
+)::text AS told;
+ROLLBACK";
+
+/// Why what others' sessions do is not seen; the role's name follows.
+pub(super) const NOT_SEEN: &str = "the role may not see what other roles' sessions do; fix: GRANT pg_monitor TO";
+
+#[derive(Debug, Deserialize)]
+struct Told {
+    version: String,
+    standby: bool,
+    sees: bool,
+    slots: i64,
+    used: i64,
+    idle_in_transaction_s: f64,
+    longest_transaction_s: f64,
+    lock_waits: f64,
+    replication_lag_s: Option<f64>,
+    oldest_transaction: Option<f64>,
+    size: f64,
+    deadlocks: Option<i64>,
+}
+
+/// What one look at a database saw.
+pub type PostgresObservation = Observed<Database>;
+
+/// The count of deadlocks at a look.
+pub(super) type Deadlocks = (Instant, i64);
+
+impl Postgres {
+    /// One look. Takes at most 8 s. The connection that it was made by is kept: when all are taken, it still sees.
+    pub async fn observe(&self, namespace: &str, database: &PostgresDatabase) -> PostgresObservation {
+        let unknown = |error: PostgresError| PostgresObservation {
+            at: Timestamp::now(),
+            target: Measured::Unknown(error.into()),
+            metrics: Vec::new(),
+        };
+        let down = |fault| PostgresObservation {
+            at: Timestamp::now(),
+            target: Measured::Known(Database { fault: Some(fault), ..Database::default() }),
+            metrics: Vec::new(),
+        };
+        let address = match self.address(namespace, database).await {
+            Ok(address) => address,
+            Err(error) => return unknown(error),
+        };
+        let place = self.place(namespace, database);
+        let mut kept = place.lock().await;
+        let started = Instant::now();
+        let new = connect(&address).await;
+        let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
+        // What was kept is given up for a new one, and used when there is none.
+        let (mut connection, fault) = match new {
+            Ok(new) => {
+                if let Some(old) = kept.take(&address) {
+                    close(old);
+                }
+                (new, None)
+            }
+            Err(error) if !error.is_outage() => return unknown(error),
+            Err(error) => match kept.take(&address) {
+                Some(old) => (old, Some(outage(&error))),
+                None => return down(outage(&error)),
+            },
+        };
+        match (ask::<Told>(&mut connection, &address, LOOK).await, fault) {
+            (Ok(told), fault) => {
+                kept.keep(&address, connection);
+                let before = told.deadlocks.and_then(|count| kept.deadlocks.replace((Instant::now(), count)));
+                let metrics = metrics(&told, before, database.size_limit, fault.is_none().then_some(latency_ms));
+                let label = format!("PostgreSQL {}{}", told.version, if told.standby { ", a standby" } else { "" });
+                let target = Measured::Known(Database { label, fault, ..Database::default() });
+                PostgresObservation { at: Timestamp::now(), target, metrics }
+            }
+            // A connection that fails once is not used again.
+            (Err(_), Some(fault)) => down(fault),
+            (Err(error), None) if error.is_outage() => down(outage(&error)),
+            (Err(error), None) => unknown(error),
+        }
+    }
+}
+
+fn outage(error: &PostgresError) -> DatabaseFault {
+    DatabaseFault { saturated: error.kind == Kind::Saturated, detail: error.to_string() }
+}
+
+/// A new connection that has answered a query.
+pub(super) async fn connect(address: &Address) -> Result<PgConnection, PostgresError> {
+    let open = async {
+        let mut connection = <PgConnection as sqlx::Connection>::connect_with(&address.options).await?;
+        sqlx::raw_sql("SELECT 1").fetch_one(&mut connection).await?;
+        Ok(connection)
+    };
+    match timeout(CONNECT_LIMIT, open).await {
+        Ok(opened) => opened.map_err(|error| PostgresError::sorted(&error, address)),
+        Err(_) => Err(PostgresError::silent(address, CONNECT_LIMIT)),
+    }
+}
+
+/// What the server tells, by statements of which one has the one column `told`, an object of JSON.
+pub(super) async fn ask<T: DeserializeOwned>(
+    connection: &mut PgConnection,
+    address: &Address,
+    statements: &'static str,
+) -> Result<T, PostgresError> {
+    let row = match timeout(READ_LIMIT, sqlx::raw_sql(statements).fetch_one(connection)).await {
+        Ok(answer) => answer.map_err(|error| PostgresError::sorted(&error, address))?,
+        Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
+    };
+    let told: String = row.try_get("told").map_err(|error| PostgresError::sorted(&error, address))?;
+    serde_json::from_str(&told)
+        .map_err(|error| PostgresError::new(Kind::BadAnswer, format!("{}: {error}", address.place)))
+}
+
+/// `before`: the deadlocks at the look before this one. `latency_ms`: of the new connection and its first answer.
+fn metrics(
+    told: &Told,
+    before: Option<Deadlocks>,
+    size_limit: Option<f64>,
+    latency_ms: Option<f64>,
+) -> Vec<(&'static str, Reading)> {
+    let known = |value: f64| Reading::new(Measured::Known(value), false);
+    let seen = |value: f64| {
+        let unseen = || Measured::Unknown(Unmeasured::new(UnknownReason::Refused, format!("{NOT_SEEN} the role")));
+        Reading::new(if told.sees { Measured::Known(value) } else { unseen() }, false)
+    };
+    let mut metrics = vec![
+        ("connections_usage", known(100.0 * told.used as f64 / told.slots.max(1) as f64)),
+        ("idle_in_transaction_s", seen(told.idle_in_transaction_s)),
+        ("longest_transaction_s", seen(told.longest_transaction_s)),
+        ("lock_waits", seen(told.lock_waits)),
+    ];
+    metrics.extend(latency_ms.map(|value| ("latency_ms", known(value))));
+    // None: it has no standby.
+    metrics.extend(told.replication_lag_s.map(|lag| ("replication_lag_s", seen(lag.max(0.0)))));
+    metrics.extend(told.oldest_transaction.map(|age| ("wraparound_usage", known(100.0 * age / TRANSACTION_IDS))));
+    metrics.extend(size_limit.map(|limit| ("storage_usage", known(100.0 * told.size / limit))));
+    metrics.extend(told.deadlocks.zip(before).and_then(|(now, (at, count))| {
+        let minutes = at.elapsed().max(Duration::from_millis(100)).as_secs_f64() / 60.0;
+        // The counter begins anew when the statistics are reset.
+        (now >= count).then(|| ("deadlocks_per_minute", known((now - count) as f64 / minutes)))
+    }));
+    metrics
+}

@@ -1,0 +1,313 @@
+//! Sessions that hold connections: which match a selector, and how they are ended.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use sqlx::{AssertSqlSafe, Row as _, postgres::PgConnection};
+use tokio::time::timeout;
+
+use super::{
+    Kept, Kind, Postgres, PostgresError, READ_LIMIT,
+    address::{APPLICATION, Address},
+    observe::{NOT_SEEN, ask, connect},
+};
+use crate::api::{PostgresDatabase, SessionRef, SessionSelector};
+
+/// All sessions of clients in this database but those that are never touched. Times in microseconds: exact in both directions.
+const LIST: &str = "
+BEGIN READ ONLY;
+SET LOCAL statement_timeout = '2s';
+SELECT json_build_object(
+  'sees', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+          OR pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
+  'now', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+  'sessions', coalesce((SELECT json_agg(s ORDER BY s.since) FROM (
+      SELECT pid, a.usename::text AS user, left(coalesce(application_name, ''), 63) AS application, state,
+             (extract(epoch FROM backend_start) * 1000000)::bigint AS connected_at,
+             (extract(epoch FROM CASE WHEN state = 'active' THEN query_start ELSE state_change END) * 1000000)::bigint
+                 AS since
+      FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+      WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+            AND NOT r.rolsuper AND NOT r.rolreplication AND state IS NOT NULL AND state_change IS NOT NULL
+      ORDER BY 6 LIMIT 5000) s), '[]')
+)::text AS told;
+ROLLBACK";
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    sees: bool,
+    now: i64,
+    sessions: Vec<Session>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Session {
+    pid: i32,
+    user: String,
+    application: String,
+    state: String,
+    connected_at: i64,
+    since: Option<i64>,
+}
+
+/// How a session is dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// Its connection is closed.
+    End,
+    /// Its query is cancelled.
+    Cancel,
+}
+
+impl Means {
+    fn function(self) -> &'static str {
+        match self {
+            Self::End => "pg_terminate_backend",
+            Self::Cancel => "pg_cancel_backend",
+        }
+    }
+}
+
+impl Postgres {
+    /// The sessions that match, the oldest first, at most as many as the selector says. Nothing is done.
+    ///
+    /// # Errors
+    /// See [`PostgresError`]; NotAllowed when the role does not see what other sessions do.
+    pub async fn matching(
+        &self,
+        namespace: &str,
+        database: &PostgresDatabase,
+        selector: &SessionSelector,
+    ) -> Result<Vec<SessionRef>, PostgresError> {
+        let address = self.address(namespace, database).await?;
+        let place = self.place(namespace, database);
+        let mut kept = place.lock().await;
+        let mut connection = usable(&mut kept, &address).await?;
+        let listed = list(&mut connection, &address, selector).await;
+        if listed.is_ok() {
+            kept.keep(&address, connection);
+        }
+        listed
+    }
+
+    /// Ends those of these sessions that still match, and says which they were. One that has begun to do something since is
+    /// another matter and is left alone; so is one that got the pid of a session that is gone.
+    ///
+    /// # Errors
+    /// See [`PostgresError`]; NotAllowed without pg_signal_backend.
+    pub async fn end(
+        &self,
+        namespace: &str,
+        database: &PostgresDatabase,
+        selector: &SessionSelector,
+        meant: &[SessionRef],
+        means: Means,
+    ) -> Result<Vec<i32>, PostgresError> {
+        let address = self.address(namespace, database).await?;
+        let place = self.place(namespace, database);
+        let mut kept = place.lock().await;
+        let mut connection = usable(&mut kept, &address).await?;
+        let ended = end(&mut connection, &address, selector, meant, means).await;
+        if ended.is_ok() {
+            kept.keep(&address, connection);
+        }
+        ended
+    }
+}
+
+/// The kept connection, which is there when all others are taken, if it still answers, or a new one.
+async fn usable(kept: &mut Kept, address: &Address) -> Result<PgConnection, PostgresError> {
+    if let Some(mut connection) = kept.take(address) {
+        let answers = timeout(READ_LIMIT, sqlx::raw_sql("SELECT 1").fetch_one(&mut connection)).await;
+        if matches!(answers, Ok(Ok(_))) {
+            return Ok(connection);
+        }
+    }
+    connect(address).await
+}
+
+async fn end(
+    connection: &mut PgConnection,
+    address: &Address,
+    selector: &SessionSelector,
+    meant: &[SessionRef],
+    means: Means,
+) -> Result<Vec<i32>, PostgresError> {
+    let all = SessionSelector { at_most: u32::MAX, ..selector.clone() };
+    let is_meant =
+        |one: &SessionRef| meant.iter().any(|meant| (meant.pid, meant.connected_at) == (one.pid, one.connected_at));
+    let mut left = list(connection, address, &all).await?;
+    left.retain(is_meant);
+    if left.is_empty() { Ok(Vec::new()) } else { signal(connection, address, &left, means).await }
+}
+
+async fn list(
+    connection: &mut PgConnection,
+    address: &Address,
+    selector: &SessionSelector,
+) -> Result<Vec<SessionRef>, PostgresError> {
+    let listed: Listed = ask(connection, address, LIST).await?;
+    if !listed.sees {
+        let message = format!("{}: {NOT_SEEN} {}", address.place, address.options.get_username());
+        return Err(PostgresError::new(Kind::NotAllowed, message));
+    }
+    Ok(select(listed.sessions, listed.now, selector))
+}
+
+/// The oldest first. Pure.
+fn select(mut sessions: Vec<Session>, now: i64, selector: &SessionSelector) -> Vec<SessionRef> {
+    let older = |since: i64, age: &Option<crate::api::Span>| {
+        let age = age.as_ref().and_then(|age| age.parse().ok());
+        age.is_some_and(|age: SignedDuration| i128::from(now - since) > age.as_micros())
+    };
+    sessions.sort_by_key(|session| session.since);
+    let fitting = sessions.into_iter().filter_map(|session| {
+        let since = session.since?;
+        let age = match session.state.as_str() {
+            "idle in transaction" | "idle in transaction (aborted)" => &selector.idle_in_transaction_longer_than,
+            "idle" => &selector.idle_longer_than,
+            "active" => &selector.running_longer_than,
+            _ => return None,
+        };
+        let named =
+            |patterns: &[String], text: &str| patterns.is_empty() || patterns.iter().any(|pattern| fits(pattern, text));
+        // Ours, and the ledger's when it is here too.
+        let own = session.application == APPLICATION || session.application.starts_with("panacea-");
+        let meant = older(since, age)
+            && !own
+            && named(&selector.users, &session.user)
+            && named(&selector.application_names, &session.application);
+        meant.then_some(SessionRef {
+            pid: session.pid,
+            connected_at: Timestamp::from_microsecond(session.connected_at).ok()?,
+            user: session.user,
+            application: session.application,
+            state: session.state,
+            since: Timestamp::from_microsecond(since).ok()?,
+        })
+    });
+    fitting.take(selector.at_most as usize).collect()
+}
+
+/// Whether a text is of this pattern, in which `*` stands for any characters.
+fn fits(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {
+            let mut starts = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+            starts.any(|at| fits(rest, &text[at..]))
+        }),
+    }
+}
+
+/// The server checks once more, in the moment of doing it, that each is the session that was meant, in the same state.
+async fn signal(
+    connection: &mut PgConnection,
+    address: &Address,
+    sessions: &[SessionRef],
+    means: Means,
+) -> Result<Vec<i32>, PostgresError> {
+    let meant: Vec<String> = sessions
+        .iter()
+        .map(|one| format!("({}, {}, {})", one.pid, one.connected_at.as_microsecond(), one.since.as_microsecond()))
+        .collect();
+    // Chosen first, then signalled: a function in a condition may be called for any row, before the others are looked at.
+    let sql = format!(
+        "WITH chosen AS MATERIALIZED (
+             SELECT pid FROM pg_stat_activity a JOIN (VALUES {}) AS meant(id, connected_at, since) ON meant.id = a.pid
+             WHERE (extract(epoch FROM backend_start) * 1000000)::bigint = connected_at
+               AND (extract(epoch FROM CASE WHEN state = 'active' THEN query_start ELSE state_change END)
+                    * 1000000)::bigint = meant.since)
+         SELECT pid, {}(pid) FROM chosen",
+        meant.join(", "),
+        means.function(),
+    );
+    let done = timeout(READ_LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await;
+    let rows = match done {
+        Ok(Ok(rows)) => rows,
+        Ok(Err(error)) => {
+            let error = PostgresError::sorted(&error, address);
+            if error.kind != Kind::NotAllowed {
+                return Err(error);
+            }
+            let message = format!("{error}; fix: GRANT pg_signal_backend TO {}", address.options.get_username());
+            return Err(PostgresError::new(Kind::NotAllowed, message));
+        }
+        Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
+    };
+    let mut done = Vec::with_capacity(rows.len());
+    for row in rows {
+        let read = row.try_get::<i32, _>(0).and_then(|pid| Ok((pid, row.try_get::<bool, _>(1)?)));
+        let (pid, signalled) = read.map_err(|error| PostgresError::sorted(&error, address))?;
+        done.extend(signalled.then_some(pid));
+    }
+    // In the order in which they were meant.
+    done.sort_by_key(|pid| sessions.iter().position(|one| one.pid == *pid));
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn session(pid: i32, state: &str, age_s: i64, user: &str, application: &str) -> Session {
+        Session {
+            pid,
+            user: user.into(),
+            application: application.into(),
+            state: state.into(),
+            connected_at: 0,
+            since: Some(1000 * SECOND - age_s * SECOND),
+        }
+    }
+
+    fn selected(sessions: Vec<Session>, selector: &SessionSelector) -> Vec<i32> {
+        select(sessions, 1000 * SECOND, selector).iter().map(|session| session.pid).collect()
+    }
+
+    #[test]
+    fn the_oldest_that_match_are_chosen_and_no_others() {
+        let sessions = || {
+            vec![
+                session(1, "idle in transaction", 61, "app", "web"),
+                session(2, "idle in transaction", 60, "app", "web"),
+                session(3, "idle in transaction (aborted)", 300, "app", "web"),
+                session(4, "idle", 900, "app", "web"),
+                session(5, "active", 900, "app", "web"),
+                session(6, "fastpath function call", 900, "app", "web"),
+                session(7, "idle in transaction", 900, "panacea", APPLICATION),
+                session(8, "idle in transaction", 500, "report", "cron-7"),
+            ]
+        };
+        let all = SessionSelector::forgotten();
+        assert_eq!(selected(sessions(), &all), [8, 3, 1]);
+        assert_eq!(selected(sessions(), &SessionSelector { at_most: 2, ..all.clone() }), [8, 3]);
+        let of = |users: &[&str], names: &[&str]| SessionSelector {
+            users: users.iter().map(|user| (*user).to_owned()).collect(),
+            application_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..all.clone()
+        };
+        assert_eq!(selected(sessions(), &of(&["rep*"], &[])), [8]);
+        assert_eq!(selected(sessions(), &of(&[], &["web", "x"])), [3, 1]);
+        assert_eq!(selected(sessions(), &of(&["app"], &["cron-*"])), [0; 0]);
+        let cancel = SessionSelector {
+            idle_in_transaction_longer_than: None,
+            running_longer_than: Some("10m".into()),
+            ..all.clone()
+        };
+        assert_eq!(selected(sessions(), &cancel), [5]);
+        let idle = SessionSelector { idle_longer_than: Some("900s".into()), ..cancel };
+        assert_eq!(selected(sessions(), &idle), [5], "not longer than that");
+    }
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, text) in [("a*c", "abc"), ("*", ""), ("*c*", "abcd"), ("a*b*c", "a-b-b-c"), ("é*", "éa")] {
+            assert!(fits(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a", "ab"), ("a*c", "abd"), ("*x", "xy"), ("", "a")] {
+            assert!(!fits(pattern, text), "{pattern} {text}");
+        }
+    }
+}

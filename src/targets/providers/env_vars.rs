@@ -1,0 +1,79 @@
+//! The environment variables of a hosted service: names, and values that are shown nowhere.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+/// By name. No Debug and no Display: it holds values.
+#[derive(Clone, Default)]
+pub struct EnvVars(BTreeMap<String, SecretString>);
+
+impl EnvVars {
+    /// Names to values, as JSON: to be compared by a keyed digest, or kept in a Secret, and nothing else.
+    pub(in crate::targets) fn to_json(&self) -> Value {
+        self.0.iter().map(|(name, value)| (name.clone(), Value::from(value.expose_secret()))).collect()
+    }
+
+    /// What [`Self::to_json`] has made; none of anything else.
+    pub(in crate::targets) fn from_json(json: &[u8]) -> Option<Self> {
+        let map: BTreeMap<String, String> = serde_json::from_slice(json).ok()?;
+        Some(map.into_iter().collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What has to be done to these to make them `good`: by name the value that is to be set, none of what is to be taken
+    /// away. What is the same is left out.
+    pub fn way_to(&self, good: &Self) -> Vec<(String, Option<SecretString>)> {
+        let same = |name: &String, value: &SecretString| {
+            self.0.get(name).is_some_and(|now| now.expose_secret() == value.expose_secret())
+        };
+        let set = good.0.iter().filter(|(name, value)| !same(name, value));
+        let set = set.map(|(name, value)| (name.clone(), Some(value.clone())));
+        let gone = self.0.keys().filter(|name| !good.0.contains_key(*name)).map(|name| (name.clone(), None));
+        set.chain(gone).collect()
+    }
+}
+
+impl FromIterator<(String, String)> for EnvVars {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(all: I) -> Self {
+        Self(all.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(all: &[(&str, &str)]) -> EnvVars {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn only_what_differs_is_set_and_what_was_not_there_is_taken_away() {
+        let now = of(&[("SAME", "1"), ("CHANGED", "bad"), ("NEW", "x")]);
+        let good = of(&[("SAME", "1"), ("CHANGED", "good"), ("GONE", "y")]);
+        let way = now.way_to(&good);
+        let shown: Vec<(&str, Option<&str>)> = way
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_ref().map(|value| value.expose_secret())))
+            .collect();
+        assert_eq!(shown, [("CHANGED", Some("good")), ("GONE", Some("y")), ("NEW", None)]);
+        assert!(good.way_to(&good).is_empty());
+    }
+
+    #[test]
+    fn a_copy_is_read_back_as_it_was() {
+        let all = of(&[("A", "ä\n\"b\""), ("EMPTY", "")]);
+        let back = EnvVars::from_json(all.to_json().to_string().as_bytes()).unwrap();
+        assert!(back.len() == 2 && back.way_to(&all).is_empty());
+        assert!(EnvVars::from_json(b"[1]").is_none());
+    }
+}

@@ -36,7 +36,7 @@ async fn serves(template: ResponseTemplate) -> MockServer {
 }
 
 async fn look(check: &HttpCheck) -> HttpState {
-    match Http::default().look(check).await {
+    match Http::default().observe(check).await {
         Measured::Known(state) => state,
         Measured::Unknown(why) => panic!("{why:?}"),
     }
@@ -121,7 +121,7 @@ async fn a_service_that_does_not_answer_is_down() {
 async fn what_could_not_be_asked_is_unknown() {
     let server = serves(ResponseTemplate::new(200)).await;
     for url in ["http://no-such-host.invalid/?token=secret".to_owned(), server.uri().replace("http://", "https://")] {
-        match Http::default().look(&check(&url)).await {
+        match Http::default().observe(&check(&url)).await {
             Measured::Unknown(why) => {
                 assert_eq!(why.reason, UnknownReason::Unreachable, "{url}: {}", why.message);
                 assert!(!why.message.contains("secret"), "{}", why.message);

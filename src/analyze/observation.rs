@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
-use crate::api::{ConfigObject, release_name};
+use crate::api::{ConfigObject, RemediationReason, release_name};
 
 /// A thing that was measured, or the reason why it could not be.
 ///
@@ -115,6 +115,31 @@ impl UnknownReason {
             | Self::Unsettled
             | Self::RateLimited
             | Self::CircuitOpen => false,
+        }
+    }
+}
+
+impl From<UnknownReason> for RemediationReason {
+    fn from(reason: UnknownReason) -> Self {
+        match reason {
+            UnknownReason::NoData => Self::NoData,
+            UnknownReason::NotANumber => Self::NotANumber,
+            UnknownReason::SeveralSeries => Self::SeveralSeries,
+            UnknownReason::BadAnswer => Self::BadAnswer,
+            UnknownReason::Refused => Self::Refused,
+            UnknownReason::Unreachable => Self::Unreachable,
+            UnknownReason::Timeout => Self::Timeout,
+            UnknownReason::NotConfigured => Self::NotConfigured,
+            UnknownReason::TargetNotFound => Self::TargetNotFound,
+            UnknownReason::NotInstalled => Self::NotInstalled,
+            UnknownReason::Forbidden => Self::Forbidden,
+            UnknownReason::Unsettled => Self::Unsettled,
+            UnknownReason::InvalidSpec => Self::InvalidSpec,
+            UnknownReason::CredentialsMissing => Self::CredentialsMissing,
+            UnknownReason::CredentialsRefused => Self::CredentialsRefused,
+            UnknownReason::RateLimited => Self::RateLimited,
+            UnknownReason::CircuitOpen => Self::CircuitOpen,
+            UnknownReason::TlsFailed => Self::TlsFailed,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What a cleanup of memory is told, and what comes of it.
 
-use jiff::Timestamp;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,27 +58,6 @@ pub struct MemoryGrowth {
     /// Bytes that one unit of the metric stands for. Left out: its name does not tell, or there is no memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_unit: Option<f64>,
-}
-
-/// How far a cleanup is, and what came of it.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CleanupStatus {
-    /// The pods to be recycled, in this order: stored before the first one is. Empty when a hook is called.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 500))]
-    pub pods: Vec<LeakingPod>,
-    /// When the last pod was evicted; before that, when they were chosen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub progressed_at: Option<Timestamp>,
-    /// The metric's value at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<f64>,
-    /// What the hook said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub objects_collected: Option<i64>,
-    #[serde(rename = "memoryFreedMB", skip_serializing_if = "Option::is_none")]
-    pub memory_freed_mb: Option<f64>,
 }
 
 /// A pod to be recycled.

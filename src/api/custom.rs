@@ -1,6 +1,5 @@
 //! Remedies of a team's own: a Job that is run, a webhook that is called.
 
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -138,23 +137,6 @@ fn ten_seconds() -> Span {
 
 fn ten_minutes() -> Span {
     "10m".into()
-}
-
-/// How far a Job, a webhook or a tool is.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct RunStatus {
-    /// Name of the Job that was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub job: Option<String>,
-    /// Where a webhook that answered 202 says how far it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
-    pub poll_url: Option<String>,
-    /// When the tool of an MCP server was called: stored before it, so that it is called once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub called_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -6,46 +6,60 @@
 // Printer columns of equal priority look like one attribute given twice.
 #![allow(clippy::duplicated_attributes)]
 
+mod action_plan;
+mod cause;
 mod cleanup;
 mod condition;
 mod config;
 mod custom;
 mod duration;
+mod event_reason;
 mod gitops;
+mod intent;
 mod mcp;
 mod percent;
 mod policy;
 mod policy_status;
 mod postgres;
+mod progress;
 mod providers;
 mod quantity;
+mod reason;
 mod remediation;
 mod remedy;
 mod scale;
+mod timestamp;
 mod validate;
 mod workload_kind;
 
+pub use action_plan::ActionPlan;
+pub use cause::Cause;
 pub use cleanup::*;
 pub use condition::{ConditionFact, set_condition};
 pub use config::*;
 pub use custom::*;
 pub use duration::Span;
+pub use event_reason::EventReason;
 pub use gitops::*;
+pub use intent::{ActionKind, Intent};
 pub use mcp::*;
 pub use percent::IntOrPercent;
 pub use policy::*;
 pub use policy_status::*;
 pub use postgres::*;
+pub use progress::*;
 pub use providers::*;
 pub use quantity::amount;
+pub use reason::{RemediationReason, Retry};
 pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
+pub use timestamp::milliseconds;
 pub(crate) use validate::is_loopback;
 pub use validate::{
-    Access, GithubEnvironment, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase,
-    RenderPostgres, RenderService, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject,
-    default_ceilings, default_thresholds,
+    Access, GithubEnvironment, HttpCheck, Invalid, Limits, MetricQuery, OFFERED, PostgresDatabase, RenderPostgres,
+    RenderService, ValidAction, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings,
+    default_thresholds,
 };
 pub use workload_kind::WorkloadKind;
 

@@ -106,14 +106,14 @@ pub enum Mode {
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
     validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.github) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres"),
     validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
-    validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackPreviousState')", "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"),
-    validation = ("!has(self.target.render) || !has(self.target.render.serviceId) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'RollbackConfig', 'RollbackPreviousState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
+    validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackState')", "a Rollout has no RollbackState: it would be a new template, which goes through all steps; write Rollback and RollbackConfig"),
+    validation = ("!has(self.target.render) || !has(self.target.render.serviceId) || !has(self.remedies) || self.remedies.all(r, r.action in ['Rollback', 'RollbackConfig', 'RollbackState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies Rollback, RollbackConfig, RollbackState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
     validation = ("!has(self.target.render) || !has(self.target.render.postgresId) || !has(self.remedies) || self.remedies.all(r, r.action in ['Restart', 'Failover', 'Job', 'Webhook', 'Mcp'])", "a Render Postgres has the remedies Restart, Failover, Job, Webhook and Mcp; take the others out"),
     validation = ("(has(self.target.render) && has(self.target.render.postgresId)) || !has(self.remedies) || self.remedies.all(r, r.action != 'Failover')", "Failover is for a Render Postgres (render.postgresId); take it out"),
-    validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
-    validation = ("!has(self.target.github) || !has(self.remedies) || self.remedies.all(r, r.action in ['RollbackDeployment', 'Job', 'Webhook', 'Mcp'])", "a github target has the remedies RollbackDeployment, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
-    validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take the others out"),
-    validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelLongQueries']))", "RecoverConnections, ReleaseConnections and CancelLongQueries are for a postgres target; take them out"),
+    validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['Rollback', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies Rollback, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
+    validation = ("!has(self.target.github) || !has(self.remedies) || self.remedies.all(r, r.action in ['Rollback', 'Job', 'Webhook', 'Mcp'])", "a github target has the remedies Rollback, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
+    validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelQueries, Restart, Job, Webhook and Mcp; take the others out"),
+    validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelQueries']))", "RecoverConnections, ReleaseConnections and CancelQueries are for a postgres target; take them out"),
     validation = ("!has(self.target.postgres) || has(self.target.postgres.workloadRef) || !has(self.remedies) || self.remedies.all(r, r.action != 'Restart')", "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in")
 )]
 pub struct Component {
@@ -139,10 +139,10 @@ pub struct Component {
     pub thresholds: BTreeMap<String, Threshold>,
 
     /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
-    /// RollbackDeployment for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackPreviousState for both
+    /// Rollback for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackState for both
     /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
     /// Errors; for a render target the first and the last of these (its environment variables are kept only where
-    /// RollbackConfig or RollbackPreviousState is named); for a vercel or github target the first; for a postgres target
+    /// RollbackConfig or RollbackState is named); for a vercel or github target the first; for a postgres target
     /// RecoverConnections for Unreachable and ReleaseConnections for Exhaustion; for a Render Postgres none. An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]

@@ -31,7 +31,7 @@ pub struct Summary {
     pub healthy: String,
     /// The worst status of any component.
     pub worst: String,
-    /// What Panacea is doing: `Watching`, `RollbackDeployment api-gateway: Verifying`, `Waiting for approval`, …
+    /// What Panacea is doing: `Watching`, `Rollback api-gateway: Verifying`, `Waiting for approval`, …
     pub doing: String,
     /// The highest forecast failure probability: `30% api-gateway`.
     pub risk: String,

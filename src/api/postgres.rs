@@ -10,6 +10,9 @@ use super::{KeyRef, Span, WorkloadKind};
 /// `spec.target.kind` of a Remediation that acts on a database itself.
 pub const POSTGRES_KIND: &str = "Postgres";
 
+/// `spec.plan.target.kind` of a Remediation for an http target.
+pub const HTTP_KIND: &str = "Http";
+
 /// A PostgreSQL database. Each look connects anew and asks, in one short read-only transaction, what pg_stat_activity and
 /// its like tell; a role with pg_monitor sees all of it, what another one may not see is unknown.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -111,7 +114,7 @@ pub struct SessionSelector {
     /// application's own may not expect that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_longer_than: Option<Span>,
-    /// Of CancelLongQueries: sessions whose query has been running for longer than this.
+    /// Of CancelQueries: sessions whose query has been running for longer than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_longer_than: Option<Span>,
     /// Only sessions of these roles; `*` stands for any characters. Left out: of any.
@@ -149,30 +152,6 @@ impl SessionSelector {
             at_most: default_at_most(),
         }
     }
-}
-
-/// How far an action on a database is.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DatabaseStatus {
-    /// Of RecoverConnections: tries so far.
-    pub attempts: u32,
-    /// Of RecoverConnections: when the last try was over.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_at: Option<Timestamp>,
-    /// Of RecoverConnections: what each failed try met.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5), inner(length(max = 512)))]
-    pub errors: Vec<String>,
-    /// Of ReleaseConnections and CancelLongQueries: the sessions that match the selector, before anything is done. No others
-    /// are touched.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100))]
-    pub sessions: Vec<SessionRef>,
-    /// Of these the ones that were ended, or had their query cancelled. Left out: it is not done yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100))]
-    pub ended: Option<Vec<i32>>,
 }
 
 /// One session of a database.

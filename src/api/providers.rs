@@ -136,48 +136,6 @@ fn default_sha_input() -> String {
     "sha".to_owned()
 }
 
-/// How far an action on a hosted service is. What is about to be done is stored here before it is.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct HostedStatus {
-    /// When the call was about to be sent. Left out: it is certain that none was that had an effect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sent_at: Option<Timestamp>,
-    /// How often it was sent, or was about to be when the operator died.
-    pub attempts: u32,
-    /// How often it had no clear answer, and nothing came of it.
-    pub without_effect: u32,
-    /// It is known that the provider has begun.
-    pub begun: bool,
-    /// HTTP status of the last answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status_code: Option<u16>,
-    /// The newest restart that the provider told of, the newest deploy, when production was last asked to move (Vercel; ms since
-    /// 1970), or the newest run of the workflow (GitHub), before the call: what is newer came after it. Of a Render Postgres its
-    /// status before the call.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub newest_before: Option<String>,
-    /// Of Restart: the instances before the call, which a restart replaces.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(max = 128)))]
-    pub instances_before: Vec<String>,
-    /// Of a rollback: the deploy that it has made, the run that makes it (GitHub), or the deploy that it puts live again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub deploy: Option<String>,
-    /// Of a rollback: what auto-deploy was before it was switched off, `commit` or `checksPass`. It stays off, since the next
-    /// commit would be what was rolled back; switch it on again when that is mended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub auto_deploy_was: Option<String>,
-    /// Of RollbackConfig and RollbackPreviousState: the names of the environment variables that are put back, or taken away
-    /// since they were not there. Stored before the first is. Their values are in the copy alone.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(max = 256)))]
-    pub env_vars: Vec<String>,
-}
-
 /// `revision 3` of a workload, `deploy dep-…` of what has no numbers.
 pub fn release_name(revision: i64, id: &str) -> String {
     if revision > 0 { format!("revision {revision}") } else { format!("deploy {id}") }

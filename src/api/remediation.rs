@@ -3,13 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ActionKind, Cause, CleanupStatus, ConfigRollback, DatabaseStatus, Foreseen, Hook, HostedStatus, JobRemedy,
-    McpRemedy, MemoryGrowth, Reconnect, RunStatus, Scaling, SessionSelector, Suspension, WebhookRemedy,
-};
-
-/// `status.reason` of what was sent, and of which nothing tells what came of it.
-pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+use super::{ActionPlan, Progress, Suspension};
 
 /// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
 ///
@@ -36,18 +30,18 @@ pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
     status = "RemediationStatus",
     derive = "PartialEq",
     doc = "A Remediation is one healing action: the intent before it, the approval, the outcome. Panacea creates them; people approve or reject them through spec.approval.",
-    selectable = ".spec.policy",
-    selectable = ".spec.component",
-    printcolumn(name = "Component", type_ = "string", json_path = ".spec.component"),
-    printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
-    printcolumn(name = "Cause", type_ = "string", json_path = ".spec.cause"),
+    selectable = ".spec.plan.policy",
+    selectable = ".spec.plan.component",
+    printcolumn(name = "Component", type_ = "string", json_path = ".spec.plan.component"),
+    printcolumn(name = "Action", type_ = "string", json_path = ".spec.plan.action"),
+    printcolumn(name = "Cause", type_ = "string", json_path = ".spec.plan.cause"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
-    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policy", priority = 1),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.plan.policy", priority = 1),
     printcolumn(
         name = "Foreseen",
         type_ = "string",
-        json_path = ".spec.foreseen.failureAt",
+        json_path = ".spec.plan.foreseen.failureAt",
         priority = 1,
         description = "When the failure was expected that it was done ahead of"
     ),
@@ -63,74 +57,12 @@ pub const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.policy == oldSelf.policy && self.policyUid == oldSelf.policyUid && self.component == oldSelf.component && self.action == oldSelf.action && self.cause == oldSelf.cause && self.episode == oldSelf.episode && self.rung == oldSelf.rung && self.why == oldSelf.why && self.approvalRequired == oldSelf.approvalRequired && self.target == oldSelf.target && self.decidedAt == oldSelf.decidedAt && has(self.from) == has(oldSelf.from) && (!has(self.from) || self.from == oldSelf.from) && has(self.to) == has(oldSelf.to) && (!has(self.to) || self.to == oldSelf.to) && has(self.foreseen) == has(oldSelf.foreseen) && (!has(self.foreseen) || self.foreseen == oldSelf.foreseen) && has(self.config) == has(oldSelf.config) && (!has(self.config) || self.config == oldSelf.config) && has(self.memory) == has(oldSelf.memory) && (!has(self.memory) || self.memory == oldSelf.memory) && has(self.hook) == has(oldSelf.hook) && (!has(self.hook) || self.hook == oldSelf.hook) && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job) && has(self.scale) == has(oldSelf.scale) && (!has(self.scale) || self.scale == oldSelf.scale) && has(self.webhook) == has(oldSelf.webhook) && (!has(self.webhook) || self.webhook == oldSelf.webhook) && has(self.mcp) == has(oldSelf.mcp) && (!has(self.mcp) || self.mcp == oldSelf.mcp) && has(self.reconnect) == has(oldSelf.reconnect) && (!has(self.reconnect) || self.reconnect == oldSelf.reconnect) && has(self.sessions) == has(oldSelf.sessions) && (!has(self.sessions) || self.sessions == oldSelf.sessions)", "the spec of a Remediation cannot be changed; only spec.approval may be set"),
+    validation = ("self.plan == oldSelf.plan", "spec.plan cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
-    /// Name of the HealingPolicy in the same namespace.
-    #[schemars(length(min = 1, max = 63))]
-    pub policy: String,
-    /// uid of that policy: a policy of the same name made later is another one.
-    #[schemars(length(max = 64))]
-    pub policy_uid: String,
-    /// Name of the component in the policy.
-    #[schemars(length(min = 1, max = 40))]
-    pub component: String,
-    /// What is acted on.
-    pub target: RemediationTarget,
-    /// What is to be done.
-    pub action: ActionKind,
-    /// Why the component is unhealthy, as far as the signals tell.
-    pub cause: Cause,
-    /// The incident that this belongs to.
-    #[schemars(length(max = 64))]
-    pub episode: String,
-    /// Which step of the ladder this is, from 0.
-    #[schemars(range(min = 0, max = 20))]
-    pub rung: u32,
-    /// What was seen, against which limits, and why this remedy.
-    #[schemars(length(max = 2048))]
-    pub why: String,
-    /// When it was decided.
-    pub decided_at: Timestamp,
-    /// Whether a person must approve.
-    pub approval_required: bool,
-    /// The template that runs. The action is dropped when the workload runs another one by then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<TemplateRef>,
-    /// The template to go back to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<TemplateRef>,
-    /// What was foreseen when it was decided, before anything was wrong. Left out: the component was unhealthy already.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub foreseen: Option<Foreseen>,
-    /// Of RollbackConfig and RollbackPreviousState: the state, and the objects whose content goes back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<ConfigRollback>,
-    /// Of CleanupMemory: the memory that grows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<MemoryGrowth>,
-    /// Of CleanupMemory: what is called. Left out: pods are evicted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook: Option<Hook>,
-    /// Of Scale: from how many pods to how many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale: Option<Scaling>,
-    /// Of Job: what is run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobRemedy>,
-    /// Of Webhook: what is called.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<WebhookRemedy>,
-    /// Of Mcp: which tool is called.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mcp: Option<McpRemedy>,
-    /// Of RecoverConnections: when it is tried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reconnect: Option<Reconnect>,
-    /// Of ReleaseConnections and CancelLongQueries: which sessions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<SessionSelector>,
+    /// What was decided. It never changes.
+    pub plan: ActionPlan,
     /// A person's decision: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}'
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
@@ -199,18 +131,9 @@ pub struct RemediationStatus {
     /// When the write was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub executed_at: Option<Timestamp>,
-    /// Of CleanupMemory: how far it is.
+    /// How far the action is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cleanup: Option<CleanupStatus>,
-    /// Of Job, Webhook and Mcp: how far it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunStatus>,
-    /// Of an action on a hosted service: how far it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hosted: Option<HostedStatus>,
-    /// Of an action on a database: how far it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub database: Option<DatabaseStatus>,
+    pub progress: Option<Progress>,
     /// Of a rollback: the GitOps object that is suspended for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,

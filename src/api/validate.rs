@@ -10,17 +10,18 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, GITHUB_KIND, GitOps, HealingPolicy, HealingPolicySpec, Hook, IntOrPercent, JobRemedy,
-    McpRemedy, Mode, OnTimeout, POSTGRES_KIND, RENDER_KIND, Reconnect, ScaleRemedy, SessionSelector, Span, Target,
-    Threshold, VERCEL_KIND, WebhookRemedy, WorkloadKind,
+    ActionKind, Cause, Component, GITHUB_KIND, GitOps, HTTP_KIND, HealingPolicy, HealingPolicySpec, IntOrPercent, Mode,
+    OnTimeout, POSTGRES_KIND, RENDER_KIND, RemediationTarget, Span, Target, Threshold, VERCEL_KIND, WorkloadKind,
 };
 
+mod action;
 mod http;
 mod mcp;
 mod postgres;
 mod providers;
 mod remedies;
 
+pub use action::ValidAction;
 pub use http::HttpCheck;
 pub(crate) use mcp::is_loopback;
 pub use postgres::PostgresDatabase;
@@ -115,6 +116,23 @@ impl ValidTarget {
         }
     }
 
+    /// What an action on the component `name` acts on: `spec.plan.target` of its Remediation.
+    pub fn acted_on(&self, action: ActionKind, name: &str) -> RemediationTarget {
+        let (kind, name) = match self {
+            Self::Workload { kind, name } => (kind.to_string(), name.clone()),
+            Self::Postgres(database) => match &database.host {
+                Some((kind, name)) if action == ActionKind::Restart => (kind.to_string(), name.clone()),
+                _ => (POSTGRES_KIND.to_owned(), database.secret.name.clone()),
+            },
+            Self::Render(service) => (RENDER_KIND.to_owned(), service.service_id.clone()),
+            Self::RenderPostgres(postgres) => (RENDER_KIND.to_owned(), postgres.postgres_id.clone()),
+            Self::Vercel(project) => (VERCEL_KIND.to_owned(), project.project_id.clone()),
+            Self::Github(environment) => (GITHUB_KIND.to_owned(), environment.id.clone()),
+            Self::Http(_) => (HTTP_KIND.to_owned(), name.to_owned()),
+        };
+        RemediationTarget { kind, name }
+    }
+
     /// `StatefulSet/db`, `https://…`: for messages.
     pub fn describe(&self) -> String {
         match self {
@@ -137,32 +155,13 @@ pub struct MetricQuery {
     pub url: Option<Url>,
 }
 
+/// A remedy whose every value is usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidRemedy {
-    pub action: ActionKind,
+    pub action: ValidAction,
     /// Never empty.
     pub causes: Vec<Cause>,
     pub approval_required: bool,
-    pub means: Means,
-}
-
-/// What a remedy brings with it, beside its action.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Means {
-    /// Only of CleanupMemory.
-    pub hook: Option<Hook>,
-    /// Only of Scale, and always there.
-    pub scale: Option<ScaleRemedy>,
-    /// Only of Job, and always there.
-    pub job: Option<JobRemedy>,
-    /// Only of Webhook, and always there.
-    pub webhook: Option<WebhookRemedy>,
-    /// Only of Mcp, and always there.
-    pub mcp: Option<McpRemedy>,
-    /// Only of RecoverConnections, and always there.
-    pub reconnect: Option<Reconnect>,
-    /// Only of ReleaseConnections and CancelLongQueries, and always there.
-    pub sessions: Option<SessionSelector>,
 }
 
 /// Metrics that workloads have without being measured by their policy, in percent of the containers' limits.
@@ -426,7 +425,7 @@ impl Checker {
         let mut target = self.target(&component.target, spec)?;
         let remedies = self.remedies(component, &target, &spec.safety.allowed_mcp_tools);
         if let ValidTarget::Render(service) = &mut target {
-            service.env_vars = remedies.iter().any(|remedy| remedy.action.needs_config());
+            service.env_vars = remedies.iter().any(|remedy| remedy.action.kind().needs_snapshots());
         }
         Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }

@@ -78,6 +78,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         kinds: CrdReadiness::default(),
         events: Events::new(client.clone(), metrics.clone()),
         metrics,
+        backoff: Default::default(),
         starting: tokio::sync::Mutex::new(()),
         written: WriteTracker::default(),
         client,

@@ -9,102 +9,47 @@ use kube::{
 };
 
 use super::metrics::ControllerMetrics;
+pub use crate::api::EventReason;
 use crate::api::{HealingPolicy, REPORTER, Remediation};
 
-/// The closed set of event reasons; people switch on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter)]
-pub enum Reason {
-    /// The policy, or one of its components, is not valid.
-    InvalidSpec,
-    /// The installed CRD is older than the operator.
-    OutdatedCrd,
-    /// A component could not be measured.
-    CouldNotMeasure,
-    /// A component is confirmed unhealthy.
-    Unhealthy,
-    /// A component is healthy again.
-    Recovered,
-    /// A new template runs.
-    ReleaseSeen,
-    /// A ConfigMap or Secret that the template names has new content.
-    ConfigSeen,
-    /// A template that turned the component bad before was released again.
-    KnownBadRelease,
-    KnownBadConfig,
-    /// A template was seen healthy: from now on it is the last known good one.
-    KnownGood,
-    /// The level of a forecast rose to high or critical.
-    FailureForeseen,
-    /// A guard holds an action back.
-    ActionRefused,
-    /// Nothing more can be done: a person has to look.
-    PersonNeeded,
-    /// A Remediation was created.
-    RemediationCreated,
-    AwaitingApproval,
-    Approved,
-    Rejected,
-    Expired,
-    Blocked,
-    /// The write is about to be made.
-    Acting,
-    /// The write was made; is it healthy now?
-    Verifying,
-    Succeeded,
-    Failed,
-    Ineffective,
-    /// What would undo a rollback is suspended.
-    GitOpsSuspended,
-    /// It is resumed.
-    GitOpsResumed,
-    /// It stays as it is until a person looks at it.
-    GitOpsLeft,
-    /// A hosted service does not deploy new commits by itself any more.
-    AutoDeployOff,
-    /// It does again.
-    AutoDeployRestored,
-}
-
-impl Reason {
-    /// A warning asks a person to know; an error in the log asks them to act.
-    fn severity(self) -> (EventType, tracing::Level) {
-        match self {
-            Self::PersonNeeded | Self::OutdatedCrd => (EventType::Warning, tracing::Level::ERROR),
-            Self::InvalidSpec
-            | Self::CouldNotMeasure
-            | Self::Unhealthy
-            | Self::FailureForeseen
-            | Self::KnownBadRelease
-            | Self::KnownBadConfig
-            | Self::ActionRefused
-            | Self::AwaitingApproval
-            | Self::Blocked
-            | Self::Expired
-            | Self::Failed
-            | Self::Ineffective
-            | Self::AutoDeployOff
-            | Self::GitOpsLeft => (EventType::Warning, tracing::Level::WARN),
-            Self::Recovered
-            | Self::ReleaseSeen
-            | Self::ConfigSeen
-            | Self::KnownGood
-            | Self::RemediationCreated
-            | Self::Approved
-            | Self::Rejected
-            | Self::Acting
-            | Self::Verifying
-            | Self::Succeeded
-            | Self::GitOpsSuspended
-            | Self::AutoDeployRestored
-            | Self::GitOpsResumed => (EventType::Normal, tracing::Level::INFO),
-        }
+/// A warning asks a person to know; an error in the log asks a person to act.
+fn severity(reason: EventReason) -> (EventType, tracing::Level) {
+    match reason {
+        EventReason::PersonNeeded | EventReason::OutdatedCrd => (EventType::Warning, tracing::Level::ERROR),
+        EventReason::InvalidSpec
+        | EventReason::CouldNotMeasure
+        | EventReason::Unhealthy
+        | EventReason::FailureForeseen
+        | EventReason::KnownBadRelease
+        | EventReason::KnownBadConfig
+        | EventReason::ActionRefused
+        | EventReason::AwaitingApproval
+        | EventReason::Blocked
+        | EventReason::Expired
+        | EventReason::Failed
+        | EventReason::Ineffective
+        | EventReason::AutoDeployOff
+        | EventReason::GitOpsLeft => (EventType::Warning, tracing::Level::WARN),
+        EventReason::Recovered
+        | EventReason::ReleaseSeen
+        | EventReason::ConfigSeen
+        | EventReason::KnownGood
+        | EventReason::RemediationCreated
+        | EventReason::Approved
+        | EventReason::Rejected
+        | EventReason::Acting
+        | EventReason::Verifying
+        | EventReason::Succeeded
+        | EventReason::GitOpsSuspended
+        | EventReason::AutoDeployRestored
+        | EventReason::GitOpsResumed => (EventType::Normal, tracing::Level::INFO),
     }
 }
 
 /// A fact for people.
 #[derive(Debug, Clone)]
 pub struct Fact {
-    pub reason: Reason,
+    pub reason: EventReason,
     /// The component, or empty when it concerns the whole policy.
     pub component: String,
     /// What it is an event of: a release, an incident. Events that differ in it are never merged into one series,
@@ -139,15 +84,15 @@ impl Events {
         }
     }
 
-    pub async fn about_remediation(&self, remediation: &Remediation, reason: Reason, note: &str) {
+    pub async fn about_remediation(&self, remediation: &Remediation, reason: EventReason, note: &str) {
         self.about_step(remediation, reason, "", note).await;
     }
 
     /// Of one of several steps: `subject` names it, so that each has its own event.
-    pub async fn about_step(&self, remediation: &Remediation, reason: Reason, subject: &str, note: &str) {
+    pub async fn about_step(&self, remediation: &Remediation, reason: EventReason, subject: &str, note: &str) {
         let fact = Fact {
             reason,
-            component: remediation.spec.component.clone(),
+            component: remediation.spec.plan.component.clone(),
             subject: subject.to_owned(),
             note: note.to_owned(),
             secondary: None,
@@ -158,7 +103,7 @@ impl Events {
     /// Log and counter at once; the event within [`LIMIT`], or it is only logged.
     pub async fn tell(&self, regarding: &ObjectReference, fact: Fact) {
         let Fact { reason, component, subject, note, secondary } = fact;
-        let (type_, level) = reason.severity();
+        let (type_, level) = severity(reason);
         let kind = regarding.kind.as_deref().unwrap_or_default();
         let name = regarding.name.as_deref().unwrap_or_default();
         let namespace = regarding.namespace.as_deref().unwrap_or_default();

@@ -28,7 +28,7 @@ pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mute
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
         let Some(look) = &entry.last else { continue };
         let actions: Vec<Action> =
-            readable(&all).filter(|it| it.spec.component == component.name).filter_map(begun).collect();
+            readable(&all).filter(|it| it.spec.plan.component == component.name).filter_map(begun).collect();
         let seen = Seen {
             observation: &look.observation,
             assessment: &look.assessment,

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Context, Error,
-    events::Reason,
+    events::EventReason,
     limited,
     memory::PolicyMemory,
     policy::{report_once, write_status},
@@ -41,7 +41,7 @@ pub(super) async fn invalid(
     let status = status_of(ctx, policy, &old, &why);
     write_status(ctx, policy, &old, status, memory).await?;
     let note = format!("{}; nothing is looked at until the spec is corrected", why.message);
-    report_once(ctx, policy, memory, "invalid", Reason::InvalidSpec, "", note).await;
+    report_once(ctx, policy, memory, "invalid", EventReason::InvalidSpec, "", note).await;
     Ok(Action::await_change())
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn unreadable(
     write_conditions(ctx, &policy, &old, &why).await?;
     memory.lock().last_written = None;
     let note = format!("{}; nothing is looked at until then", why.message);
-    report_once(ctx, &policy, memory, "invalid", Reason::InvalidSpec, "", note).await;
+    report_once(ctx, &policy, memory, "invalid", EventReason::InvalidSpec, "", note).await;
     Ok(Action::requeue(RETRY))
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn outdated(
     let status = write_conditions(ctx, policy, &old, &why).await?;
     memory.lock().last_written = Some(status);
     let note = format!("{}; nothing is done until then", why.message);
-    report_once(ctx, policy, memory, OUTDATED, Reason::OutdatedCrd, "", note).await;
+    report_once(ctx, policy, memory, OUTDATED, EventReason::OutdatedCrd, "", note).await;
     Ok(Action::requeue(RETRY))
 }
 

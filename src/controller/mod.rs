@@ -14,6 +14,7 @@
 //! - `unusable`: policies that cannot be worked with; [`kinds`]: whether the CRDs are installed
 
 mod backfill;
+pub mod backoff;
 mod check;
 pub mod crd_readiness;
 pub mod events;
@@ -24,7 +25,6 @@ pub mod metrics;
 pub mod policy;
 mod propose;
 pub mod remediation;
-mod revalidate;
 pub mod rows;
 pub mod run;
 mod snapshots;
@@ -39,7 +39,7 @@ use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
 
 use crate::{
     analyze::forecast::Forecaster,
-    api::{INSTALL_CRDS, OUTCOME_UNKNOWN, Phase, Remediation, Threshold},
+    api::{INSTALL_CRDS, Phase, Remediation, RemediationReason, Retry, Threshold},
     knowledge::Ledger,
     plan::history::Past,
     targets::Targets,
@@ -68,6 +68,8 @@ pub struct Context {
     /// One action at a time passes from the guards to `Running`, so that two cannot both see a free place.
     pub starting: tokio::sync::Mutex<()>,
     pub written: WriteTracker,
+    /// Waits after failed reconciliations.
+    pub backoff: backoff::Backoff,
 }
 
 /// A Remediation, or why it cannot be read.
@@ -96,6 +98,14 @@ impl Error {
             Self::OutdatedCrd { .. } => "OutdatedCrd",
             Self::Timeout { .. } => "Timeout",
             Self::Ledger(_) => "Ledger",
+        }
+    }
+
+    /// When the same reconciliation is worth another attempt.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Api { .. } | Self::Timeout { .. } | Self::Ledger(_) => Retry::Backoff,
+            Self::OutdatedCrd { .. } => Retry::OnChange,
         }
     }
 
@@ -141,15 +151,16 @@ pub fn history_of<'a>(remediations: impl IntoIterator<Item = &'a Remediation>) -
     remediations
         .into_iter()
         .map(|remediation| {
-            let status = remediation.status.clone().unwrap_or_default();
+            let (plan, status) = (&remediation.spec.plan, remediation.status.clone().unwrap_or_default());
             Past {
-                component: remediation.spec.component.clone(),
-                episode: remediation.spec.episode.clone(),
-                rung: remediation.spec.rung,
-                action: remediation.spec.action,
+                component: plan.component.clone(),
+                episode: plan.episode.clone(),
+                step: plan.step,
+                action: plan.action,
                 phase: status.phase,
-                outcome_unknown: status.phase == Phase::Failed && status.reason == OUTCOME_UNKNOWN,
-                ahead: remediation.spec.foreseen.is_some(),
+                outcome_unknown: status.phase == Phase::Failed
+                    && status.reason == RemediationReason::OutcomeUnknown.name(),
+                ahead: plan.foreseen.is_some(),
                 started_at: status.started_at,
                 finished_at: status.finished_at,
             }
@@ -160,7 +171,7 @@ pub fn history_of<'a>(remediations: impl IntoIterator<Item = &'a Remediation>) -
 /// The Remediations of the policy with this uid, from the cache.
 pub fn remediations_of(store: &Store<GuardedRemediation>, policy_uid: &str) -> Vec<Arc<GuardedRemediation>> {
     let ours = |guarded: &Arc<GuardedRemediation>| {
-        guarded.0.as_ref().is_ok_and(|remediation| remediation.spec.policy_uid == policy_uid)
+        guarded.0.as_ref().is_ok_and(|remediation| remediation.spec.plan.policy_uid == policy_uid)
     };
     store.state().into_iter().filter(ours).collect()
 }

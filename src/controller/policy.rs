@@ -22,7 +22,7 @@ use kube::{
 use super::{
     Context, Error, GuardedRemediation, backfill,
     check::{Seen, analyze},
-    events::{Fact, Reason},
+    events::{EventReason, Fact},
     hindsight, history_of, invalid_policy, limited,
     memory::PolicyMemory,
     propose::propose,
@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{
     analyze::{forecast::Forecast, outlook::Outlook, tracker::Tracker},
-    api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
-    plan::{self, Proposal, Situation, Verdict},
+    api::{ActionPlan, HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
+    plan::{self, Situation, Verdict},
 };
 
 /// Looks at one policy's components that run at the same time.
@@ -117,13 +117,7 @@ pub fn on_error(object: Arc<DeserializeGuard<HealingPolicy>>, error: &Error, con
     if !error.is_outdated() {
         tracing::warn!(namespace, policy = name, %error, "the round could not be finished; it is repeated");
     }
-    Action::requeue(retry_delay(&name))
-}
-
-/// One to two seconds, spread by name.
-pub(super) fn retry_delay(name: &str) -> Duration {
-    let spread: u64 = name.bytes().map(u64::from).sum::<u64>() * 37 % 1000;
-    Duration::from_millis(1000 + spread)
+    Action::requeue(context.shared.backoff.next(error.retry(), object.meta()))
 }
 
 /// Takes up what an earlier life of the operator left in the status and in the ledger, once; notes a new spec.
@@ -162,7 +156,7 @@ async fn restore(ctx: &Context, policy: &HealingPolicy, valid: &Arc<ValidPolicy>
     for mistake in &valid.invalid {
         let component = mistake.component.as_deref().unwrap_or_default();
         let note = format!("{}; the other components are watched", mistake.message);
-        report_once(ctx, policy, memory, &format!("spec/{}", mistake.field), Reason::InvalidSpec, component, note)
+        report_once(ctx, policy, memory, &format!("spec/{}", mistake.field), EventReason::InvalidSpec, component, note)
             .await;
     }
     if !first {
@@ -216,7 +210,7 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
             let started = Instant::now();
             let mut observation =
                 ctx.targets.observe(&valid.namespace, &valid.components[component], release_watch).await;
-            observation.at = rows::milliseconds(observation.at);
+            observation.at = crate::api::milliseconds(observation.at);
             Seen { component, observation, seconds: started.elapsed().as_secs_f64() }
         })
         .buffer_unordered(CONCURRENT_CHECKS)
@@ -225,7 +219,7 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
 }
 
 /// At most one proposal a component; refusals are noted for status, event and metric.
-fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<Proposal> {
+fn plan(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) -> Vec<ActionPlan> {
     let history = history_of(readable(&remediations_of(&context.remediations, &valid.uid)));
     let now = Timestamp::now();
     let mut memory = memory.lock();
@@ -350,7 +344,7 @@ pub(super) async fn report_once(
     policy: &HealingPolicy,
     memory: &Mutex<PolicyMemory>,
     key: &str,
-    reason: Reason,
+    reason: EventReason,
     component: &str,
     note: String,
 ) {

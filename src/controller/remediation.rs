@@ -8,11 +8,7 @@
 //! Assumptions: one operator at a time; the API server orders writes to one object.
 
 mod approve;
-mod cleanup;
-mod database;
-mod hosted;
-mod mcp;
-mod own;
+mod journal;
 mod record;
 mod suspend;
 
@@ -28,29 +24,33 @@ use kube::{
 
 use super::{
     Context, Error, GuardedRemediation,
-    events::Reason,
+    events::EventReason,
     invalid_policy::mistake_in,
     limited,
     memory::{ComponentMemory, PolicyMemory},
-    policy::retry_delay,
-    revalidate::withdrawn,
-    rows,
     verify::{self, Verification},
 };
 use crate::{
     api::{
-        ActionKind, ConfigRollback, HOSTED_KINDS, HealingPolicy, POLICY_LABEL, POSTGRES_KIND, Phase,
-        REMEDIATION_MANAGER, Remediation, RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
+        ActionPlan, HealingPolicy, POLICY_LABEL, Phase, Progress, REMEDIATION_MANAGER, Remediation, RemediationReason,
+        RemediationStatus, ValidPolicy, milliseconds,
     },
-    targets::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
+    plan::{
+        guard::Permit,
+        revalidate::{Withdrawn, withdrawn},
+    },
+    targets::{
+        NoExecutor, Unfinished,
+        executor::{Moment, NotStored, Order, Outcome, Ran},
+        kubernetes::{ActError, WorkloadRef, write},
+    },
 };
+use journal::StatusJournal;
 
 /// How often a held back action is tried again when its guard does not say when.
 const RETRY_BLOCKED: Duration = Duration::from_secs(5);
 /// How often an action that waits for looks (confirmation, verification) is looked at: in memory, so it costs nothing.
 const RECHECK: Duration = Duration::from_millis(500);
-/// A write that keeps failing for reasons that may pass is given up after this time.
-const EXECUTE_LIMIT: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 pub struct RemediationContext {
     pub shared: Arc<Context>,
@@ -78,7 +78,7 @@ pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<Remediation
     } else {
         remediation
     };
-    let step = Step { ctx: &context.shared, remediation };
+    let step = Reconciliation { ctx: &context.shared, remediation };
     let status = remediation.status.clone().unwrap_or_default();
     if status.phase.is_final() {
         return step.record(status).await;
@@ -89,7 +89,13 @@ pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<Remediation
     let policy = step.policy().await?;
     match status.phase {
         // On the heap: each is larger than a frame of the stack should be.
-        Phase::Running => Box::pin(step.execute(status, policy.as_ref())).await,
+        Phase::Running => match Permit::begun(&status) {
+            Some(permit) => Box::pin(step.execute(status, policy.as_ref(), &permit)).await,
+            None => {
+                let message = "the status is Running without a start, which no guard has allowed; nothing was done";
+                step.finish(status, Phase::Failed, RemediationReason::NotConfirmed, message).await
+            }
+        },
         Phase::Verifying => step.verify(status, policy.as_ref()).await,
         _ => Box::pin(step.approve(status, policy)).await,
     }
@@ -107,10 +113,11 @@ pub fn on_error(object: Arc<GuardedRemediation>, error: &Error, context: Arc<Rem
     let name = object.name_any();
     if !error.is_outdated() {
         let namespace = object.namespace().unwrap_or_default();
-        let component = object.0.as_ref().map(|remediation| remediation.spec.component.as_str()).unwrap_or_default();
+        let component =
+            object.0.as_ref().map(|remediation| remediation.spec.plan.component.as_str()).unwrap_or_default();
         tracing::warn!(namespace, remediation = name, component, %error, "the step could not be finished; it is repeated");
     }
-    Action::requeue(retry_delay(&name))
+    Action::requeue(context.shared.backoff.next(error.retry(), object.meta()))
 }
 
 /// Stored by another version: it is left as it is, and the others go on.
@@ -126,32 +133,18 @@ async fn unreadable(ctx: &Context, object: &GuardedRemediation) -> Result<Action
     Ok(Action::await_change())
 }
 
-/// The workload that a Remediation acts on.
-fn workload<'a>(namespace: &'a str, spec: &'a RemediationSpec) -> Result<WorkloadRef<'a>, ActError> {
-    let kind = spec.target.kind.parse();
-    let kind = kind.map_err(|_| ActError::Rejected(format!("{} is no kind that can be acted on", spec.target.kind)))?;
-    Ok(WorkloadRef { kind, namespace, name: &spec.target.name })
+/// The workload that a Remediation acts on; none when it acts on something else.
+fn workload<'a>(namespace: &'a str, plan: &'a ActionPlan) -> Option<WorkloadRef<'a>> {
+    let kind = plan.target.kind.parse().ok()?;
+    Some(WorkloadRef { kind, namespace, name: &plan.target.name })
 }
 
-/// The workloads that the policy is about.
-fn named(policy: &ValidPolicy) -> Named {
-    let workloads = policy.components.iter().filter_map(|component| component.target.workload());
-    workloads.map(|(kind, name)| (kind, name.to_owned())).collect()
-}
-
-fn whole_state(spec: &RemediationSpec) -> Result<WholeState<'_>, ActError> {
-    match (&spec.from, &spec.to, &spec.config) {
-        (Some(from), Some(to), Some(config)) => Ok(WholeState { from, to, config }),
-        _ => Err(ActError::TargetGone("it is not named".to_owned())),
-    }
-}
-
-struct Step<'a> {
+struct Reconciliation<'a> {
     ctx: &'a Context,
     remediation: &'a Remediation,
 }
 
-impl Step<'_> {
+impl Reconciliation<'_> {
     fn api(&self) -> Api<Remediation> {
         Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default())
     }
@@ -160,10 +153,10 @@ impl Step<'_> {
     async fn policy(&self) -> Result<Option<ValidPolicy>, Error> {
         let api: Api<DeserializeGuard<HealingPolicy>> =
             Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
-        let found = limited("read the policy", api.get_opt(&self.remediation.spec.policy)).await?;
+        let found = limited("read the policy", api.get_opt(&self.remediation.spec.plan.policy)).await?;
         Ok(found
             .and_then(|policy| policy.0.ok())
-            .filter(|policy| policy.metadata.uid.as_deref() == Some(self.remediation.spec.policy_uid.as_str()))
+            .filter(|policy| policy.metadata.uid.as_deref() == Some(self.remediation.spec.plan.policy_uid.as_str()))
             .filter(|policy| policy.metadata.deletion_timestamp.is_none())
             .and_then(|policy| ValidPolicy::new(&policy, &self.ctx.thresholds).ok()))
     }
@@ -172,179 +165,100 @@ impl Step<'_> {
     async fn of_policy(&self) -> Result<Vec<Remediation>, Error> {
         let api: Api<GuardedRemediation> =
             Api::namespaced(self.ctx.client.clone(), &self.remediation.namespace().unwrap_or_default());
-        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.policy));
+        let params = ListParams::default().labels(&format!("{POLICY_LABEL}={}", self.remediation.spec.plan.policy));
         let listed = limited("list the policy's remediations", api.list(&params)).await?;
         Ok(listed.items.into_iter().filter_map(|guarded| guarded.0.ok()).collect())
     }
 
-    /// Makes the write. Safe to repeat: it finds out by itself whether it was made before a crash.
-    async fn execute(&self, mut status: RemediationStatus, policy: Option<&ValidPolicy>) -> Result<Action, Error> {
-        let spec = &self.remediation.spec;
-        if spec.action.is_own() {
-            return self.run_own(status, policy).await;
-        }
-        if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
-            return Box::pin(self.run_hosted(status, policy)).await;
-        }
-        if spec.target.kind == POSTGRES_KIND {
-            return self.run_database(status, policy).await;
-        }
-        let target = policy.and_then(|policy| policy.component(&spec.component)).map(|component| &component.target);
-        if let Some(ValidTarget::Http(_)) = target {
-            return self
-                .finish(status, Phase::Failed, "TargetChanged", "the component is an http target now; nothing was done")
-                .await;
-        }
-        let started_at = status.started_at.unwrap_or(spec.decided_at);
-        if spec.action == ActionKind::RollbackDeployment && (spec.from.is_none() || spec.to.is_none()) {
-            return self
-                .finish(status, Phase::Failed, "NoTarget", "the remediation names no template to go back to")
-                .await;
-        }
-        if spec.action == ActionKind::CleanupMemory {
-            return self.clean(status, policy).await;
-        }
-        let result = match withdrawn(spec, policy) {
-            None => match self.make_room(&mut status, policy).await? {
-                Ok(kubernetes) => self.act(&kubernetes, started_at, policy).await,
-                Err(error) => Err(error),
-            },
-            // A write that is not wanted any more is not made; one that was made before is still verified.
-            Some((reason, why)) => match self.was_done(&self.kubernetes(&status), started_at, policy).await {
-                Ok(true) => Ok(Outcome::AlreadyDone),
-                Ok(false) => {
-                    return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
-                }
-                Err(error) => Err(error),
-            },
+    /// Carries the action out, as far as it goes without waiting. Safe to repeat.
+    async fn execute(
+        &self,
+        mut status: RemediationStatus,
+        policy: Option<&ValidPolicy>,
+        permit: &Permit,
+    ) -> Result<Action, Error> {
+        let plan = &self.remediation.spec.plan;
+        let started_at = status.started_at.unwrap_or(plan.decided_at);
+        let withdrawn = withdrawn(plan, policy);
+        let kubernetes = match self.suspend_owner(&mut status, policy, withdrawn.is_some()).await? {
+            Ok(kubernetes) => kubernetes,
+            Err(error) => return self.not_done(status, error, started_at).await,
         };
-        match result {
-            Ok(outcome) => {
-                let message = match (spec.action, &spec.to) {
-                    (ActionKind::RollbackDeployment, Some(to)) => {
-                        format!("the template of {to} is back; watching whether it helps")
-                    }
-                    (ActionKind::RollbackPreviousState, Some(to)) => {
-                        format!("the state of {to} is back; watching whether it helps")
-                    }
-                    (ActionKind::RollbackConfig, _) => {
-                        let names = spec.config.as_ref().map(ConfigRollback::names).unwrap_or_default();
-                        format!("{names} is as it was, and pods are being replaced; watching whether it helps")
-                    }
-                    (ActionKind::Scale, _) => {
-                        let pods = spec.scale.map(|scaling| scaling.to).unwrap_or_default();
-                        format!("{pods} pods are wanted now; watching whether it helps")
-                    }
-                    _ => "pods are being replaced; watching whether it helps".to_owned(),
-                };
-                let reason = match outcome {
-                    Outcome::Done { .. } => "Executed",
-                    Outcome::AlreadyDone => "AlreadyDone",
-                };
-                self.executed(status, reason, message).await
+        let (namespace, name) = (self.remediation.namespace().unwrap_or_default(), self.remediation.name_any());
+        let uid = self.remediation.uid().unwrap_or_default();
+        let order = Order { namespace: &namespace, remediation: &name, uid: &uid, plan, started_at };
+        let executor = match self.ctx.targets.executor(order, policy, kubernetes) {
+            Ok(executor) => executor,
+            Err(why) => return self.end_without_executor(status, why, withdrawn).await,
+        };
+        let moment = Moment { now: Timestamp::now(), started_at, withdrawn };
+        let journal = StatusJournal::new(self, status);
+        let ran = executor.run(journal.progress().as_ref(), moment, permit, &journal).await;
+        let (mut status, error) = journal.into_parts();
+        let Ran { progress, outcome } = match (ran, error) {
+            (Ok(ran), _) => ran,
+            (Err(_), Some(error)) => return Err(error),
+            (Err(NotStored), None) => return Err(Error::Timeout { what: "store the progress" }),
+        };
+        status.progress = progress.or(status.progress);
+        match outcome {
+            Outcome::Wait(after) => Ok(Action::requeue(after)),
+            Outcome::Done { reason, message } => self.executed(status, reason, message).await,
+            Outcome::Ended { phase, reason, message } => self.finish(status, phase, reason, &message).await,
+            Outcome::OutcomeUnknown { message } => {
+                self.ctx.events.about_remediation(self.remediation, EventReason::PersonNeeded, &message).await;
+                self.finish(status, Phase::Failed, RemediationReason::OutcomeUnknown, &message).await
             }
-            Err(error) => self.not_done(status, error, started_at).await,
         }
     }
 
-    /// It was done; whether it helped is told by looking on.
+    /// Nobody can carry the action out: the policy names another target now.
+    async fn end_without_executor(
+        &self,
+        status: RemediationStatus,
+        why: NoExecutor,
+        withdrawn: Option<Withdrawn>,
+    ) -> Result<Action, Error> {
+        let open = status.progress.as_ref().map(Unfinished::of).unwrap_or_default();
+        let (reason, why) = match withdrawn {
+            Some(Withdrawn { reason, why }) => (reason, why.to_owned()),
+            None => (why.reason, why.message),
+        };
+        if open.may_have_effect {
+            let message = format!("{why}; a call was sent before, and its outcome is not checked{}", open.left);
+            return self.finish(status, Phase::Failed, RemediationReason::OutcomeUnknown, &message).await;
+        }
+        let phase = if withdrawn.is_some() { Phase::Expired } else { Phase::Failed };
+        self.finish(status, phase, reason, &format!("{why}; nothing was done{}", open.left)).await
+    }
+
+    /// The effect is made; checks tell whether it helped.
     async fn executed(
         &self,
         mut status: RemediationStatus,
-        reason: &'static str,
+        reason: RemediationReason,
         message: String,
     ) -> Result<Action, Error> {
         status.phase = Phase::Verifying;
-        status.executed_at = Some(rows::milliseconds(Timestamp::now()));
-        status.reason = reason.into();
+        status.executed_at = Some(milliseconds(Timestamp::now()));
+        status.reason = reason.name().into();
         status.message = message;
         self.write(&status, false).await?;
-        self.ctx.events.about_remediation(self.remediation, Reason::Verifying, &status.message).await;
+        self.ctx.events.about_remediation(self.remediation, EventReason::Verifying, &status.message).await;
         Ok(Action::requeue(RECHECK))
     }
 
-    async fn act(
-        &self,
-        kubernetes: &Kubernetes,
-        started_at: Timestamp,
-        policy: Option<&ValidPolicy>,
-    ) -> Result<Outcome, ActError> {
-        let spec = &self.remediation.spec;
-        let namespace = self.remediation.namespace().unwrap_or_default();
-        let workload = workload(&namespace, spec)?;
-        match (spec.action, &spec.from, &spec.to) {
-            (ActionKind::RollbackDeployment, Some(from), Some(to)) => kubernetes.rollback(workload, from, to).await,
-            (ActionKind::RollbackDeployment, ..) => Err(ActError::TargetGone("it is not named".to_owned())),
-            (ActionKind::Restart, from, _) => kubernetes.restart(workload, from.as_ref(), started_at).await,
-            (ActionKind::Scale, from, _) => {
-                let scaling = spec.scale.ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
-                kubernetes.scale(workload, from.as_ref(), scaling).await
+    /// An action that is not made: retried for a while where that may help.
+    async fn not_done(&self, status: RemediationStatus, error: ActError, since: Timestamp) -> Result<Action, Error> {
+        let now = Timestamp::now();
+        match write::judge_error(&error, now.duration_since(since)) {
+            write::Judged::Again(after) => {
+                let (namespace, name) = (self.remediation.namespace(), self.remediation.name_any());
+                let component = &self.remediation.spec.plan.component;
+                tracing::warn!(namespace, remediation = name, component, %error, "the action is not complete yet; trying again");
+                Ok(Action::requeue(after))
             }
-            (ActionKind::RollbackPreviousState, ..) => {
-                let named = policy.map(named).unwrap_or_default();
-                kubernetes.restore(workload, whole_state(spec)?, &named, started_at).await
-            }
-            (ActionKind::RollbackConfig, from, _) => {
-                let named = policy.map(named).unwrap_or_default();
-                let to = spec.config.as_ref().ok_or_else(|| ActError::TargetGone("it is not named".to_owned()))?;
-                kubernetes.rollback_config(workload, from.as_ref(), to, &named, started_at).await
-            }
-            _ => Err(ActError::Rejected("it is no single write to a workload".to_owned())),
-        }
-    }
-
-    /// Whether the write was made, by a life of the operator that could not say so.
-    async fn was_done(
-        &self,
-        kubernetes: &Kubernetes,
-        started_at: Timestamp,
-        policy: Option<&ValidPolicy>,
-    ) -> Result<bool, ActError> {
-        let spec = &self.remediation.spec;
-        let namespace = self.remediation.namespace().unwrap_or_default();
-        let workload = workload(&namespace, spec)?;
-        match (spec.action, &spec.from, &spec.to) {
-            (ActionKind::RollbackDeployment, Some(from), Some(to)) => {
-                let begun = kubernetes.is_rolled_back(workload, from, to).await?;
-                // Of a Rollout it is two writes, and half of it is worse than all of it.
-                if begun && workload.kind == WorkloadKind::Rollout {
-                    self.act(kubernetes, started_at, policy).await?;
-                }
-                Ok(begun)
-            }
-            (
-                ActionKind::RollbackDeployment
-                | ActionKind::CleanupMemory
-                | ActionKind::Job
-                | ActionKind::Webhook
-                | ActionKind::Mcp
-                | ActionKind::RecoverConnections
-                | ActionKind::ReleaseConnections
-                | ActionKind::CancelLongQueries
-                | ActionKind::Failover,
-                ..,
-            ) => Ok(false),
-            // Half of it is worse than all of it: what was begun is finished.
-            (ActionKind::RollbackPreviousState, ..) => {
-                let begun = kubernetes.is_restoring(workload, whole_state(spec)?, started_at).await?;
-                if begun {
-                    self.act(kubernetes, started_at, policy).await?;
-                }
-                Ok(begun)
-            }
-            (ActionKind::RollbackConfig, ..) => {
-                let Some(to) = &spec.config else { return Ok(false) };
-                let begun = kubernetes.config_left(workload, to).await? < to.objects.len();
-                if begun {
-                    self.act(kubernetes, started_at, policy).await?;
-                }
-                Ok(begun)
-            }
-            (ActionKind::Scale, from, _) => match spec.scale {
-                Some(scaling) => kubernetes.is_scaled(workload, from.as_ref(), scaling).await,
-                None => Ok(false),
-            },
-            (ActionKind::Restart, from, _) => kubernetes.is_restarted(workload, from.as_ref(), started_at).await,
+            write::Judged::Ended { end, reason, message } => self.finish(status, end.into(), reason, &message).await,
         }
     }
 
@@ -352,11 +266,11 @@ impl Step<'_> {
         let unseen = "before it could be told whether it helped";
         let Some(policy) = policy else {
             let message = format!("the policy was deleted or became invalid {unseen}");
-            return self.finish(status, Phase::Ineffective, "PolicyGone", &message).await;
+            return self.finish(status, Phase::Ineffective, RemediationReason::PolicyGone, &message).await;
         };
-        if policy.component(&self.remediation.spec.component).is_none() {
+        if policy.component(&self.remediation.spec.plan.component).is_none() {
             let message = format!("the component was taken out of the policy {unseen}");
-            return self.finish(status, Phase::Ineffective, "ComponentGone", &message).await;
+            return self.finish(status, Phase::Ineffective, RemediationReason::ComponentGone, &message).await;
         }
         let now = Timestamp::now();
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name);
@@ -364,9 +278,9 @@ impl Step<'_> {
         let verdict = memory
             .filter(|_| !policy.suspend)
             .and_then(|memory| {
-                with_component(&memory, &self.remediation.spec.component, |entry| {
-                    note_memory(&self.remediation.spec, &mut status, entry);
-                    verify::judge(&self.remediation.spec, &status, entry, &policy.limits, now)
+                with_component(&memory, &self.remediation.spec.plan.component, |entry| {
+                    note_memory(&self.remediation.spec.plan, &mut status, entry);
+                    verify::judge(&self.remediation.spec.plan, &status, entry, &policy.limits, now)
                 })
             })
             .unwrap_or_else(|| verify::unseen(&status, &policy.limits, now));
@@ -391,7 +305,7 @@ impl Step<'_> {
             }
             _ => (Phase::Expired, "deleted before anything was done"),
         };
-        self.finish(status, phase, "Deleted", message).await
+        self.finish(status, phase, RemediationReason::Deleted, message).await
     }
 
     /// Stays in a waiting phase until `until` at most; writes only when the words change.
@@ -399,22 +313,22 @@ impl Step<'_> {
         &self,
         mut status: RemediationStatus,
         phase: Phase,
-        reason: &'static str,
+        reason: RemediationReason,
         message: &str,
         until: Timestamp,
     ) -> Result<Action, Error> {
-        let changed = status.phase != phase || status.reason != reason;
+        let changed = status.phase != phase || status.reason != reason.name();
         if changed {
             status.phase = phase;
-            status.reason = reason.to_owned();
+            status.reason = reason.name().to_owned();
             status.message = message.to_owned();
         }
         if self.remediation.status.as_ref() != Some(&status) {
             self.write(&status, false).await?;
         }
         let told = match phase {
-            Phase::AwaitingApproval => Some(Reason::AwaitingApproval),
-            Phase::Blocked => Some(Reason::Blocked),
+            Phase::AwaitingApproval => Some(EventReason::AwaitingApproval),
+            Phase::Blocked => Some(EventReason::Blocked),
             _ => None,
         };
         if let Some(told) = told.filter(|_| changed) {
@@ -429,22 +343,22 @@ impl Step<'_> {
         &self,
         mut status: RemediationStatus,
         phase: Phase,
-        reason: &str,
+        reason: RemediationReason,
         message: &str,
     ) -> Result<Action, Error> {
         status.phase = phase;
-        status.reason = reason.to_owned();
+        status.reason = reason.name().to_owned();
         status.message = message.to_owned();
-        status.finished_at = Some(rows::milliseconds(Timestamp::now()));
+        status.finished_at = Some(milliseconds(Timestamp::now()));
         self.write(&status, false).await?;
         let told = match phase {
-            Phase::Succeeded => Reason::Succeeded,
-            Phase::Failed => Reason::Failed,
-            Phase::Ineffective => Reason::Ineffective,
-            Phase::Rejected => Reason::Rejected,
-            _ => Reason::Expired,
+            Phase::Succeeded => EventReason::Succeeded,
+            Phase::Failed => EventReason::Failed,
+            Phase::Ineffective => EventReason::Ineffective,
+            Phase::Rejected => EventReason::Rejected,
+            _ => EventReason::Expired,
         };
-        self.ctx.metrics.finished(self.remediation.spec.action.into(), phase.into());
+        self.ctx.metrics.finished(self.remediation.spec.plan.action.into(), phase.into());
         self.ctx.events.about_remediation(self.remediation, told, &format!("{reason}: {message}")).await;
         self.record(status).await
     }
@@ -473,10 +387,10 @@ impl Step<'_> {
 }
 
 /// Of a cleanup: what the memory is now.
-fn note_memory(spec: &RemediationSpec, status: &mut RemediationStatus, entry: &ComponentMemory) {
-    let value = spec.memory.as_ref().zip(entry.last.as_ref());
-    let value = value.and_then(|(growth, look)| look.observation.value(&growth.metric));
-    if let Some(cleanup) = &mut status.cleanup {
+fn note_memory(plan: &ActionPlan, status: &mut RemediationStatus, entry: &ComponentMemory) {
+    let value = plan.intent.memory().zip(entry.last.as_ref());
+    let value = value.and_then(|(growth, check)| check.observation.value(&growth.metric));
+    if let Some(Progress::Cleanup(cleanup)) = &mut status.progress {
         cleanup.after = value.or(cleanup.after);
     }
 }

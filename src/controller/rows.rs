@@ -1,6 +1,6 @@
 //! What goes into the ledger: pure. Ids are derived, so a row that is written again is the same row.
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::{Value, json};
 
@@ -12,16 +12,11 @@ use crate::{
         observation::Measured,
     },
     api::{
-        ActionKind, CleanupStatus, ConfigChange, Decision, MemoryGrowth, Outcome, Phase, Remediation,
-        RemediationStatus, Settled, Trend, ValidComponent, ValidPolicy, ValidTarget, Warning,
+        ActionKind, CleanupProgress, ConfigChange, Decision, Intent, MemoryGrowth, Outcome, Phase, Progress,
+        Remediation, RemediationStatus, Settled, Trend, ValidComponent, ValidPolicy, ValidTarget, Warning,
     },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, check_id, cycle_id, outcome_id, row_id},
 };
-
-/// Times in our objects carry milliseconds: enough to order events, short enough to read.
-pub fn milliseconds(at: Timestamp) -> Timestamp {
-    at.round(Unit::Millisecond).unwrap_or(at)
-}
 
 /// The Kubernetes object behind a target, for events.
 pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectReference> {
@@ -148,18 +143,19 @@ pub fn cycle_row(policy: &ValidPolicy, looks: usize, unhealthy: usize, now: Time
 
 /// All rows of a Remediation that has ended: its decision, its action, its rollback.
 pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
-    let spec = &remediation.spec;
+    let plan = &remediation.spec.plan;
     let status: RemediationStatus = remediation.status.clone().unwrap_or_default();
     let uid = remediation.metadata.uid.as_deref().unwrap_or_default();
     let metadata = Metadata {
-        component: Some(spec.component.clone()),
-        policy: spec.policy.clone(),
+        component: Some(plan.component.clone()),
+        policy: plan.policy.clone(),
         namespace: remediation.metadata.namespace.clone().unwrap_or_default(),
         remediation: remediation.metadata.name.clone(),
     };
-    let ended = status.finished_at.unwrap_or(spec.decided_at);
+    let ended = status.finished_at.unwrap_or(plan.decided_at);
+    let progress = status.progress.as_ref();
     let mut rows: Vec<Row> = Vec::new();
-    if let (Some(approval), Some(decided_by)) = (&spec.approval, &status.decided_by) {
+    if let (Some(approval), Some(decided_by)) = (&remediation.spec.approval, &status.decided_by) {
         let (action, success) = match approval.decision {
             Decision::Approved => (ActionType::RemediationApproval, true),
             Decision::Rejected => (ActionType::RemediationRejected, false),
@@ -168,7 +164,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
             BrainRow {
                 id: row_id(uid, "decision"),
                 action,
-                input: json!({"action": spec.action.to_string(), "why": spec.why}),
+                input: json!({"action": plan.action.to_string(), "why": plan.why}),
                 output: json!({"decision": approval.decision.to_string(), "reason": approval.reason, "decided_by": decided_by.manager}),
                 success,
                 metadata: metadata.clone(),
@@ -181,9 +177,9 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     let Some(started_at) = status.started_at else { return rows };
     let success = status.phase == Phase::Succeeded;
     use ActionKind as A;
-    let action = match (spec.action, success) {
-        (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, true) => ActionType::AutomaticRollback,
-        (A::RollbackDeployment | A::RollbackConfig | A::RollbackPreviousState, false) => ActionType::RollbackFailed,
+    let action = match (plan.action, success) {
+        (A::Rollback | A::RollbackConfig | A::RollbackState, true) => ActionType::AutomaticRollback,
+        (A::Rollback | A::RollbackConfig | A::RollbackState, false) => ActionType::RollbackFailed,
         // One type for both: the column success tells.
         (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
         (A::Scale, true) => ActionType::ServiceScaled,
@@ -192,10 +188,10 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         (A::Job | A::Webhook | A::Mcp, false) => ActionType::CustomRemedyFailed,
         (A::Restart, true) => ActionType::ServiceRestart,
         (A::Restart, false) => ActionType::ServiceRestartFailed,
-        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries | A::Failover, true) => {
+        (A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover, true) => {
             ActionType::DbConnectionRecovered
         }
-        (A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries | A::Failover, false) => {
+        (A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover, false) => {
             ActionType::DbRecoveryFailed
         }
     };
@@ -204,49 +200,49 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     };
     let id = row_id(uid, "action");
     let mut input = json!({
-        "action": spec.action.to_string(), "cause": spec.cause.to_string(), "why": spec.why,
-        "target": format!("{}/{}", spec.target.kind, spec.target.name), "episode": spec.episode, "rung": spec.rung,
-        "proactive": spec.foreseen.is_some(), "decided_at": spec.decided_at,
+        "action": plan.action.to_string(), "cause": plan.cause.to_string(), "why": plan.why,
+        "target": format!("{}/{}", plan.target.kind, plan.target.name), "episode": plan.episode, "step": plan.step,
+        "proactive": plan.foreseen.is_some(), "decided_at": plan.decided_at,
     });
-    if let Some(foreseen) = &spec.foreseen {
+    if let Some(foreseen) = &plan.foreseen {
         input["foreseen"] = json!(foreseen);
     }
     let mut output = json!({
         "phase": status.phase.to_string(), "reason": status.reason, "message": status.message,
         "executed": status.executed_at.is_some(), "started_at": started_at, "finished_at": status.finished_at,
-        "decided_to_executed_s": seconds(Some(spec.decided_at), status.executed_at),
+        "decided_to_executed_s": seconds(Some(plan.decided_at), status.executed_at),
         "executed_to_finished_s": seconds(status.executed_at, status.finished_at),
     });
-    if let (Some(growth), Some(fields)) = (&spec.memory, output.as_object_mut()) {
-        fields.extend(cleaned(growth, status.cleanup.as_ref()));
+    if let (Some(growth), Some(fields)) = (plan.intent.memory(), output.as_object_mut()) {
+        fields.extend(cleaned(growth, progress.and_then(Progress::cleanup)));
     }
-    if let Some(scaling) = &spec.scale {
+    if let Some(scaling) = plan.intent.scaling() {
         output["replicas"] = json!({"from": scaling.from, "to": scaling.to});
     }
-    if let Some(hosted) = &status.hosted {
-        output["status_code"] = json!(hosted.status_code);
-        output["attempts"] = json!(hosted.attempts);
+    if let Some(provider) = progress.and_then(Progress::provider) {
+        output["status_code"] = json!(provider.status_code);
+        output["attempts"] = json!(provider.attempts);
         output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
-        output["deploy"] = json!(hosted.deploy);
+        output["deploy"] = json!(provider.deploy);
     }
-    if let Some(database) = &status.database {
+    if let Some(sessions) = progress.and_then(Progress::sessions) {
+        let ended = sessions.ended.as_deref().unwrap_or_default();
         output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
-        if spec.action.is_of_sessions() {
-            let ended = database.ended.as_deref().unwrap_or_default();
-            output["matched"] = json!(database.sessions.len());
-            output["ended"] = json!(ended.len());
-            output["pids"] = json!(ended);
-        } else {
-            output["attempts"] = json!(database.attempts);
-            output["errors"] = json!(database.errors);
-        }
+        output["matched"] = json!(sessions.sessions.len());
+        output["ended"] = json!(ended.len());
+        output["pids"] = json!(ended);
     }
-    if let Some(job) = status.run.as_ref().and_then(|run| run.job.as_ref()) {
+    if let Some(connections) = progress.and_then(Progress::connections) {
+        output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
+        output["attempts"] = json!(connections.attempts);
+        output["errors"] = json!(connections.errors);
+    }
+    if let Some(job) = progress.and_then(Progress::job).and_then(|progress| progress.job.as_ref()) {
         output["job"] = json!(job);
     }
-    if let Some(mcp) = &spec.mcp {
+    if let Intent::Mcp(mcp) = &plan.intent {
         output["tool"] = json!(mcp.tool);
-        output["called_at"] = json!(status.run.as_ref().and_then(|run| run.called_at));
+        output["called_at"] = json!(progress.and_then(Progress::mcp).and_then(|progress| progress.called_at));
     }
     rows.push(
         BrainRow {
@@ -262,26 +258,26 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     );
     // What is put back, from what to what: digests, never content.
     let content = |of: fn(&ConfigChange) -> &String| {
-        let objects = spec.config.iter().flat_map(|config| &config.objects);
+        let objects = plan.intent.config().into_iter().flat_map(|config| &config.objects);
         let map = objects.map(|change| (change.to_string(), json!(of(change)))).collect();
         Value::Object(map)
     };
-    let states = match spec.action {
-        A::RollbackDeployment => Some(("deployment", json!(spec.from), json!(spec.to))),
-        A::RollbackPreviousState => Some((
+    let states = match plan.action {
+        A::Rollback => Some(("deployment", json!(plan.release), json!(plan.intent.template()))),
+        A::RollbackState => Some((
             "previous_state",
-            json!({"template": spec.from, "config": content(|change| &change.from)}),
-            json!({"template": spec.to, "config": content(|change| &change.to)}),
+            json!({"template": plan.release, "config": content(|change| &change.from)}),
+            json!({"template": plan.intent.template(), "config": content(|change| &change.to)}),
         )),
         A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
         A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook | A::Mcp => None,
-        A::RecoverConnections | A::ReleaseConnections | A::CancelLongQueries | A::Failover => None,
+        A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover => None,
     };
     if let Some((rollback_type, from_state, to_state)) = states {
         rows.push(
             RollbackRow {
                 id,
-                component: spec.component.clone(),
+                component: plan.component.clone(),
                 rollback_type: rollback_type.into(),
                 from_state,
                 to_state,
@@ -297,7 +293,7 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
 
 /// What a cleanup found and freed. `baseline`, `before`, `after` are in the metric's unit, `freed_mb` in megabytes (10^6
 /// bytes) as measured by that metric, whoever says what else; null: not known.
-fn cleaned(growth: &MemoryGrowth, cleanup: Option<&CleanupStatus>) -> serde_json::Map<String, Value> {
+fn cleaned(growth: &MemoryGrowth, cleanup: Option<&CleanupProgress>) -> serde_json::Map<String, Value> {
     let megabytes = |value: f64| growth.bytes_per_unit.map(|bytes| value * bytes / 1e6);
     let after = cleanup.and_then(|cleanup| cleanup.after);
     let fields = json!({

@@ -8,17 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use uuid::Uuid;
 
-use super::{Context, memory::PolicyMemory, rows};
+use super::{Context, memory::PolicyMemory};
 use crate::{
     analyze::tracker::{GoodState, MAX_SNAPSHOTS},
-    api::{
-        COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy,
-        ValidTarget,
-    },
-    targets::{
-        kubernetes::{ActError, SnapshotOf, WorkloadRef},
-        providers::HostedService,
-    },
+    api::{COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy},
+    targets::kubernetes::{ActError, SnapshotOf},
 };
 
 /// Between two tries to keep a copy of the same component; when it is not allowed, the longer one.
@@ -68,20 +62,15 @@ async fn snapshot_one(
     let copy = SnapshotOf { name: name.clone(), labels: labels.clone(), owner };
     let kubernetes = &ctx.targets.kubernetes;
     let namespace = &valid.namespace;
-    let kept = match (&component.target, ctx.targets.hosted(&component.target)) {
-        (ValidTarget::Workload { kind, name }, _) => {
-            kubernetes.keep(WorkloadRef { kind: *kind, namespace, name }, copy, &good).await
-        }
-        (_, Ok(Some(HostedService::Render(render, service)))) => render.keep(namespace, service, copy, &good).await,
-        _ => return,
-    };
+    let Ok(target) = ctx.targets.target(&component.target) else { return };
+    let Some(kept) = target.snapshot(namespace, copy, &good).await else { return };
     let names: Vec<String> = {
         let mut memory = memory.lock();
         let Some(entry) = memory.components.get_mut(&component.name) else { return };
         match &kept {
             Ok(()) => {
                 entry.snapshot_due = None;
-                entry.tracker.note_snapshot(good, name, rows::milliseconds(Timestamp::now()));
+                entry.tracker.note_snapshot(good, name, crate::api::milliseconds(Timestamp::now()));
             }
             // What changed just now is judged anew first.
             Err(error) if error.retryable() || matches!(error, ActError::Superseded { .. }) => {
@@ -104,7 +93,7 @@ async fn snapshot_one(
 }
 
 fn goes_back(component: &ValidComponent) -> bool {
-    component.remedies.iter().any(|remedy| remedy.action.needs_config())
+    component.remedies.iter().any(|remedy| remedy.action.kind().needs_snapshots())
 }
 
 /// The same state of the same policy has the same name: a copy that was made before a crash is found again.

@@ -238,8 +238,8 @@ fn approval_fact(open: &[&Remediation]) -> ConditionFact {
     };
     let message = format!(
         "{} of {} waits; decide with: {} (or Rejected){more}",
-        first.spec.action,
-        first.spec.component,
+        first.spec.plan.action,
+        first.spec.plan.component,
         approve_command(first)
     );
     ConditionFact::new("ApprovalRequired", Some(true), "AwaitingApproval", message)
@@ -292,7 +292,7 @@ fn summary(policy: &ValidPolicy, components: &[ComponentStatus], open: &[&Remedi
         "Suspended".to_owned()
     } else if let Some(first) = open.first() {
         let more = if open.len() > 1 { format!(" (+{})", open.len() - 1) } else { String::new() };
-        format!("{} {}: {}{more}", first.spec.action, first.spec.component, phase(first))
+        format!("{} {}: {}{more}", first.spec.plan.action, first.spec.plan.component, phase(first))
     } else if let Some(component) = components.iter().find(|component| component.refusal.is_some()) {
         let reason = component.refusal.as_ref().map(|refusal| refusal.reason.as_str()).unwrap_or_default();
         format!("Held back {}: {reason}", component.name)
@@ -312,7 +312,7 @@ fn summary(policy: &ValidPolicy, components: &[ComponentStatus], open: &[&Remedi
 fn in_words(remediation: &Remediation) -> String {
     let name = remediation.metadata.name.as_deref().unwrap_or_default();
     let phase = phase(remediation);
-    format!("{} of {} is {phase} (remediation {name})", remediation.spec.action, remediation.spec.component)
+    format!("{} of {} is {phase} (remediation {name})", remediation.spec.plan.action, remediation.spec.plan.component)
 }
 
 pub fn phase(remediation: &Remediation) -> Phase {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    events::{Fact, Reason},
+    events::{EventReason, Fact},
     memory::{Foreseen, PolicyMemory},
     rows,
 };
@@ -39,7 +39,7 @@ pub fn facts(
     facts
 }
 
-type News = (Reason, String, String);
+type News = (EventReason, String, String);
 
 /// `revision 3 (5f6d8)`: what has a number, with the hash in the names of its pods.
 fn in_full(revision: i64, hash: &str) -> String {
@@ -55,13 +55,13 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
     if let Some(release) = status.release.as_ref().filter(|_| hash(before).is_some() && hash(before) != hash(status)) {
         let note = format!("{name} runs {} now; it is watched closely", in_full(release.revision, &release.hash));
         let subject = format!("{}-{}", release.revision, release.hash);
-        news.push((Reason::ReleaseSeen, subject.clone(), note));
+        news.push((EventReason::ReleaseSeen, subject.clone(), note));
         if let Some(bad) = status.known_bad.iter().find(|bad| bad.digest == release.digest) {
             let note = format!(
                 "{name} runs {release} now, whose content is that of {bad}, with which it turned bad at {}",
                 bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
             );
-            news.push((Reason::KnownBadRelease, subject, note));
+            news.push((EventReason::KnownBadRelease, subject, note));
         }
     }
     let since = |component: &ComponentStatus| component.config.as_ref().map(|config| config.since);
@@ -72,7 +72,7 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
             "{name}: {} changed; it is not known good before it was healthy with pods that have it",
             config.changed.join(", ")
         );
-        news.push((Reason::ConfigSeen, config.since.to_string(), note));
+        news.push((EventReason::ConfigSeen, config.since.to_string(), note));
         if let Some(bad) = status.known_bad_config.iter().find(|bad| config.holds(bad)) {
             let names: Vec<String> = bad.objects.iter().map(ToString::to_string).collect();
             let note = format!(
@@ -81,23 +81,23 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
                 if names.len() == 1 { "has" } else { "have" },
                 bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
             );
-            news.push((Reason::KnownBadConfig, config.since.to_string(), note));
+            news.push((EventReason::KnownBadConfig, config.since.to_string(), note));
         }
     }
     if let (None, Some(episode)) = (&before.episode, &status.episode) {
         let note = format!("{name} is {} ({}): {message}", status.status, episode.cause);
-        news.push((Reason::Unhealthy, episode.id.clone(), note));
+        news.push((EventReason::Unhealthy, episode.id.clone(), note));
     }
     if let Some(episode) =
         before.episode.as_ref().filter(|_| status.episode.is_none() && status.status == HealthStatus::Healthy)
     {
-        news.push((Reason::Recovered, episode.id.clone(), format!("{name} is healthy again: {message}")));
+        news.push((EventReason::Recovered, episode.id.clone(), format!("{name} is healthy again: {message}")));
     }
     let was_good = before.known_good.last().map(|good| &good.hash);
     if let Some(good) = status.known_good.last().filter(|good| was_good != Some(&good.hash)) {
         let note =
             format!("{name}: {} was seen healthy: it is the last known good one", in_full(good.revision, &good.hash));
-        news.push((Reason::KnownGood, format!("{}-{}", good.revision, good.hash), note));
+        news.push((EventReason::KnownGood, format!("{}-{}", good.revision, good.hash), note));
     }
     news
 }
@@ -112,7 +112,7 @@ fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Times
     let lasting = status.since.is_some_and(|since| now.duration_since(since) >= BLIND_AFTER);
     if blind && lasting && !entry.shown.blind {
         let note = format!("{name}: {}; nothing is done while this lasts", status.message);
-        news.push((Reason::CouldNotMeasure, String::new(), note));
+        news.push((EventReason::CouldNotMeasure, String::new(), note));
     }
     entry.shown.blind = blind && (lasting || entry.shown.blind);
     news.extend(foreseen(status, &mut entry.shown.foreseen));
@@ -121,7 +121,7 @@ fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Times
         let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
         let words = format!("{}/{episode}", refusal.guard);
         if told.get(&key) != Some(&words) {
-            let reason = if refusal.calls_person { Reason::PersonNeeded } else { Reason::ActionRefused };
+            let reason = if refusal.calls_person { EventReason::PersonNeeded } else { EventReason::ActionRefused };
             news.push((reason, words.clone(), format!("{}: {}", refusal.guard, refusal.message)));
             told.insert(key, words);
         }
@@ -159,5 +159,5 @@ fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<New
         forecast.time_to_failure.as_deref().unwrap_or("unknown"),
         forecast.reasons.join("; ")
     );
-    Some((Reason::FailureForeseen, subject, note))
+    Some((EventReason::FailureForeseen, subject, note))
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::memory::{Check, ComponentMemory};
 use crate::{
     analyze::metric::show,
-    api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus},
+    api::{ActionPlan, ConfigChange, Intent, Limits, Phase, RemediationReason, RemediationStatus, milliseconds},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Verification {
     },
     Done {
         phase: Phase,
-        reason: &'static str,
+        reason: RemediationReason,
         message: String,
     },
 }
@@ -34,12 +34,12 @@ pub fn unseen(status: &RemediationStatus, limits: &Limits, now: Timestamp) -> Ve
         "it could not be looked at within {:#} after the action, or the policy was suspended",
         limits.verification_timeout
     );
-    Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message }
+    Verification::Done { phase: Phase::Ineffective, reason: RemediationReason::Inconclusive, message }
 }
 
 /// Rollout complete with the template that was meant, then healthy without a break for the stabilization time.
 pub fn judge(
-    spec: &RemediationSpec,
+    plan: &ActionPlan,
     status: &RemediationStatus,
     entry: &ComponentMemory,
     limits: &Limits,
@@ -49,18 +49,18 @@ pub fn judge(
     let Some(look) = entry.last.as_ref().filter(|look| look.observation.at > executed_at) else {
         return unseen(status, limits, now);
     };
-    let meant = match spec.action {
-        ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState => spec.to.as_ref(),
-        ActionKind::RollbackConfig | ActionKind::CleanupMemory | ActionKind::Restart | ActionKind::Scale => {
-            spec.from.as_ref()
+    let meant = match &plan.intent {
+        Intent::Rollback { to } | Intent::RollbackState { to, .. } => Some(to),
+        Intent::RollbackConfig { .. } | Intent::CleanupMemory { .. } | Intent::Restart {} | Intent::Scale(_) => {
+            plan.release.as_ref()
         }
         // They may release another template, for all that is known.
-        ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => None,
+        Intent::Job(_) | Intent::Webhook(_) | Intent::Mcp(_) => None,
         // Databases have no releases.
-        ActionKind::RecoverConnections
-        | ActionKind::ReleaseConnections
-        | ActionKind::CancelLongQueries
-        | ActionKind::Failover => None,
+        Intent::RecoverConnections(_)
+        | Intent::ReleaseConnections(_)
+        | Intent::CancelQueries(_)
+        | Intent::Failover {} => None,
     };
     let target = look.observation.target.known();
     let workload = target.and_then(|target| target.workload());
@@ -69,13 +69,13 @@ pub fn judge(
         && released.id.digest != meant.digest
     {
         // The caches may still show the template from before the write.
-        let before = spec.from.as_ref().is_some_and(|from| from.digest == released.id.digest);
+        let before = plan.release.as_ref().is_some_and(|from| from.digest == released.id.digest);
         if !before {
             let message = format!(
                 "{} was released before it could be told whether this action helped; it was not touched",
                 released.id
             );
-            return Verification::Done { phase: Phase::Ineffective, reason: "Inconclusive", message };
+            return Verification::Done { phase: Phase::Ineffective, reason: RemediationReason::Inconclusive, message };
         }
     }
     let objects = target.and_then(|target| target.config());
@@ -85,14 +85,14 @@ pub fn judge(
     };
     // Of a hosted service it is not known with which configuration a rollback runs: it was that deploy's own.
     let config_known = workload.is_some() || objects.is_some();
-    let config_back = !config_known || spec.config.as_ref().is_none_or(|config| config.objects.iter().all(back));
+    let config_back = !config_known || plan.intent.config().is_none_or(|config| config.objects.iter().all(back));
     let wanted = target.and_then(|target| target.wanted());
-    let scaled = spec.scale.is_none_or(|scaling| wanted.is_some_and(|wanted| scaling.is_reached(wanted)));
+    let scaled = plan.intent.scaling().is_none_or(|scaling| wanted.is_some_and(|wanted| scaling.is_reached(wanted)));
     let as_meant = config_back && scaled;
     let complete = released.is_none_or(|released| {
         as_meant && released.complete && meant.is_none_or(|meant| meant.digest == released.id.digest)
     });
-    let relief = Relief::of(spec, look);
+    let relief = Relief::of(plan, look);
     let healthy_since = entry.tracker.healthy_since().filter(|_| complete && relief.is_none_or(|relief| relief.came));
     // Healthy while old pods still served says nothing: it counts from the write, and from the complete rollout.
     let healthy_since =
@@ -103,11 +103,11 @@ pub fn judge(
         let message = format!(
             "healthy for {:#} after the action ({} s after the decision): {}{}",
             limits.stabilization,
-            now.duration_since(spec.decided_at).as_secs(),
+            now.duration_since(plan.decided_at).as_secs(),
             relief.map(|relief| format!("{relief}; ")).unwrap_or_default(),
             look.assessment.message()
         );
-        return Verification::Done { phase: Phase::Succeeded, reason: "Healthy", message };
+        return Verification::Done { phase: Phase::Succeeded, reason: RemediationReason::Healthy, message };
     }
     let waited = now.duration_since(executed_at);
     // What is healthy now gets the chance to stay so.
@@ -124,13 +124,13 @@ pub fn judge(
             relief.map(|relief| format!("{relief}; ")).unwrap_or_default(),
             look.assessment.message()
         );
-        let reason = match (relief, &spec.foreseen) {
-            (Some(relief), Some(_)) if !relief.came => "StillForeseen",
-            _ => "StillUnhealthy",
+        let reason = match (relief, &plan.foreseen) {
+            (Some(relief), Some(_)) if !relief.came => RemediationReason::StillForeseen,
+            _ => RemediationReason::StillUnhealthy,
         };
         return Verification::Done { phase: Phase::Ineffective, reason, message };
     }
-    Verification::Wait { healthy_since: healthy_since.map(super::rows::milliseconds) }
+    Verification::Wait { healthy_since: healthy_since.map(milliseconds) }
 }
 
 /// What became of the metric that was to meet its limit, or whose memory was to be given back.
@@ -147,9 +147,9 @@ struct Relief<'a> {
 
 impl<'a> Relief<'a> {
     /// None for an action that is not about one metric.
-    fn of(spec: &'a RemediationSpec, look: &Check) -> Option<Self> {
-        let memory = spec.memory.as_ref().map(|growth| (&growth.metric, growth.value, growth.relieved_at));
-        let foreseen = || spec.foreseen.as_ref().map(|it| (&it.metric, it.value, it.relieved_at));
+    fn of(plan: &'a ActionPlan, look: &Check) -> Option<Self> {
+        let memory = plan.intent.memory().map(|growth| (&growth.metric, growth.value, growth.relieved_at));
+        let foreseen = || plan.foreseen.as_ref().map(|it| (&it.metric, it.value, it.relieved_at));
         let (metric, before, relieved_at) = memory.or_else(foreseen)?;
         let now = look.observation.value(metric);
         Some(Self { metric, before, relieved_at, now, came: now.is_some_and(|now| now <= relieved_at) })

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Ground, Past, Situation, history};
 use crate::{
     analyze::{observation::Measured, outlook},
-    api::{ActionKind, GitOps, IRREVERSIBLE, Mode, ValidTarget},
+    api::{ActionKind, GitOps, IRREVERSIBLE, Mode, Phase, RemediationReason, RemediationStatus, ValidTarget},
 };
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
@@ -51,6 +51,48 @@ pub enum Guard {
     CircuitBreaker,
     /// An action ahead of a foreseen failure did not hold for `prediction.horizon`.
     ForeseenAgain,
+}
+
+impl From<Guard> for RemediationReason {
+    fn from(guard: Guard) -> Self {
+        match guard {
+            Guard::NoRemedy => Self::NoRemedy,
+            Guard::NoKnownGood => Self::NoKnownGood,
+            Guard::TooOld => Self::TooOld,
+            Guard::Irreversible => Self::Irreversible,
+            Guard::LadderExhausted => Self::LadderExhausted,
+            Guard::Suspended => Self::Suspended,
+            Guard::ObserveMode => Self::ObserveMode,
+            Guard::StaleData => Self::StaleData,
+            Guard::NotConfirmed => Self::NotConfirmed,
+            Guard::Paused => Self::Paused,
+            Guard::TemplateElsewhere => Self::TemplateElsewhere,
+            Guard::GitOpsOwned => Self::GitOpsOwned,
+            Guard::OutcomeUnknown => Self::OutcomeUnknown,
+            Guard::MaxUnhealthy => Self::MaxUnhealthy,
+            Guard::MaxConcurrent => Self::MaxConcurrent,
+            Guard::Budget => Self::Budget,
+            Guard::Cooldown => Self::Cooldown,
+            Guard::CircuitBreaker => Self::CircuitBreaker,
+            Guard::ForeseenAgain => Self::ForeseenAgain,
+        }
+    }
+}
+
+/// The right to change something outside. Only the guards create a permit: [`super::still_allowed`] when every guard lets
+/// the action pass, [`Permit::begun`] for an action that they let pass before and that was stored as `Running`.
+#[derive(Debug)]
+pub struct Permit(());
+
+impl Permit {
+    pub(super) fn granted() -> Self {
+        Self(())
+    }
+
+    /// The permit of an action that was begun: `Running` is stored only with a permit.
+    pub fn begun(status: &RemediationStatus) -> Option<Self> {
+        (status.phase == Phase::Running && status.started_at.is_some()).then_some(Self(()))
+    }
 }
 
 /// A guard's no.
@@ -206,7 +248,7 @@ fn template_elsewhere(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> O
 }
 
 fn puts_a_template_back(action: ActionKind) -> bool {
-    matches!(action, ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState)
+    matches!(action, ActionKind::Rollback | ActionKind::RollbackState)
 }
 
 fn gitops_owned(s: &Situation<'_>, Intent { action, .. }: Intent<'_>) -> Option<Refusal> {

@@ -8,7 +8,7 @@ use crate::api::{ActionKind, Phase};
 pub struct Past {
     pub component: String,
     pub episode: String,
-    pub rung: u32,
+    pub step: u32,
     pub action: ActionKind,
     pub phase: Phase,
     /// It was sent, and nothing tells what came of it.

@@ -10,8 +10,8 @@ use crate::{
         metric::{MEMORY, STORAGE_USAGE, WRAPAROUND_USAGE},
     },
     api::{
-        ActionKind, Cause, ConfigRollback, KnownGood, MemoryGrowth, Phase, Scaling, TemplateRef, ValidRemedy,
-        ValidTarget,
+        ActionKind, Cause, ConfigRollback, Intent, KnownGood, MemoryGrowth, Phase, ScaleRemedy, Scaling, TemplateRef,
+        ValidAction, ValidRemedy, ValidTarget,
     },
 };
 
@@ -21,25 +21,18 @@ const GROWN: f64 = 0.5;
 
 /// The remedy to try, and for what.
 #[derive(Debug, Clone)]
-pub struct Rung<'a> {
+pub struct LadderStep<'a> {
     pub index: u32,
     pub remedy: &'a ValidRemedy,
     pub cause: Cause,
-    /// Where a rollback goes.
-    pub target: Option<TemplateRef>,
-    /// Where a rollback of configuration goes.
-    pub config: Option<ConfigRollback>,
-    /// What a cleanup is for.
-    pub memory: Option<MemoryGrowth>,
-    /// From how many pods to how many.
-    pub scale: Option<Scaling>,
+    pub intent: Intent,
 }
 
 /// The first remedy of the ladder that is for this cause and was not tried in this incident.
 ///
 /// # Errors
 /// When there is none: a person has to look. The words say why.
-pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Rung<'a>, Refusal> {
+pub fn next_step<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<LadderStep<'a>, Refusal> {
     let component = situation.component;
     let cause = match ground {
         Ground::Unhealthy(_) => situation.tracker.cause().unwrap_or(Cause::Unknown),
@@ -49,7 +42,7 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
         .history
         .iter()
         .filter(|past| past.component == component.name && past.episode == ground.episode())
-        .map(|past| past.rung)
+        .map(|past| past.step)
         .collect();
     tried.sort_unstable();
     let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
@@ -62,14 +55,14 @@ pub fn next_rung<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<Ru
         return Err(Refusal::person(Guard::NoKnownGood, message));
     }
     match first_of(situation, ground, cause, &tried)? {
-        (Some(rung), _) => Ok(rung),
+        (Some(step), _) => Ok(step),
         (None, fitting) => Err(nothing_left(situation, ground, cause, fitting, tried.len())),
     }
 }
 
-/// Whether a remedy is left for the same cause after that of this rung.
-pub fn is_last(situation: &Situation<'_>, ground: Ground<'_>, rung: u32, cause: Cause) -> bool {
-    let before: Vec<u32> = (0..=rung).collect();
+/// Whether a remedy is left for the same cause after that of this step.
+pub fn is_last(situation: &Situation<'_>, ground: Ground<'_>, step: u32, cause: Cause) -> bool {
+    let before: Vec<u32> = (0..=step).collect();
     !matches!(first_of(situation, ground, cause, &before), Ok((Some(_), _)))
 }
 
@@ -79,7 +72,7 @@ fn first_of<'a>(
     ground: Ground<'_>,
     cause: Cause,
     tried: &[u32],
-) -> Result<(Option<Rung<'a>>, usize), Refusal> {
+) -> Result<(Option<LadderStep<'a>>, usize), Refusal> {
     let mut fitting = 0;
     for (index, remedy) in situation.component.remedies.iter().enumerate() {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -87,53 +80,52 @@ fn first_of<'a>(
             continue;
         }
         fitting += 1;
-        if tried.contains(&index) || !gives_back(situation, ground, remedy.action) {
+        if tried.contains(&index) || !gives_back(situation, ground, remedy.action.kind()) {
             continue;
         }
-        let rung = Rung { index, remedy, cause, target: None, config: None, memory: None, scale: None };
-        let rung = match remedy.action {
-            ActionKind::Restart
-            | ActionKind::Job
-            | ActionKind::Webhook
-            | ActionKind::Mcp
-            | ActionKind::RecoverConnections
-            | ActionKind::ReleaseConnections
-            | ActionKind::CancelLongQueries
-            | ActionKind::Failover => rung,
-            ActionKind::Scale => match scaling(situation, remedy) {
-                None => continue,
-                scale => Rung { scale, ..rung },
-            },
-            ActionKind::RollbackConfig => match situation.tracker.config_target() {
-                None => continue,
-                Some(config) => Rung { config: Some(config), ..rung },
-            },
-            ActionKind::CleanupMemory => match leaking(situation, ground, remedy) {
-                None => continue,
-                Some(growth) => Rung { memory: Some(growth.clone()), ..rung },
-            },
-            ActionKind::RollbackPreviousState => match whole_state(situation, ground)? {
-                None => continue,
-                Some((target, config)) => Rung { target: Some(target), config: Some(config), ..rung },
-            },
-            ActionKind::RollbackDeployment => match situation.tracker.rollback_target() {
-                None => continue,
-                // The template alone would not do.
-                Some(_)
-                    if both_changed(situation) && has_untried(situation, ActionKind::RollbackPreviousState, tried) =>
-                {
-                    continue;
-                }
-                Some(good) => {
-                    too_old(situation, good)?;
-                    let (hash, digest) = (good.hash.clone(), good.digest.clone());
-                    Rung { target: Some(TemplateRef { revision: good.revision, hash, digest }), ..rung }
-                }
-            },
-        };
-        return Ok((Some(rung), fitting));
+        if let Some(intent) = intent(situation, ground, &remedy.action, tried)? {
+            return Ok((Some(LadderStep { index, remedy, cause, intent }), fitting));
+        }
     }
     Ok((None, fitting))
+}
+
+/// What the action would do now; none when there is nothing that it could do.
+fn intent(
+    situation: &Situation<'_>,
+    ground: Ground<'_>,
+    action: &ValidAction,
+    tried: &[u32],
+) -> Result<Option<Intent>, Refusal> {
+    Ok(match action {
+        ValidAction::Restart => Some(Intent::Restart {}),
+        ValidAction::Failover => Some(Intent::Failover {}),
+        ValidAction::Job(job) => Some(Intent::Job(job.clone())),
+        ValidAction::Webhook(webhook) => Some(Intent::Webhook(webhook.clone())),
+        ValidAction::Mcp(mcp) => Some(Intent::Mcp(mcp.clone())),
+        ValidAction::RecoverConnections(schedule) => Some(Intent::RecoverConnections(schedule.clone())),
+        ValidAction::ReleaseConnections(sessions) => Some(Intent::ReleaseConnections(sessions.clone())),
+        ValidAction::CancelQueries(sessions) => Some(Intent::CancelQueries(sessions.clone())),
+        ValidAction::Scale(remedy) => scaling(situation, remedy).map(Intent::Scale),
+        ValidAction::RollbackConfig => {
+            situation.tracker.config_target().map(|config| Intent::RollbackConfig { config })
+        }
+        ValidAction::CleanupMemory { hook } => leaking(situation, ground, hook.is_some())
+            .map(|memory| Intent::CleanupMemory { memory: memory.clone(), hook: hook.clone() }),
+        ValidAction::RollbackState => {
+            whole_state(situation, ground)?.map(|(to, config)| Intent::RollbackState { to, config })
+        }
+        ValidAction::Rollback => match situation.tracker.rollback_target() {
+            None => None,
+            // The template alone would not do.
+            Some(_) if both_changed(situation) && has_untried(situation, ActionKind::RollbackState, tried) => None,
+            Some(good) => {
+                too_old(situation, good)?;
+                let (hash, digest) = (good.hash.clone(), good.digest.clone());
+                Some(Intent::Rollback { to: TemplateRef { revision: good.revision, hash, digest } })
+            }
+        },
+    })
 }
 
 /// Whether it can give back what runs out. Of a database's storage none of these can: who starts it anew or ends its sessions
@@ -141,7 +133,7 @@ fn first_of<'a>(
 pub fn gives_back(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
     let stays = |metric: &str| match action {
         ActionKind::Restart | ActionKind::Failover => [STORAGE_USAGE, WRAPAROUND_USAGE].contains(&metric),
-        ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => metric == STORAGE_USAGE,
+        ActionKind::ReleaseConnections | ActionKind::CancelQueries => metric == STORAGE_USAGE,
         _ => false,
     };
     let is_database = matches!(situation.component.target, ValidTarget::Postgres(_) | ValidTarget::RenderPostgres(_));
@@ -157,9 +149,9 @@ pub fn gives_back(situation: &Situation<'_>, ground: Ground<'_>, action: ActionK
 }
 
 /// None when the bounds are reached.
-fn scaling(situation: &Situation<'_>, remedy: &ValidRemedy) -> Option<Scaling> {
+fn scaling(situation: &Situation<'_>, remedy: &ScaleRemedy) -> Option<Scaling> {
     let pods = situation.observation.target.known()?.wanted()?;
-    remedy.means.scale.as_ref()?.of(pods).ok().flatten()
+    remedy.of(pods).ok().flatten()
 }
 
 /// The template and configuration of the last known good state, when what runs differs from it. Who said no to going back
@@ -169,7 +161,7 @@ fn whole_state(
     ground: Ground<'_>,
 ) -> Result<Option<(TemplateRef, ConfigRollback)>, Refusal> {
     let incident = situation.history.iter().filter(|past| past.episode == ground.episode());
-    let back = [ActionKind::RollbackDeployment, ActionKind::RollbackConfig];
+    let back = [ActionKind::Rollback, ActionKind::RollbackConfig];
     let mut here = incident.filter(|past| past.component == situation.component.name);
     if here.any(|past| past.phase == Phase::Rejected && back.contains(&past.action)) {
         return Ok(None);
@@ -190,13 +182,13 @@ fn both_changed(situation: &Situation<'_>) -> bool {
 }
 
 fn has_untried(situation: &Situation<'_>, action: ActionKind, tried: &[u32]) -> bool {
-    let mut rungs = (0_u32..).zip(&situation.component.remedies);
-    rungs.any(|(index, remedy)| remedy.action == action && !tried.contains(&index))
+    let mut steps = (0_u32..).zip(&situation.component.remedies);
+    steps.any(|(index, remedy)| remedy.action.kind() == action && !tried.contains(&index))
 }
 
 /// The memory that a cleanup would have given back; none when memory is not what runs out, or has not grown by much, or
 /// when pods would have to be evicted that nobody stands in for.
-fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, remedy: &ValidRemedy) -> Option<&'a MemoryGrowth> {
+fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, hook: bool) -> Option<&'a MemoryGrowth> {
     let growth = situation.forecast?.memory.as_ref()?;
     let is_of_memory =
         |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if name.starts_with(MEMORY));
@@ -208,7 +200,7 @@ fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, remedy: &ValidReme
     let leaks = growth.leak || grown || matches!(ground, Ground::Foreseen(_));
     let workload = situation.workload()?;
     let stood_in_for = workload.desired >= 2 && workload.available >= workload.desired;
-    (meant && leaks && (remedy.means.hook.is_some() || stood_in_for)).then_some(growth)
+    (meant && leaks && (hook || stood_in_for)).then_some(growth)
 }
 
 /// # Errors

@@ -9,6 +9,7 @@
 pub mod guard;
 pub mod history;
 pub mod ladder;
+pub mod revalidate;
 
 use jiff::Timestamp;
 
@@ -21,11 +22,11 @@ use crate::{
         tracker::Tracker,
     },
     api::{
-        ActionKind, Cause, ConfigRollback, Foreseen, Means, MemoryGrowth, Mode, Scaling, TemplateRef, ValidComponent,
-        ValidPolicy,
+        ActionKind, ActionPlan, Foreseen, Intent, MemoryGrowth, Mode, TemplateRef, ValidComponent, ValidPolicy,
+        milliseconds,
     },
 };
-use guard::Refusal;
+use guard::{Permit, Refusal};
 use history::Past;
 
 /// All that a decision about one component rests on.
@@ -88,32 +89,8 @@ impl<'a> Ground<'a> {
 pub enum Verdict {
     /// Nothing is confirmed wrong, or something is being done already.
     Nothing,
-    Propose(Box<Proposal>),
+    Propose(Box<ActionPlan>),
     Refuse(Refusal),
-}
-
-/// One action to be taken: becomes a Remediation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Proposal {
-    pub component: String,
-    pub action: ActionKind,
-    pub cause: Cause,
-    pub episode: String,
-    pub rung: u32,
-    /// What was seen, against which limits, and why this remedy.
-    pub why: String,
-    pub approval_required: bool,
-    pub from: Option<TemplateRef>,
-    pub to: Option<TemplateRef>,
-    /// Why it is done before anything is wrong.
-    pub foreseen: Option<Foreseen>,
-    /// Where a rollback of configuration goes.
-    pub config: Option<ConfigRollback>,
-    /// What a cleanup is for.
-    pub memory: Option<MemoryGrowth>,
-    /// From how many pods to how many.
-    pub scale: Option<Scaling>,
-    pub means: Means,
 }
 
 /// Decides about one component: its next remedy, if there is one and every guard lets it.
@@ -123,11 +100,12 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
     if situation.history.iter().any(|past| past.component == *name && !past.phase.is_final()) {
         return Verdict::Nothing;
     }
-    let rung = match ladder::next_rung(situation, ground) {
-        Ok(rung) => rung,
+    let step = match ladder::next_step(situation, ground) {
+        Ok(step) => step,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
-    if let Some(refusal) = guard::first_refusal(situation, ground, rung.remedy.action) {
+    let action = step.intent.action();
+    if let Some(refusal) = guard::first_refusal(situation, ground, action) {
         return Verdict::Refuse(refusal);
     }
     let target = situation.observation.target.known();
@@ -136,39 +114,39 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
         hash: released.id.hash.clone(),
         digest: released.id.digest.clone(),
     });
-    Verdict::Propose(Box::new(Proposal {
+    Verdict::Propose(Box::new(ActionPlan {
+        policy: situation.policy.name.clone(),
+        policy_uid: situation.policy.uid.clone(),
         component: name.clone(),
-        action: rung.remedy.action,
-        cause: rung.cause,
+        target: situation.component.target.acted_on(action, name),
+        action,
+        cause: step.cause,
         episode: ground.episode().to_owned(),
-        rung: rung.index,
-        why: why(situation, ground, &rung),
-        approval_required: rung.remedy.approval_required || situation.policy.mode == Mode::Approve,
-        from: release,
-        to: rung.target,
+        step: step.index,
+        why: why(situation, ground, &step),
+        decided_at: milliseconds(situation.now),
+        approval_required: step.remedy.approval_required || situation.policy.mode == Mode::Approve,
+        release,
         foreseen: match ground {
             Ground::Foreseen(foreseen) => Some(foreseen.clone()),
             Ground::Unhealthy(_) => None,
         },
-        config: rung.config,
-        memory: rung.memory,
-        scale: rung.scale,
-        means: rung.remedy.means.clone(),
+        intent: step.intent,
     }))
 }
 
 /// The same guards once more, for an action that was decided on this ground and is about to be done: anything may have
 /// changed.
-pub fn still_allowed(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Result<(), Refusal> {
+pub fn still_allowed(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Result<Permit, Refusal> {
     if !ladder::gives_back(situation, ground, action) {
         let name = &situation.component.name;
         let message = format!("{action} gives nothing back of what runs out now in {name}; it is not done");
         return Err(Refusal::until(guard::Guard::NoRemedy, message, None));
     }
-    guard::first_refusal(situation, ground, action).map_or(Ok(()), Err)
+    guard::first_refusal(situation, ground, action).map_or_else(|| Ok(Permit::granted()), Err)
 }
 
-fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -> String {
+fn why(situation: &Situation<'_>, ground: Ground<'_>, step: &ladder::LadderStep<'_>) -> String {
     if let Ground::Foreseen(foreseen) = ground {
         return format!(
             "foreseen with {:.0}% within {:#}: {}; done before it comes",
@@ -179,14 +157,14 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
     }
     let seen: Vec<&str> = situation.assessment.critical().map(|problem| problem.message.as_str()).take(3).collect();
     let label = situation.observation.target.known().map(TargetState::label).unwrap_or_default();
-    let decided = match (rung.remedy.action, &rung.target, situation.tracker.release()) {
-        (ActionKind::RollbackDeployment, Some(to), Some(release)) => {
+    let decided = match (&step.intent, situation.tracker.release()) {
+        (Intent::Rollback { to }, Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
             format!("it turned bad within {since} s of {release} ({label}); {to} was the last one seen healthy")
         }
-        (ActionKind::RollbackPreviousState, Some(to), Some(release)) => {
+        (Intent::RollbackState { to, config }, Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
-            let configs = rung.config.as_ref().map_or(0, |config| config.objects.len());
+            let configs = config.objects.len();
             let what = match situation.workload() {
                 Some(_) => "ConfigMaps and Secrets",
                 None => "sets of environment variables",
@@ -195,16 +173,14 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, rung: &ladder::Rung<'_>) -
                 "it turned bad within {since} s of {release} ({label}), with {configs} changed {what}; the state of {to} was the last one seen healthy"
             )
         }
-        (ActionKind::RollbackConfig, ..) => {
-            let names = rung.config.as_ref().map(ConfigRollback::names).unwrap_or_default();
+        (Intent::RollbackConfig { config }, _) => {
+            let names = config.names();
             format!("it turned bad after a change of {names}, with the template that was healthy before it")
         }
-        _ => match &rung.memory {
-            Some(MemoryGrowth { metric, baseline, value, .. }) => {
-                format!("{metric} has grown from {} to {}", show(metric, *baseline), show(metric, *value))
-            }
-            None => format!("cause {}", rung.cause),
-        },
+        (Intent::CleanupMemory { memory: MemoryGrowth { metric, baseline, value, .. }, .. }, _) => {
+            format!("{metric} has grown from {} to {}", show(metric, *baseline), show(metric, *value))
+        }
+        _ => format!("cause {}", step.cause),
     };
     let mut text = format!("{}; {decided}", seen.join("; "));
     if let Some((cut, _)) = text.char_indices().nth(2000) {

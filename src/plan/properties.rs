@@ -96,9 +96,9 @@ fn any_policy() -> impl Strategy<Value = ValidPolicy> {
     );
     let ladder = prop_oneof![
         Just(json!(null)),
-        Just(json!([{"action": "Restart"}, {"action": "RollbackDeployment"}])),
+        Just(json!([{"action": "Restart"}, {"action": "Rollback"}])),
         Just(
-            json!([{"action": "RollbackDeployment", "approval": "Required"}, {"action": "Restart", "for": ["Unknown", "Errors", "Crash", "ReleaseRegression"]}])
+            json!([{"action": "Rollback", "approval": "Required"}, {"action": "Restart", "for": ["Unknown", "Errors", "Crash", "ReleaseRegression"]}])
         ),
     ];
     (mode(), detection, safety, ladder).prop_map(|((mode, suspend), detection, safety, ladder)| {
@@ -231,7 +231,7 @@ impl World {
             assert_ne!(&to.digest, running, "a rollback to what runs");
             assert!(self.ever_good[component].contains(&to.digest), "a rollback to what was never healthy");
         }
-        let back = [ActionKind::RollbackDeployment, ActionKind::RollbackPreviousState];
+        let back = [ActionKind::Rollback, ActionKind::RollbackState];
         assert_eq!(proposal.to.is_some(), back.contains(&proposal.action));
         let phase = if proposal.approval_required { Phase::AwaitingApproval } else { Phase::Pending };
         self.history.push(Past {
@@ -245,7 +245,7 @@ impl World {
             started_at: None,
             finished_at: None,
         });
-        let config = [ActionKind::RollbackConfig, ActionKind::RollbackPreviousState];
+        let config = [ActionKind::RollbackConfig, ActionKind::RollbackState];
         assert_eq!(proposal.config.is_some(), config.contains(&proposal.action));
         assert_eq!(proposal.memory.is_some(), proposal.action == ActionKind::CleanupMemory);
         self.proposals.push(proposal);
@@ -390,7 +390,7 @@ fn whatever_happens_no_limit_is_broken() {
         panic!("{error}");
     }
     let sums = tried.take();
-    for action in ["RollbackDeployment", "Restart", "Restart ahead"] {
+    for action in ["Rollback", "Restart", "Restart ahead"] {
         for phase in ["Succeeded", "Ineffective", "Failed", "Rejected", "Expired"] {
             let count = sums.get(&format!("{action} {phase}")).copied().unwrap_or_default();
             assert!(count >= 3, "the simulation saw {action} {phase} {count} times only: {sums:?}");

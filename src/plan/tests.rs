@@ -137,7 +137,7 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
-            words: &["would apply RollbackDeployment to api", "spec.mode is Observe", "Approve or Auto"],
+            words: &["would apply Rollback to api", "spec.mode is Observe", "Approve or Auto"],
             ..deny("Observe", Guard::ObserveMode, crash_release(json!({"mode": "Observe"})))
         },
         Deny {
@@ -261,7 +261,7 @@ fn denials() -> Vec<Deny> {
             unhealthy: 0,
             words: &["no remedy of api is for Exhaustion"],
             ..deny("no remedy for what is foreseen", Guard::NoRemedy, {
-                let remedies = json!([{"action": "RollbackDeployment"}]);
+                let remedies = json!([{"action": "Rollback"}]);
                 let target = json!({"deployment": {"name": "api"}});
                 leak(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}))
             })
@@ -339,10 +339,7 @@ fn proposal(story: &Story, history: &[Past]) -> Proposal {
 #[test]
 fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
     let proposal = proposal(&crash_release(json!({})), &[]);
-    assert_eq!(
-        (proposal.action, proposal.cause, proposal.rung),
-        (ActionKind::RollbackDeployment, Cause::ReleaseRegression, 0)
-    );
+    assert_eq!((proposal.action, proposal.cause, proposal.rung), (ActionKind::Rollback, Cause::ReleaseRegression, 0));
     assert_eq!((proposal.from.unwrap().digest.as_str(), proposal.to.unwrap().digest.as_str()), ("v2", "v1"));
     for word in [
         "1 of 5 pods of the newest template have CrashLoop",
@@ -365,7 +362,7 @@ fn crashes_without_a_release_are_restarted() {
 
 #[test]
 fn the_ladder_is_climbed_one_rung_an_attempt() {
-    let remedies = json!([{"action": "Restart"}, {"action": "Restart", "for": ["Exhaustion"]}, {"action": "RollbackDeployment"}, {"action": "Restart"}]);
+    let remedies = json!([{"action": "Restart"}, {"action": "Restart", "for": ["Exhaustion"]}, {"action": "Rollback"}, {"action": "Restart"}]);
     let components = json!([{"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": remedies}]);
     let story = crash_release(json!({"components": components}));
     let mut history = Vec::new();
@@ -387,7 +384,7 @@ fn the_ladder_is_climbed_one_rung_an_attempt() {
 
 #[test]
 fn approval_is_asked_for_by_the_mode_or_by_the_remedy() {
-    let components = |approval: &str| json!([{"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": [{"action": "RollbackDeployment", "approval": approval}]}]);
+    let components = |approval: &str| json!([{"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": [{"action": "Rollback", "approval": approval}]}]);
     for (mode, approval, required) in [
         ("Auto", "AsMode", false),
         ("Auto", "Required", true),
@@ -481,8 +478,7 @@ fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
     story.error_rate(0.9).visible = false;
     story.until(3660.0);
     assert_eq!(check(&story, &[]), Verdict::Nothing);
-    let refusal =
-        still_allowed(&situation(&story, 1, &[]), Ground::Unhealthy(""), ActionKind::RollbackDeployment).unwrap_err();
+    let refusal = still_allowed(&situation(&story, 1, &[]), Ground::Unhealthy(""), ActionKind::Rollback).unwrap_err();
     assert_eq!(refusal.guard, Guard::StaleData);
     assert!(refusal.message.contains("Forbidden"), "{refusal:?}");
 }

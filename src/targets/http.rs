@@ -5,11 +5,17 @@
 
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use jiff::Timestamp;
 use reqwest::{Client, StatusCode, redirect};
 
 use super::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, chain_says, shown};
+use super::{
+    Observed, Target,
+    executor::{Executor, Order},
+};
 use crate::{
-    analyze::observation::{HttpState, Measured, UnknownReason, Unmeasured},
+    analyze::observation::{HttpState, Measured, TargetState, UnknownReason, Unmeasured},
     api::HttpCheck,
 };
 
@@ -119,4 +125,22 @@ fn wrong_json(check: &HttpCheck, body: &Body) -> Option<String> {
     };
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     (text != *wanted).then(|| format!("{path} is {:?} instead of {wanted:?}", beginning(text.as_bytes())))
+}
+
+/// A plain HTTP service: only custom remedies heal it.
+pub struct HttpTarget<'a> {
+    pub http: &'a Http,
+    pub check: &'a HttpCheck,
+}
+
+#[async_trait]
+impl<'a> Target<'a> for HttpTarget<'a> {
+    async fn observe(&self, _: &str) -> Observed<TargetState> {
+        let target = self.http.observe(self.check).await.map(TargetState::Http);
+        Observed { at: Timestamp::now(), target, metrics: Vec::new() }
+    }
+
+    fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        None
+    }
 }

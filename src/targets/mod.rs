@@ -5,6 +5,7 @@
 //! [`hosting::HostedService`] and [`postgres::Postgres`].
 
 pub mod custom;
+pub mod executor;
 mod fetch;
 pub mod http;
 pub mod kubernetes;
@@ -13,6 +14,7 @@ mod placeholders;
 pub mod postgres;
 pub mod prometheus;
 pub mod providers;
+mod target;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -24,14 +26,16 @@ use url::Url;
 
 use crate::{
     analyze::observation::{Measured, Observation, Reading, TargetState, UnknownReason, Unmeasured},
-    api::{CircuitStatus, MetricQuery, OFFERED, ValidComponent, ValidTarget},
+    api::{CircuitStatus, MetricQuery, OFFERED, RemediationReason, ValidComponent, ValidPolicy, ValidTarget},
 };
 use custom::{hook::Hooks, mcp::Mcp};
-use http::Http;
-use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose};
-use postgres::Postgres;
+use executor::{Executor, Order};
+use http::{Http, HttpTarget};
+use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose, WorkloadTarget};
+use postgres::{DatabaseTarget, Postgres};
 use prometheus::Prometheus;
 use providers::{HostedService, Hosting, HostingConfig};
+pub use target::{NoExecutor, Target, Unfinished};
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
 pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
@@ -85,31 +89,75 @@ impl Targets {
         Self { hosting, ..self }
     }
 
-    /// The service that a target is, with who hosts it; none of what nobody does.
+    /// The registry: who reaches this target.
     ///
     /// # Errors
-    /// When nobody said how its API is reached.
-    pub fn hosted<'a>(&'a self, target: &'a ValidTarget) -> Result<Option<HostedService<'a>>, Unmeasured> {
-        let why = || Unmeasured::new(UnknownReason::NotConfigured, "how the provider's API is reached was not said");
+    /// When the API of the target's provider is not configured.
+    pub fn target<'a>(&'a self, target: &'a ValidTarget) -> Result<Box<dyn Target<'a> + 'a>, Unmeasured> {
+        let why = || Unmeasured::new(UnknownReason::NotConfigured, "the provider's API is not configured");
         let hosting = || self.hosting.as_ref().ok_or_else(why);
         Ok(match target {
-            ValidTarget::Render(service) => Some(HostedService::Render(&hosting()?.render, service)),
-            ValidTarget::RenderPostgres(postgres) => Some(HostedService::RenderPostgres(&hosting()?.render, postgres)),
-            ValidTarget::Vercel(project) => Some(HostedService::Vercel(&hosting()?.vercel, project)),
-            ValidTarget::Github(environment) => Some(HostedService::Github(&hosting()?.github, environment)),
-            ValidTarget::Workload { .. } | ValidTarget::Postgres(_) | ValidTarget::Http(_) => None,
+            ValidTarget::Workload { kind, name } => {
+                Box::new(WorkloadTarget { kind: *kind, name, index: &self.index, kubernetes: &self.kubernetes })
+            }
+            ValidTarget::Render(service) => Box::new(HostedService::Render(&hosting()?.render, service)),
+            ValidTarget::RenderPostgres(postgres) => {
+                Box::new(HostedService::RenderPostgres(&hosting()?.render, postgres))
+            }
+            ValidTarget::Vercel(project) => Box::new(HostedService::Vercel(&hosting()?.vercel, project)),
+            ValidTarget::Github(environment) => Box::new(HostedService::Github(&hosting()?.github, environment)),
+            ValidTarget::Postgres(database) => Box::new(DatabaseTarget { postgres: &self.postgres, database }),
+            ValidTarget::Http(check) => Box::new(HttpTarget { http: &self.http, check }),
+        })
+    }
+
+    /// Who carries an action out. `kubernetes` has leave to write what is suspended for the action.
+    ///
+    /// # Errors
+    /// When the policy names another target now, or the target does not support the intent.
+    pub fn executor<'a>(
+        &'a self,
+        order: Order<'a>,
+        policy: Option<&'a ValidPolicy>,
+        kubernetes: Kubernetes,
+    ) -> Result<Box<dyn Executor + 'a>, NoExecutor> {
+        let plan = order.plan;
+        if let Some(executor) = custom::executor(self, order) {
+            return Ok(executor);
+        }
+        let none = |reason, message: String| NoExecutor { reason, message };
+        let component = policy.and_then(|policy| policy.component(&plan.component));
+        let named = component.map(|component| component.target.acted_on(plan.action, &component.name));
+        if named.as_ref().is_some_and(|named| *named != plan.target) {
+            let message = "the component has another target now".to_owned();
+            return Err(none(RemediationReason::TargetChanged, message));
+        }
+        // A workload is known by its name alone, also when the policy is gone.
+        if let Some(executor) = kubernetes::executor(self, order, policy, kubernetes) {
+            return Ok(executor);
+        }
+        let Some(component) = component else {
+            return Err(none(
+                RemediationReason::ComponentGone,
+                "the policy does not name the component any more".to_owned(),
+            ));
+        };
+        let target = self.target(&component.target).map_err(|why| none(why.reason.into(), why.message))?;
+        target.executor(order).ok_or_else(|| {
+            let message = format!("{} is not supported by {}", plan.action, component.target.describe());
+            none(RemediationReason::NoTarget, message)
         })
     }
 
     /// The circuit breaker of a provider's API for this target, while it is not closed.
     pub fn circuit(&self, target: &ValidTarget) -> Option<CircuitStatus> {
-        self.hosted(target).ok()??.circuit()
+        self.target(target).ok()?.circuit()
     }
 
-    /// Takes up what an earlier life of the operator has shown as [`Self::circuit`].
+    /// Takes up what an earlier operator process reported as [`Self::circuit`].
     pub fn restore_circuit(&self, target: &ValidTarget, shown: &CircuitStatus) {
-        if let Ok(Some(service)) = self.hosted(target) {
-            service.restore_circuit(shown);
+        if let Ok(target) = self.target(target) {
+            target.restore_circuit(shown);
         }
     }
 
@@ -122,9 +170,12 @@ impl Targets {
         let metrics = join_all(component.metrics.iter().map(|metric| async move {
             (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
         }));
-        let (target, metrics, usage) =
-            tokio::join!(self.target(namespace, component), metrics, self.usage(namespace, component, release_watch));
-        let TargetObservation { at, target, own } = target;
+        let (target, metrics, usage) = tokio::join!(
+            self.observe_target(namespace, component),
+            metrics,
+            self.usage(namespace, component, release_watch)
+        );
+        let Observed { at, target, metrics: own } = target;
         let mut metrics: BTreeMap<_, _> = metrics.into_iter().collect();
         for (metric, reading) in own.into_iter().chain(usage) {
             // What the policy measures itself wins, also while that is unknown.
@@ -136,7 +187,7 @@ impl Targets {
             let own = || Reading::new(Measured::Known(latency_ms), false);
             metrics.entry(LATENCY.to_owned()).or_insert_with(own);
         }
-        Observation { at: at.unwrap_or_else(Timestamp::now), target, metrics }
+        Observation { at, target, metrics }
     }
 
     /// What a metric says of single pods, in the order of `pods`; none when its query does not tell them apart.
@@ -180,28 +231,16 @@ impl Targets {
         }
     }
 
-    async fn target(&self, namespace: &str, component: &ValidComponent) -> TargetObservation {
-        let target = match &component.target {
-            ValidTarget::Workload { kind, name } => {
-                self.index.workload(*kind, namespace, name).map(|workload| TargetState::Workload(Box::new(workload)))
-            }
-            ValidTarget::Render(_)
-            | ValidTarget::RenderPostgres(_)
-            | ValidTarget::Vercel(_)
-            | ValidTarget::Github(_) => match self.hosted(&component.target) {
-                Ok(Some(service)) => return TargetObservation::of(service.observe(namespace).await, component),
-                Ok(None) => Measured::Unknown(Unmeasured::new(UnknownReason::NotConfigured, "nobody hosts it")),
-                Err(why) => Measured::Unknown(why),
-            },
-            ValidTarget::Postgres(database) => {
-                return TargetObservation::of(
-                    self.postgres.observe(namespace, database).await.map(TargetState::Database),
-                    component,
-                );
-            }
-            ValidTarget::Http(check) => self.http.observe(check).await.map(TargetState::Http),
+    async fn observe_target(&self, namespace: &str, component: &ValidComponent) -> Observed<TargetState> {
+        let mut seen = match self.target(&component.target) {
+            Ok(target) => target.observe(namespace).await,
+            Err(why) => Observed { at: Timestamp::now(), target: Measured::Unknown(why), metrics: Vec::new() },
         };
-        TargetObservation { at: None, target, own: Vec::new() }
+        // What could not be read is nothing to the component when nothing is compared with it.
+        seen.metrics.retain(|(name, reading)| {
+            matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(*name)
+        });
+        seen
     }
 
     async fn read(
@@ -237,29 +276,12 @@ impl<T> Observed<T> {
     }
 }
 
-/// The same of a target of any kind.
-struct TargetObservation {
-    /// When it was made, if not just now.
-    at: Option<Timestamp>,
-    target: Measured<TargetState>,
-    own: Vec<(&'static str, Reading)>,
-}
-
-impl TargetObservation {
-    fn of(look: Observed<TargetState>, component: &ValidComponent) -> Self {
-        // What could not be read is nothing to the component when nothing is compared with it.
-        let counts = |name: &str, reading: &Reading| {
-            matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(name)
-        };
-        let own = look.metrics.into_iter().filter(|(name, reading)| counts(name, reading)).collect();
-        Self { at: Some(look.at), target: look.target, own }
-    }
-}
-
 /// None for what has no containers.
 fn whose<'a>(namespace: &'a str, component: &'a ValidComponent, of_release: bool) -> Option<Whose<'a>> {
     component.target.workload().map(|(kind, name)| Whose { kind, namespace, name, of_release })
 }
 
+#[cfg(test)]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -42,7 +42,7 @@ struct Case {
 const BACK: &str = r#"kubectl -n NS patch configmap app --type merge -p '{"data":{"mode":"good"}}'"#;
 const CASES: [Case; 4] = [
     Case {
-        action: ActionKind::RollbackDeployment,
+        action: ActionKind::Rollback,
         template: true,
         config: false,
         by_hand: "kubectl -n NS rollout undo deployment/api",
@@ -54,7 +54,7 @@ const CASES: [Case; 4] = [
         by_hand: "BACK && kubectl -n NS rollout restart deployment/api",
     },
     Case {
-        action: ActionKind::RollbackPreviousState,
+        action: ActionKind::RollbackState,
         template: true,
         config: true,
         by_hand: "BACK && kubectl -n NS rollout undo deployment/api",

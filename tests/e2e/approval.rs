@@ -153,7 +153,7 @@ async fn what_is_approved_by_timeout_and_held_back_still_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remedy_that_requires_approval_waits_in_mode_auto() {
     run("remedy-approval", async |test| {
-        let remedies = json!([{"action": "RollbackDeployment", "approval": "Required"}]);
+        let remedies = json!([{"action": "Rollback", "approval": "Required"}]);
         let component = json!({"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": remedies});
         let patch = json!({"spec": {"mode": "Auto", "components": [component]}});
         let (operator, remediation) = waiting(test, 4, &patch).await;

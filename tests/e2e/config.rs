@@ -376,7 +376,7 @@ async fn without_the_right_to_config_maps_the_rest_works() {
         assert!(test.wait_kept(1).await.snapshots[0].objects.is_empty(), "the template alone is kept");
         test.release("api", "shop/api:v2-crash").await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackDeployment);
+        assert_eq!(remediation.spec.action, ActionKind::Rollback);
         wait::until("the log to say so", Duration::from_secs(10), async || {
             let log = operator.log();
             let said = log.lines().any(|line| line.contains("ConfigMaps") && line.contains("does not get through"));

@@ -55,7 +55,7 @@ async fn a_bad_deployment_is_rolled_back_by_the_workflow_to_the_commit_that_was_
         assert!(degraded.message.contains("(commit badbeef) ended as failure"), "{}", degraded.message);
         let bad = fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::RollbackDeployment);
+        assert_eq!(healed.spec.action, ActionKind::Rollback);
         let target = (healed.spec.target.kind.as_str(), healed.spec.target.name.as_str());
         assert_eq!(target, ("GitHub", "octo-org/shop:production"));
         assert!(healed.spec.why.contains("(commit deadbee)"), "{}", healed.spec.why);

@@ -56,8 +56,8 @@ async fn observe_mode_never_writes_to_a_workload_and_says_what_it_would_do() {
         let operator = good(test, &["api"], &json!({"spec": {"mode": "Observe"}})).await;
         test.release("api", "shop/app:v2-crash").await;
         let refusal = test.wait_refusal("shop", "api", Guard::ObserveMode).await;
-        assert!(refusal.message.contains("would apply RollbackDeployment to api"), "{}", refusal.message);
-        test.wait_event("PersonNeeded", "shop", "would apply RollbackDeployment to api").await;
+        assert!(refusal.message.contains("would apply Rollback to api"), "{}", refusal.message);
+        test.wait_event("PersonNeeded", "shop", "would apply Rollback to api").await;
         let looks = operator.looks().await;
         wait::throughout("nothing is done", Duration::from_secs(10), async || {
             let (generation, remediations) = (test.generation("api").await, test.remediations().await);
@@ -379,7 +379,7 @@ async fn while_prometheus_is_down_the_component_is_unknown_and_nothing_is_done_a
         // And a bad release is healed as ever.
         test.release("api", "shop/app:v2-crash").await;
         let all = wait_count(test, 2, Phase::Succeeded, Duration::from_secs(90)).await;
-        assert_eq!(all[1].spec.action, ActionKind::RollbackDeployment);
+        assert_eq!(all[1].spec.action, ActionKind::Rollback);
         assert_eq!(test.image("api").await, "shop/app:v1");
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
     })

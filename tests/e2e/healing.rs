@@ -175,7 +175,7 @@ async fn pods_that_begin_to_crash_long_after_their_release_are_restarted_and_not
         let mut wanted = policy("shop", &["api"], &json!({"spec": {"interval": "5s", "releaseWatch": {"for": "10s"}}}));
         // Left out, a restart would wait for approval.
         let remedies = json!([
-            {"action": "RollbackDeployment", "for": ["ReleaseRegression"]}, {"action": "Restart", "for": ["Crash"]}
+            {"action": "Rollback", "for": ["ReleaseRegression"]}, {"action": "Restart", "for": ["Crash"]}
         ]);
         wanted["spec"]["components"][0]["remedies"] = remedies;
         test.apply_policy(&wanted).await;

@@ -65,7 +65,7 @@ async fn a_good_release_while_the_rollback_of_the_old_one_waits_for_approval_is_
 async fn a_good_release_in_the_moment_of_the_approval_is_kept() {
     run("kept-race", async |test| {
         let mut patch = json!({"spec": {"mode": "Auto"}});
-        let remedies = json!([{"action": "RollbackDeployment", "approval": "Required"}, {"action": "Restart"}]);
+        let remedies = json!([{"action": "Rollback", "approval": "Required"}, {"action": "Restart"}]);
         let component = json!({"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": remedies});
         patch["spec"]["components"] = json!([component]);
         let (_operator, remediation) = incident(test, patch, Phase::AwaitingApproval).await;

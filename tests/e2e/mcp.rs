@@ -84,7 +84,7 @@ async fn assert_checks(test: &Test, assistant: &Assistant, remediation: &str) ->
     let explained = assistant.call("explain_remediation", json!({"remediation": remediation})).await;
     let text = words(&explained);
     let explained = explained.structured_content.unwrap();
-    assert_eq!((&explained["action"], &explained["decidable"]), (&json!("RollbackDeployment"), &json!(true)));
+    assert_eq!((&explained["action"], &explained["decidable"]), (&json!("Rollback"), &json!(true)));
     assert!(explained["from"]["hash"].is_string() && explained["to"]["hash"].is_string(), "{explained}");
     assert!(explained["timeline"].as_array().unwrap().len() >= 2, "{explained}");
     let plan = explained["plan"].as_str().unwrap();

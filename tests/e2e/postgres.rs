@@ -297,7 +297,7 @@ async fn queries_are_cancelled_only_as_they_were_shown_to_the_person_who_approve
         let wanted = over(&json!({
             "thresholds": {"longest_transaction_s": {"warning": 0.5, "critical": 1}},
             "remedies": [{
-                "action": "CancelLongQueries", "approval": "Required",
+                "action": "CancelQueries", "approval": "Required",
                 "sessions": {"runningLongerThan": "1s", "users": [APP]},
             }],
         }));

@@ -92,7 +92,7 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
         assert!(degraded.message.contains("ended as update_failed"), "{}", degraded.message);
         let bad = fake.push("srv-shop", "deadbee", 0.6).expect("auto-deploy is on");
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::RollbackDeployment);
+        assert_eq!(healed.spec.action, ActionKind::Rollback);
         assert!(
             healed.spec.why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")),
             "{}",

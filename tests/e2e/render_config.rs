@@ -31,7 +31,7 @@ const DEPLOY: &str = "POST /services/{id}/deploys";
 
 fn component() -> Value {
     json!({"name": "shop", "target": {"render": {"serviceId": "srv-shop"}}, "remedies": [
-        {"action": "RollbackDeployment", "for": ["ReleaseRegression"]},
+        {"action": "Rollback", "for": ["ReleaseRegression"]},
         {"action": "RollbackConfig", "for": ["ConfigRegression"]},
         {"action": "Restart", "for": ["Crash", "Errors"]},
     ]})
@@ -181,7 +181,7 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
             let all = test.remediations().await;
             let done = |one: &&Remediation| {
                 let over = one.status.as_ref().is_some_and(|status| status.phase.is_final());
-                one.spec.action == ActionKind::RollbackDeployment && over
+                one.spec.action == ActionKind::Rollback && over
             };
             all.iter().find(done).cloned().ok_or_else(|| format!("{:?}", all.last().map(|one| &one.status)))
         })
@@ -492,7 +492,7 @@ async fn a_bad_commit_with_bad_variables_goes_back_as_a_whole() {
         let gate = Gate::start(&setting.role.kubeconfig()).await;
         let mut operator = Operator::start(test, setting.options().through(gate.kubeconfig())).await;
         let mut both = component();
-        let whole = json!({"action": "RollbackPreviousState", "for": ["ReleaseRegression", "ConfigRegression"]});
+        let whole = json!({"action": "RollbackState", "for": ["ReleaseRegression", "ConfigRegression"]});
         both["remedies"].as_array_mut().unwrap().insert(2, whole);
         test.apply_policy(&over(&[both])).await;
         let first = test.wait_env_kept().await;
@@ -508,10 +508,7 @@ async fn a_bad_commit_with_bad_variables_goes_back_as_a_whole() {
         assert_eq!((set_env(fake), fake.calls("POST /services/{id}/rollback")), (env(), 0));
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(
-            (healed.spec.action, healed.spec.cause),
-            (ActionKind::RollbackPreviousState, Cause::ReleaseRegression)
-        );
+        assert_eq!((healed.spec.action, healed.spec.cause), (ActionKind::RollbackState, Cause::ReleaseRegression));
         assert_eq!(healed.spec.from.as_ref().map(|from| &from.hash), Some(&bad));
         assert_eq!(healed.spec.to.as_ref().map(|to| &to.hash), Some(&good.hash));
         assert_eq!((set_env(fake), live_env(fake)), (env(), env()));

@@ -243,7 +243,7 @@ async fn without_the_right_secrets_are_never_asked_for_nor_blamed_and_the_rest_w
         test.release("api", "shop/api:v2-crash").await;
         wait::until("the release to be rolled back", Duration::from_secs(90), async || {
             let all = test.remediations().await;
-            let back = all.iter().find(|one| one.spec.action == ActionKind::RollbackDeployment);
+            let back = all.iter().find(|one| one.spec.action == ActionKind::Rollback);
             let done = back.and_then(|one| one.status.as_ref()).is_some_and(|status| status.phase == Phase::Succeeded);
             if done { Ok(()) } else { Err(format!("{all:?}")) }
         })

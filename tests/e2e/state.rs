@@ -36,7 +36,7 @@ async fn an_image_and_configuration_that_are_both_bad_go_back_together() {
             test.wait_remediation(Phase::Succeeded).await
         })
         .await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackPreviousState, "{:?}", test.remediations().await);
+        assert_eq!(remediation.spec.action, ActionKind::RollbackState, "{:?}", test.remediations().await);
         assert_eq!(test.image("api").await, "shop/api:v1");
         assert_eq!(content(&test.map("app").await), content(&map("app", "good")));
         assert_eq!(
@@ -54,7 +54,7 @@ async fn an_image_and_configuration_that_are_both_bad_go_back_together() {
 /// A ladder of the whole state alone, which waits for a person.
 fn asking() -> Value {
     let mut wanted = policy("shop", &["api"], &json!({"spec": {"interval": "60s"}}));
-    wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackPreviousState", "approval": "Required"}]);
+    wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackState", "approval": "Required"}]);
     wanted
 }
 
@@ -214,7 +214,7 @@ async fn killed_between_configuration_and_template_it_finishes_in_its_next_life(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
     run("state-sets", async |test| {
-        let only = json!({"remedies": [{"action": "RollbackPreviousState"}]});
+        let only = json!({"remedies": [{"action": "RollbackState"}]});
         let operator = test.good_set("RollingUpdate", &json!({"spec": {"mode": "Observe"}}), Options::default()).await;
         test.wait_pods(V1, PODS).await;
         let mut wanted = policy_of("statefulSet", &json!({"spec": {"mode": "Auto"}}));
@@ -223,7 +223,7 @@ async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
         test.wait_component("shop", "db", "to be kept", |status| status.snapshots.len() == 1).await;
         test.release_set(BAD).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackPreviousState);
+        assert_eq!(remediation.spec.action, ActionKind::RollbackState);
         test.wait_pods(V1, PODS).await;
         assert_eq!(test.wrote("statefulsets"), ["patch db"]);
         assert_eq!(test.wrote("pods"), ["delete db-2"], "the pod in the way");
@@ -240,13 +240,13 @@ async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
         .unwrap();
         test.api().create(&PostParams::default(), &set).await.unwrap();
         let mut wanted = policy_of("daemonSet", &json!({"spec": {"interval": "60s"}}));
-        wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackPreviousState"}]);
+        wanted["spec"]["components"][0]["remedies"] = json!([{"action": "RollbackState"}]);
         test.apply_policy(&wanted).await;
         test.wait_component("shop", "db", "to be kept", |status| status.snapshots.len() == 1).await;
         let patch = Patch::Strategic(image(&json!(BAD)));
         test.api::<DaemonSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackPreviousState);
+        assert_eq!(remediation.spec.action, ActionKind::RollbackState);
         let template = test.api::<DaemonSet>().get("db").await.unwrap().spec.unwrap().template;
         assert_eq!(template.spec.unwrap().containers[0].image.as_deref(), Some(V1));
         assert_eq!(test.wrote("daemonsets"), ["patch db"]);

@@ -48,7 +48,7 @@ async fn a_bad_deployment_is_rolled_back_to_the_one_that_was_healthy() {
         assert!(degraded.message.contains("(commit badbeef: commit badbeef) ended as ERROR"), "{}", degraded.message);
         let bad = fake.with(|world| world.push("prj_shop", "deadbee", 0.6));
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::RollbackDeployment);
+        assert_eq!(healed.spec.action, ActionKind::Rollback);
         assert_eq!((healed.spec.target.kind.as_str(), healed.spec.target.name.as_str()), ("Vercel", "prj_shop"));
         let why = &healed.spec.why;
         assert!(why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")), "{why}");

@@ -118,10 +118,7 @@ fn one(verb: &str, name: &str) -> Vec<(String, String, u64)> {
 /// v1 is back after one write of the template, and of the pods only the broken one was deleted.
 async fn is_healed(test: &Test, operator: &Operator, before: &BTreeMap<String, String>) {
     let remediation = test.wait_remediation(Phase::Succeeded).await;
-    assert_eq!(
-        (remediation.spec.action, remediation.spec.cause),
-        (ActionKind::RollbackDeployment, Cause::ReleaseRegression)
-    );
+    assert_eq!((remediation.spec.action, remediation.spec.cause), (ActionKind::Rollback, Cause::ReleaseRegression));
     assert_eq!((remediation.spec.target.kind.as_str(), remediation.spec.target.name.as_str()), ("StatefulSet", "db"));
     test.wait_pods(V1, PODS).await;
     assert_eq!(test.set().await.metadata.generation, Some(3), "one release, one rollback");
@@ -261,7 +258,7 @@ async fn a_bad_release_of_a_daemon_set_is_rolled_back() {
         let patch = Patch::Strategic(image(&json!(BAD)));
         test.api::<DaemonSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackDeployment);
+        assert_eq!(remediation.spec.action, ActionKind::Rollback);
         assert_eq!(remediation.spec.target.kind, "DaemonSet");
         assert!(remediation.spec.why.contains("CrashLoop"), "{}", remediation.spec.why);
         test.wait_pods(V1, count).await;

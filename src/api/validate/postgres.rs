@@ -74,17 +74,17 @@ impl Checker {
     /// Which sessions, the selector of one that says nothing filled in.
     pub(super) fn sessions(&mut self, field: &str, remedy: &Remedy) -> Option<SessionSelector> {
         let field = format!("{field}.sessions");
-        if !remedy.action.is_of_sessions() {
+        if !remedy.action.ends_sessions() {
             if remedy.sessions.is_some() {
-                let message = "only ReleaseConnections and CancelLongQueries have it; take it out";
+                let message = "only ReleaseConnections and CancelQueries have it; take it out";
                 self.bad(&field, message.to_owned());
             }
             return None;
         }
-        let cancels = remedy.action == ActionKind::CancelLongQueries;
+        let cancels = remedy.action == ActionKind::CancelQueries;
         let Some(selector) = &remedy.sessions else {
             if cancels {
-                self.bad(&field, "is missing; CancelLongQueries needs sessions.runningLongerThan".to_owned());
+                self.bad(&field, "is missing; CancelQueries needs sessions.runningLongerThan".to_owned());
             }
             return Some(SessionSelector::forgotten());
         };

@@ -1,6 +1,6 @@
 //! The ladder: the default one, and the one that a policy declares.
 
-use super::{Checker, HOUR, MINUTE, Means, SECOND, ValidRemedy, ValidTarget};
+use super::{Checker, HOUR, MINUTE, SECOND, ValidAction, ValidRemedy, ValidTarget};
 use crate::api::{
     ActionKind, AllowedMcpTool, Cause, Component, JobRemedy, Reconnect, Remedy, RemedyApproval, ScaleRemedy,
     SessionSelector, WebhookRemedy, WorkloadKind,
@@ -18,9 +18,9 @@ const KNOWN: [Cause; 6] = [
 
 /// The remedies of a workload whose policy names none.
 const DEFAULT: [(ActionKind, &[Cause]); 5] = [
-    (ActionKind::RollbackDeployment, &[Cause::ReleaseRegression]),
+    (ActionKind::Rollback, &[Cause::ReleaseRegression]),
     (ActionKind::RollbackConfig, &[Cause::ConfigRegression]),
-    (ActionKind::RollbackPreviousState, &[Cause::ReleaseRegression, Cause::ConfigRegression]),
+    (ActionKind::RollbackState, &[Cause::ReleaseRegression, Cause::ConfigRegression]),
     (ActionKind::CleanupMemory, &[Cause::Exhaustion]),
     (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
 ];
@@ -30,24 +30,20 @@ const DEFAULT_OF_DATABASE: [(ActionKind, &[Cause]); 2] =
     [(ActionKind::RecoverConnections, &[Cause::Unreachable]), (ActionKind::ReleaseConnections, &[Cause::Exhaustion])];
 
 /// What can be done to a database, beside remedies of a team's own.
-const OF_DATABASE: [ActionKind; 4] = [
-    ActionKind::RecoverConnections,
-    ActionKind::ReleaseConnections,
-    ActionKind::CancelLongQueries,
-    ActionKind::Restart,
-];
+const OF_DATABASE: [ActionKind; 4] =
+    [ActionKind::RecoverConnections, ActionKind::ReleaseConnections, ActionKind::CancelQueries, ActionKind::Restart];
 
 /// What can be done to a service that Render hosts, beside remedies of a team's own.
 const OF_RENDER: [ActionKind; 5] = [
-    ActionKind::RollbackDeployment,
+    ActionKind::Rollback,
     ActionKind::RollbackConfig,
-    ActionKind::RollbackPreviousState,
+    ActionKind::RollbackState,
     ActionKind::Restart,
     ActionKind::Scale,
 ];
 
 /// What is done to it when its policy names no remedies: copies of its environment are kept only where a policy says so.
-const OF_RENDER_BY_DEFAULT: [ActionKind; 2] = [ActionKind::RollbackDeployment, ActionKind::Restart];
+const OF_RENDER_BY_DEFAULT: [ActionKind; 2] = [ActionKind::Rollback, ActionKind::Restart];
 
 /// What can be done to a Render Postgres, beside remedies of a team's own. Nothing of it is done unasked: a restart is a person's
 /// decision, and a failover may lose what was written last.
@@ -56,14 +52,14 @@ const OF_RENDER_POSTGRES: [ActionKind; 2] = [ActionKind::Restart, ActionKind::Fa
 /// The causes that an action can help against, if not all.
 fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
     match action {
-        ActionKind::RollbackDeployment => Some(&[Cause::ReleaseRegression]),
+        ActionKind::Rollback => Some(&[Cause::ReleaseRegression]),
         ActionKind::RollbackConfig => Some(&[Cause::ConfigRegression]),
-        ActionKind::RollbackPreviousState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
+        ActionKind::RollbackState => Some(&[Cause::ReleaseRegression, Cause::ConfigRegression]),
         ActionKind::CleanupMemory => Some(&[Cause::Exhaustion]),
         ActionKind::RecoverConnections => Some(&[Cause::Unreachable]),
         // The standby has the same disk, memory and connections.
         ActionKind::Failover => Some(&[Cause::Unreachable, Cause::Errors]),
-        ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => Some(&[Cause::Exhaustion, Cause::Errors]),
+        ActionKind::ReleaseConnections | ActionKind::CancelQueries => Some(&[Cause::Exhaustion, Cause::Errors]),
         ActionKind::Restart | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => None,
     }
 }
@@ -72,18 +68,29 @@ fn only_for(action: ActionKind) -> Option<&'static [Cause]> {
 fn can_be_done(action: ActionKind, target: &ValidTarget) -> bool {
     match (target, action) {
         (ValidTarget::Workload { kind: WorkloadKind::DaemonSet, .. }, ActionKind::Scale)
-        | (ValidTarget::Workload { kind: WorkloadKind::Rollout, .. }, ActionKind::RollbackPreviousState) => false,
+        | (ValidTarget::Workload { kind: WorkloadKind::Rollout, .. }, ActionKind::RollbackState) => false,
         (ValidTarget::Postgres(database), ActionKind::Restart) => database.host.is_some(),
         _ => true,
     }
 }
 
 /// A remedy of a policy that names none.
-fn by_default(action: ActionKind, causes: &[Cause]) -> ValidRemedy {
-    let reconnect = (action == ActionKind::RecoverConnections).then(Reconnect::default);
-    let sessions = (action == ActionKind::ReleaseConnections).then(SessionSelector::forgotten);
-    let means = Means { reconnect, sessions, ..Means::default() };
-    ValidRemedy { action, causes: causes.to_vec(), approval_required: false, means }
+fn by_default(action: ActionKind, causes: &[Cause]) -> Option<ValidRemedy> {
+    let action = match action {
+        ActionKind::Rollback => ValidAction::Rollback,
+        ActionKind::RollbackConfig => ValidAction::RollbackConfig,
+        ActionKind::RollbackState => ValidAction::RollbackState,
+        ActionKind::CleanupMemory => ValidAction::CleanupMemory { hook: None },
+        ActionKind::Restart => ValidAction::Restart,
+        ActionKind::Failover => ValidAction::Failover,
+        ActionKind::RecoverConnections => ValidAction::RecoverConnections(Reconnect::default()),
+        ActionKind::ReleaseConnections => ValidAction::ReleaseConnections(SessionSelector::forgotten()),
+        // These need parameters, so no ladder has them by default.
+        ActionKind::CancelQueries | ActionKind::Scale | ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp => {
+            return None;
+        }
+    };
+    Some(ValidRemedy { action, causes: causes.to_vec(), approval_required: false })
 }
 
 impl Checker {
@@ -97,7 +104,7 @@ impl Checker {
             ValidTarget::Workload { .. } => !OF_DATABASE[..3].contains(&action) && action != ActionKind::Failover,
             ValidTarget::Render(_) => OF_RENDER.contains(&action),
             ValidTarget::RenderPostgres(_) => OF_RENDER_POSTGRES.contains(&action),
-            ValidTarget::Vercel(_) | ValidTarget::Github(_) => action == ActionKind::RollbackDeployment,
+            ValidTarget::Vercel(_) | ValidTarget::Github(_) => action == ActionKind::Rollback,
             ValidTarget::Postgres(_) => OF_DATABASE.contains(&action),
             ValidTarget::Http(_) => false,
         };
@@ -112,12 +119,12 @@ impl Checker {
                 _ => fits(*action) && can_be_done(*action, target),
             };
             let default = ladder.iter().filter(|(action, _)| unasked(action));
-            return default.map(|(action, causes)| by_default(*action, causes)).collect();
+            return default.filter_map(|(action, causes)| by_default(*action, causes)).collect();
         };
-        if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !remedy.action.is_own()) {
+        if let Some(other) = remedies.iter().find(|remedy| !fits(remedy.action) && !remedy.action.is_custom()) {
             let message = match target {
                 ValidTarget::Render(_) => format!(
-                    "{} cannot be done to a render target, only RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp; take it out",
+                    "{} cannot be done to a render target, only Rollback, RollbackConfig, RollbackState, Restart, Scale, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
                 ValidTarget::RenderPostgres(_) => format!(
@@ -125,12 +132,12 @@ impl Checker {
                     other.action
                 ),
                 ValidTarget::Vercel(_) | ValidTarget::Github(_) => format!(
-                    "{} cannot be done to a {} target, only RollbackDeployment, Job, Webhook and Mcp: it has nothing that could be restarted; take it out",
+                    "{} cannot be done to a {} target, only Rollback, Job, Webhook and Mcp: it has nothing that could be restarted; take it out",
                     other.action,
                     if matches!(target, ValidTarget::Vercel(_)) { "vercel" } else { "github" }
                 ),
                 ValidTarget::Postgres(_) => format!(
-                    "{} cannot be done to a postgres target, only RecoverConnections, ReleaseConnections, CancelLongQueries, Restart, Job, Webhook and Mcp; take it out",
+                    "{} cannot be done to a postgres target, only RecoverConnections, ReleaseConnections, CancelQueries, Restart, Job, Webhook and Mcp; take it out",
                     other.action
                 ),
                 ValidTarget::Workload { .. } => {
@@ -148,7 +155,7 @@ impl Checker {
         if remedies.iter().any(|remedy| !can_be_done(remedy.action, target)) {
             let message = match target {
                 ValidTarget::Workload { kind: WorkloadKind::Rollout, .. } => {
-                    "a Rollout has no RollbackPreviousState: it would be a new template, which goes through all steps; write RollbackDeployment and RollbackConfig"
+                    "a Rollout has no RollbackState: it would be a new template, which goes through all steps; write Rollback and RollbackConfig"
                 }
                 ValidTarget::Postgres(_) => {
                     "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in"
@@ -160,11 +167,11 @@ impl Checker {
         remedies
             .iter()
             .enumerate()
-            .map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy, allowed))
+            .filter_map(|(index, remedy)| self.remedy(&format!("remedies[{index}]"), remedy, allowed))
             .collect()
     }
 
-    fn remedy(&mut self, field: &str, remedy: &Remedy, allowed: &[AllowedMcpTool]) -> ValidRemedy {
+    fn remedy(&mut self, field: &str, remedy: &Remedy, allowed: &[AllowedMcpTool]) -> Option<ValidRemedy> {
         let Remedy { action, causes, approval, hook, scale, job, webhook, mcp, reconnect: _, sessions: _ } = remedy;
         let only = only_for(*action).unwrap_or(&KNOWN);
         let foreign = causes.iter().find(|cause| only_for(*action).is_some() && !only.contains(cause));
@@ -203,9 +210,22 @@ impl Checker {
             self.mcp(&format!("{field}.mcp"), mcp, allowed);
         }
         let (reconnect, sessions) = (self.reconnect(field, remedy), self.sessions(field, remedy));
-        let (hook, scale, mcp) = (hook.clone(), scale.clone(), mcp.clone());
-        let means = Means { hook, scale, job: job.clone(), webhook: webhook.clone(), mcp, reconnect, sessions };
-        ValidRemedy { action: *action, causes, approval_required: *approval == RemedyApproval::Required, means }
+        let action = match action {
+            ActionKind::Rollback => ValidAction::Rollback,
+            ActionKind::RollbackConfig => ValidAction::RollbackConfig,
+            ActionKind::RollbackState => ValidAction::RollbackState,
+            ActionKind::CleanupMemory => ValidAction::CleanupMemory { hook: hook.clone() },
+            ActionKind::Restart => ValidAction::Restart,
+            ActionKind::Failover => ValidAction::Failover,
+            ActionKind::Scale => ValidAction::Scale(scale.clone()?),
+            ActionKind::Job => ValidAction::Job(job.clone()?),
+            ActionKind::Webhook => ValidAction::Webhook(webhook.clone()?),
+            ActionKind::Mcp => ValidAction::Mcp(mcp.clone()?),
+            ActionKind::RecoverConnections => ValidAction::RecoverConnections(reconnect?),
+            ActionKind::ReleaseConnections => ValidAction::ReleaseConnections(sessions?),
+            ActionKind::CancelQueries => ValidAction::CancelQueries(sessions?),
+        };
+        Some(ValidRemedy { action, causes, approval_required: *approval == RemedyApproval::Required })
     }
 
     /// What an action needs and no other has.

@@ -62,9 +62,9 @@ fn the_smallest_policy_gets_the_defaults() {
     assert_eq!(
         ladder,
         [
-            (ActionKind::RollbackDeployment, [Cause::ReleaseRegression].as_slice()),
+            (ActionKind::Rollback, [Cause::ReleaseRegression].as_slice()),
             (ActionKind::RollbackConfig, [Cause::ConfigRegression].as_slice()),
-            (ActionKind::RollbackPreviousState, [Cause::ReleaseRegression, Cause::ConfigRegression].as_slice()),
+            (ActionKind::RollbackState, [Cause::ReleaseRegression, Cause::ConfigRegression].as_slice()),
             (ActionKind::CleanupMemory, [Cause::Exhaustion].as_slice()),
             (ActionKind::Restart, restart.as_slice())
         ]
@@ -151,14 +151,14 @@ fn each_kind_of_workload_is_a_target_with_the_ladder_that_can_be_done_to_it() {
             (&[][..], described.to_owned())
         );
         let mut expected = vec![
-            ActionKind::RollbackDeployment,
+            ActionKind::Rollback,
             ActionKind::RollbackConfig,
-            ActionKind::RollbackPreviousState,
+            ActionKind::RollbackState,
             ActionKind::CleanupMemory,
             ActionKind::Restart,
         ];
         // A whole state would be a new template, which goes through all steps.
-        expected.retain(|action| field != "rollout" || *action != ActionKind::RollbackPreviousState);
+        expected.retain(|action| field != "rollout" || *action != ActionKind::RollbackState);
         assert_eq!(ladder(&policy), expected);
     }
 }
@@ -180,9 +180,9 @@ fn a_mistake_in_one_component_leaves_the_others() {
             "names several things; set exactly one",
         ),
         (
-            json!({"target": {"rollout": {"name": "a"}}, "remedies": [{"action": "RollbackPreviousState"}]}),
+            json!({"target": {"rollout": {"name": "a"}}, "remedies": [{"action": "RollbackState"}]}),
             "remedies",
-            "a Rollout has no RollbackPreviousState",
+            "a Rollout has no RollbackState",
         ),
         (json!({"name": "api"}), "name", "\"api\" is used twice"),
         (
@@ -241,7 +241,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (render(json!({})), "target.render", "exactly one of serviceId and postgresId"),
         (render(json!({"serviceId": "srv-1", "postgresId": "dpg-1"})), "target.render", "exactly one of"),
         (
-            json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "RollbackDeployment"}]}),
+            json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Rollback"}]}),
             "remedies",
             "cannot be done to a Render Postgres, only Restart, Failover, Job",
         ),
@@ -283,10 +283,10 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
             "remedies",
-            "only RollbackDeployment, RollbackConfig, RollbackPreviousState, Restart, Scale, Job, Webhook and Mcp",
+            "only Rollback, RollbackConfig, RollbackState, Restart, Scale, Job, Webhook and Mcp",
         ),
         (
-            json!({"remedies": [{"action": "Restart"}, {"action": "RollbackDeployment", "for": ["Crash"]}]}),
+            json!({"remedies": [{"action": "Restart"}, {"action": "Rollback", "for": ["Crash"]}]}),
             "remedies[1].for",
             "cannot help against Crash; write [ReleaseRegression]",
         ),
@@ -387,7 +387,7 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
     let policy = parse(json!({"components": [component(json!({"target": target}))], "safety": safety})).unwrap();
     let component = &policy.components[0];
     let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
-    assert_eq!(actions, [ActionKind::RollbackDeployment, ActionKind::Restart]);
+    assert_eq!(actions, [ActionKind::Rollback, ActionKind::Restart]);
     let ValidTarget::Render(service) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((service.access.failure_threshold, service.access.recovery_timeout), (2, Duration::from_secs(7)));
     assert_eq!(service.access.key.as_ref().map(|key| key.name.as_str()), Some("render"));
@@ -411,7 +411,7 @@ fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
     let policy = parse(json!({"components": [component(json!({"target": target}))]})).unwrap();
     let component = &policy.components[0];
     let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
-    assert_eq!(actions, [ActionKind::RollbackDeployment]);
+    assert_eq!(actions, [ActionKind::Rollback]);
     let ValidTarget::Vercel(project) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((project.team_id.as_deref(), project.access.key.as_ref()), (Some("team_1"), None));
     assert_eq!(component.target.describe(), "Vercel/prj_1");
@@ -434,7 +434,7 @@ fn an_environment_of_github_is_rolled_back_by_its_workflow() {
     let policy = parse(json!({"components": [component(wanted)]})).unwrap();
     let component = &policy.components[0];
     let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
-    assert_eq!(actions, [ActionKind::RollbackDeployment]);
+    assert_eq!(actions, [ActionKind::Rollback]);
     let ValidTarget::Github(environment) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((environment.owner.as_str(), environment.name.as_str()), ("octo-org", "shop"));
     let workflow = environment.workflow.as_ref().unwrap();
@@ -451,10 +451,7 @@ fn remedies_mean_what_they_say() {
     };
     use Cause::{ConfigRegression, Crash, Errors, Exhaustion, ReleaseRegression, Unreachable};
     assert_eq!(causes(json!([])), []);
-    assert_eq!(
-        causes(json!([{"action": "RollbackDeployment", "approval": "Required"}])),
-        [(vec![ReleaseRegression], true)]
-    );
+    assert_eq!(causes(json!([{"action": "Rollback", "approval": "Required"}])), [(vec![ReleaseRegression], true)]);
     assert_eq!(
         causes(json!([{"action": "Restart"}])),
         [(vec![ReleaseRegression, ConfigRegression, Crash, Unreachable, Exhaustion, Errors], false)]

@@ -5,36 +5,38 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{RECHECK, Step, database::sessions_in_words, named, with_component, workload};
+use super::{RECHECK, Reconciliation, with_component, workload};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{
-        DecidedBy, Decision, HOSTED_KINDS, Mode, OnTimeout, POSTGRES_KIND, Phase, Remediation, RemediationStatus,
-        ValidPolicy,
+        DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationReason, RemediationStatus, ValidPolicy,
+        milliseconds,
     },
-    controller::{
-        Error, events::Reason, history_of, memory::ComponentMemory, revalidate::unlisted, rows, status::approve_command,
-    },
+    controller::{Error, events::EventReason, history_of, memory::ComponentMemory, status::approve_command},
     plan::{
-        self, Ground, Situation,
-        guard::{Guard, Refusal},
+        Ground, Situation,
+        guard::{Guard, Permit, Refusal},
         ladder,
+        revalidate::{Withdrawn, unlisted},
     },
-    targets::kubernetes::ActError,
+    targets::{
+        executor::{Order, Preparation},
+        kubernetes::ActError,
+        postgres::sessions_in_words,
+    },
 };
 
-/// A permission to act: made only by the guards, on a fresh look.
+/// What the guards allowed, on a fresh observation.
 struct Allowed {
+    permit: Permit,
     /// No other remedy is left for what is wrong.
     last_resort: bool,
 }
 
 /// How long the next remedy waits for what the API server refuses; a disruption budget may be behind for a moment.
 const WAIT_FOR_LEAVE: SignedDuration = SignedDuration::from_secs(10);
-/// So often a provider is asked again whether it would still refuse.
-const ASK_PROVIDER: Duration = Duration::from_secs(15);
 
-impl Step<'_> {
+impl Reconciliation<'_> {
     /// Pending, AwaitingApproval, Blocked: may it be done, and may it be done now?
     pub(super) async fn approve(
         &self,
@@ -42,12 +44,13 @@ impl Step<'_> {
         policy: Option<ValidPolicy>,
     ) -> Result<Action, Error> {
         let spec = &self.remediation.spec;
+        let plan = &spec.plan;
         let Some(policy) = policy else {
             return self
                 .finish(
                     status,
                     Phase::Expired,
-                    "PolicyGone",
+                    RemediationReason::PolicyGone,
                     "the policy was deleted or is not valid any more; nothing was done",
                 )
                 .await;
@@ -60,44 +63,45 @@ impl Step<'_> {
             let note = format!("{} by {} ({})", approval.decision, decided_by.manager, approval.reason);
             status.decided_by = Some(decided_by);
             if approval.decision == Decision::Rejected {
-                return self.finish(status, Phase::Rejected, "Rejected", &format!("{note}; nothing was done")).await;
+                return self
+                    .finish(status, Phase::Rejected, RemediationReason::Rejected, &format!("{note}; nothing was done"))
+                    .await;
             }
-            self.ctx.events.about_remediation(self.remediation, Reason::Approved, &note).await;
+            self.ctx.events.about_remediation(self.remediation, EventReason::Approved, &note).await;
         }
-        let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
+        let waiting_since = *status.waiting_since.get_or_insert(milliseconds(now));
         // Stored by an older version it may not say when.
         let asked_at = status.asked_at.or_else(|| (status.phase == Phase::AwaitingApproval).then_some(waiting_since));
         let mut deadline = asked_at.unwrap_or(waiting_since) + policy.limits.approval_timeout;
-        if let Some((reason, why)) = unlisted(spec, &policy) {
+        if let Some(Withdrawn { reason, why }) = unlisted(plan, &policy) {
             return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
         }
         if let Some(why) = self.obsolete(&policy) {
             return self.finish(status, Phase::Expired, why.0, &why.1).await;
         }
-        if spec.action.is_of_sessions() && status.database.is_none() {
-            match self.choose_sessions(&policy).await {
-                // One that is there already may get old enough.
-                Ok(found) if found.sessions.is_empty() && now < waiting_since + self.youngest() + WAIT_FOR_LEAVE => {
-                    let (message, until) =
-                        ("no session of the database matches yet", now + SignedDuration::from_secs(1));
-                    return self.hold(status, Phase::Blocked, "NothingToEnd", message, until).await;
+        let mut words = String::new();
+        if status.progress.is_none() {
+            match self.prepare(&policy, now.duration_since(waiting_since)).await {
+                Preparation::NotNeeded => {}
+                Preparation::Chosen { progress, words: chosen } => (status.progress, words) = (Some(progress), chosen),
+                Preparation::NotYet { reason, message, after } if now < deadline => {
+                    let until = now + SignedDuration::try_from(after).unwrap_or_default();
+                    return self.hold(status, Phase::Blocked, reason, &message, until).await;
                 }
-                Ok(found) if found.sessions.is_empty() => {
-                    let message = "no session of the database matches; nothing was done, the next remedy is tried";
-                    return self.finish(status, Phase::Expired, "NothingToEnd", message).await;
-                }
-                Ok(found) => status.database = Some(found),
-                Err(why) if why.may_pass() && now < deadline => {
-                    let until = now + SignedDuration::from_secs(2);
-                    return self.hold(status, Phase::Blocked, why.reason(), &why.to_string(), until).await;
-                }
-                Err(why) => {
-                    let message = format!("{why}; nothing was done, the next remedy is tried");
-                    return self.finish(status, Phase::Expired, why.reason(), &message).await;
+                Preparation::NotYet { reason, message, .. } | Preparation::Nothing { reason, message } => {
+                    let message = format!("{message}; nothing was done, the next remedy is tried");
+                    return self.finish(status, Phase::Expired, reason, &message).await;
                 }
             }
+        } else if plan.action.ends_sessions() {
+            words = status
+                .progress
+                .as_ref()
+                .and_then(|progress| progress.sessions())
+                .map(sessions_in_words)
+                .unwrap_or_default();
         }
-        let must_ask = (spec.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
+        let must_ask = (plan.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
         let timed_out = now >= deadline;
         if must_ask && !timed_out {
             if policy.mode == Mode::Observe {
@@ -113,52 +117,59 @@ impl Step<'_> {
             }
             // Nobody is asked for what would be refused for certain; once they are, it is looked at again when they have decided.
             if status.phase != Phase::AwaitingApproval
-                && let Some(why) = self.refused(&policy).await
+                && let Some((why, interval)) = self.refused(&policy).await
             {
                 // A look is made only when it matters.
                 let last_resort = !self.refused_for_long(&status, &why)
                     || self.allowed(&policy).await?.map_or(true, |allowed| allowed.last_resort);
-                return self.hold_refused(status, &why, last_resort, deadline).await;
+                return self.hold_refused(status, (&why, interval), last_resort, deadline).await;
             }
             if asked_at.is_none() {
-                let now = rows::milliseconds(now);
+                let now = milliseconds(now);
                 (status.asked_at, deadline) = (Some(now), now + policy.limits.approval_timeout);
             }
             let message = format!(
                 "{} of {}{}{} waits for approval until {}, then {}; decide with: {}",
-                spec.action,
-                spec.component,
-                status.database.as_ref().map(sessions_in_words).unwrap_or_default(),
-                spec.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
+                plan.action,
+                plan.component,
+                words,
+                plan.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
                 deadline.strftime("%H:%M:%SZ"),
                 if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
                 approve_command(self.remediation),
             );
-            return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
+            return self
+                .hold(status, Phase::AwaitingApproval, RemediationReason::AwaitingApproval, &message, deadline)
+                .await;
         }
         if must_ask && asked_at.is_some() && policy.limits.on_timeout == OnTimeout::Reject {
             return self
-                .finish(status, Phase::Expired, "ApprovalTimeout", "nobody decided in time; nothing was done")
+                .finish(
+                    status,
+                    Phase::Expired,
+                    RemediationReason::ApprovalTimeout,
+                    "nobody decided in time; nothing was done",
+                )
                 .await;
         }
         // What the timeout approved has as long again to get past the guards.
         let last = if must_ask && asked_at.is_some() { deadline + policy.limits.approval_timeout } else { deadline };
         if now >= last {
             let message = format!("held back until its time was over: {}; nothing was done", status.message);
-            return self.finish(status, Phase::Expired, "HeldBackTooLong", &message).await;
+            return self.finish(status, Phase::Expired, RemediationReason::HeldBackTooLong, &message).await;
         }
 
         // From the look at the guards until `Running` is stored, no other action may pass.
         let place = self.ctx.starting.lock().await;
         match self.allowed(&policy).await? {
             Ok(allowed) => {
-                if let Some(why) = self.refused(&policy).await {
+                if let Some((why, interval)) = self.refused(&policy).await {
                     drop(place);
-                    return self.hold_refused(status, &why, allowed.last_resort, last).await;
+                    return self.hold_refused(status, (&why, interval), allowed.last_resort, last).await;
                 }
-                let status = self.begin(status, allowed).await?;
+                let status = self.begin(status).await?;
                 drop(place);
-                self.execute(status, Some(&policy)).await
+                self.execute(status, Some(&policy), &allowed.permit).await
             }
             Err(refusal) => {
                 drop(place);
@@ -171,11 +182,10 @@ impl Step<'_> {
                     }
                     // These end by looking again, in a moment: not worth a phase of its own.
                     Guard::NotConfirmed | Guard::StaleData => {
-                        let reason: &'static str = refusal.guard.into();
                         self.hold(
                             status,
                             Phase::Pending,
-                            reason,
+                            refusal.guard.into(),
                             &refusal.message,
                             now + SignedDuration::from_millis(500),
                         )
@@ -191,7 +201,7 @@ impl Step<'_> {
     async fn hold_refused(
         &self,
         status: RemediationStatus,
-        why: &ActError,
+        (why, interval): (&ActError, Duration),
         last_resort: bool,
         until: Timestamp,
     ) -> Result<Action, Error> {
@@ -200,114 +210,113 @@ impl Step<'_> {
             return self.finish(status, Phase::Expired, why.reason(), &message).await;
         }
         let next = self.hold(status, Phase::Blocked, why.reason(), &why.to_string(), until).await?;
-        // A provider lets us ask so many times a minute.
-        let hosted = HOSTED_KINDS.contains(&self.remediation.spec.target.kind.as_str());
-        Ok(if hosted && last_resort { Action::requeue(ASK_PROVIDER) } else { next })
+        // A provider allows a limited number of requests a minute.
+        Ok(if last_resort && !interval.is_zero() { Action::requeue(interval) } else { next })
     }
 
     fn refused_for_long(&self, status: &RemediationStatus, why: &ActError) -> bool {
         let long = status.waiting_since.is_some_and(|since| Timestamp::now() >= since + WAIT_FOR_LEAVE);
-        long && status.reason == why.reason()
+        long && status.reason == why.reason().name()
     }
 
-    /// What would refuse it for certain: the API server, a provider, or a copy to go back to that is not there. What else is
-    /// in the way is found when it is done.
-    async fn refused(&self, policy: &ValidPolicy) -> Option<ActError> {
-        let spec = &self.remediation.spec;
-        if spec.hook.is_some() {
-            return None;
-        }
+    /// What would refuse the action for certain: the API server, a provider, or a missing snapshot; and how often that may
+    /// be asked. What else is in the way is found when the action runs.
+    async fn refused(&self, policy: &ValidPolicy) -> Option<(ActError, Duration)> {
+        let plan = &self.remediation.spec.plan;
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let refused = if spec.action.is_own() {
-            self.preflight_custom().await.err()?
-        } else if HOSTED_KINDS.contains(&spec.target.kind.as_str()) {
-            self.preflight_hosted(policy).await.err()?
-        } else if spec.target.kind == POSTGRES_KIND {
-            return None;
-        } else {
-            let workload = workload(&namespace, spec).ok()?;
-            let named = named(policy);
-            let config = spec.config.as_ref().map(|config| (config, &named));
-            let preflight = async {
-                if let Some(scaling) = spec.scale {
-                    return self.ctx.targets.kubernetes.preflight_scale(workload, scaling).await;
-                }
-                let kubernetes = self.preflight_owner(workload, policy).await?;
-                let ends = (spec.from.as_ref(), spec.to.as_ref());
-                kubernetes.preflight(workload, spec.action, ends, config).await?;
-                kubernetes
-                    .preflight_images(workload, spec.to.as_ref(), &self.ctx.targets.unpulled_images(&namespace))
-                    .await
+        let preflight = async {
+            let kubernetes = match workload(&namespace, plan) {
+                Some(workload) => self.preflight_owner(workload, policy).await?,
+                None => self.ctx.targets.kubernetes.clone(),
             };
-            preflight.await.err()?
+            let (name, uid) = (self.remediation.name_any(), self.remediation.uid().unwrap_or_default());
+            let order = self.order(&namespace, &name, &uid);
+            match self.ctx.targets.executor(order, Some(policy), kubernetes) {
+                Ok(executor) => Ok((executor.preflight().await.err(), executor.preflight_interval())),
+                // Found when the action runs.
+                Err(_) => Ok((None, Duration::ZERO)),
+            }
         };
-        let stays = matches!(
-            refused,
-            ActError::Forbidden { .. }
-                | ActError::Budget(_)
-                | ActError::Immutable(_)
-                | ActError::BadRemedy(_)
-                | ActError::ImageUnavailable(_)
-                | ActError::Autoscaled(_)
-                | ActError::Shared(_)
-                | ActError::Overwritten(_)
-                | ActError::GitOpsOwned(_)
-                | ActError::OwnerBusy(_)
-                | ActError::TargetGone(_)
-        );
-        stays.then_some(refused)
+        match preflight.await {
+            Ok((refused, interval)) => refused.filter(ActError::refuses).map(|why| (why, interval)),
+            Err(error) => Some((error, Duration::ZERO)).filter(|(error, _): &(ActError, _)| error.refuses()),
+        }
+    }
+
+    /// What the action would do exactly, chosen before a person is asked.
+    async fn prepare(&self, policy: &ValidPolicy, waited: SignedDuration) -> Preparation {
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let (name, uid) = (self.remediation.name_any(), self.remediation.uid().unwrap_or_default());
+        let kubernetes = self.ctx.targets.kubernetes.clone();
+        match self.ctx.targets.executor(self.order(&namespace, &name, &uid), Some(policy), kubernetes) {
+            Ok(executor) => executor.prepare(waited).await,
+            Err(_) => Preparation::NotNeeded,
+        }
+    }
+
+    /// The action, not begun yet.
+    fn order<'a>(&'a self, namespace: &'a str, remediation: &'a str, uid: &'a str) -> Order<'a> {
+        let plan = &self.remediation.spec.plan;
+        Order { namespace, remediation, uid, plan, started_at: plan.decided_at }
     }
 
     /// The reason for it is gone: the component is well again, or another template runs.
-    fn obsolete(&self, policy: &ValidPolicy) -> Option<(&'static str, String)> {
+    fn obsolete(&self, policy: &ValidPolicy) -> Option<(RemediationReason, String)> {
         let memory = self.ctx.memory.find(&policy.namespace, &policy.name)?;
         let memory = memory.lock();
-        let entry = memory.components.get(&self.remediation.spec.component)?;
+        let entry = memory.components.get(&self.remediation.spec.plan.component)?;
         entry.tracker.last_check()?;
-        if let (Some(from), Some(release)) = (&self.remediation.spec.from, entry.tracker.release())
+        if let (Some(from), Some(release)) = (&self.remediation.spec.plan.release, entry.tracker.release())
             && release.digest != from.digest
         {
             let message = format!("{release} runs now instead of {from}; nothing was done to it");
-            return Some(("Superseded", message));
+            return Some((RemediationReason::Superseded, message));
         }
-        if self.remediation.spec.foreseen.is_some() {
+        if self.remediation.spec.plan.foreseen.is_some() {
             return self.passed(entry);
         }
         let healed = entry.tracker.episode().is_none() && entry.tracker.status() == crate::api::HealthStatus::Healthy;
-        healed.then(|| ("Recovered", "it is healthy again without this action; nothing was done".to_owned()))
+        healed.then(|| {
+            (RemediationReason::Recovered, "it is healthy again without this action; nothing was done".to_owned())
+        })
     }
 
     /// What was foreseen has come or gone.
-    fn passed(&self, entry: &ComponentMemory) -> Option<(&'static str, String)> {
+    fn passed(&self, entry: &ComponentMemory) -> Option<(RemediationReason, String)> {
         if entry.tracker.episode().is_some() {
             let came = "what was foreseen has come; it is healed by a Remediation of its own";
-            return Some(("CameFirst", came.to_owned()));
+            return Some((RemediationReason::CameFirst, came.to_owned()));
         }
-        let open = entry.outlook.foreseen().is_some_and(|foreseen| foreseen.id == self.remediation.spec.episode);
-        (!open).then(|| ("Recovered", "what was foreseen is not to be expected any more; nothing was done".to_owned()))
+        let open = entry.outlook.foreseen().is_some_and(|foreseen| foreseen.id == self.remediation.spec.plan.episode);
+        (!open).then(|| {
+            (
+                RemediationReason::Recovered,
+                "what was foreseen is not to be expected any more; nothing was done".to_owned(),
+            )
+        })
     }
 
     /// Looks afresh, and asks every guard again.
     async fn allowed(&self, policy: &ValidPolicy) -> Result<Result<Allowed, Refusal>, Error> {
-        let spec = &self.remediation.spec;
+        let plan = &self.remediation.spec.plan;
         let refuse = |guard, message: &str| Ok(Err(Refusal::until(guard, message.to_owned(), None)));
-        let Some(component) = policy.component(&spec.component) else {
+        let Some(component) = policy.component(&plan.component) else {
             return refuse(Guard::NoRemedy, "the policy does not name this component any more");
         };
         let all = self.of_policy().await?;
         let others = all.iter().filter(|other| {
-            other.spec.policy_uid == spec.policy_uid && other.metadata.uid != self.remediation.metadata.uid
+            other.spec.plan.policy_uid == plan.policy_uid && other.metadata.uid != self.remediation.metadata.uid
         });
         let history = history_of(others);
         let Some(memory) = self.ctx.memory.find(&policy.namespace, &policy.name) else {
             return refuse(Guard::NotConfirmed, "the policy has not been looked at yet");
         };
         let release_watch =
-            with_component(&memory, &spec.component, |entry| entry.tracker.watches_release(&policy.limits))
+            with_component(&memory, &plan.component, |entry| entry.tracker.watches_release(&policy.limits))
                 .unwrap_or(false);
         let observation: Observation = self.ctx.targets.observe(&policy.namespace, component, release_watch).await;
         let memory = memory.lock();
-        let Some(entry) = memory.components.get(&spec.component) else {
+        let Some(entry) = memory.components.get(&plan.component) else {
             return refuse(Guard::NotConfirmed, "the component has not been looked at yet");
         };
         let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
@@ -319,9 +328,9 @@ impl Step<'_> {
             history.push(&observation, assessment.score);
             self.ctx.forecaster.forecast(&history, &component.ceilings)
         });
-        let ground = match &spec.foreseen {
+        let ground = match &plan.foreseen {
             Some(foreseen) => Ground::Foreseen(foreseen),
-            None => Ground::Unhealthy(&spec.episode),
+            None => Ground::Unhealthy(&plan.episode),
         };
         let now = Timestamp::now();
         let (unhealthy_components, suspected_components) = memory.unhealthy(now);
@@ -338,21 +347,23 @@ impl Step<'_> {
             history: &history,
             now,
         };
-        let last_resort = ladder::is_last(&situation, ground, spec.rung, spec.cause);
-        Ok(plan::still_allowed(&situation, ground, spec.action).map(|()| Allowed { last_resort }))
+        let last_resort = ladder::is_last(&situation, ground, plan.step, plan.cause);
+        Ok(crate::plan::still_allowed(&situation, ground, plan.action).map(|permit| Allowed { permit, last_resort }))
     }
 
     /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.
-    async fn begin(&self, mut status: RemediationStatus, _: Allowed) -> Result<RemediationStatus, Error> {
+    async fn begin(&self, mut status: RemediationStatus) -> Result<RemediationStatus, Error> {
         status.phase = Phase::Running;
-        status.started_at = Some(rows::milliseconds(Timestamp::now()));
-        status.reason = "Acting".into();
+        status.started_at = Some(milliseconds(Timestamp::now()));
+        status.reason = RemediationReason::Acting.name().into();
         status.message = format!(
             "{} of {}/{}",
-            self.remediation.spec.action, self.remediation.spec.target.kind, self.remediation.spec.target.name
+            self.remediation.spec.plan.action,
+            self.remediation.spec.plan.target.kind,
+            self.remediation.spec.plan.target.name
         );
         self.write(&status, true).await?;
-        self.ctx.events.about_remediation(self.remediation, Reason::Acting, &status.message).await;
+        self.ctx.events.about_remediation(self.remediation, EventReason::Acting, &status.message).await;
         Ok(status)
     }
 }

@@ -7,9 +7,9 @@ use kube::{
     runtime::controller::Action,
 };
 
-use super::{Step, retry_delay};
+use super::Reconciliation;
 use crate::{
-    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Suspension},
+    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Retry, Suspension, milliseconds},
     controller::{Error, limited, rows},
     knowledge::Recorded,
 };
@@ -17,7 +17,7 @@ use crate::{
 /// Recorded Remediations kept a policy, beyond those that the guards still need.
 const KEEP_RECORDED: usize = 50;
 
-impl Step<'_> {
+impl Reconciliation<'_> {
     /// Puts the rows into the ledger, then lets the object go. Repeated until it worked: ids are derived, so a row
     /// that was written already is not written twice.
     pub(super) async fn record(&self, mut status: RemediationStatus) -> Result<Action, Error> {
@@ -29,9 +29,11 @@ impl Step<'_> {
             match self.ctx.ledger.record(rows::remediation_rows(&ended)).await? {
                 Recorded::WriteTracker => {}
                 // The spool may die with the pod, the object does not: it is kept until the rows are in the database.
-                Recorded::Spooled => return Ok(Action::requeue(retry_delay(&self.remediation.name_any()))),
+                Recorded::Spooled => {
+                    return Ok(Action::requeue(self.ctx.backoff.next(Retry::Backoff, &self.remediation.metadata)));
+                }
             }
-            status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
+            status.recorded_at = Some(milliseconds(Timestamp::now()));
             self.write(&status, false).await?;
         }
         // What holds a suspension stays until it is resumed.
@@ -81,8 +83,8 @@ impl Step<'_> {
                 })
             })
             .collect();
-        recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.decided_at));
-        for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.decided_at < day_ago) {
+        recorded.sort_by_key(|other| std::cmp::Reverse(other.spec.plan.decided_at));
+        for old in recorded.into_iter().skip(KEEP_RECORDED).filter(|old| old.spec.plan.decided_at < day_ago) {
             match limited("remove an old remediation", self.api().delete(&old.name_any(), &DeleteParams::default()))
                 .await
             {

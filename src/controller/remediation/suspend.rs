@@ -11,15 +11,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt as _;
 
-use super::{Step, whole_state, workload};
+use super::{Reconciliation, workload};
 use crate::{
-    api::{ActionKind, GitOps, Phase, RESUME, RemediationStatus, Suspension, ValidPolicy},
+    api::{GitOps, Phase, RESUME, RemediationStatus, Suspension, ValidPolicy, milliseconds},
     controller::{
         Error,
-        events::{Fact, Reason},
-        rows,
+        events::{EventReason, Fact},
     },
-    targets::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef},
+    targets::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef, write},
 };
 
 /// How often a source is looked at while the policy is not known.
@@ -27,7 +26,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 /// After a look that failed for reasons that may pass.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
 
-impl Step<'_> {
+impl Reconciliation<'_> {
     /// With leave to write what belongs to what is suspended.
     pub(super) fn kubernetes(&self, status: &RemediationStatus) -> Kubernetes {
         let kubernetes = &self.ctx.targets.kubernetes;
@@ -56,30 +55,32 @@ impl Step<'_> {
         workload: WorkloadRef<'_>,
         policy: &ValidPolicy,
     ) -> Result<Option<Suspension>, ActError> {
-        let spec = &self.remediation.spec;
+        let plan = &self.remediation.spec.plan;
         if policy.limits.git_ops != GitOps::Suspend {
             return Ok(None);
         }
-        match kubernetes.owner_in_the_way(workload, spec.action, spec.config.as_ref()).await? {
+        match kubernetes.owner_in_the_way(workload, plan.action, plan.intent.config()).await? {
             Some((owner, of)) => kubernetes.plan_suspension(&owner, &of).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Suspends what would undo the rollback, and gives leave to make it. Safe to repeat.
-    pub(super) async fn make_room(
+    /// Suspends what would undo the action, and gives leave to make it. Safe to repeat. With `withdrawn` nothing new is
+    /// suspended.
+    pub(super) async fn suspend_owner(
         &self,
         status: &mut RemediationStatus,
         policy: Option<&ValidPolicy>,
+        withdrawn: bool,
     ) -> Result<Result<Kubernetes, ActError>, Error> {
+        let plan = &self.remediation.spec.plan;
+        let namespace = self.remediation.namespace().unwrap_or_default();
+        let workload = workload(&namespace, plan).filter(|_| plan.action.is_undone_by_owner());
+        let (Some(workload), Some(policy), false) = (workload, policy, withdrawn) else {
+            return Ok(Ok(self.kubernetes(status)));
+        };
         if status.suspended.is_none() {
-            let Some(policy) = policy else { return Ok(Ok(self.kubernetes(status))) };
-            let namespace = self.remediation.namespace().unwrap_or_default();
-            let planned = match workload(&namespace, &self.remediation.spec) {
-                Ok(workload) => self.planned(&self.ctx.targets.kubernetes, workload, policy).await,
-                Err(error) => Err(error),
-            };
-            match planned {
+            match self.planned(&self.ctx.targets.kubernetes, workload, policy).await {
                 Ok(None) => return Ok(Ok(self.kubernetes(status))),
                 Ok(planned) => status.suspended = planned,
                 Err(error) => return Ok(Err(error)),
@@ -93,7 +94,7 @@ impl Step<'_> {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
-        suspension.suspended_at = Some(rows::milliseconds(Timestamp::now()));
+        suspension.suspended_at = Some(milliseconds(Timestamp::now()));
         match held {
             Held::Ours { generation } => {
                 suspension.generation = generation;
@@ -112,12 +113,12 @@ impl Step<'_> {
             suspension.kind,
             suspension.namespace,
             suspension.name,
-            self.remediation.spec.action,
-            self.remediation.spec.target.kind,
-            self.remediation.spec.target.name,
+            self.remediation.spec.plan.action,
+            self.remediation.spec.plan.target.kind,
+            self.remediation.spec.plan.target.name,
             suspension.message
         );
-        self.report_all(&suspension, Reason::GitOpsSuspended, &note).await;
+        self.report_all(&suspension, EventReason::GitOpsSuspended, &note).await;
         Ok(Ok(self.kubernetes(status)))
     }
 
@@ -141,13 +142,15 @@ impl Step<'_> {
                     None if asked => "a person asked for it".to_owned(),
                     None => "the rollback was not made".to_owned(),
                 };
-                (Some(Reason::GitOpsResumed), format!("resumed: {why}"), None)
+                (Some(EventReason::GitOpsResumed), format!("resumed: {why}"), None)
             }
             Ok(Followed::Over(_) | Followed::Left(_)) if suspension.suspended_at.is_none() => {
                 (None, "it was not suspended".to_owned(), None)
             }
-            Ok(Followed::Over(why)) => (Some(Reason::GitOpsResumed), format!("nothing is left to resume: {why}"), None),
-            Ok(Followed::Left(why)) => (Some(Reason::GitOpsLeft), format!("not resumed by Panacea: {why}"), None),
+            Ok(Followed::Over(why)) => {
+                (Some(EventReason::GitOpsResumed), format!("nothing is left to resume: {why}"), None)
+            }
+            Ok(Followed::Left(why)) => (Some(EventReason::GitOpsLeft), format!("not resumed by Panacea: {why}"), None),
             Err(error) if error.retryable() => {
                 tracing::info!(owner = suspension.name, %error, "what is suspended could not be looked at or resumed; trying again");
                 return Ok(Some(FOLLOW_AGAIN));
@@ -158,13 +161,13 @@ impl Step<'_> {
             }
             Err(error) => {
                 let message = format!("cannot be looked at or resumed: {error}; {}", by_hand(&suspension));
-                (Some(Reason::GitOpsLeft), message, Some(self.interval()))
+                (Some(EventReason::GitOpsLeft), message, Some(self.interval()))
             }
         };
         if suspension.message == message && wait.is_some() {
             return Ok(wait);
         }
-        let ended = wait.is_none().then(|| rows::milliseconds(Timestamp::now()));
+        let ended = wait.is_none().then(|| milliseconds(Timestamp::now()));
         let followed = Suspension { message, resumed_at: ended, ..suspension };
         status.suspended = Some(followed.clone());
         self.write(status, false).await?;
@@ -182,7 +185,7 @@ impl Step<'_> {
             "the Remediation is deleted and {kind} {namespace}/{name} stays suspended; {}",
             by_hand(suspension)
         );
-        self.report_all(suspension, Reason::GitOpsLeft, &note).await;
+        self.report_all(suspension, EventReason::GitOpsLeft, &note).await;
     }
 
     /// Another Remediation of the policy found it suspended, and has made, or makes, its own rollback.
@@ -205,25 +208,12 @@ impl Step<'_> {
         if status.suspended.as_ref().is_some_and(|suspension| suspension.suspended_at.is_none()) {
             return true;
         }
-        let spec = &self.remediation.spec;
+        let plan = &self.remediation.spec.plan;
         let namespace = self.remediation.namespace().unwrap_or_default();
+        let Some(workload) = workload(&namespace, plan) else { return true };
+        let started_at = status.started_at.unwrap_or(plan.decided_at);
         let kubernetes = self.kubernetes(status);
-        let begun = async {
-            let workload = workload(&namespace, spec)?;
-            match (spec.action, &spec.from, &spec.to, &spec.config) {
-                (ActionKind::RollbackDeployment, Some(from), Some(to), _) => {
-                    kubernetes.is_rolled_back(workload, from, to).await
-                }
-                (ActionKind::RollbackPreviousState, ..) => {
-                    let at = status.started_at.unwrap_or(spec.decided_at);
-                    kubernetes.is_restoring(workload, whole_state(spec)?, at).await
-                }
-                (ActionKind::RollbackConfig, _, _, Some(to)) => {
-                    Ok(kubernetes.config_left(workload, to).await? < to.objects.len())
-                }
-                _ => Ok(false),
-            }
-        };
+        let begun = write::has_begun(&kubernetes, workload, plan, started_at);
         // Another template runs, or none: not ours.
         let not_ours = |error: &ActError| {
             matches!(error, ActError::Superseded { .. } | ActError::NotFound(_) | ActError::TargetGone(_))
@@ -241,14 +231,14 @@ impl Step<'_> {
 
     fn interval(&self) -> Duration {
         let namespace = self.remediation.namespace().unwrap_or_default();
-        let memory = self.ctx.memory.find(&namespace, &self.remediation.spec.policy);
+        let memory = self.ctx.memory.find(&namespace, &self.remediation.spec.plan.policy);
         memory.and_then(|memory| memory.lock().policy.as_ref().map(|policy| policy.interval)).unwrap_or(FOLLOW_EVERY)
     }
 
     /// On the Remediation, on the workload, and on the owner, where people of the GitOps controller look.
-    async fn report_all(&self, suspension: &Suspension, reason: Reason, note: &str) {
+    async fn report_all(&self, suspension: &Suspension, reason: EventReason, note: &str) {
         self.ctx.events.about_remediation(self.remediation, reason, note).await;
-        let target = &self.remediation.spec.target;
+        let target = &self.remediation.spec.plan.target;
         let reference =
             |api_version: &str, kind: &str, namespace: &str, name: &str, uid: Option<String>| ObjectReference {
                 api_version: Some(api_version.to_owned()),
@@ -260,9 +250,9 @@ impl Step<'_> {
             };
         let namespace = self.remediation.namespace().unwrap_or_default();
         // By its uid `kubectl describe` finds an event.
-        let (uid, of_workload) = match workload(&namespace, &self.remediation.spec) {
-            Ok(workload) => (self.ctx.targets.kubernetes.uid_of(workload).await, workload.kind.api_version()),
-            Err(_) => (None, ""),
+        let (uid, of_workload) = match workload(&namespace, &self.remediation.spec.plan) {
+            Some(workload) => (self.ctx.targets.kubernetes.uid_of(workload).await, workload.kind.api_version()),
+            None => (None, ""),
         };
         let Suspension { api_version, kind, namespace: place, name, uid: of_owner, .. } = suspension;
         let acted_on = reference(of_workload, &target.kind, &namespace, &target.name, uid);
@@ -270,7 +260,7 @@ impl Step<'_> {
         for object in [acted_on, owner] {
             let fact = Fact {
                 reason,
-                component: self.remediation.spec.component.clone(),
+                component: self.remediation.spec.plan.component.clone(),
                 subject: self.remediation.name_any(),
                 note: format!("{note} (Remediation {})", self.mark()),
                 secondary: None,

@@ -25,7 +25,7 @@ fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
         "workloadRef": {"kind": "StatefulSet", "name": "db"}}});
     let restart = || json!([{"action": "Restart"}]);
     let release = || json!([{"action": "ReleaseConnections"}]);
-    let cancel = || json!([{"action": "CancelLongQueries", "sessions": {"runningLongerThan": "5m"}}]);
+    let cancel = || json!([{"action": "CancelQueries", "sessions": {"runningLongerThan": "5m"}}]);
     for (target, remedies, metric, expected) in [
         (&render, restart(), "connections_usage", Some(ActionKind::Restart)),
         (&render, restart(), "storage_usage", None),

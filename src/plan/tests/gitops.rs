@@ -12,7 +12,7 @@ fn what_may_be_suspended_does_not_stop_a_rollback() {
     let suspends = json!({"safety": {"gitOps": "Suspend"}});
     let mut story = crash_release(suspends.clone());
     story.workload(|w| w.gitops_owner = flux(true)).after(1.0);
-    assert_eq!(proposal(&story, &[]).action, ActionKind::RollbackDeployment);
+    assert_eq!(proposal(&story, &[]).action, ActionKind::Rollback);
     // Of one that has no name, nothing can be.
     let mut story = crash_release(suspends);
     story.workload(|w| w.gitops_owner = flux(false)).after(1.0);

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     api::{
-        ActionKind, Cause, Decision, Foreseen, Phase, Remediation, RemediationSpec, RemediationStatus,
-        RemediationTarget, SessionRef, TemplateRef,
+        ActionKind, ActionPlan, Cause, ConfigRollback, Decision, Foreseen, Intent, Phase, Progress, Remediation,
+        RemediationSpec, RemediationStatus, RemediationTarget, SessionRef, TemplateRef,
     },
     controller::status::approve_command,
 };
@@ -23,11 +23,16 @@ use crate::{
 /// Two that differ in any of these have another plan. 16 hexadecimal digits.
 pub(super) fn plan_of(remediation: &Remediation) -> String {
     let spec = RemediationSpec { approval: None, ..remediation.spec.clone() };
-    let database = remediation.status.as_ref().and_then(|status| status.database.as_ref());
-    let sessions: &[SessionRef] = database.map(|database| database.sessions.as_slice()).unwrap_or_default();
+    let sessions: &[SessionRef] = remediation.status.as_ref().map(sessions).unwrap_or_default();
     let seen = serde_json::json!([remediation.metadata.uid, spec, sessions]);
     let digest = Sha256::digest(seen.to_string());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The sessions of a database that the action would end.
+fn sessions(status: &RemediationStatus) -> &[SessionRef] {
+    let progress = status.progress.as_ref().and_then(Progress::sessions);
+    progress.map(|progress| progress.sessions.as_slice()).unwrap_or_default()
 }
 
 /// A person's decision still counts in this phase.
@@ -145,25 +150,30 @@ fn explanation(remediation: &Remediation) -> Explanation {
     } else {
         format!("It is {}: a decision would change nothing", status.phase)
     };
+    let (sessions, would_do, timeline) =
+        (sessions(&status).to_vec(), would_do(&spec.plan, &status), timeline(&spec, &status));
+    let to = spec.plan.intent.template().cloned();
+    let ActionPlan { policy, component, target, action, cause, why, release, foreseen, approval_required, .. } =
+        spec.plan;
     Explanation {
         namespace: remediation.namespace().unwrap_or_default(),
         remediation: remediation.name_any(),
-        would_do: would_do(&spec, &status),
-        timeline: timeline(&spec, &status),
-        sessions: status.database.map(|database| database.sessions).unwrap_or_default(),
-        policy: spec.policy,
-        component: spec.component,
-        target: spec.target,
-        action: spec.action,
-        cause: spec.cause,
-        why: spec.why,
-        from: spec.from,
-        to: spec.to,
-        foreseen: spec.foreseen,
+        would_do,
+        timeline,
+        sessions,
+        policy,
+        component,
+        target,
+        action,
+        cause,
+        why,
+        from: release,
+        to,
+        foreseen,
         phase: status.phase,
         reason: status.reason,
         message: status.message,
-        approval_required: spec.approval_required,
+        approval_required,
         decidable,
         decision,
         plan,
@@ -171,50 +181,40 @@ fn explanation(remediation: &Remediation) -> Explanation {
     }
 }
 
-fn would_do(spec: &RemediationSpec, status: &RemediationStatus) -> String {
-    let target = format!("{}/{}", spec.target.kind, spec.target.name);
-    let back = match (&spec.from, &spec.to) {
-        (Some(from), Some(to)) => format!(" from {from} to {to}"),
-        (None, Some(to)) => format!(" to {to}"),
-        _ => String::new(),
+fn would_do(plan: &ActionPlan, status: &RemediationStatus) -> String {
+    let target = format!("{}/{}", plan.target.kind, plan.target.name);
+    let from = plan.release.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+    let listed = |config: &ConfigRollback| {
+        if config.objects.is_empty() { "no configuration objects".to_owned() } else { config.names() }
     };
-    let objects: Vec<String> = spec.config.iter().flat_map(|config| &config.objects).map(ToString::to_string).collect();
-    let objects = objects.join(", ");
-    match spec.action {
-        ActionKind::RollbackDeployment => format!("{target} goes back{back}, which was seen healthy"),
-        ActionKind::RollbackConfig => {
-            format!("{objects} get back the content with which {target} was last seen healthy; then its pods are new")
-        }
-        ActionKind::RollbackPreviousState => format!(
-            "{target} goes back{back} with its strategy and number of pods, and {} get back their content",
-            if objects.is_empty() { "no configuration objects" } else { &objects }
+    match &plan.intent {
+        Intent::Rollback { to } => format!("{target} is rolled back{from} to {to}, which was seen healthy"),
+        Intent::RollbackConfig { config } => format!(
+            "{} get back the content with which {target} was last seen healthy; then its pods are replaced",
+            listed(config)
         ),
-        ActionKind::CleanupMemory => match &spec.hook {
-            Some(hook) => format!("{} is called, so that {target} frees memory by itself", hook.url),
-            None => format!("the pods of {target} whose memory grows are evicted, one at a time"),
-        },
-        ActionKind::Restart => format!("{target} is restarted"),
-        ActionKind::Scale => match spec.scale {
-            Some(scale) => format!("{target} gets {} pods instead of {}", scale.to, scale.from),
-            None => format!("{target} gets another number of pods"),
-        },
-        ActionKind::Job => format!("a Job of the team is run, which is to heal {target}"),
-        ActionKind::Webhook => match &spec.webhook {
-            Some(webhook) => format!("{} is called, which is to heal {target}", webhook.url),
-            None => format!("an endpoint of the team is called, which is to heal {target}"),
-        },
-        ActionKind::Mcp => match &spec.mcp {
-            Some(mcp) => format!("the tool {} of {} is called, which is to heal {target}", mcp.tool, mcp.url),
-            None => format!("a tool of an MCP server is called, which is to heal {target}"),
-        },
-        ActionKind::RecoverConnections => format!("{target} is connected to anew, until it takes a connection"),
-        ActionKind::Failover => {
-            format!("the standby of {target} takes over; {}", spec.action.cost().unwrap_or_default())
+        Intent::RollbackState { to, config } => format!(
+            "{target} is rolled back{from} to {to} with its strategy and number of pods, and {} get back their content",
+            listed(config)
+        ),
+        Intent::CleanupMemory { hook: Some(hook), .. } => {
+            format!("{} is called, so that {target} frees memory by itself", hook.url)
         }
-        ActionKind::ReleaseConnections | ActionKind::CancelLongQueries => {
-            let count = status.database.as_ref().map_or(0, |database| database.sessions.len());
-            let what = if spec.action == ActionKind::CancelLongQueries { "have their query cancelled" } else { "end" };
-            format!("{count} sessions of {target} {what}")
+        Intent::CleanupMemory { hook: None, .. } => {
+            format!("the pods of {target} whose memory grows are evicted, one at a time")
+        }
+        Intent::Restart {} => format!("{target} is restarted"),
+        Intent::Scale(scale) => format!("{target} gets {} pods instead of {}", scale.to, scale.from),
+        Intent::Job(_) => format!("a Job of the team is run, which is to heal {target}"),
+        Intent::Webhook(webhook) => format!("{} is called, which is to heal {target}", webhook.url),
+        Intent::Mcp(mcp) => format!("the tool {} of {} is called, which is to heal {target}", mcp.tool, mcp.url),
+        Intent::RecoverConnections(_) => format!("Panacea reconnects to {target} until a connection is accepted"),
+        Intent::Failover {} => {
+            format!("the standby of {target} takes over; {}", plan.action.cost().unwrap_or_default())
+        }
+        Intent::ReleaseConnections(_) => format!("{} sessions of {target} end", sessions(status).len()),
+        Intent::CancelQueries(_) => {
+            format!("{} sessions of {target} have their query cancelled", sessions(status).len())
         }
     }
 }
@@ -227,7 +227,7 @@ fn timeline(spec: &RemediationSpec, status: &RemediationStatus) -> Vec<Moment> {
     let moment = |at: Option<Timestamp>, what: &str| at.map(|at| (at, what.to_owned()));
     let ended = format!("{}: {}", status.phase, status.reason);
     let mut moments: Vec<(Timestamp, String)> = [
-        moment(Some(spec.decided_at), "the remedy was chosen"),
+        moment(Some(spec.plan.decided_at), "the remedy was chosen"),
         moment(status.waiting_since, "it waits"),
         decided,
         moment(status.started_at, "it was begun"),
@@ -253,9 +253,12 @@ mod tests {
         let mut object = json!({
             "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation", "metadata": {"name": "shop-api-1-0", "uid": "u-1"},
             "spec": {
-                "policy": "shop", "policyUid": "p-1", "component": "api", "target": {"kind": "Deployment", "name": "api"},
-                "action": "Restart", "cause": "Crash", "episode": "1", "rung": 0, "why": "it crashes",
-                "decidedAt": "2026-11-28T04:00:00Z", "approvalRequired": true,
+                "plan": {
+                    "policy": "shop", "policyUid": "p-1", "component": "api",
+                    "target": {"kind": "Deployment", "name": "api"}, "action": "Restart", "intent": {"restart": {}},
+                    "cause": "Crash", "episode": "1", "step": 0, "why": "it crashes",
+                    "decidedAt": "2026-11-28T04:00:00Z", "approvalRequired": true,
+                },
             },
             "status": {"phase": "AwaitingApproval", "reason": "AwaitingApproval", "message": "it waits"},
         });
@@ -280,10 +283,10 @@ mod tests {
         let session = json!({"pid": 7, "connectedAt": "2026-11-28T03:00:00Z", "user": "a", "application": "b", "state": "idle", "since": "2026-11-28T03:00:00Z"});
         for other in [
             ("/metadata/uid", json!("u-2")),
-            ("/spec/action", json!("RollbackDeployment")),
-            ("/spec/why", json!("it is slow")),
-            ("/spec/target/name", json!("web")),
-            ("/status/database", json!({"sessions": [session]})),
+            ("/spec/plan/intent", json!({"failover": {}})),
+            ("/spec/plan/why", json!("it is slow")),
+            ("/spec/plan/target/name", json!("web")),
+            ("/status/progress", json!({"sessions": {"sessions": [session]}})),
         ] {
             assert_ne!(plan_of(&remediation(std::slice::from_ref(&other))), plan, "{other:?}");
         }

@@ -382,7 +382,7 @@ pub(super) async fn remediations(
         let phase = one.status.as_ref().map(|status| status.phase).unwrap_or_default();
         asked.phase.is_none_or(|wanted| wanted == phase) && !(asked.open && phase.is_final())
     });
-    all.sort_by_key(|one| std::cmp::Reverse(one.spec.decided_at));
+    all.sort_by_key(|one| std::cmp::Reverse(one.spec.plan.decided_at));
     let found = all.len();
     all.truncate(limit);
     let remediations = all.into_iter().map(|one| {
@@ -394,11 +394,11 @@ pub(super) async fn remediations(
             reason: status.reason,
             message: short(&status.message),
             finished_at: status.finished_at,
-            policy: one.spec.policy,
-            component: one.spec.component,
-            action: one.spec.action,
-            cause: one.spec.cause,
-            decided_at: one.spec.decided_at,
+            policy: one.spec.plan.policy,
+            component: one.spec.plan.component,
+            action: one.spec.plan.action,
+            cause: one.spec.plan.cause,
+            decided_at: one.spec.plan.decided_at,
         }
     });
     let remediations: Vec<Known> = remediations.collect();

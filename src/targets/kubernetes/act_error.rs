@@ -1,5 +1,5 @@
 use super::gitops::OwnerKind;
-use crate::api::{ConfigKind, WorkloadKind};
+use crate::api::{ConfigKind, RemediationReason, Retry, WorkloadKind};
 
 /// Why a rollback or a restart was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,46 +75,84 @@ pub enum ActError {
 }
 
 impl ActError {
-    /// CamelCase, from a closed set: for conditions, events and metric labels.
-    pub fn reason(&self) -> &'static str {
+    /// For conditions, events and metric labels.
+    pub fn reason(&self) -> RemediationReason {
         match self {
-            Self::Paused(_) => "Paused",
-            Self::OnDelete(_) => "OnDelete",
-            Self::Blocked(_) => "Blocked",
-            Self::Immutable(_) => "Immutable",
-            Self::BadRemedy(_) => "BadRemedy",
-            Self::Autoscaled(_) => "Autoscaled",
-            Self::Rescaled { .. } => "Rescaled",
-            Self::Shared(_) => "Shared",
-            Self::Overwritten(_) => "Overwritten",
-            Self::Unmeasured(_) => "CouldNotMeasure",
-            Self::Budget(_) => "DisruptionBudget",
-            Self::ImageUnavailable(_) => "ImageUnavailable",
-            Self::TemplateElsewhere(_) => "TemplateElsewhere",
-            Self::GitOpsOwned(_) => "GitOpsOwned",
-            Self::OwnerBusy(_) => "OwnerBusy",
-            Self::TargetGone(_) => "TargetGone",
-            Self::NotFound(_) => "NotFound",
-            Self::Superseded { .. } => "Superseded",
-            Self::Forbidden { .. } => "Forbidden",
-            Self::Conflict { .. } => "Conflict",
-            Self::Unreachable(_) => "Unreachable",
-            Self::Timeout { .. } => "Timeout",
-            Self::Rejected(_) => "Rejected",
+            Self::Paused(_) => RemediationReason::Paused,
+            Self::OnDelete(_) => RemediationReason::OnDelete,
+            Self::Blocked(_) => RemediationReason::Blocked,
+            Self::Immutable(_) => RemediationReason::Immutable,
+            Self::BadRemedy(_) => RemediationReason::BadRemedy,
+            Self::Autoscaled(_) => RemediationReason::Autoscaled,
+            Self::Rescaled { .. } => RemediationReason::Rescaled,
+            Self::Shared(_) => RemediationReason::Shared,
+            Self::Overwritten(_) => RemediationReason::Overwritten,
+            Self::Unmeasured(_) => RemediationReason::CouldNotMeasure,
+            Self::Budget(_) => RemediationReason::DisruptionBudget,
+            Self::ImageUnavailable(_) => RemediationReason::ImageUnavailable,
+            Self::TemplateElsewhere(_) => RemediationReason::TemplateElsewhere,
+            Self::GitOpsOwned(_) => RemediationReason::GitOpsOwned,
+            Self::OwnerBusy(_) => RemediationReason::OwnerBusy,
+            Self::TargetGone(_) => RemediationReason::TargetGone,
+            Self::NotFound(_) => RemediationReason::NotFound,
+            Self::Superseded { .. } => RemediationReason::Superseded,
+            Self::Forbidden { .. } => RemediationReason::Forbidden,
+            Self::Conflict { .. } => RemediationReason::Conflict,
+            Self::Unreachable(_) => RemediationReason::Unreachable,
+            Self::Timeout { .. } => RemediationReason::Timeout,
+            Self::Rejected(_) => RemediationReason::WriteRejected,
         }
     }
 
-    /// The same call may succeed later with nobody changing anything. Both actions are safe to repeat: they find out
-    /// by themselves that they were done already.
+    /// When the same action is worth another attempt. All actions find out by themselves that they were done already.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Conflict { .. }
+            | Self::Unreachable(_)
+            | Self::Timeout { .. }
+            | Self::Blocked(_)
+            | Self::Unmeasured(_)
+            | Self::OwnerBusy(_) => Retry::Backoff,
+            Self::Paused(_)
+            | Self::Budget(_)
+            | Self::ImageUnavailable(_)
+            | Self::Autoscaled(_)
+            | Self::Rescaled { .. }
+            | Self::Superseded { .. }
+            | Self::Shared(_)
+            | Self::Overwritten(_)
+            | Self::GitOpsOwned(_)
+            | Self::NotFound(_)
+            | Self::Forbidden { .. } => Retry::OnChange,
+            Self::OnDelete(_)
+            | Self::Immutable(_)
+            | Self::BadRemedy(_)
+            | Self::TemplateElsewhere(_)
+            | Self::TargetGone(_)
+            | Self::Rejected(_) => Retry::Never,
+        }
+    }
+
+    /// The same call may succeed later with nobody changing anything.
     pub fn retryable(&self) -> bool {
+        self.retry() == Retry::Backoff
+    }
+
+    /// The action would be refused for certain, also after a person approved it.
+    pub fn refuses(&self) -> bool {
         matches!(
             self,
-            Self::Conflict { .. }
-                | Self::Unreachable(_)
-                | Self::Timeout { .. }
-                | Self::Blocked(_)
-                | Self::Unmeasured(_)
+            Self::Forbidden { .. }
+                | Self::Budget(_)
+                | Self::Immutable(_)
+                | Self::BadRemedy(_)
+                | Self::ImageUnavailable(_)
+                | Self::Autoscaled(_)
+                | Self::Shared(_)
+                | Self::Overwritten(_)
+                | Self::GitOpsOwned(_)
                 | Self::OwnerBusy(_)
+                | Self::TargetGone(_)
         )
     }
 }

@@ -19,10 +19,12 @@ mod index;
 mod overwritten;
 mod quantity;
 mod store;
+mod target;
 mod template;
 mod usage;
 pub mod watch;
 mod workload;
+pub mod write;
 
 pub use act::{
     ARGOCD_NAMESPACE, Followed, Held, JobRun, JobState, Kubernetes, Named, Outcome, Recycled, SnapshotOf, Waits,
@@ -33,6 +35,7 @@ pub use facts::REVISION;
 pub use gitops::{Owner, OwnerKind};
 pub use index::{ClusterIndex, STALE_AFTER_S};
 pub use store::{Changed, Kind};
+pub use target::{WorkloadTarget, executor};
 pub use template::{REVISION_HASH, ROLLOUT_HASH, TEMPLATE_HASH, digest};
 pub use usage::{Usage, Whose};
 pub use workload::PodsPattern;

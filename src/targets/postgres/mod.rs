@@ -7,6 +7,7 @@ pub mod address;
 mod error;
 mod observe;
 mod sessions;
+mod target;
 
 use parking_lot::Mutex;
 use std::{
@@ -25,6 +26,7 @@ use address::Address;
 pub use error::{Kind, PostgresError};
 pub use observe::PostgresObservation;
 pub use sessions::Means;
+pub use target::{DatabaseTarget, sessions_in_words};
 
 /// Until a new connection has answered.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);

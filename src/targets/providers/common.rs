@@ -65,7 +65,7 @@ pub struct Seen {
 
 /// A rollback, as far as it is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RollbackState {
+pub enum DeployState {
     /// Nothing has come since.
     Nothing,
     /// Others have come.

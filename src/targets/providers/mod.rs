@@ -7,21 +7,26 @@ pub mod github;
 pub mod render;
 pub mod vercel;
 
+use async_trait::async_trait;
 use jiff::SignedDuration;
 
 use super::{
-    Observed,
-    kubernetes::{ActError, Kubernetes},
+    Observed, Target, Unfinished,
+    executor::{Executor, Order},
+    kubernetes::{ActError, Kubernetes, SnapshotOf},
 };
 use crate::{
-    analyze::observation::{Hosted, TargetState},
+    analyze::{
+        observation::{Hosted, TargetState},
+        tracker::GoodState,
+    },
     api::{
-        Access, ActionKind, CircuitStatus, GITHUB_KIND, GithubEnvironment, HostedStatus, RENDER_KIND, RenderPostgres,
-        RenderService, TemplateRef, VERCEL_KIND, VercelProject,
+        Access, ActionKind, CircuitStatus, GITHUB_KIND, GithubEnvironment, ProviderProgress, RENDER_KIND,
+        RenderPostgres, RenderService, TemplateRef, VERCEL_KIND, VercelProject,
     },
 };
 use client::ApiClient;
-use common::{Before, HostedError, ProviderConfig, RollbackState, Seen, breaker_limits};
+use common::{Before, DeployState, HostedError, ProviderConfig, Seen, breaker_limits};
 use github::Github;
 use render::Render;
 use vercel::Vercel;
@@ -238,7 +243,7 @@ impl<'a> HostedService<'a> {
     ///
     /// # Errors
     /// See [`HostedError`].
-    pub async fn restarted(self, namespace: &str, sent: &HostedStatus) -> Result<Seen, HostedError> {
+    pub async fn restarted(self, namespace: &str, sent: &ProviderProgress) -> Result<Seen, HostedError> {
         match self {
             Self::Render(render, service) => {
                 Box::pin(render.restarted(namespace, service, &sent.instances_before, sent.newest_before.as_deref()))
@@ -284,9 +289,9 @@ impl<'a> HostedService<'a> {
     pub async fn rolled_back(
         self,
         namespace: &str,
-        sent: &HostedStatus,
+        sent: &ProviderProgress,
         to: &TemplateRef,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let (newest_before, back) = (sent.newest_before.as_deref(), to.hash.as_str());
         match self {
             Self::Render(render, service) => match &sent.deploy {
@@ -301,6 +306,37 @@ impl<'a> HostedService<'a> {
                 let ours = sent.deploy.as_deref();
                 Box::pin(github.rolled_back(namespace, environment, to, ours, newest_before)).await
             }
+        }
+    }
+}
+
+/// What an action leaves open when nobody can follow it any more.
+pub fn unfinished(progress: &ProviderProgress) -> Unfinished {
+    Unfinished { may_have_effect: progress.sent_at.is_some(), left: String::new() }
+}
+
+#[async_trait]
+impl<'a> Target<'a> for HostedService<'a> {
+    async fn observe(&self, namespace: &str) -> Observed<TargetState> {
+        HostedService::observe(*self, namespace).await
+    }
+
+    fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        None
+    }
+
+    fn circuit(&self) -> Option<CircuitStatus> {
+        HostedService::circuit(*self)
+    }
+
+    fn restore_circuit(&self, shown: &CircuitStatus) {
+        HostedService::restore_circuit(*self, shown);
+    }
+
+    async fn snapshot(&self, namespace: &str, of: SnapshotOf, good: &GoodState) -> Option<Result<(), ActError>> {
+        match self {
+            Self::Render(render, service) => Some(render.keep(namespace, service, of, good).await),
+            _ => None,
         }
     }
 }

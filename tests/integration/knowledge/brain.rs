@@ -170,7 +170,7 @@ fn healed(namespace: &str) -> Remediation {
         "metadata": {"name": "web-api-19ab-0", "namespace": namespace, "uid": format!("uid-of-{namespace}")},
         "spec": {
             "policy": "web", "policyUid": "p", "component": "api", "target": {"kind": "Deployment", "name": "api"},
-            "action": "RollbackDeployment", "cause": "ReleaseRegression", "episode": "19ab", "rung": 0,
+            "action": "Rollback", "cause": "ReleaseRegression", "episode": "19ab", "rung": 0,
             "why": "error_rate is 40.0%, critical from 10.0%\u{1b}[31m", "decidedAt": "2026-11-22T10:00:00Z",
             "approvalRequired": true, "from": template(3, "bad"), "to": template(2, "good"),
             "approval": {"decision": "Approved", "reason": "go"},
@@ -211,13 +211,9 @@ async fn remedies_are_told_by_cause_and_component(place: Place) {
     write(&place, rows).await;
     let by_cause = ["success-rates", "--by", "cause"];
     let table = answer(&place, &by_cause);
-    assert_eq!(
-        words(&table)[1].join(" "),
-        "ReleaseRegression RollbackDeployment shop web api 1 1 2 0.250 0.046",
-        "{table}"
-    );
+    assert_eq!(words(&table)[1].join(" "), "ReleaseRegression Rollback shop web api 1 1 2 0.250 0.046", "{table}");
     let csv = answer(&place, &[&by_cause[..], &["-o", "csv"]].concat());
-    assert_eq!(csv.lines().nth(1), Some("ReleaseRegression,RollbackDeployment,shop,web,api,1,1,2,0.250,0.046"));
+    assert_eq!(csv.lines().nth(1), Some("ReleaseRegression,Rollback,shop,web,api,1,1,2,0.250,0.046"));
     let json: Value = serde_json::from_str(&answer(&place, &[&by_cause[..], &["-o", "json"]].concat())).unwrap();
     assert_eq!((&json[0]["cause"], &json[0]["failed"]), (&json!("ReleaseRegression"), &json!(2)));
     assert_eq!(answer(&place, &[&by_cause[..], &["-o", "json", "--policy", "other"]].concat()).trim(), "[]");
@@ -266,7 +262,7 @@ async fn an_incident_is_told_from_its_proposal_to_its_end(place: Place) {
     );
     let detail = |place: usize| events[place]["detail"].as_str().unwrap();
     assert_eq!(detail(0), "Unhealthy, score 70, fails within a day with 12%: error_rate is 40%");
-    assert!(detail(1).starts_with("RollbackDeployment for ReleaseRegression: error_rate is 40.0%"), "{}", detail(1));
+    assert!(detail(1).starts_with("Rollback for ReleaseRegression: error_rate is 40.0%"), "{}", detail(1));
     assert_eq!(detail(2), "by kubectl-patch: go");
     assert_eq!(detail(3), "automatic_rollback of Deployment/api");
     assert_eq!(events[4]["data"]["to_state"], json!({"revision": 2, "hash": "good", "digest": "good"}));

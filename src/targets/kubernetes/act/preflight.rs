@@ -24,9 +24,9 @@ impl Kubernetes {
         config: Option<(&ConfigRollback, &Named)>,
     ) -> Result<(), ActError> {
         match action {
-            ActionKind::RollbackConfig | ActionKind::RollbackPreviousState => {
+            ActionKind::RollbackConfig | ActionKind::RollbackState => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
-                if let (ActionKind::RollbackPreviousState, Some(to), Some((config, _))) = (action, to, config) {
+                if let (ActionKind::RollbackState, Some(to), Some((config, _))) = (action, to, config) {
                     self.snapshot_state(workload.namespace, config, to).await?;
                 }
                 if let Some((config, named)) = config.filter(|(config, _)| !config.objects.is_empty()) {
@@ -41,11 +41,11 @@ impl Kubernetes {
             ActionKind::Job | ActionKind::Webhook | ActionKind::Mcp | ActionKind::Scale => Ok(()),
             ActionKind::RecoverConnections
             | ActionKind::ReleaseConnections
-            | ActionKind::CancelLongQueries
+            | ActionKind::CancelQueries
             | ActionKind::Failover => Ok(()),
-            ActionKind::RollbackDeployment | ActionKind::Restart => {
+            ActionKind::Rollback | ActionKind::Restart => {
                 self.may(Call::patch(workload.kind), workload.namespace).await?;
-                if (workload.kind, action) == (WorkloadKind::Rollout, ActionKind::RollbackDeployment) {
+                if (workload.kind, action) == (WorkloadKind::Rollout, ActionKind::Rollback) {
                     self.may(Call::PATCH_ROLLOUT_STATUS, workload.namespace).await?;
                 }
                 Ok(())

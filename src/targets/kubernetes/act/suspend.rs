@@ -94,7 +94,7 @@ impl Kubernetes {
             namespace: workload.namespace.to_owned(),
             name: name.to_owned(),
         };
-        if matches!(action, ActionKind::RollbackDeployment | ActionKind::RollbackPreviousState) {
+        if matches!(action, ActionKind::Rollback | ActionKind::RollbackState) {
             let live = self.read_any(workload).await?;
             if let Some(owner) = gitops::owner(&live.metadata) {
                 return Ok(Some((owner, item(workload.kind.group(), workload.kind.to_string(), workload.name))));

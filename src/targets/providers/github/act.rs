@@ -12,7 +12,7 @@ use crate::{
     targets::{
         kubernetes::ActError,
         providers::client::{Answer, Failure},
-        providers::common::{Before, HostedError, RollbackState},
+        providers::common::{Before, DeployState, HostedError},
     },
 };
 
@@ -150,7 +150,7 @@ impl Github {
         to: &TemplateRef,
         ours: Option<&str>,
         newest_before: Option<&str>,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let account = self.account(namespace, environment).await?;
         let before: u64 = newest_before.and_then(|before| before.parse().ok()).unwrap_or_default();
         match &environment.workflow {
@@ -166,7 +166,7 @@ impl Github {
         commit: &str,
         ours: Option<&str>,
         before: u64,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let run = match ours {
             Some(id) => self.run(account, id).await?,
             None => {
@@ -175,8 +175,8 @@ impl Github {
                 let back = newer.iter().filter(|run| goes_to(run, commit)).min_by_key(|run| run.id);
                 match back {
                     Some(run) => (*run).clone(),
-                    None if newer.is_empty() => return Ok(RollbackState::Nothing),
-                    None => return Ok(RollbackState::Others),
+                    None if newer.is_empty() => return Ok(DeployState::Nothing),
+                    None => return Ok(DeployState::Others),
                 }
             }
         };
@@ -187,7 +187,7 @@ impl Github {
             Ok(read) => Ok(of_run(&run, read.is_of(commit))),
             Err(HostedError::Unsettled(why)) => {
                 let (id, status) = (run.id.to_string(), format!("success, and {why}"));
-                Ok(RollbackState::Deploy { id, status, live: false, over: true })
+                Ok(DeployState::Deploy { id, status, live: false, over: true })
             }
             Err(error) => Err(error),
         }
@@ -199,7 +199,7 @@ impl Github {
         commit: &str,
         ours: Option<&str>,
         before: u64,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let id = match ours.and_then(|id| id.parse().ok()) {
             Some(id) => id,
             None => {
@@ -208,8 +208,8 @@ impl Github {
                 let is_back = |one: &&&Deployment| one.task == ROLLBACK_TASK && one.sha == commit;
                 match newer.iter().filter(is_back).min_by_key(|one| one.id) {
                     Some(deployment) => deployment.id,
-                    None if newer.is_empty() => return Ok(RollbackState::Nothing),
-                    None => return Ok(RollbackState::Others),
+                    None if newer.is_empty() => return Ok(DeployState::Nothing),
+                    None => return Ok(DeployState::Others),
                 }
             }
         };

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::wire::{Deployment, Run, Status};
 use crate::{
     analyze::observation::{Hosted, ReleaseId},
-    targets::providers::common::{RollbackState, commit_label},
+    targets::providers::common::{DeployState, commit_label},
 };
 
 /// Of deployments that a rollback makes.
@@ -135,10 +135,10 @@ pub fn hosted(read: &Read, now: Timestamp) -> Hosted {
 }
 
 /// What has become of a run. `deployed`: what it was to deploy serves.
-pub fn of_run(run: &Run, deployed: bool) -> RollbackState {
+pub fn of_run(run: &Run, deployed: bool) -> DeployState {
     let (id, url) = (run.id.to_string(), &run.html_url);
     let status = run.status.as_deref().unwrap_or("queued");
-    let state = |status, live, over| RollbackState::Deploy { id: id.clone(), status, live, over };
+    let state = |status, live, over| DeployState::Deploy { id: id.clone(), status, live, over };
     match (status, run.conclusion.as_deref()) {
         ("completed", Some("success")) if deployed => state("success".to_owned(), true, false),
         ("completed", Some("success")) => state(
@@ -147,7 +147,7 @@ pub fn of_run(run: &Run, deployed: bool) -> RollbackState {
             false,
         ),
         ("waiting" | "action_required", _) | ("completed", Some("action_required")) => {
-            RollbackState::Waits { why: format!("it waits for an approval: {url}"), id }
+            DeployState::Waits { why: format!("it waits for an approval: {url}"), id }
         }
         ("completed", ended) => state(format!("{} ({url})", ended.unwrap_or("completed")), false, true),
         (status, _) => state(format!("{status} ({url})"), false, false),
@@ -155,15 +155,15 @@ pub fn of_run(run: &Run, deployed: bool) -> RollbackState {
 }
 
 /// What has become of a deployment.
-pub fn of_deployment(id: u64, standing: &Standing) -> RollbackState {
+pub fn of_deployment(id: u64, standing: &Standing) -> DeployState {
     let Standing { state, served, url, .. } = standing;
     let (id, at) = (id.to_string(), if url.is_empty() { String::new() } else { format!(" ({url})") });
     match state.as_str() {
-        _ if *served => RollbackState::Deploy { id, status: "success".to_owned(), live: true, over: false },
-        "waiting" => RollbackState::Waits { id, why: format!("it waits for an approval{at}") },
+        _ if *served => DeployState::Deploy { id, status: "success".to_owned(), live: true, over: false },
+        "waiting" => DeployState::Waits { id, why: format!("it waits for an approval{at}") },
         state => {
             let over = matches!(state, "failure" | "error" | "inactive");
-            RollbackState::Deploy { id, status: format!("{state}{at}"), live: false, over }
+            DeployState::Deploy { id, status: format!("{state}{at}"), live: false, over }
         }
     }
 }
@@ -264,8 +264,8 @@ mod tests {
             &run(json!({"status": status, "conclusion": conclusion})),
             deployed,
         ) {
-            RollbackState::Deploy { status, live, over, .. } => (status, live, over),
-            RollbackState::Waits { why, .. } => (why, false, false),
+            DeployState::Deploy { status, live, over, .. } => (status, live, over),
+            DeployState::Waits { why, .. } => (why, false, false),
             other => panic!("{other:?}"),
         };
         assert_eq!(state("completed", json!("success"), true), ("success".into(), true, false));
@@ -289,8 +289,8 @@ mod tests {
     #[test]
     fn a_deployment_is_followed_by_its_statuses() {
         let state = |states: &[&str]| match of_deployment(9, &standing(states)) {
-            RollbackState::Deploy { live, over, .. } => (live, over),
-            RollbackState::Waits { .. } => (false, false),
+            DeployState::Deploy { live, over, .. } => (live, over),
+            DeployState::Waits { .. } => (false, false),
             other => panic!("{other:?}"),
         };
         assert_eq!(state(&["pending"]), (false, false));
@@ -298,9 +298,9 @@ mod tests {
         for ended in ["failure", "error", "inactive"] {
             assert_eq!(state(&["in_progress", ended]), (false, true), "{ended}");
         }
-        assert!(matches!(of_deployment(9, &standing(&["waiting"])), RollbackState::Waits { .. }));
+        assert!(matches!(of_deployment(9, &standing(&["waiting"])), DeployState::Waits { .. }));
         let none = of_deployment(9, &Standing::of(&[]));
-        let expected = RollbackState::Deploy { id: "9".into(), status: "pending".into(), live: false, over: false };
+        let expected = DeployState::Deploy { id: "9".into(), status: "pending".into(), live: false, over: false };
         assert_eq!(none, expected);
     }
 }

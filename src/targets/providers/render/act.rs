@@ -11,7 +11,7 @@ use crate::{
     targets::{
         kubernetes::ActError,
         providers::client::Repeat,
-        providers::common::{Before, HostedError, Replaced, RollbackState, Seen},
+        providers::common::{Before, DeployState, HostedError, Replaced, Seen},
     },
 };
 
@@ -169,7 +169,7 @@ impl Render {
         namespace: &str,
         service: &RenderService,
         deploy: &str,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         Ok(state_of(&self.deploy(&account, deploy, until).await?))
@@ -185,7 +185,7 @@ impl Render {
         service: &RenderService,
         to: &str,
         newest_before: Option<&str>,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         let deploys = self.deploys(&account, until).await?;
@@ -196,7 +196,7 @@ impl Render {
                 return Ok(state_of(deploy));
             }
         }
-        Ok(if newer.is_empty() { RollbackState::Nothing } else { RollbackState::Others })
+        Ok(if newer.is_empty() { DeployState::Nothing } else { DeployState::Others })
     }
 
     async fn is_back(
@@ -210,8 +210,8 @@ impl Render {
     }
 }
 
-pub(super) fn state_of(deploy: &Deploy) -> RollbackState {
-    RollbackState::Deploy {
+pub(super) fn state_of(deploy: &Deploy) -> DeployState {
+    DeployState::Deploy {
         id: deploy.id.clone(),
         status: deploy.status.clone(),
         live: deploy.is_live(),

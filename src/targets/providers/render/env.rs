@@ -23,7 +23,7 @@ use crate::{
     targets::{
         kubernetes::{ActError, SnapshotOf},
         providers::client::{Failure, Repeat},
-        providers::common::{HostedError, RollbackState},
+        providers::common::{DeployState, HostedError},
         providers::env_vars::EnvVars,
     },
 };
@@ -121,7 +121,7 @@ impl Render {
         let id = account.id;
         match self.kubernetes.may_keep_secrets(namespace).await {
             Err(why @ ActError::Forbidden { .. }) => Err(HostedError::Forbidden(format!(
-                "to put the environment variables of {id} back they are kept in Secrets, and that is {why} (set rbac.rollbackSecrets in the chart, or take RollbackConfig and RollbackPreviousState out of its remedies)"
+                "to put the environment variables of {id} back they are kept in Secrets, and that is {why} (set rbac.rollbackSecrets in the chart, or take RollbackConfig and RollbackState out of its remedies)"
             ))),
             _ => Err(HostedError::Unsettled(format!(
                 "the key that the environment variables of {id} are compared by was not read yet"
@@ -286,7 +286,7 @@ impl Render {
         namespace: &str,
         service: &RenderService,
         (of, made, newest_before): (&str, Option<&str>, Option<&str>),
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         if let Some(made) = made {
@@ -298,8 +298,8 @@ impl Render {
         let ours = newer.iter().rev().find(|one| one.trigger == "api" && one.source() == of.source());
         Ok(match ours {
             Some(ours) => state_of(ours),
-            None if newer.is_empty() => RollbackState::Nothing,
-            None => RollbackState::Others,
+            None if newer.is_empty() => DeployState::Nothing,
+            None => DeployState::Others,
         })
     }
 

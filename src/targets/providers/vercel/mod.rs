@@ -18,7 +18,7 @@ use super::{
     super::kubernetes::{ActError, Kubernetes},
     client::{ApiClient, Call, Quota, Repeat},
     common::{
-        Before, HostedError, HostedObservation, KeyWords, ProviderConfig, READ_LIMIT, RollbackState, WRITE_LIMIT,
+        Before, DeployState, HostedError, HostedObservation, KeyWords, ProviderConfig, READ_LIMIT, WRITE_LIMIT,
         breaker_limits, key_of, read_limits,
     },
 };
@@ -160,7 +160,7 @@ impl Vercel {
         project: &VercelProject,
         to: &str,
         asked_before: Option<&str>,
-    ) -> Result<RollbackState, HostedError> {
+    ) -> Result<DeployState, HostedError> {
         let itself = self.project(&self.account(namespace, project).await?).await?;
         Ok(state::rolled_back(&itself, to, asked_before))
     }

@@ -3,7 +3,7 @@
 use super::wire::{Deployment, Production, Project, label};
 use crate::{
     analyze::observation::{Hosted, ReleaseId},
-    targets::providers::common::RollbackState,
+    targets::providers::common::DeployState,
 };
 
 /// The deployment that production points at; none when it points at nothing.
@@ -42,16 +42,16 @@ pub fn asked_at(project: &Project) -> Option<String> {
 }
 
 /// What has become of a rollback to `to` since `asked_before`. All times are Vercel's own.
-pub fn rolled_back(project: &Project, to: &str, asked_before: Option<&str>) -> RollbackState {
+pub fn rolled_back(project: &Project, to: &str, asked_before: Option<&str>) -> DeployState {
     let before = asked_before.and_then(|before| before.parse::<f64>().ok());
     let since = |at: f64| before.is_none_or(|before| at > before);
     let Some(request) = project.last_alias_request.as_ref().filter(|request| since(request.requested_at)) else {
-        return RollbackState::Nothing;
+        return DeployState::Nothing;
     };
     if request.to_deployment_id != to || request.kind != "rollback" {
-        return RollbackState::Others;
+        return DeployState::Others;
     }
-    RollbackState::Deploy {
+    DeployState::Deploy {
         id: to.to_owned(),
         status: request.job_status.clone(),
         live: request.job_status == "succeeded",
@@ -115,9 +115,9 @@ mod tests {
         let state =
             |to: &str, status: &str, at, kind: &str, before| rolled_back(&moved(to, status, at, kind), "dpl_1", before);
         let deploy =
-            |status: &str, live, over| RollbackState::Deploy { id: "dpl_1".into(), status: status.into(), live, over };
-        assert_eq!(rolled_back(&project(json!({})), "dpl_1", None), RollbackState::Nothing);
-        assert_eq!(state("dpl_1", "succeeded", 5, "rollback", Some("5")), RollbackState::Nothing, "it is the old one");
+            |status: &str, live, over| DeployState::Deploy { id: "dpl_1".into(), status: status.into(), live, over };
+        assert_eq!(rolled_back(&project(json!({})), "dpl_1", None), DeployState::Nothing);
+        assert_eq!(state("dpl_1", "succeeded", 5, "rollback", Some("5")), DeployState::Nothing, "it is the old one");
         let before = Some("1700000000004");
         let later = 1_700_000_000_005;
         assert_eq!(state("dpl_1", "pending", later, "rollback", before), deploy("pending", false, false));
@@ -125,9 +125,9 @@ mod tests {
         assert_eq!(state("dpl_1", "succeeded", later, "rollback", before), deploy("succeeded", true, false));
         assert_eq!(state("dpl_1", "failed", later, "rollback", before), deploy("failed", false, true));
         assert_eq!(state("dpl_1", "skipped", later, "rollback", before), deploy("skipped", false, true));
-        assert_eq!(state("dpl_0", "succeeded", later, "rollback", before), RollbackState::Others);
-        assert_eq!(state("dpl_1", "succeeded", later, "promote", before), RollbackState::Others);
+        assert_eq!(state("dpl_0", "succeeded", later, "rollback", before), DeployState::Others);
+        assert_eq!(state("dpl_1", "succeeded", later, "promote", before), DeployState::Others);
         let asked = asked_at(&moved("dpl_1", "succeeded", later, "rollback"));
-        assert_eq!(state("dpl_1", "succeeded", later, "rollback", asked.as_deref()), RollbackState::Nothing);
+        assert_eq!(state("dpl_1", "succeeded", later, "rollback", asked.as_deref()), DeployState::Nothing);
     }
 }

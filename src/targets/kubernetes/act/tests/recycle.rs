@@ -134,7 +134,7 @@ async fn preflight(action: ActionKind, script: Vec<Exchange>) -> (Result<(), Act
 async fn what_would_be_refused_is_known_before_anything_is_begun() {
     for (action, verb, resource, subresource) in [
         (ActionKind::Restart, "patch", "deployments", Value::Null),
-        (ActionKind::RollbackDeployment, "patch", "deployments", Value::Null),
+        (ActionKind::Rollback, "patch", "deployments", Value::Null),
         (ActionKind::CleanupMemory, "create", "pods", json!("eviction")),
     ] {
         let (outcome, seen) = preflight(action, vec![access(false)]).await;

@@ -1,0 +1,304 @@
+//! How an action runs: a pure procedure decides each step, thin I/O carries the step out.
+//!
+//! Expected flow of one reconciliation: observe → [`Procedure::next`] → (store → perform → [`Procedure::answered`])* →
+//! wait or end.
+//!
+//! Guarantees, each covered by the model test of every procedure (see `model`):
+//! - Progress is stored before the effect that it announces ([`Journal::store`] comes before [`Effects::perform`]).
+//! - A procedure performs an effect a second time only with proof that the first call had no effect, or when the effect
+//!   is idempotent.
+//! - Every run ends. `OutcomeUnknown` is reached only when nothing can tell the outcome.
+//! - An effect needs a [`Permit`], which only the guards create.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    api::{ActionPlan, EventReason, Phase, Progress, RemediationReason, Stored},
+    plan::{guard::Permit, revalidate::Withdrawn},
+    targets::kubernetes::ActError,
+};
+
+/// Effects in one reconciliation, at most: a procedure that wants more waits in between.
+const MAX_EFFECTS: usize = 32;
+
+/// The action that an executor carries out.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub namespace: &'a str,
+    /// metadata.name of the Remediation.
+    pub remediation: &'a str,
+    /// metadata.uid of the Remediation.
+    pub uid: &'a str,
+    pub plan: &'a ActionPlan,
+    /// When the action was begun. Names the action where a second write of the same value must do nothing.
+    pub started_at: Timestamp,
+}
+
+/// What a procedure knows beside its progress and its observation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    pub now: Timestamp,
+    pub started_at: Timestamp,
+    /// The policy does not want the action any more.
+    pub withdrawn: Option<Withdrawn>,
+}
+
+impl Moment {
+    pub fn since_start(&self) -> SignedDuration {
+        self.now.duration_since(self.started_at)
+    }
+}
+
+/// The next step of an action.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step<P, E> {
+    /// Store the progress, then perform the effect.
+    Perform { progress: P, effect: E, note: Option<Note> },
+    /// Store the progress if it differs, then wait.
+    Wait { progress: P, after: Duration, note: Option<Note> },
+    /// As `Wait`: a person has to do something before the action can go on.
+    NeedsPerson { progress: P, after: Duration, message: String },
+    /// The effect is made; verification follows.
+    Done { progress: P, reason: RemediationReason, message: String },
+    /// The action ended without its effect, or with a part of it.
+    Ended { progress: P, end: End, reason: RemediationReason, message: String },
+    /// A call was sent, and nothing can tell whether it had an effect. A person is called.
+    OutcomeUnknown { progress: P, message: String },
+}
+
+/// How an action ends without its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The effect could not be made.
+    Failed,
+    /// Nothing was done, and nothing is to be done any more.
+    Expired,
+    /// A part of the effect was made.
+    Ineffective,
+}
+
+impl From<End> for Phase {
+    fn from(end: End) -> Self {
+        match end {
+            End::Failed => Self::Failed,
+            End::Expired => Self::Expired,
+            End::Ineffective => Self::Ineffective,
+        }
+    }
+}
+
+/// A message for people: becomes `status.message`, an event and a log line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub reason: EventReason,
+    /// Tells the events of different steps apart, so that none is merged into another.
+    pub subject: String,
+    pub message: String,
+}
+
+impl Note {
+    /// A note about a step that is being carried out.
+    pub fn acting(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: EventReason::Acting, subject: subject.into(), message: message.into() }
+    }
+}
+
+impl<P, E> Step<P, E> {
+    pub fn wait(progress: P, after: Duration) -> Self {
+        Self::Wait { progress, after, note: None }
+    }
+
+    pub fn failed(progress: P, reason: RemediationReason, message: impl Into<String>) -> Self {
+        Self::Ended { progress, end: End::Failed, reason, message: message.into() }
+    }
+
+    pub fn expired(progress: P, reason: RemediationReason, message: impl Into<String>) -> Self {
+        Self::Ended { progress, end: End::Expired, reason, message: message.into() }
+    }
+
+    /// The progress that the step stores.
+    pub fn progress(&self) -> &P {
+        match self {
+            Self::Perform { progress, .. }
+            | Self::Wait { progress, .. }
+            | Self::NeedsPerson { progress, .. }
+            | Self::Done { progress, .. }
+            | Self::Ended { progress, .. }
+            | Self::OutcomeUnknown { progress, .. } => progress,
+        }
+    }
+
+    /// No further step follows.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Ended { .. } | Self::OutcomeUnknown { .. })
+    }
+}
+
+/// What decides the steps of one kind of action. PURE: no I/O, no clock, no random number.
+pub trait Procedure: Send + Sync {
+    type Progress: Clone + PartialEq + fmt::Debug + Send + Sync;
+    /// What one observation saw.
+    type Seen: Clone + fmt::Debug + Send + Sync;
+    /// One change of the outside.
+    type Effect: Clone + PartialEq + fmt::Debug + Send + Sync;
+    /// The answer to an effect.
+    type Answer: Clone + fmt::Debug + Send + Sync;
+
+    /// The next step, from what is stored and what is seen now.
+    fn next(&self, progress: &Self::Progress, seen: &Self::Seen, moment: &Moment)
+    -> Step<Self::Progress, Self::Effect>;
+
+    /// The next step after `effect`, which `progress` announced, was answered.
+    fn answered(
+        &self,
+        progress: &Self::Progress,
+        effect: &Self::Effect,
+        answer: &Self::Answer,
+        moment: &Moment,
+    ) -> Step<Self::Progress, Self::Effect>;
+}
+
+/// The I/O of a procedure.
+#[async_trait]
+pub trait Effects<P: Procedure>: Send + Sync {
+    /// Reads what [`Procedure::next`] decides on. Changes nothing.
+    async fn observe(&self, progress: &P::Progress, moment: &Moment) -> P::Seen;
+
+    /// Changes the outside once. Bounded in time.
+    async fn perform(&self, effect: &P::Effect, progress: &P::Progress, permit: &Permit) -> P::Answer;
+}
+
+/// Where progress is stored before an effect.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Returns after the progress is stored.
+    ///
+    /// # Errors
+    /// When the progress could not be stored. Nothing may be performed then.
+    async fn store(&self, progress: Option<Progress>, note: Option<Note>) -> Result<(), NotStored>;
+}
+
+/// The journal could not store the progress; the journal knows why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the progress could not be stored")]
+pub struct NotStored;
+
+/// How a reconciliation of an action ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ran {
+    /// The progress at the end; not stored yet for an end.
+    pub progress: Option<Progress>,
+    pub outcome: Outcome,
+}
+
+/// See [`Step`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Wait(Duration),
+    Done { reason: RemediationReason, message: String },
+    Ended { phase: Phase, reason: RemediationReason, message: String },
+    OutcomeUnknown { message: String },
+}
+
+/// What would be done exactly, chosen before a person is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Preparation {
+    /// The plan says all.
+    NotNeeded,
+    /// To be stored before anybody is asked; `words` complete the question: " would end 2 sessions (…)".
+    Chosen { progress: Progress, words: String },
+    /// Nothing to act on yet; asked again after the given time.
+    NotYet { reason: RemediationReason, message: String, after: Duration },
+    /// Nothing to act on.
+    Nothing { reason: RemediationReason, message: String },
+}
+
+/// Carries out one action on one target.
+#[async_trait]
+pub trait Executor: Send + Sync {
+    /// What would refuse the action for certain: missing rights, budgets, quota, admission. Changes nothing.
+    ///
+    /// # Errors
+    /// What refuses the action; see [`ActError`].
+    async fn preflight(&self) -> Result<(), ActError> {
+        Ok(())
+    }
+
+    /// How often a refused preflight may be asked again, at most.
+    fn preflight_interval(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// What would be done exactly. `waited`: since the first call for this action.
+    async fn prepare(&self, _waited: SignedDuration) -> Preparation {
+        Preparation::NotNeeded
+    }
+
+    /// Takes the action as far as possible without waiting.
+    ///
+    /// # Errors
+    /// When the journal could not store the progress.
+    async fn run(
+        &self,
+        stored: Option<&Progress>,
+        moment: Moment,
+        permit: &Permit,
+        journal: &dyn Journal,
+    ) -> Result<Ran, NotStored>;
+}
+
+/// Runs a procedure with its I/O, one reconciliation at a time. `clock` is read again after every effect.
+///
+/// # Errors
+/// When the journal could not store the progress; the effect that the progress announces was not performed.
+pub async fn run<P>(
+    (procedure, effects): (&P, &impl Effects<P>),
+    stored: Option<&Progress>,
+    mut moment: Moment,
+    permit: &Permit,
+    journal: &dyn Journal,
+) -> Result<Ran, NotStored>
+where
+    P: Procedure<Progress: Stored>,
+{
+    let is_stored = stored.and_then(P::Progress::stored).cloned();
+    let mut last = is_stored.clone();
+    let progress = is_stored.unwrap_or_default();
+    let seen = effects.observe(&progress, &moment).await;
+    let mut step = procedure.next(&progress, &seen, &moment);
+    for _ in 0..MAX_EFFECTS {
+        let Step::Perform { progress, effect, note } = step else { break };
+        if last.as_ref() != Some(&progress) || note.is_some() {
+            journal.store(progress.clone().into_progress(), note).await?;
+            last = Some(progress.clone());
+        }
+        let answer = effects.perform(&effect, &progress, permit).await;
+        moment.now = Timestamp::now();
+        step = procedure.answered(&progress, &effect, &answer, &moment);
+    }
+    let progress = step.progress().clone().into_progress();
+    let changed = last.as_ref() != Some(step.progress());
+    let outcome = match step {
+        // More effects than one reconciliation makes: goes on at once.
+        Step::Perform { .. } => return Ok(Ran { progress, outcome: Outcome::Wait(Duration::ZERO) }),
+        Step::Wait { progress, after, note } => {
+            let untouched = last.is_none() && progress == P::Progress::default();
+            if (changed && !untouched) || note.is_some() {
+                journal.store(progress.into_progress(), note).await?;
+            }
+            Outcome::Wait(after)
+        }
+        Step::NeedsPerson { progress, after, message } => {
+            let note = Note { reason: EventReason::PersonNeeded, subject: String::new(), message };
+            journal.store(progress.into_progress(), Some(note)).await?;
+            Outcome::Wait(after)
+        }
+        Step::Done { reason, message, .. } => Outcome::Done { reason, message },
+        Step::Ended { end, reason, message, .. } => Outcome::Ended { phase: end.into(), reason, message },
+        Step::OutcomeUnknown { message, .. } => Outcome::OutcomeUnknown { message },
+    };
+    Ok(Ran { progress, outcome })
+}

@@ -1,0 +1,296 @@
+//! Actions on a workload that are one write, or several that are finished once begun: rollbacks, restart, scaling.
+//!
+//! Every write reads the live object first and finds out that it was made already, so a second call and a crash between
+//! any two lines are harmless: no progress is stored.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef};
+use crate::{
+    api::{ActionPlan, Intent, Progress, RemediationReason, ValidPolicy},
+    plan::guard::Permit,
+    targets::{
+        Targets,
+        executor::{Effects, End, Executor, Journal, Moment, NotStored, Order, Procedure, Ran, Step, run},
+    },
+};
+
+/// A write that keeps failing for reasons that may pass is given up after this time.
+pub const EXECUTE_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// Between two attempts: a fifth of the time since the start, within these.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
+
+/// What a failed write means for its action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    Again(Duration),
+    Ended { end: End, reason: RemediationReason, message: String },
+}
+
+/// What an error means, `since` the action was begun or last got further.
+pub fn judge_error(error: &ActError, since: SignedDuration) -> Judged {
+    let (end, message) = match error {
+        ActError::Superseded { expected, found } => (
+            End::Expired,
+            format!("a newer release came first ({expected} was judged, {found} runs); it was not touched"),
+        ),
+        ActError::Rescaled { .. } => (End::Expired, error.to_string()),
+        error if error.retryable() && since < EXECUTE_LIMIT => {
+            let wait = Duration::try_from(since).unwrap_or_default() / 5;
+            return Judged::Again(wait.clamp(RETRY.0, RETRY.1));
+        }
+        error => (End::Failed, error.to_string()),
+    };
+    Judged::Ended { end, reason: error.reason(), message }
+}
+
+/// The step after a failed write.
+pub fn after_error<P, E>(error: &ActError, since: SignedDuration, progress: P) -> Step<P, E> {
+    match judge_error(error, since) {
+        Judged::Again(after) => Step::wait(progress, after),
+        Judged::Ended { end, reason, message } => Step::Ended { progress, end, reason, message },
+    }
+}
+
+/// Decides about one write.
+#[derive(Debug)]
+pub struct Write {
+    /// What is reported when the write is made.
+    pub done: String,
+}
+
+/// What is read before the write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteSeen {
+    /// The action is wanted: the write itself finds out all else.
+    NotRead,
+    /// The action was withdrawn: whether the write was begun before.
+    Begun(Result<bool, ActError>),
+}
+
+/// The one effect: make the write, or finish it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MakeWrite;
+
+impl Procedure for Write {
+    type Progress = ();
+    type Seen = WriteSeen;
+    type Effect = MakeWrite;
+    type Answer = Result<Outcome, ActError>;
+
+    fn next(&self, (): &(), seen: &WriteSeen, moment: &Moment) -> Step<(), MakeWrite> {
+        match (&moment.withdrawn, seen) {
+            // Half of several writes is worse than all of them: what was begun is finished.
+            (None, _) | (Some(_), WriteSeen::Begun(Ok(true))) => {
+                Step::Perform { progress: (), effect: MakeWrite, note: None }
+            }
+            (Some(withdrawn), WriteSeen::Begun(Ok(false))) => {
+                Step::expired((), withdrawn.reason, format!("{}; nothing was done", withdrawn.why))
+            }
+            (Some(_), WriteSeen::Begun(Err(error))) => after_error(error, moment.since_start(), ()),
+            (Some(_), WriteSeen::NotRead) => Step::wait((), RETRY.0),
+        }
+    }
+
+    fn answered(
+        &self,
+        (): &(),
+        _: &MakeWrite,
+        answer: &Result<Outcome, ActError>,
+        moment: &Moment,
+    ) -> Step<(), MakeWrite> {
+        let reason = match answer {
+            Ok(Outcome::Done { .. }) => RemediationReason::Executed,
+            Ok(Outcome::AlreadyDone) => RemediationReason::AlreadyDone,
+            Err(error) => return after_error(error, moment.since_start(), ()),
+        };
+        Step::Done { progress: (), reason, message: format!("{}; watching whether it helps", self.done) }
+    }
+}
+
+/// Carries one write out.
+pub struct WriteExecutor<'a> {
+    pub kubernetes: Kubernetes,
+    pub workload: WorkloadRef<'a>,
+    pub order: Order<'a>,
+    pub targets: &'a Targets,
+    pub policy: Option<&'a ValidPolicy>,
+}
+
+impl WriteExecutor<'_> {
+    fn procedure(&self) -> Write {
+        let done = match &self.order.plan.intent {
+            Intent::Rollback { to } => format!("the template of {to} is back"),
+            Intent::RollbackState { to, .. } => format!("the state of {to} is back"),
+            Intent::RollbackConfig { config } => {
+                format!("{} is as it was, and pods are being replaced", config.names())
+            }
+            Intent::Scale(scaling) => format!("{} pods are wanted now", scaling.to),
+            _ => "pods are being replaced".to_owned(),
+        };
+        Write { done }
+    }
+
+    /// The workloads that the policy is about.
+    fn named(&self) -> Named {
+        let components = self.policy.into_iter().flat_map(|policy| &policy.components);
+        let workloads = components.filter_map(|component| component.target.workload());
+        workloads.map(|(kind, name)| (kind, name.to_owned())).collect::<BTreeSet<_>>()
+    }
+}
+
+#[async_trait]
+impl Effects<Write> for WriteExecutor<'_> {
+    async fn observe(&self, (): &(), moment: &Moment) -> WriteSeen {
+        if moment.withdrawn.is_none() {
+            return WriteSeen::NotRead;
+        }
+        let Order { plan, started_at, .. } = self.order;
+        WriteSeen::Begun(has_begun(&self.kubernetes, self.workload, plan, started_at).await)
+    }
+
+    async fn perform(&self, _: &MakeWrite, (): &(), _: &Permit) -> Result<Outcome, ActError> {
+        let Order { plan, started_at, .. } = self.order;
+        let (kubernetes, workload, release) = (&self.kubernetes, self.workload, plan.release.as_ref());
+        match &plan.intent {
+            Intent::Rollback { to } => kubernetes.rollback(workload, judged(release)?, to).await,
+            Intent::Restart {} => kubernetes.restart(workload, release, started_at).await,
+            Intent::Scale(scaling) => kubernetes.scale(workload, release, *scaling).await,
+            Intent::RollbackState { to, config } => {
+                let state = WholeState { from: judged(release)?, to, config };
+                kubernetes.restore(workload, state, &self.named(), started_at).await
+            }
+            Intent::RollbackConfig { config } => {
+                kubernetes.rollback_config(workload, release, config, &self.named(), started_at).await
+            }
+            _ => Err(ActError::BadRemedy(format!("{} is no write to a workload", plan.action))),
+        }
+    }
+}
+
+/// The release that was judged, which a rollback replaces.
+fn judged(release: Option<&crate::api::TemplateRef>) -> Result<&crate::api::TemplateRef, ActError> {
+    release.ok_or_else(|| ActError::TargetGone("the remediation names no release that was judged".to_owned()))
+}
+
+/// Whether the write was begun, by an operator process that ended before it could store that.
+///
+/// # Errors
+/// See [`ActError`].
+pub async fn has_begun(
+    kubernetes: &Kubernetes,
+    workload: WorkloadRef<'_>,
+    plan: &ActionPlan,
+    started_at: Timestamp,
+) -> Result<bool, ActError> {
+    let release = plan.release.as_ref();
+    match &plan.intent {
+        Intent::Rollback { to } => kubernetes.is_rolled_back(workload, judged(release)?, to).await,
+        Intent::RollbackState { to, config } => {
+            let state = WholeState { from: judged(release)?, to, config };
+            kubernetes.is_restoring(workload, state, started_at).await
+        }
+        Intent::RollbackConfig { config } => Ok(kubernetes.config_left(workload, config).await? < config.objects.len()),
+        Intent::Scale(scaling) => kubernetes.is_scaled(workload, release, *scaling).await,
+        Intent::Restart {} => kubernetes.is_restarted(workload, release, started_at).await,
+        _ => Ok(false),
+    }
+}
+
+#[async_trait]
+impl Executor for WriteExecutor<'_> {
+    async fn preflight(&self) -> Result<(), ActError> {
+        let plan = self.order.plan;
+        if let Intent::Scale(scaling) = &plan.intent {
+            return self.kubernetes.preflight_scale(self.workload, *scaling).await;
+        }
+        let named = self.named();
+        let config = plan.intent.config().map(|config| (config, &named));
+        let to = plan.intent.template();
+        let ends = (plan.release.as_ref(), to);
+        self.kubernetes.preflight(self.workload, plan.action, ends, config).await?;
+        let unpulled = self.targets.unpulled_images(self.order.namespace);
+        self.kubernetes.preflight_images(self.workload, to, &unpulled).await
+    }
+
+    async fn run(
+        &self,
+        stored: Option<&Progress>,
+        moment: Moment,
+        permit: &Permit,
+        journal: &dyn Journal,
+    ) -> Result<Ran, NotStored> {
+        run((&self.procedure(), self), stored, moment, permit, journal).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::targets::model::{Limits, World, walk};
+
+    /// A workload whose write finds out that it was made already.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Workload {
+        writes: u32,
+        superseded: bool,
+    }
+
+    impl World<Write> for Workload {
+        fn observations(&self, (): &()) -> Vec<WriteSeen> {
+            vec![
+                WriteSeen::Begun(Ok(self.writes > 0)),
+                WriteSeen::Begun(Err(ActError::Unreachable("away".into()))),
+                WriteSeen::NotRead,
+            ]
+        }
+
+        fn results(&self, _: &MakeWrite, (): &()) -> Vec<(Self, Result<Outcome, ActError>)> {
+            if self.writes > 0 {
+                return vec![(self.clone(), Ok(Outcome::AlreadyDone))];
+            }
+            if self.superseded {
+                let error = ActError::Superseded { expected: "v1".into(), found: "v2".into() };
+                return vec![(self.clone(), Err(error))];
+            }
+            let written = Self { writes: self.writes + 1, ..self.clone() };
+            let lost = ActError::Timeout { verb: "patch", resource: "deployments", seconds: 5 };
+            vec![
+                (written.clone(), Ok(Outcome::Done { generation: 2 })),
+                (written, Err(lost.clone())),
+                (self.clone(), Err(lost)),
+                (self.clone(), Err(ActError::Rejected("no".into()))),
+            ]
+        }
+
+        fn later(&self) -> Vec<Self> {
+            vec![Self { superseded: true, ..self.clone() }]
+        }
+
+        fn violation(&self, step: &Step<(), MakeWrite>) -> Option<String> {
+            match step {
+                _ if self.writes > 1 => Some("the write was made twice".to_owned()),
+                Step::OutcomeUnknown { .. } => Some("the outcome can be told".to_owned()),
+                Step::Done { .. } if self.writes == 0 => Some("nothing was written".to_owned()),
+                Step::Ended { end: End::Expired, .. } if self.writes > 0 && !self.superseded => {
+                    Some("the write was made, and is not verified".to_owned())
+                }
+                _ => None,
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_is_made_once_in_every_order_of_answers_losses_and_crashes() {
+        let procedure = Write { done: "pods are being replaced".into() };
+        let limits = Limits { tick: Duration::from_secs(30), ..Limits::default() };
+        let report = walk(&procedure, Workload { writes: 0, superseded: false }, (), limits);
+        report.assert_holds();
+        for end in ["Done Executed", "Done AlreadyDone", "Expired Superseded", "Expired PolicyGone", "Failed Timeout"] {
+            assert!(report.reached(end), "{end} was not reached: {report:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A PostgreSQL database as a target.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::Postgres;
+use crate::{
+    analyze::observation::TargetState,
+    api::{PostgresDatabase, SessionProgress},
+    targets::{
+        Observed, Target,
+        executor::{Executor, Order},
+    },
+};
+
+/// Sessions that are named one by one in a message.
+const NAMED: usize = 5;
+
+/// A PostgreSQL database.
+pub struct DatabaseTarget<'a> {
+    pub postgres: &'a Postgres,
+    pub database: &'a PostgresDatabase,
+}
+
+#[async_trait]
+impl<'a> Target<'a> for DatabaseTarget<'a> {
+    async fn observe(&self, namespace: &str) -> Observed<TargetState> {
+        self.postgres.observe(namespace, self.database).await.map(TargetState::Database)
+    }
+
+    fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        None
+    }
+}
+
+/// " would be done to 7 sessions (pid 12 of app, psql, idle in transaction since 10:11:12Z; …), and".
+pub fn sessions_in_words(sessions: &SessionProgress) -> String {
+    let named = sessions.sessions.iter().take(NAMED).map(|one| {
+        format!("pid {} of {}, {:?}, {} since {}", one.pid, one.user, one.application, one.state, moment(one.since))
+    });
+    let named: Vec<String> = named.collect();
+    let count = sessions.sessions.len();
+    let more = if count > NAMED { format!("; and {} more", count - NAMED) } else { String::new() };
+    let noun = if count == 1 { "session" } else { "sessions" };
+    format!(" would be done to {count} {noun} ({}{more}), and", named.join("; "))
+}
+
+fn moment(at: Timestamp) -> String {
+    at.strftime("%H:%M:%SZ").to_string()
+}

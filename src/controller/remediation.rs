@@ -8,6 +8,7 @@
 //! Assumptions: one operator at a time; the API server orders writes to one object.
 
 mod approve;
+mod gate;
 mod journal;
 mod record;
 mod suspend;

@@ -145,7 +145,7 @@ struct World {
     /// Templates with a healthy look while their rollout was complete.
     ever_good: Vec<BTreeSet<String>>,
     history: Vec<Past>,
-    proposals: Vec<Proposal>,
+    proposals: Vec<ActionPlan>,
 }
 
 impl World {
@@ -218,26 +218,26 @@ impl World {
         }
     }
 
-    fn propose(&mut self, component: usize, proposal: Proposal) {
+    fn propose(&mut self, component: usize, proposal: ActionPlan) {
         self.assert_may_act(component, proposal.action, proposal.foreseen.is_some(), "proposed");
         assert!(proposal.approval_required || self.policy.mode == Mode::Auto);
         let of_this = |past: &&Past| past.component == proposal.component;
         assert!(self.history.iter().filter(of_this).all(|past| past.phase.is_final()), "two at once");
-        let again = |past: &Past| past.episode == proposal.episode && past.rung == proposal.rung;
-        assert!(!self.history.iter().filter(of_this).any(again), "rung {} twice in an incident", proposal.rung);
+        let again = |past: &Past| past.episode == proposal.episode && past.step == proposal.step;
+        assert!(!self.history.iter().filter(of_this).any(again), "step {} twice in an incident", proposal.step);
         let running = &self.stories[component].workload.release.digest;
-        assert_eq!(proposal.from.as_ref().map(|from| &from.digest), Some(running));
-        if let Some(to) = &proposal.to {
+        assert_eq!(proposal.release.as_ref().map(|from| &from.digest), Some(running));
+        if let Some(to) = proposal.intent.template() {
             assert_ne!(&to.digest, running, "a rollback to what runs");
             assert!(self.ever_good[component].contains(&to.digest), "a rollback to what was never healthy");
         }
         let back = [ActionKind::Rollback, ActionKind::RollbackState];
-        assert_eq!(proposal.to.is_some(), back.contains(&proposal.action));
+        assert_eq!(proposal.intent.template().is_some(), back.contains(&proposal.action));
         let phase = if proposal.approval_required { Phase::AwaitingApproval } else { Phase::Pending };
         self.history.push(Past {
             component: proposal.component.clone(),
             episode: proposal.episode.clone(),
-            rung: proposal.rung,
+            step: proposal.step,
             action: proposal.action,
             phase,
             outcome_unknown: false,
@@ -246,8 +246,8 @@ impl World {
             finished_at: None,
         });
         let config = [ActionKind::RollbackConfig, ActionKind::RollbackState];
-        assert_eq!(proposal.config.is_some(), config.contains(&proposal.action));
-        assert_eq!(proposal.memory.is_some(), proposal.action == ActionKind::CleanupMemory);
+        assert_eq!(proposal.intent.config().is_some(), config.contains(&proposal.action));
+        assert_eq!(proposal.intent.memory().is_some(), proposal.action == ActionKind::CleanupMemory);
         self.proposals.push(proposal);
     }
 
@@ -283,7 +283,7 @@ impl World {
             Phase::Running if !well => self.end(index, Phase::Failed),
             Phase::Running => {
                 let story = &mut self.stories[component];
-                match &self.proposals[index].to {
+                match self.proposals[index].intent.template() {
                     Some(to) => apply(story, &Change::Release(to.digest[1..].parse().unwrap())),
                     None => apply(story, &Change::Restart),
                 }

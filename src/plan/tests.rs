@@ -11,7 +11,7 @@ use crate::{
         observation::FaultKind,
         scenario::{Story, at, policy},
     },
-    api::Phase,
+    api::{Cause, Intent, Phase},
 };
 
 /// The usual story: v1 was good for an hour, v2 was released at 3600 s and is confirmed to crash by 3602 s.
@@ -64,7 +64,7 @@ fn past(component: &str, phase: Phase, started: f64) -> Past {
     Past {
         component: component.into(),
         episode: "earlier".into(),
-        rung: 0,
+        step: 0,
         action: ActionKind::Restart,
         phase,
         outcome_unknown: false,
@@ -74,10 +74,10 @@ fn past(component: &str, phase: Phase, started: f64) -> Past {
     }
 }
 
-/// What the story's rung `rung` came to, in the incident that is open.
-fn tried(story: &Story, rung: u32, phase: Phase) -> Past {
+/// What the story's step `step` came to, in the incident that is open.
+fn tried(story: &Story, step: u32, phase: Phase) -> Past {
     let episode = story.tracker.episode().unwrap().id.clone();
-    Past { episode, rung, ..past("api", phase, 0.0) }
+    Past { episode, step, ..past("api", phase, 0.0) }
 }
 
 struct Deny {
@@ -329,7 +329,7 @@ fn every_guard_says_no_names_the_limit_and_how_to_step_in() {
     assert_eq!(seen, Guard::iter().collect());
 }
 
-fn proposal(story: &Story, history: &[Past]) -> Proposal {
+fn proposal(story: &Story, history: &[Past]) -> ActionPlan {
     match check(story, history) {
         Verdict::Propose(proposal) => *proposal,
         other => panic!("{other:?}"),
@@ -339,8 +339,8 @@ fn proposal(story: &Story, history: &[Past]) -> Proposal {
 #[test]
 fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
     let proposal = proposal(&crash_release(json!({})), &[]);
-    assert_eq!((proposal.action, proposal.cause, proposal.rung), (ActionKind::Rollback, Cause::ReleaseRegression, 0));
-    assert_eq!((proposal.from.unwrap().digest.as_str(), proposal.to.unwrap().digest.as_str()), ("v2", "v1"));
+    assert_eq!((proposal.action, proposal.cause, proposal.step), (ActionKind::Rollback, Cause::ReleaseRegression, 0));
+    assert_eq!((proposal.release.unwrap().digest.as_str(), proposal.intent.template().unwrap().digest.as_str()), ("v2", "v1"));
     for word in [
         "1 of 5 pods of the newest template have CrashLoop",
         "within 2 s of revision 2",
@@ -355,21 +355,21 @@ fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
 fn crashes_without_a_release_are_restarted() {
     let proposal = proposal(&crash(json!({})), &[]);
     assert_eq!(
-        (proposal.action, proposal.cause, proposal.rung, proposal.to),
+        (proposal.action, proposal.cause, proposal.step, proposal.intent.template().cloned()),
         (ActionKind::Restart, Cause::Crash, 4, None)
     );
 }
 
 #[test]
-fn the_ladder_is_climbed_one_rung_an_attempt() {
+fn the_ladder_is_climbed_one_step_an_attempt() {
     let remedies = json!([{"action": "Restart"}, {"action": "Restart", "for": ["Exhaustion"]}, {"action": "Rollback"}, {"action": "Restart"}]);
     let components = json!([{"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": remedies}]);
     let story = crash_release(json!({"components": components}));
     let mut history = Vec::new();
-    for (rung, end) in [(0, Phase::Ineffective), (2, Phase::Rejected), (3, Phase::Failed)] {
+    for (step, end) in [(0, Phase::Ineffective), (2, Phase::Rejected), (3, Phase::Failed)] {
         let next = proposal(&story, &history);
-        assert_eq!(next.rung, rung);
-        history.push(tried(&story, rung, Phase::Verifying));
+        assert_eq!(next.step, step);
+        history.push(tried(&story, step, Phase::Verifying));
         assert_eq!(check(&story, &history), Verdict::Nothing, "one at a time");
         history.last_mut().unwrap().phase = end;
     }
@@ -379,7 +379,7 @@ fn the_ladder_is_climbed_one_rung_an_attempt() {
     for past in &mut history {
         past.episode = "earlier".into();
     }
-    assert_eq!(proposal(&story, &history).rung, 0);
+    assert_eq!(proposal(&story, &history).step, 0);
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn an_open_breaker_lets_one_through_after_its_time() {
     assert_eq!(refused(&story, &history), Some((Guard::CircuitBreaker, Some(at(3660.0)))));
     story.until(3661.0);
     let half_open = proposal(&story, &history);
-    history.push(Past { rung: half_open.rung, ..past("api", Phase::Running, 3661.0) });
+    history.push(Past { step: half_open.step, ..past("api", Phase::Running, 3661.0) });
     assert_eq!(check(&story, &history), Verdict::Nothing, "one, not two");
     history[2].phase = Phase::Ineffective;
     history[2].finished_at = Some(at(3661.0));
@@ -429,7 +429,7 @@ fn what_was_never_begun_counts_for_nothing() {
     );
     let history =
         [Phase::Rejected, Phase::Expired].map(|phase| Past { started_at: None, ..past("api", phase, 3600.0) });
-    assert_eq!(proposal(&story, &history).rung, 0);
+    assert_eq!(proposal(&story, &history).step, 0);
 }
 
 #[test]

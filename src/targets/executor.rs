@@ -302,3 +302,120 @@ where
     };
     Ok(Ran { progress, outcome })
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{
+        api::{JobProgress, RemediationStatus},
+        targets::model::start,
+    };
+
+    /// Two effects, one after the other, then the end.
+    struct TwoEffects;
+
+    impl Procedure for TwoEffects {
+        type Progress = JobProgress;
+        type Seen = ();
+        type Effect = u32;
+        type Answer = u32;
+
+        fn next(&self, progress: &JobProgress, (): &(), _: &Moment) -> Step<JobProgress, u32> {
+            match progress.job.as_deref() {
+                None => Step::Perform { progress: named("1"), effect: 1, note: Some(Note::acting("first", "one")) },
+                Some("wait") => Step::wait(progress.clone(), Duration::from_secs(1)),
+                Some(_) => Step::Perform { progress: named("2"), effect: 2, note: None },
+            }
+        }
+
+        fn answered(&self, progress: &JobProgress, _: &u32, answer: &u32, moment: &Moment) -> Step<JobProgress, u32> {
+            match answer {
+                1 => self.next(progress, &(), moment),
+                _ => Step::Done {
+                    progress: named("end"),
+                    reason: RemediationReason::Executed,
+                    message: "both are done".to_owned(),
+                },
+            }
+        }
+    }
+
+    fn named(name: &str) -> JobProgress {
+        JobProgress { job: Some(name.to_owned()) }
+    }
+
+    /// What happened, in its order; stores fail from the given one on.
+    struct Log {
+        lines: Mutex<Vec<String>>,
+        fails_from: usize,
+    }
+
+    #[async_trait]
+    impl Journal for Log {
+        async fn store(&self, progress: Option<Progress>, note: Option<Note>) -> Result<(), NotStored> {
+            let job = progress.as_ref().and_then(Progress::job).and_then(|progress| progress.job.clone());
+            let mut lines = self.lines.lock();
+            let stores = lines.iter().filter(|line| line.starts_with("store")).count();
+            if stores >= self.fails_from {
+                return Err(NotStored);
+            }
+            let note = note.map(|note| format!(" {}", note.subject)).unwrap_or_default();
+            lines.push(format!("store {}{note}", job.unwrap_or_default()));
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Effects<TwoEffects> for Log {
+        async fn observe(&self, _: &JobProgress, _: &Moment) {}
+
+        async fn perform(&self, effect: &u32, _: &JobProgress, _: &Permit) -> u32 {
+            self.lines.lock().push(format!("perform {effect}"));
+            *effect
+        }
+    }
+
+    async fn ran(stored: Option<JobProgress>, fails_from: usize) -> (Result<Ran, NotStored>, Vec<String>) {
+        let log = Log { lines: Mutex::default(), fails_from };
+        let status = RemediationStatus { phase: Phase::Running, started_at: Some(start()), ..Default::default() };
+        let permit = Permit::begun(&status).unwrap();
+        let moment = Moment { now: start(), started_at: start(), withdrawn: None };
+        let stored = stored.map(Progress::from);
+        let ran = run((&TwoEffects, &log), stored.as_ref(), moment, &permit, &log).await;
+        (ran, log.lines.into_inner())
+    }
+
+    #[tokio::test]
+    async fn progress_is_stored_before_each_effect() {
+        let (ran, lines) = ran(None, usize::MAX).await;
+        assert_eq!(lines, ["store 1 first", "perform 1", "store 2", "perform 2"]);
+        let ran = ran.unwrap();
+        assert_eq!(ran.progress, Some(named("end").into()), "the end is stored with the phase");
+        assert!(matches!(ran.outcome, Outcome::Done { reason: RemediationReason::Executed, .. }), "{ran:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_performed_that_could_not_be_stored() {
+        assert_eq!(ran(None, 0).await, (Err(NotStored), vec![]));
+        let (ran, lines) = ran(None, 1).await;
+        assert_eq!((ran, lines), (Err(NotStored), vec!["store 1 first".to_owned(), "perform 1".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_changes_nothing_is_not_written() {
+        let (ran, lines) = ran(Some(named("wait")), 0).await;
+        assert_eq!((ran.unwrap().outcome, lines), (Outcome::Wait(Duration::from_secs(1)), vec![]));
+    }
+
+    #[test]
+    fn only_an_action_that_was_begun_has_a_permit() {
+        for phase in [Phase::Pending, Phase::AwaitingApproval, Phase::Blocked, Phase::Verifying, Phase::Succeeded] {
+            let status = RemediationStatus { phase, started_at: Some(start()), ..Default::default() };
+            assert!(Permit::begun(&status).is_none(), "{phase}");
+        }
+        let without_start = RemediationStatus { phase: Phase::Running, ..Default::default() };
+        assert!(Permit::begun(&without_start).is_none());
+    }
+}

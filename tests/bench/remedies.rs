@@ -200,7 +200,7 @@ async fn healed(test: &Test, traffic: &Traffic, case: &Case, number: usize) -> f
     spoil(test, case, number).await;
     traffic.set(SHARE, 0.5);
     let waiting = test.wait_remediation_within(Phase::AwaitingApproval, LIMIT).await;
-    assert_eq!(waiting.spec.action, case.action, "{}", waiting.spec.why);
+    assert_eq!(waiting.spec.plan.action, case.action, "{}", waiting.spec.plan.why);
     let before = test.generation("api").await;
     let decided = Instant::now();
     let approval: Value = json!({"spec": {"approval": {"decision": "Approved"}}});

@@ -167,10 +167,10 @@ async fn a_leak_is_recycled_pod_by_pod_the_fullest_first_within_the_budget() {
                 test.done().await
             })
             .await;
-        assert_eq!(remediation.spec.action, ActionKind::CleanupMemory);
-        let growth = remediation.spec.memory.as_ref().unwrap();
+        assert_eq!(remediation.spec.plan.action, ActionKind::CleanupMemory);
+        let growth = remediation.spec.plan.intent.memory().unwrap();
         assert!(growth.metric == "memory_usage" && growth.value > growth.baseline, "{growth:?}");
-        let planned = &remediation.status.as_ref().unwrap().cleanup.as_ref().unwrap().pods;
+        let planned = &remediation.status.as_ref().unwrap().progress.as_ref().unwrap().cleanup().unwrap().pods;
         let values: Vec<f64> = planned.iter().map(|pod| pod.value.expect("the query tells pods apart")).collect();
         assert!(values.len() == PODS && values.is_sorted_by(|a, b| a >= b), "{planned:?}");
         let names: Vec<String> = planned.iter().map(|pod| pod.name.clone()).collect();
@@ -199,11 +199,11 @@ async fn restarted_instead(test: &Test, leak: &Leak, reason: &str, words: &str) 
             test.done().await
         })
         .await;
-    assert_eq!(restarted.spec.action, ActionKind::Restart);
+    assert_eq!(restarted.spec.plan.action, ActionKind::Restart);
     let held = &test.remediations().await[0];
     let status = held.status.as_ref().unwrap();
     assert_eq!(
-        (held.spec.action, status.phase, status.reason.as_str()),
+        (held.spec.plan.action, status.phase, status.reason.as_str()),
         (ActionKind::CleanupMemory, Phase::Expired, reason)
     );
     assert!(status.message.contains(words), "{}", status.message);
@@ -311,7 +311,7 @@ async fn killed_at_any_moment_each_pod_is_evicted_once() {
                 operator.kill9();
                 drop(held);
                 assert_eq!(test.evicted_by(OPERATOR), [""; 0]);
-                let planned = test.remediations().await[0].status.clone().unwrap().cleanup.unwrap().pods;
+                let planned = test.remediations().await[0].status.clone().unwrap().progress.unwrap().cleanup().cloned().unwrap().pods;
                 assert_eq!(planned.len(), PODS, "the plan is there before the first write");
 
                 let passed = AtomicUsize::new(0);
@@ -331,7 +331,7 @@ async fn killed_at_any_moment_each_pod_is_evicted_once() {
             })
             .await;
         let names: Vec<String> =
-            remediation.status.unwrap().cleanup.unwrap().pods.into_iter().map(|pod| pod.name).collect();
+            remediation.status.unwrap().progress.unwrap().cleanup().cloned().unwrap().pods.into_iter().map(|pod| pod.name).collect();
         assert_eq!(test.evicted_by(OPERATOR), names, "each once");
         assert_eq!(test.remediations().await.len(), 1);
         test.wait_recorded(&remediation.metadata.name.unwrap(), Duration::from_secs(20)).await;

@@ -152,10 +152,10 @@ async fn a_bad_config_map_is_put_back_and_nothing_else_is_touched() {
         })
         .await;
         assert_eq!(
-            (remediation.spec.action, remediation.spec.cause),
+            (remediation.spec.plan.action, remediation.spec.plan.cause),
             (ActionKind::RollbackConfig, Cause::ConfigRegression)
         );
-        assert!(remediation.spec.why.contains("after a change of ConfigMap/app"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("after a change of ConfigMap/app"), "{}", remediation.spec.plan.why);
         let back = test.map("app").await;
         assert_eq!(content(&back), content(&good));
         for before in [unrelated, more] {
@@ -172,7 +172,7 @@ async fn a_bad_config_map_is_put_back_and_nothing_else_is_touched() {
                     AND from_state ? 'ConfigMap/app' AND from_state <> to_state AND from_state::text NOT LIKE '%bad%'";
         assert_eq!(operator.count(told).await, 1);
         let kept = test.wait_kept(1).await.snapshots;
-        assert_eq!(kept[0].name, remediation.spec.config.unwrap().state);
+        assert_eq!(kept[0].name, remediation.spec.plan.intent.config().unwrap().state);
 
         // The very same once more is told at once, before anything turns bad.
         test.change_map("app", json!({"mode": "bad", "text": null, "extra": "key"})).await;
@@ -206,7 +206,7 @@ async fn environment_that_no_pod_has_read_is_not_good_and_is_blamed_when_new_pod
             test.wait_remediation(Phase::Succeeded).await
         })
         .await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackConfig);
+        assert_eq!(remediation.spec.plan.action, ActionKind::RollbackConfig);
         test.wait_event("ConfigSeen", "shop", "api: ConfigMap/more changed").await;
         test.wait_event("Verifying", &remediation.name_any(), "ConfigMap/more is as it was").await;
         assert_eq!(content(&test.map("more").await), content(&map("more", "good")));
@@ -239,7 +239,7 @@ async fn good_changes_are_kept_and_a_deleted_config_map_comes_back() {
             test.wait_remediation(Phase::Succeeded).await
         })
         .await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackConfig);
+        assert_eq!(remediation.spec.plan.action, ActionKind::RollbackConfig);
         let back = test.map("app").await;
         assert_eq!((&back.data, &back.binary_data), (&good.data, &good.binary_data));
         assert_eq!(test.wrote("configmaps"), ["create app"]);
@@ -268,7 +268,7 @@ async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Fu
     })
     .await;
     let status = held.status.unwrap();
-    assert_eq!((held.spec.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason), "{}", status.message);
+    assert_eq!((held.spec.plan.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason), "{}", status.message);
     for word in words {
         assert!(status.message.contains(word), "{word:?} is not in {:?}", status.message);
     }
@@ -376,7 +376,7 @@ async fn without_the_right_to_config_maps_the_rest_works() {
         assert!(test.wait_kept(1).await.snapshots[0].objects.is_empty(), "the template alone is kept");
         test.release("api", "shop/api:v2-crash").await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::Rollback);
+        assert_eq!(remediation.spec.plan.action, ActionKind::Rollback);
         wait::until("the log to say so", Duration::from_secs(10), async || {
             let log = operator.log();
             let said = log.lines().any(|line| line.contains("ConfigMaps") && line.contains("does not get through"));

@@ -202,7 +202,7 @@ async fn what_was_stored_under_older_crds_is_reported_with_its_field_and_the_oth
         assert_eq!(there.wait_ended("mine-1").await.status.unwrap().phase, Phase::Expired);
         wait::until("the unreadable remediation to be named in the log", LIMIT, async || {
             let log = operator.log();
-            let words = ["ERROR", "other-1", "spec.action", "Levitate"];
+            let words = ["ERROR", "other-1", "spec.plan.action", "Levitate"];
             let named = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
             if named { Ok(()) } else { Err(log) }
         })

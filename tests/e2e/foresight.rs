@@ -112,15 +112,15 @@ async fn a_leak_is_healed_before_it_kills_and_a_sawtooth_is_let_alone() {
 
         let spec = &remediation.spec;
         assert_eq!(
-            (spec.component.as_str(), spec.action, spec.cause),
+            (spec.plan.component.as_str(), spec.plan.action, spec.plan.cause),
             ("leaky", ActionKind::Restart, Cause::Exhaustion)
         );
-        let foreseen = spec.foreseen.as_ref().expect("it was done ahead");
+        let foreseen = spec.plan.foreseen.as_ref().expect("it was done ahead");
         assert_eq!(status.foreseen.as_ref(), Some(foreseen), "what the policy said");
-        assert_eq!((foreseen.metric.as_str(), &foreseen.id), (MEMORY_USAGE, &spec.episode));
+        assert_eq!((foreseen.metric.as_str(), &foreseen.id), (MEMORY_USAGE, &spec.plan.episode));
         assert!(foreseen.probability >= 0.5 && foreseen.value < 98.0, "{foreseen:?}");
-        assert!(foreseen.failure_at > spec.decided_at, "{foreseen:?}");
-        assert!(spec.why.starts_with("foreseen with ") && spec.why.contains(&foreseen.reason), "{}", spec.why);
+        assert!(foreseen.failure_at > spec.plan.decided_at, "{foreseen:?}");
+        assert!(spec.plan.why.starts_with("foreseen with ") && spec.plan.why.contains(&foreseen.reason), "{}", spec.plan.why);
         let message = &remediation.status.as_ref().unwrap().message;
         assert!(message.contains("memory_usage went from "), "{message}");
 

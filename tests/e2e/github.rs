@@ -55,12 +55,12 @@ async fn a_bad_deployment_is_rolled_back_by_the_workflow_to_the_commit_that_was_
         assert!(degraded.message.contains("(commit badbeef) ended as failure"), "{}", degraded.message);
         let bad = fake.with(|world| world.push("octo-org/shop", "deadbee", 0.6, "success"));
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::Rollback);
-        let target = (healed.spec.target.kind.as_str(), healed.spec.target.name.as_str());
+        assert_eq!(healed.spec.plan.action, ActionKind::Rollback);
+        let target = (healed.spec.plan.target.kind.as_str(), healed.spec.plan.target.name.as_str());
         assert_eq!(target, ("GitHub", "octo-org/shop:production"));
-        assert!(healed.spec.why.contains("(commit deadbee)"), "{}", healed.spec.why);
-        assert_eq!(healed.spec.from.as_ref().map(|from| &from.digest), Some(&bad));
-        assert_eq!(healed.spec.to.as_ref().map(|to| (&to.hash, &to.digest)), Some((&known.hash, &good)));
+        assert!(healed.spec.plan.why.contains("(commit deadbee)"), "{}", healed.spec.plan.why);
+        assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.digest), Some(&bad));
+        assert_eq!(healed.spec.plan.intent.template().map(|to| (&to.hash, &to.digest)), Some((&known.hash, &good)));
         assert_eq!(
             (fake.serves("octo-org/shop"), fake.dispatched("octo-org/shop"), fake.calls(DISPATCH)),
             (good.clone(), 1, 1)
@@ -184,7 +184,7 @@ async fn a_deployment_that_is_not_made_is_a_failure_with_githubs_words() {
             let rolled_back = code == 201;
             let expected = if rolled_back { (Phase::Succeeded, "Healthy") } else { (Phase::Failed, "Refused") };
             assert_eq!((ended.phase, ended.reason.as_str()), expected, "{name}: {}", ended.message);
-            let hosted = ended.hosted.unwrap();
+            let hosted = ended.progress.unwrap().provider().cloned().unwrap();
             assert_eq!((hosted.status_code, hosted.attempts), (Some(code), 1), "{name}");
             let told = rolled_back || ended.message.contains(&format!("status {code}"));
             assert!(told && ended.message.contains(words), "{name}: {}", ended.message);
@@ -252,7 +252,7 @@ async fn killed_around_the_call_there_is_one_run() {
             (fake.calls(DISPATCH), fake.dispatched("octo-org/shop"), fake.serves("octo-org/shop")),
             (1, 1, good.clone())
         );
-        assert_eq!(healed.status.unwrap().hosted.unwrap().attempts, 2, "the first one was not sent");
+        assert_eq!(healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts, 2, "the first one was not sent");
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
         fake.fault(DISPATCH, 1, Fault::DoneAndHang);
@@ -310,7 +310,7 @@ async fn a_run_that_does_not_roll_back_is_told_with_its_address() {
         assert!(phase == Phase::Failed && words.contains("write run-name: Roll back to"), "{words}");
         let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
         let words = &blocked.status.as_ref().unwrap().message;
-        assert!(blocked.spec.component == "disabled" && words.contains("is disabled_manually; enable it"), "{words}");
+        assert!(blocked.spec.plan.component == "disabled" && words.contains("is disabled_manually; enable it"), "{words}");
 
         let waits = test.of_component("reviewed").await.unwrap();
         test.wait_event("PersonNeeded", &waits.name_any(), "it waits for an approval: https://github.com/").await;

@@ -193,7 +193,7 @@ async fn the_breaker_opens_when_actions_do_not_help_and_lets_one_through_later()
         let (_operator, traffic) = unhelpful(test, 2, breaker).await;
         let first = test.wait_remediation(Phase::Ineffective).await;
         let (spec, status) = (first.spec.clone(), status_of(&first));
-        assert_eq!((spec.action, spec.cause), (ActionKind::Restart, Cause::Errors));
+        assert_eq!((spec.plan.action, spec.plan.cause), (ActionKind::Restart, Cause::Errors));
         assert_eq!(status.reason, "StillUnhealthy", "{}", status.message);
 
         let refusal = test.wait_refusal("shop", "api", Guard::CircuitBreaker).await;
@@ -223,7 +223,7 @@ async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
     run("ladder", async |test| {
         let (operator, traffic) = unhelpful(test, 2, json!({})).await;
         let all = wait_count(test, 2, Phase::Ineffective, Duration::from_secs(120)).await;
-        let rungs: Vec<_> = all.iter().map(|one| (one.spec.rung, one.spec.episode.clone())).collect();
+        let rungs: Vec<_> = all.iter().map(|one| (one.spec.plan.step, one.spec.plan.episode.clone())).collect();
         assert_eq!((rungs[0].0, rungs[1].0), (0, 1), "one rung after the other");
         assert_eq!(rungs[0].1, rungs[1].1, "in one incident");
         let refusal = test.wait_refusal("shop", "api", Guard::LadderExhausted).await;
@@ -371,7 +371,7 @@ async fn while_prometheus_is_down_the_component_is_unknown_and_nothing_is_done_a
         // It can be seen again, is still bad, and is restarted.
         server.start_again();
         let acting = test.wait_remediation(Phase::Verifying).await;
-        assert_eq!(acting.spec.action, ActionKind::Restart);
+        assert_eq!(acting.spec.plan.action, ActionKind::Restart);
         traffic.set("stuck", 0.0);
         assert_eq!(status_of(&test.wait_ended(&acting.name_any()).await).phase, Phase::Succeeded);
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
@@ -379,7 +379,7 @@ async fn while_prometheus_is_down_the_component_is_unknown_and_nothing_is_done_a
         // And a bad release is healed as ever.
         test.release("api", "shop/app:v2-crash").await;
         let all = wait_count(test, 2, Phase::Succeeded, Duration::from_secs(90)).await;
-        assert_eq!(all[1].spec.action, ActionKind::Rollback);
+        assert_eq!(all[1].spec.plan.action, ActionKind::Rollback);
         assert_eq!(test.image("api").await, "shop/app:v1");
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
     })

@@ -55,7 +55,7 @@ async fn a_release_that_answers_with_errors_is_rolled_back() {
         test.release("api", "shop/api:v2-errors").await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
         assert_eq!(test.image("api").await, "shop/api:v1");
-        assert!(remediation.spec.why.contains("error_rate"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("error_rate"), "{}", remediation.spec.plan.why);
     })
     .await;
 }
@@ -83,7 +83,7 @@ async fn is_rolled_back(test: &Test, bad: &str) -> Remediation {
 async fn a_release_whose_image_cannot_be_pulled_is_rolled_back() {
     run("nopull", async |test| {
         let remediation = is_rolled_back(test, "shop/api:v2-nopull").await;
-        assert!(remediation.spec.why.contains("ImagePull"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("ImagePull"), "{}", remediation.spec.plan.why);
     })
     .await;
 }
@@ -92,7 +92,7 @@ async fn a_release_whose_image_cannot_be_pulled_is_rolled_back() {
 async fn a_release_that_runs_out_of_memory_is_rolled_back() {
     run("oom", async |test| {
         let remediation = is_rolled_back(test, "shop/api:v2-oom").await;
-        assert!(remediation.spec.why.contains("OomKilled"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("OomKilled"), "{}", remediation.spec.plan.why);
     })
     .await;
 }
@@ -101,7 +101,7 @@ async fn a_release_that_runs_out_of_memory_is_rolled_back() {
 async fn a_release_that_is_never_ready_is_rolled_back_when_its_deadline_is_over() {
     run("notready", async |test| {
         let remediation = is_rolled_back(test, "shop/api:v2-notready").await;
-        assert!(remediation.spec.why.contains("made no progress for 5 s"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("made no progress for 5 s"), "{}", remediation.spec.plan.why);
     })
     .await;
 }
@@ -124,7 +124,7 @@ async fn a_release_with_errors_is_rolled_back_though_the_query_cannot_tell_its_p
         let remediation = test.wait_remediation(Phase::Succeeded).await;
         assert_eq!(test.image("api").await, "shop/api:v1");
         assert_eq!(test.generation("api").await, 3, "one release, one rollback");
-        assert!(remediation.spec.why.contains("error_rate"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("error_rate"), "{}", remediation.spec.plan.why);
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
     })
     .await;
@@ -194,8 +194,8 @@ async fn pods_that_begin_to_crash_long_after_their_release_are_restarted_and_not
 
         test.kubectl_succeeds(&["annotate", "pods", "--selector=app=api", "panacea.dev/fault=crash"]).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!((remediation.spec.action, remediation.spec.cause), (ActionKind::Restart, Cause::Crash));
-        assert!(remediation.spec.why.contains("CrashLoop"), "{}", remediation.spec.why);
+        assert_eq!((remediation.spec.plan.action, remediation.spec.plan.cause), (ActionKind::Restart, Cause::Crash));
+        assert!(remediation.spec.plan.why.contains("CrashLoop"), "{}", remediation.spec.plan.why);
         test.wait_rolled_out("api").await;
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
         assert_eq!(test.image("api").await, "shop/api:v2");
@@ -225,7 +225,7 @@ async fn ends_at_v1(test: &Test) {
     test.wait_rolled_out("api").await;
     assert_eq!(test.image("api").await, "shop/api:v1");
     for remediation in test.remediations().await {
-        let to = remediation.spec.to.clone().map(|to| to.revision);
+        let to = remediation.spec.plan.intent.template().cloned().map(|to| to.revision);
         assert_eq!(to, Some(1), "{} would have gone to another release", remediation.name_any());
     }
 }

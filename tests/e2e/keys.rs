@@ -60,7 +60,7 @@ async fn is_reported<W: World>(name: &str, names: Names, make: impl FnOnce(&mut 
         test.wait_status("shop", "shop", HealthStatus::Unknown).await;
         test.release("api", "shop/api:v2-crash").await;
         let healed = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(healed.spec.component, "api");
+        assert_eq!(healed.spec.plan.component, "api");
         assert_eq!(fake.all_calls(), 0, "nobody was asked without a key");
 
         test.make_secret("provider", json!({"itsKey": W::KEY})).await;

@@ -148,7 +148,7 @@ async fn what_fails_says_why_and_whether_anything_was_called_and_the_next_remedy
             assert!(status.message.contains(words), "{remedy}: {}", status.message);
             let before = !["McpToolFailed", "McpWantsInput"].contains(reason);
             assert_eq!(status.message.contains("nothing was called"), before, "{}", status.message);
-            assert_eq!(status.run.is_some(), !before, "{status:?}");
+            assert_eq!(status.progress.is_some(), !before, "{status:?}");
         }
         assert_eq!(tools.called(), ["fails", "asks", "asks"]);
         assert_eq!(tools.went_elsewhere(), 0, "a redirect was followed");

@@ -109,8 +109,8 @@ async fn operator(test: &Test) -> (Operator, Role) {
     (Operator::start(test, Options::default().through(role.kubeconfig())).await, role)
 }
 
-fn database(remediation: &Remediation) -> panacea::api::DatabaseStatus {
-    remediation.status.clone().unwrap().database.unwrap()
+fn progress(remediation: &Remediation) -> panacea::api::Progress {
+    remediation.status.clone().unwrap().progress.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,9 +132,9 @@ async fn a_database_that_is_away_for_seven_seconds_is_recovered_at_the_try_that_
 
         let ended = test.wait_ended(&name.name_any()).await;
         let status = ended.status.clone().unwrap();
-        assert_eq!((ended.spec.action, ended.spec.cause), (ActionKind::RecoverConnections, Cause::Unreachable));
+        assert_eq!((ended.spec.plan.action, ended.spec.plan.cause), (ActionKind::RecoverConnections, Cause::Unreachable));
         assert_eq!((status.phase, status.reason.as_str()), (Phase::Succeeded, "Healthy"), "{status:?}");
-        let done = database(&ended);
+        let done = progress(&ended).connections().cloned().unwrap();
         // 1, 3, 7 and 15 s after the beginning.
         assert!((3..=4).contains(&done.attempts), "{done:?}");
         assert_eq!(done.errors.len(), done.attempts as usize - 1);
@@ -173,7 +173,7 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
         let running = test.wait_remediation(Phase::Running).await;
         wait::until("the first try", Duration::from_secs(20), async || {
             let all = test.remediations().await;
-            let tried = all[0].status.as_ref().and_then(|status| status.database.as_ref()).map(|done| done.attempts);
+            let tried = all[0].status.as_ref().and_then(|status| status.progress.as_ref()?.connections()).map(|done| done.attempts);
             if tried == Some(1) { Ok(()) } else { Err(format!("{tried:?}")) }
         })
         .await;
@@ -184,7 +184,7 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
         let ended = test.wait_ended(&running.name_any()).await;
         let status = ended.status.clone().unwrap();
         assert_eq!((status.phase, status.reason.as_str()), (Phase::Failed, "NotRecovered"), "{status:?}");
-        let done = database(&ended);
+        let done = progress(&ended).connections().cloned().unwrap();
         assert_eq!((done.attempts, done.errors.len()), (3, 3), "{done:?}");
         test.wait_event("PersonNeeded", &ended.name_any(), "no connection in 3 tries").await;
         let (reason, _) = test.wait_condition("shop", "Healthy", "False", Duration::from_secs(20)).await;
@@ -269,8 +269,8 @@ async fn a_storm_of_forgotten_transactions_is_ended_by_the_selector_and_nothing_
         .await;
         test.patch_policy("shop", json!({"spec": {"mode": "Auto"}})).await;
         let ended = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!((ended.spec.action, ended.spec.cause), (ActionKind::ReleaseConnections, Cause::Exhaustion));
-        let done = database(&ended);
+        assert_eq!((ended.spec.plan.action, ended.spec.plan.cause), (ActionKind::ReleaseConnections, Cause::Exhaustion));
+        let done = progress(&ended).sessions().cloned().unwrap();
         let pids = done.ended.clone().unwrap();
         let oldest: Vec<i32> = leaky.iter().take(8).map(|(_, pid)| *pid).collect();
         assert_eq!(pids, oldest, "the oldest, and at most eight");
@@ -310,7 +310,7 @@ async fn queries_are_cancelled_only_as_they_were_shown_to_the_person_who_approve
         };
         let (first, pid) = long("report").await;
         let waiting = test.wait_remediation(Phase::AwaitingApproval).await;
-        let listed: Vec<i32> = database(&waiting).sessions.iter().map(|one| one.pid).collect();
+        let listed: Vec<i32> = progress(&waiting).sessions().unwrap().sessions.iter().map(|one| one.pid).collect();
         assert_eq!(listed, [pid]);
         let message = &waiting.status.as_ref().unwrap().message;
         assert!(message.contains(&format!("pid {pid} of app, \"report\", active since")), "{message}");
@@ -333,7 +333,7 @@ async fn queries_are_cancelled_only_as_they_were_shown_to_the_person_who_approve
         let error = cancelled.unwrap().unwrap_err();
         assert_eq!(error.as_database_error().and_then(|e| e.code()).as_deref(), Some("57014"), "{error}");
         wait::until("it to be said which", Duration::from_secs(20), async || {
-            let done = database(&test.remediations().await[0]).ended;
+            let done = progress(&test.remediations().await[0]).sessions().unwrap().ended.clone();
             if done == Some(vec![pid]) { Ok(()) } else { Err(format!("{done:?}")) }
         })
         .await;
@@ -450,7 +450,7 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
         .await;
         server.start_again();
         let ended = test.wait_remediation(Phase::Succeeded).await;
-        assert!(database(&ended).errors.iter().all(|error| !error.contains("did not do as it was told")), "{ended:?}");
+        assert!(progress(&ended).connections().unwrap().errors.iter().all(|error| !error.contains("did not do as it was told")), "{ended:?}");
         test.assert_stand_nowhere(&operator, &[PASSWORD]).await;
     })
     .await;
@@ -487,7 +487,7 @@ async fn the_workload_that_a_database_runs_in_is_restarted_when_the_policy_says_
         .await;
         server.start_again();
         let ended = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!((ended.spec.target.kind.as_str(), ended.spec.target.name.as_str()), ("StatefulSet", "db"));
+        assert_eq!((ended.spec.plan.target.kind.as_str(), ended.spec.plan.target.name.as_str()), ("StatefulSet", "db"));
         test.wait_recorded(&ended.name_any(), Duration::from_secs(30)).await;
         assert_eq!(operator.action_rows().await[0].0, "service_restart");
     })

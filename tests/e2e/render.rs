@@ -53,8 +53,8 @@ async fn one_policy_heals_a_deployment_and_a_hosted_service_and_watches_a_site()
 
         fake.with(|world| world.services.get_mut("srv-checkout").unwrap().failing = 0.5);
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!((healed.spec.action, healed.spec.target.kind.as_str()), (ActionKind::Restart, "Render"));
-        assert!(healed.spec.why.contains("error_rate 50.0% > 10.0%"), "{}", healed.spec.why);
+        assert_eq!((healed.spec.plan.action, healed.spec.plan.target.kind.as_str()), (ActionKind::Restart, "Render"));
+        assert!(healed.spec.plan.why.contains("error_rate 50.0% > 10.0%"), "{}", healed.spec.plan.why);
         assert_eq!((fake.restarts("srv-checkout"), fake.calls("POST /services/{id}/restart")), (1, 1));
         test.wait_event("Acting", &healed.name_any(), "waiting for new instances").await;
         test.wait_event("Verifying", &healed.name_any(), "its instances are new").await;
@@ -92,15 +92,15 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
         assert!(degraded.message.contains("ended as update_failed"), "{}", degraded.message);
         let bad = fake.push("srv-shop", "deadbee", 0.6).expect("auto-deploy is on");
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::Rollback);
+        assert_eq!(healed.spec.plan.action, ActionKind::Rollback);
         assert!(
-            healed.spec.why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")),
+            healed.spec.plan.why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")),
             "{}",
-            healed.spec.why
+            healed.spec.plan.why
         );
-        assert_eq!(healed.spec.from.as_ref().map(|from| &from.hash), Some(&bad));
-        assert_eq!(healed.spec.to.as_ref().map(|to| &to.hash), Some(&good.hash));
-        let status = healed.status.clone().unwrap().hosted.unwrap();
+        assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
+        assert_eq!(healed.spec.plan.intent.template().map(|to| &to.hash), Some(&good.hash));
+        let status = healed.status.clone().unwrap().progress.unwrap().provider().cloned().unwrap();
         let live = fake.with(|world| world.services["srv-shop"].live().unwrap().clone());
         assert_eq!((live.of.as_ref(), Some(&live.id)), (Some(&good.hash), status.deploy.as_ref()));
         assert_eq!(fake.calls("POST /services/{id}/rollback"), 1);
@@ -130,8 +130,8 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
             all.iter().filter(done).nth(1).cloned().ok_or_else(|| format!("{:?}", all.last().map(|one| &one.status)))
         })
         .await;
-        assert_eq!(again.spec.to.as_ref().map(|to| &to.digest), Some(&good.digest));
-        let hosted = again.status.unwrap().hosted.unwrap();
+        assert_eq!(again.spec.plan.intent.template().map(|to| &to.digest), Some(&good.digest));
+        let hosted = again.status.unwrap().progress.unwrap().provider().cloned().unwrap();
         assert_eq!(hosted.auto_deploy_was, None, "it was off already");
         assert_eq!((fake.calls("POST /services/{id}/rollback"), hosted.attempts), (2, 1), "one for each incident");
         let made = fake.with(|world| {
@@ -291,7 +291,7 @@ async fn killed_around_the_call_there_is_one_restart() {
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
         assert_eq!((fake.calls(restart), fake.restarts("srv-shop")), (1, 1));
-        assert_eq!(healed.status.unwrap().hosted.unwrap().attempts, 2, "the first one was not sent");
+        assert_eq!(healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts, 2, "the first one was not sent");
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
         fake.fault(restart, 1, Fault::DoneAndHang);

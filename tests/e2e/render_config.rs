@@ -151,13 +151,13 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
 
         let bad = deploy(fake);
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!((healed.spec.action, healed.spec.cause), (ActionKind::RollbackConfig, Cause::ConfigRegression));
-        assert!(healed.spec.why.contains("after a change of EnvVars/srv-shop"), "{}", healed.spec.why);
-        assert_eq!(healed.spec.from.as_ref().map(|from| &from.hash), Some(&bad));
+        assert_eq!((healed.spec.plan.action, healed.spec.plan.cause), (ActionKind::RollbackConfig, Cause::ConfigRegression));
+        assert!(healed.spec.plan.why.contains("after a change of EnvVars/srv-shop"), "{}", healed.spec.plan.why);
+        assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
         assert_eq!((set_env(fake), live_env(fake)), (env(), env()));
         let calls = [PUT, DELETE, "PUT /services/{id}/env-vars", DEPLOY, "POST /services/{id}/rollback"];
         assert_eq!(calls.map(|call| fake.calls(call)), [2, 1, 0, 1, 0], "what is the same is not touched");
-        let status = healed.status.clone().unwrap().hosted.unwrap();
+        let status = healed.status.clone().unwrap().progress.unwrap().provider().cloned().unwrap();
         assert_eq!(status.env_vars, ["MODE", "OLD", "EXTRA"]);
         let live = fake.with(|world| world.services["srv-shop"].live().unwrap().clone());
         assert_eq!((live.commit.as_str(), live.trigger.as_str()), ("c0ffee0", "api"));
@@ -181,7 +181,7 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
             let all = test.remediations().await;
             let done = |one: &&Remediation| {
                 let over = one.status.as_ref().is_some_and(|status| status.phase.is_final());
-                one.spec.action == ActionKind::Rollback && over
+                one.spec.plan.action == ActionKind::Rollback && over
             };
             all.iter().find(done).cloned().ok_or_else(|| format!("{:?}", all.last().map(|one| &one.status)))
         })
@@ -226,7 +226,7 @@ async fn killed_anywhere_on_the_way_there_is_one_deploy() {
         operator.kill9();
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::RollbackConfig);
+        assert_eq!(healed.spec.plan.action, ActionKind::RollbackConfig);
         assert_eq!((fake.calls(PUT), fake.calls(DELETE), fake.calls(DEPLOY)), (2, 1, 1), "nothing twice");
         let made = fake.with(|world| {
             let deploys = world.services["srv-shop"].deploys.iter();
@@ -259,7 +259,7 @@ async fn ends(
         deploy(fake);
         let failed = test.wait_component_ended("shop").await;
         let status = failed.status.as_ref().unwrap();
-        assert_eq!(failed.spec.action, ActionKind::RollbackConfig);
+        assert_eq!(failed.spec.plan.action, ActionKind::RollbackConfig);
         assert_eq!(ended(&failed), (Phase::Failed, reason), "{}", status.message);
         for word in words {
             assert!(status.message.contains(word), "{word}: {}", status.message);
@@ -300,7 +300,7 @@ async fn what_cannot_be_set_for_a_while_is_set_then() {
         change(fake);
         deploy(fake);
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::RollbackConfig);
+        assert_eq!(healed.spec.plan.action, ActionKind::RollbackConfig);
         assert_eq!((fake.calls(DEPLOY), live_env(fake)), (1, env()));
     })
     .await;
@@ -347,7 +347,7 @@ impl Test {
     async fn blocked_with(&self, fake: &FakeRender, reason: &str, words: &str) -> String {
         let blocked = self.wait_remediation_within(Phase::Blocked, LONG).await;
         let (name, status) = (blocked.name_any(), blocked.status.unwrap());
-        assert_eq!((blocked.spec.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason));
+        assert_eq!((blocked.spec.plan.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason));
         assert!(status.message.contains(words), "{}", status.message);
         self.wait_event("Blocked", &name, words).await;
         assert_eq!(self.events("AwaitingApproval", &name).await, [""; 0]);
@@ -420,7 +420,7 @@ async fn a_copy_that_holds_something_else_is_not_put_back_and_the_next_remedy_is
         deploy(fake);
         test.blocked_with(fake, "TargetGone", &format!("Secret {kept} holds other environment variables")).await;
         let next = test.wait_remediation_within(Phase::AwaitingApproval, LONG).await;
-        assert_eq!(next.spec.action, ActionKind::Restart);
+        assert_eq!(next.spec.plan.action, ActionKind::Restart);
         let (first, phase, reason) = test.outcomes().await.remove(0);
         assert_eq!((first, phase, reason.as_str()), (ActionKind::RollbackConfig, Phase::Expired, "TargetGone"));
         assert_eq!([PUT, DELETE, DEPLOY].map(|call| fake.calls(call)), [0; 3]);
@@ -508,13 +508,13 @@ async fn a_bad_commit_with_bad_variables_goes_back_as_a_whole() {
         assert_eq!((set_env(fake), fake.calls("POST /services/{id}/rollback")), (env(), 0));
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!((healed.spec.action, healed.spec.cause), (ActionKind::RollbackState, Cause::ReleaseRegression));
-        assert_eq!(healed.spec.from.as_ref().map(|from| &from.hash), Some(&bad));
-        assert_eq!(healed.spec.to.as_ref().map(|to| &to.hash), Some(&good.hash));
+        assert_eq!((healed.spec.plan.action, healed.spec.plan.cause), (ActionKind::RollbackState, Cause::ReleaseRegression));
+        assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
+        assert_eq!(healed.spec.plan.intent.template().map(|to| &to.hash), Some(&good.hash));
         assert_eq!((set_env(fake), live_env(fake)), (env(), env()));
         let calls = [PUT, DELETE, "POST /services/{id}/rollback", DEPLOY];
         assert_eq!(calls.map(|call| fake.calls(call)), [2, 1, 1, 0]);
-        let status = healed.status.clone().unwrap().hosted.unwrap();
+        let status = healed.status.clone().unwrap().progress.unwrap().provider().cloned().unwrap();
         assert_eq!((status.auto_deploy_was.as_deref(), status.attempts), (Some("commit"), 2), "the first was not sent");
         test.wait_event("AutoDeployOff", &healed.name_any(), "switch it on again").await;
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;

@@ -34,7 +34,7 @@ fn restart() -> Value {
 
 fn ended(remediation: &Remediation) -> (ActionKind, Phase, String) {
     let status = remediation.status.as_ref().unwrap();
-    (remediation.spec.action, status.phase, status.reason.clone())
+    (remediation.spec.plan.action, status.phase, status.reason.clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,8 +70,8 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
 
         let restarted = test.wait_component_ended("dpg-alone").await;
         assert_eq!(ended(&restarted), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
-        assert_eq!((restarted.spec.cause, restarted.spec.target.name.as_str()), (Cause::Unreachable, "dpg-alone"));
-        assert!(restarted.spec.why.contains("Render says that it is unavailable"), "{}", restarted.spec.why);
+        assert_eq!((restarted.spec.plan.cause, restarted.spec.plan.target.name.as_str()), (Cause::Unreachable, "dpg-alone"));
+        assert!(restarted.spec.plan.why.contains("Render says that it is unavailable"), "{}", restarted.spec.plan.why);
         test.wait_event("Acting", &restarted.name_any(), "waiting until it serves again").await;
         test.wait_event("Verifying", &restarted.name_any(), "it is available again after the restart").await;
 
@@ -175,7 +175,7 @@ async fn answers(name: &str, answers: &[Answer]) {
             let seen = (fake.calls(&format!("POST /postgres/{id}/restart")), fake.postgres(id, |one| one.restarts));
             assert_eq!(seen, (calls, restarts), "{id}: {status:?}");
             assert_eq!((status.phase, status.reason.as_str()), (phase, reason), "{id}: {}", status.message);
-            assert_eq!(ended.spec.cause, Cause::Exhaustion, "{id}");
+            assert_eq!(ended.spec.plan.cause, Cause::Exhaustion, "{id}");
             if reason == "OutcomeUnknown" {
                 for words in ["A person has to look in Render's dashboard", "it is not sent again"] {
                     assert!(status.message.contains(words), "{}", status.message);

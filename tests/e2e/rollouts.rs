@@ -35,8 +35,8 @@ async fn is_rolled_back(scene: &Scene<'_>, operator: &Operator, wrote: &[&str]) 
     let test = scene.test;
     let remediation = test.wait_remediation(Phase::Succeeded).await;
     let spec = &remediation.spec;
-    assert_eq!((spec.action, spec.cause), (ActionKind::Rollback, Cause::ReleaseRegression), "{}", spec.why);
-    assert_eq!((spec.target.kind.as_str(), spec.target.name.as_str()), ("Rollout", "web"));
+    assert_eq!((spec.plan.action, spec.plan.cause), (ActionKind::Rollback, Cause::ReleaseRegression), "{}", spec.plan.why);
+    assert_eq!((spec.plan.target.kind.as_str(), spec.plan.target.name.as_str()), ("Rollout", "web"));
     test.wait_web_pods(V1, 4).await;
     assert_eq!(test.rollout_image().await, V1);
     let rollout = test.wait_phase("Healthy").await;
@@ -195,7 +195,7 @@ async fn pods_that_fail_are_restarted_by_its_controller() {
         let before = test.web_pods().await;
         test.kubectl_succeeds(&["annotate", "pods", "--selector=app=web", "panacea.dev/fault=crash"]).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!((remediation.spec.action, remediation.spec.cause), (ActionKind::Restart, Cause::Crash));
+        assert_eq!((remediation.spec.plan.action, remediation.spec.plan.cause), (ActionKind::Restart, Cause::Crash));
         let after = test.web_pods().await;
         assert!(before.keys().all(|pod| !after.contains_key(pod)), "{before:?} {after:?}");
         assert_eq!(scene.wrote(), ["patch rollouts 200"]);
@@ -226,7 +226,7 @@ async fn configuration_that_turns_it_bad_is_put_back() {
         test.kubectl_succeeds(&["annotate", "pods", "--selector=app=web", "panacea.dev/fault=crash"]).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
         assert_eq!(
-            (remediation.spec.action, remediation.spec.cause),
+            (remediation.spec.plan.action, remediation.spec.plan.cause),
             (ActionKind::RollbackConfig, Cause::ConfigRegression)
         );
         let data = test.api::<ConfigMap>().get("web").await.unwrap().data.unwrap();

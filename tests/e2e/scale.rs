@@ -95,8 +95,8 @@ async fn a_pod_more_is_had_once_whatever_dies_and_helps_when_the_metric_says_so(
         operator.spawn();
         busy.relieved_by(test, 3).await;
         let healed = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(healed.spec.action, ActionKind::Scale);
-        assert_eq!(healed.spec.scale.map(|scaling| (scaling.from, scaling.to)), Some((2, 3)));
+        assert_eq!(healed.spec.plan.action, ActionKind::Scale);
+        assert_eq!(healed.spec.plan.intent.scaling().map(|scaling| (scaling.from, scaling.to)), Some((2, 3)));
         assert_eq!(test.operator_writes_to_workloads().len(), 1);
         test.wait_event("Verifying", &healed.name_any(), "3 pods are wanted now").await;
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
@@ -123,7 +123,7 @@ async fn the_number_of_pods_that_an_autoscaler_has_is_left_to_it() {
         busy.rush(test, &remedies).await;
         let restarting = test.wait_remediation(Phase::Verifying).await;
         busy.0.set("queue", 0.0);
-        assert_eq!(restarting.spec.action, ActionKind::Restart);
+        assert_eq!(restarting.spec.plan.action, ActionKind::Restart);
         let all = test.remediations().await;
         for (place, reason, words) in [
             (0, "Autoscaled", "set scale.adjustAutoscaler"),

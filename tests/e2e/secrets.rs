@@ -161,10 +161,10 @@ async fn a_bad_secret_is_put_back_and_its_values_are_seen_nowhere() {
         })
         .await;
         assert_eq!(
-            (remediation.spec.action, remediation.spec.cause),
+            (remediation.spec.plan.action, remediation.spec.plan.cause),
             (ActionKind::RollbackConfig, Cause::ConfigRegression)
         );
-        assert!(remediation.spec.why.contains("after a change of Secret/app"), "{}", remediation.spec.why);
+        assert!(remediation.spec.plan.why.contains("after a change of Secret/app"), "{}", remediation.spec.plan.why);
         let back = test.secret("app").await;
         assert_eq!((&back.data, &back.type_, back.labels()), (&good.data, &good.type_, good.labels()));
         for before in others {
@@ -237,13 +237,13 @@ async fn without_the_right_secrets_are_never_asked_for_nor_blamed_and_the_rest_w
             first
         })
         .await;
-        assert_eq!((first.spec.action, first.spec.cause), (ActionKind::Restart, Cause::Crash), "{first:?}");
+        assert_eq!((first.spec.plan.action, first.spec.plan.cause), (ActionKind::Restart, Cause::Crash), "{first:?}");
         test.wait_ended(&first.name_any()).await;
         test.wait_known_good("shop", "api").await;
         test.release("api", "shop/api:v2-crash").await;
         wait::until("the release to be rolled back", Duration::from_secs(90), async || {
             let all = test.remediations().await;
-            let back = all.iter().find(|one| one.spec.action == ActionKind::Rollback);
+            let back = all.iter().find(|one| one.spec.plan.action == ActionKind::Rollback);
             let done = back.and_then(|one| one.status.as_ref()).is_some_and(|status| status.phase == Phase::Succeeded);
             if done { Ok(()) } else { Err(format!("{all:?}")) }
         })
@@ -271,8 +271,8 @@ async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Fu
     })
     .await;
     let status = held.status.unwrap();
-    assert_eq!((held.spec.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason), "{}", status.message);
-    assert_eq!(held.spec.config.unwrap().objects[0].kind, ConfigKind::Secret);
+    assert_eq!((held.spec.plan.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason), "{}", status.message);
+    assert_eq!(held.spec.plan.intent.config().unwrap().objects[0].kind, ConfigKind::Secret);
     for word in words {
         assert!(status.message.contains(word), "{word:?} is not in {:?}", status.message);
     }

@@ -36,7 +36,7 @@ async fn an_image_and_configuration_that_are_both_bad_go_back_together() {
             test.wait_remediation(Phase::Succeeded).await
         })
         .await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackState, "{:?}", test.remediations().await);
+        assert_eq!(remediation.spec.plan.action, ActionKind::RollbackState, "{:?}", test.remediations().await);
         assert_eq!(test.image("api").await, "shop/api:v1");
         assert_eq!(content(&test.map("app").await), content(&map("app", "good")));
         assert_eq!(
@@ -223,7 +223,7 @@ async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
         test.wait_component("shop", "db", "to be kept", |status| status.snapshots.len() == 1).await;
         test.release_set(BAD).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackState);
+        assert_eq!(remediation.spec.plan.action, ActionKind::RollbackState);
         test.wait_pods(V1, PODS).await;
         assert_eq!(test.wrote("statefulsets"), ["patch db"]);
         assert_eq!(test.wrote("pods"), ["delete db-2"], "the pod in the way");
@@ -246,7 +246,7 @@ async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
         let patch = Patch::Strategic(image(&json!(BAD)));
         test.api::<DaemonSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::RollbackState);
+        assert_eq!(remediation.spec.plan.action, ActionKind::RollbackState);
         let template = test.api::<DaemonSet>().get("db").await.unwrap().spec.unwrap().template;
         assert_eq!(template.spec.unwrap().containers[0].image.as_deref(), Some(V1));
         assert_eq!(test.wrote("daemonsets"), ["patch db"]);

@@ -90,9 +90,9 @@ async fn a_full_container_is_found_named_and_healed_without_any_metrics_stack() 
 
         let remediation = test.wait_remediation_within(Phase::Succeeded, LIMIT).await;
         let spec = &remediation.spec;
-        assert_eq!((spec.action, spec.cause), (ActionKind::Restart, Cause::Exhaustion));
+        assert_eq!((spec.plan.action, spec.plan.cause), (ActionKind::Restart, Cause::Exhaustion));
         let seen = format!("memory_usage 95% > 90% (critical threshold) in container app of pod {pod}");
-        assert!(spec.why.contains(&seen), "{}", spec.why);
+        assert!(spec.plan.why.contains(&seen), "{}", spec.plan.why);
         assert_eq!(test.operator_writes_to_workloads().len(), 1, "one restart");
         let pods = test.api::<Pod>().list(&ListParams::default().labels("app=full")).await.unwrap().items;
         assert!(pods.iter().all(|pod| !pod.annotations().contains_key("kwok.x-k8s.io/usage-memory")));

@@ -48,12 +48,12 @@ async fn a_bad_deployment_is_rolled_back_to_the_one_that_was_healthy() {
         assert!(degraded.message.contains("(commit badbeef: commit badbeef) ended as ERROR"), "{}", degraded.message);
         let bad = fake.with(|world| world.push("prj_shop", "deadbee", 0.6));
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!(healed.spec.action, ActionKind::Rollback);
-        assert_eq!((healed.spec.target.kind.as_str(), healed.spec.target.name.as_str()), ("Vercel", "prj_shop"));
-        let why = &healed.spec.why;
+        assert_eq!(healed.spec.plan.action, ActionKind::Rollback);
+        assert_eq!((healed.spec.plan.target.kind.as_str(), healed.spec.plan.target.name.as_str()), ("Vercel", "prj_shop"));
+        let why = &healed.spec.plan.why;
         assert!(why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")), "{why}");
-        assert_eq!(healed.spec.from.as_ref().map(|from| &from.hash), Some(&bad));
-        assert_eq!(healed.spec.to.as_ref().map(|to| &to.hash), Some(&good.hash));
+        assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
+        assert_eq!(healed.spec.plan.intent.template().map(|to| &to.hash), Some(&good.hash));
         assert_eq!(
             (fake.live("prj_shop"), fake.rollbacks("prj_shop"), fake.calls(ROLLBACK)),
             (good.hash.clone(), 1, 1)
@@ -138,7 +138,7 @@ async fn killed_around_the_call_there_is_one_rollback() {
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
         assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop"), fake.live("prj_shop")), (1, 1, good.clone()));
-        assert_eq!(healed.status.unwrap().hosted.unwrap().attempts, 2, "the first one was not sent");
+        assert_eq!(healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts, 2, "the first one was not sent");
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
         // The next one goes live by hand, as after every rollback.
@@ -188,11 +188,11 @@ async fn what_vercel_refuses_is_known_before_it_is_asked_and_what_fails_is_told(
         });
         let failed = test.wait_remediation_within(Phase::Failed, LONG).await;
         let status = failed.status.unwrap();
-        assert_eq!((failed.spec.component.as_str(), status.reason.as_str()), ("fails", "DeployFailed"));
+        assert_eq!((failed.spec.plan.component.as_str(), status.reason.as_str()), ("fails", "DeployFailed"));
         assert!(status.message.contains("ended as failed; see it in Vercel's dashboard"), "{}", status.message);
         let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
         let message = &blocked.status.as_ref().unwrap().message;
-        assert_eq!(blocked.spec.component, "hobby");
+        assert_eq!(blocked.spec.plan.component, "hobby");
         assert!(message.contains("the plan allows the one before alone"), "{message}");
         assert_eq!((fake.rollbacks("prj_hobby"), fake.rollbacks("prj_fails"), fake.calls(ROLLBACK)), (0, 1, 1));
     })

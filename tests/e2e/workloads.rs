@@ -118,8 +118,8 @@ fn one(verb: &str, name: &str) -> Vec<(String, String, u64)> {
 /// v1 is back after one write of the template, and of the pods only the broken one was deleted.
 async fn is_healed(test: &Test, operator: &Operator, before: &BTreeMap<String, String>) {
     let remediation = test.wait_remediation(Phase::Succeeded).await;
-    assert_eq!((remediation.spec.action, remediation.spec.cause), (ActionKind::Rollback, Cause::ReleaseRegression));
-    assert_eq!((remediation.spec.target.kind.as_str(), remediation.spec.target.name.as_str()), ("StatefulSet", "db"));
+    assert_eq!((remediation.spec.plan.action, remediation.spec.plan.cause), (ActionKind::Rollback, Cause::ReleaseRegression));
+    assert_eq!((remediation.spec.plan.target.kind.as_str(), remediation.spec.plan.target.name.as_str()), ("StatefulSet", "db"));
     test.wait_pods(V1, PODS).await;
     assert_eq!(test.set().await.metadata.generation, Some(3), "one release, one rollback");
     assert_eq!(test.operator_wrote("statefulsets"), one("patch", "db"));
@@ -191,7 +191,7 @@ async fn a_stateful_set_whose_pods_crash_is_restarted() {
         let before = test.uids().await;
         test.kubectl_succeeds(&["annotate", "pods", "--selector=app=db", "panacea.dev/fault=crash"]).await;
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!((remediation.spec.action, remediation.spec.cause), (ActionKind::Restart, Cause::Crash));
+        assert_eq!((remediation.spec.plan.action, remediation.spec.plan.cause), (ActionKind::Restart, Cause::Crash));
         test.wait_pods(V1, PODS).await;
         let after = test.uids().await;
         assert!(before.iter().all(|(name, uid)| after[name] != *uid), "{before:?} {after:?}");
@@ -258,9 +258,9 @@ async fn a_bad_release_of_a_daemon_set_is_rolled_back() {
         let patch = Patch::Strategic(image(&json!(BAD)));
         test.api::<DaemonSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
         let remediation = test.wait_remediation(Phase::Succeeded).await;
-        assert_eq!(remediation.spec.action, ActionKind::Rollback);
-        assert_eq!(remediation.spec.target.kind, "DaemonSet");
-        assert!(remediation.spec.why.contains("CrashLoop"), "{}", remediation.spec.why);
+        assert_eq!(remediation.spec.plan.action, ActionKind::Rollback);
+        assert_eq!(remediation.spec.plan.target.kind, "DaemonSet");
+        assert!(remediation.spec.plan.why.contains("CrashLoop"), "{}", remediation.spec.plan.why);
         test.wait_pods(V1, count).await;
         assert_eq!(test.api::<DaemonSet>().get("db").await.unwrap().metadata.generation, Some(3));
         assert_eq!(test.operator_wrote("daemonsets"), one("patch", "db"));

@@ -211,7 +211,7 @@ impl Test {
     /// All Remediations, oldest first.
     pub async fn remediations(&self) -> Vec<Remediation> {
         let mut all = self.api::<Remediation>().list(&ListParams::default()).await.unwrap().items;
-        all.sort_by_key(|remediation| remediation.spec.decided_at);
+        all.sort_by_key(|remediation| remediation.spec.plan.decided_at);
         all
     }
 
@@ -234,7 +234,7 @@ impl Test {
 
     pub async fn outcomes(&self) -> Vec<(ActionKind, Phase, String)> {
         let all = self.remediations().await.into_iter();
-        let seen = all.map(|one| (one.spec.action, one.status.unwrap_or_default()));
+        let seen = all.map(|one| (one.spec.plan.action, one.status.unwrap_or_default()));
         seen.map(|(action, status)| (action, status.phase, status.reason)).collect()
     }
 
@@ -337,7 +337,7 @@ impl Test {
     }
 
     pub async fn of_component(&self, component: &str) -> Option<Remediation> {
-        self.remediations().await.into_iter().find(|one| one.spec.component == component)
+        self.remediations().await.into_iter().find(|one| one.spec.plan.component == component)
     }
 
     /// Waits until the first Remediation of this component has reached an end phase.

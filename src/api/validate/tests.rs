@@ -57,7 +57,7 @@ fn the_smallest_policy_gets_the_defaults() {
     let asked = parse(json!({"components": [asked]})).unwrap();
     assert_eq!(asked.components[0].thresholds["cpu_usage"], default_thresholds()["cpu_usage"]);
     assert_eq!(asked.components[0].thresholds["memory_usage"].critical, 2.0);
-    let ladder: Vec<_> = component.remedies.iter().map(|remedy| (remedy.action, remedy.causes.as_slice())).collect();
+    let ladder: Vec<_> = component.remedies.iter().map(|remedy| (remedy.action.kind(), remedy.causes.as_slice())).collect();
     let restart = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
     assert_eq!(
         ladder,
@@ -136,7 +136,7 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn each_kind_of_workload_is_a_target_with_the_ladder_that_can_be_done_to_it() {
     let ladder = |policy: &ValidPolicy| -> Vec<ActionKind> {
-        policy.components[0].remedies.iter().map(|remedy| remedy.action).collect()
+        policy.components[0].remedies.iter().map(|remedy| remedy.action.kind()).collect()
     };
     for (field, described) in [
         ("deployment", "Deployment/db"),
@@ -359,7 +359,7 @@ fn a_tool_is_called_only_where_the_policy_allows_it_and_nobody_listens() {
     for url in ["https://a/mcp", "http://localhost:81/mcp"] {
         let policy = of(json!({"url": url, "tool": "heal", "arguments": {"service": "$(name)"}}));
         assert!(policy.invalid.is_empty(), "{url}: {:?}", policy.invalid);
-        assert_eq!(policy.components[0].remedies[0].means.mcp.as_ref().map(|mcp| mcp.url.as_str()), Some(url));
+        assert_eq!(policy.components[0].remedies.iter().find_map(|remedy| match &remedy.action { super::ValidAction::Mcp(mcp) => Some(mcp.url.as_str()), _ => None }), Some(url));
     }
     for (mcp, field, words) in [
         (json!({"url": "http://a/mcp", "tool": "heal"}), "url", "must start with https://"),
@@ -386,7 +386,7 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
     let safety = json!({"circuitBreaker": {"failureThreshold": 2, "recoveryTimeout": "7s"}});
     let policy = parse(json!({"components": [component(json!({"target": target}))], "safety": safety})).unwrap();
     let component = &policy.components[0];
-    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action.kind()).collect();
     assert_eq!(actions, [ActionKind::Rollback, ActionKind::Restart]);
     let ValidTarget::Render(service) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((service.access.failure_threshold, service.access.recovery_timeout), (2, Duration::from_secs(7)));
@@ -410,7 +410,7 @@ fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
     let target = json!({"vercel": {"projectId": "prj_1", "teamId": "team_1"}});
     let policy = parse(json!({"components": [component(json!({"target": target}))]})).unwrap();
     let component = &policy.components[0];
-    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action.kind()).collect();
     assert_eq!(actions, [ActionKind::Rollback]);
     let ValidTarget::Vercel(project) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((project.team_id.as_deref(), project.access.key.as_ref()), (Some("team_1"), None));
@@ -433,7 +433,7 @@ fn an_environment_of_github_is_rolled_back_by_its_workflow() {
     let wanted = github(json!({"workflow": {"file": "rollback.yml"}}));
     let policy = parse(json!({"components": [component(wanted)]})).unwrap();
     let component = &policy.components[0];
-    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action.kind()).collect();
     assert_eq!(actions, [ActionKind::Rollback]);
     let ValidTarget::Github(environment) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((environment.owner.as_str(), environment.name.as_str()), ("octo-org", "shop"));

@@ -5,11 +5,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
-use super::{RECHECK, Reconciliation, with_component, workload};
+use super::{
+    RECHECK, Reconciliation,
+    gate::{self, Gate, gate},
+    with_component, workload,
+};
 use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{
-        DecidedBy, Decision, Mode, OnTimeout, Phase, Remediation, RemediationReason, RemediationStatus, ValidPolicy,
+        DecidedBy, Decision, OnTimeout, Phase, Remediation, RemediationReason, RemediationStatus, ValidPolicy,
         milliseconds,
     },
     controller::{Error, events::EventReason, history_of, memory::ComponentMemory, status::approve_command},
@@ -70,9 +74,7 @@ impl Reconciliation<'_> {
             self.ctx.events.about_remediation(self.remediation, EventReason::Approved, &note).await;
         }
         let waiting_since = *status.waiting_since.get_or_insert(milliseconds(now));
-        // Stored by an older version it may not say when.
-        let asked_at = status.asked_at.or_else(|| (status.phase == Phase::AwaitingApproval).then_some(waiting_since));
-        let mut deadline = asked_at.unwrap_or(waiting_since) + policy.limits.approval_timeout;
+        let deadline = gate::deadline(&status, &policy, now);
         if let Some(Withdrawn { reason, why }) = unlisted(plan, &policy) {
             return self.finish(status, Phase::Expired, reason, &format!("{why}; nothing was done")).await;
         }
@@ -101,63 +103,16 @@ impl Reconciliation<'_> {
                 .map(sessions_in_words)
                 .unwrap_or_default();
         }
-        let must_ask = (plan.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
-        let timed_out = now >= deadline;
-        if must_ask && !timed_out {
-            if policy.mode == Mode::Observe {
-                return self
-                    .hold(
-                        status,
-                        Phase::Blocked,
-                        Guard::ObserveMode.into(),
-                        "spec.mode is Observe now; nothing is done",
-                        deadline,
-                    )
-                    .await;
+        let last = match gate(spec, &status, &policy, now) {
+            Gate::Hold { reason, message, until } => {
+                return self.hold(status, Phase::Blocked, reason, message, until).await;
             }
-            // Nobody is asked for what would be refused for certain; once they are, it is looked at again when they have decided.
-            if status.phase != Phase::AwaitingApproval
-                && let Some((why, interval)) = self.refused(&policy).await
-            {
-                // A look is made only when it matters.
-                let last_resort = !self.refused_for_long(&status, &why)
-                    || self.allowed(&policy).await?.map_or(true, |allowed| allowed.last_resort);
-                return self.hold_refused(status, (&why, interval), last_resort, deadline).await;
+            Gate::Expired { reason, message } => return self.finish(status, Phase::Expired, reason, &message).await,
+            Gate::Ask { asked_at, deadline } => {
+                return self.ask(status, &policy, (asked_at, deadline), &words).await;
             }
-            if asked_at.is_none() {
-                let now = milliseconds(now);
-                (status.asked_at, deadline) = (Some(now), now + policy.limits.approval_timeout);
-            }
-            let message = format!(
-                "{} of {}{}{} waits for approval until {}, then {}; decide with: {}",
-                plan.action,
-                plan.component,
-                words,
-                plan.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
-                deadline.strftime("%H:%M:%SZ"),
-                if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
-                approve_command(self.remediation),
-            );
-            return self
-                .hold(status, Phase::AwaitingApproval, RemediationReason::AwaitingApproval, &message, deadline)
-                .await;
-        }
-        if must_ask && asked_at.is_some() && policy.limits.on_timeout == OnTimeout::Reject {
-            return self
-                .finish(
-                    status,
-                    Phase::Expired,
-                    RemediationReason::ApprovalTimeout,
-                    "nobody decided in time; nothing was done",
-                )
-                .await;
-        }
-        // What the timeout approved has as long again to get past the guards.
-        let last = if must_ask && asked_at.is_some() { deadline + policy.limits.approval_timeout } else { deadline };
-        if now >= last {
-            let message = format!("held back until its time was over: {}; nothing was done", status.message);
-            return self.finish(status, Phase::Expired, RemediationReason::HeldBackTooLong, &message).await;
-        }
+            Gate::Proceed { until } => until,
+        };
 
         // From the look at the guards until `Running` is stored, no other action may pass.
         let place = self.ctx.starting.lock().await;
@@ -195,6 +150,39 @@ impl Reconciliation<'_> {
                 }
             }
         }
+    }
+
+    /// Asks a person, unless the action would be refused for certain.
+    async fn ask(
+        &self,
+        mut status: RemediationStatus,
+        policy: &ValidPolicy,
+        (asked_at, deadline): (Timestamp, Timestamp),
+        words: &str,
+    ) -> Result<Action, Error> {
+        let plan = &self.remediation.spec.plan;
+        // Once a person is asked, this is checked again when they have decided.
+        if status.phase != Phase::AwaitingApproval
+            && let Some((why, interval)) = self.refused(policy).await
+        {
+            // The target is observed only when it matters.
+            let last_resort = !self.refused_for_long(&status, &why)
+                || self.allowed(policy).await?.map_or(true, |allowed| allowed.last_resort);
+            let until = gate::deadline(&status, policy, Timestamp::now());
+            return self.hold_refused(status, (&why, interval), last_resort, until).await;
+        }
+        status.asked_at = Some(asked_at);
+        let message = format!(
+            "{} of {}{words}{} waits for approval until {}, then {}; decide with: {}",
+            plan.action,
+            plan.component,
+            plan.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
+            deadline.strftime("%H:%M:%SZ"),
+            if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
+            approve_command(self.remediation),
+        );
+        let reason = RemediationReason::AwaitingApproval;
+        self.hold(status, Phase::AwaitingApproval, reason, &message, deadline).await
     }
 
     /// Held back by what would refuse it. After a moment the next remedy has its turn, if there is one.

@@ -10,8 +10,8 @@ fn full(spec: Value) -> Story {
 }
 
 fn acts(story: &Story, history: &[Past]) -> (ActionKind, u32) {
-    let Proposal { action, rung, .. } = proposal(story, history);
-    (action, rung)
+    let ActionPlan { action, step, .. } = proposal(story, history);
+    (action, step)
 }
 
 #[test]
@@ -19,8 +19,8 @@ fn memory_that_leaks_is_cleaned_up_first_and_the_proposal_says_what_it_is_for() 
     let story = full(json!({}));
     let proposal = proposal(&story, &[]);
     assert_eq!((proposal.action, proposal.cause), (ActionKind::CleanupMemory, Cause::Exhaustion));
-    assert_eq!((&proposal.foreseen, &proposal.means.hook), (&None, &None));
-    assert_eq!(proposal.memory, story.forecast.memory);
+    assert!(matches!((&proposal.foreseen, &proposal.intent), (None, Intent::CleanupMemory { hook: None, .. })));
+    assert_eq!(proposal.intent.memory().cloned(), story.forecast.memory);
     assert!(proposal.why.contains("memory_usage has grown from 30% to 70%"), "{}", proposal.why);
     assert_eq!(acts(&story, &[tried(&story, 3, Phase::Ineffective)]), (ActionKind::Restart, 4));
 }
@@ -54,12 +54,12 @@ fn a_hook_asks_for_no_second_pod() {
     let remedies = json!([{"action": "CleanupMemory", "hook": {"url": "http://api/gc", "method": "PUT"}}, {"action": "CleanupMemory"}]);
     let mut story = full(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
     story.workload(|w| (w.desired, w.replicas, w.updated, w.available) = (1, 1, 1, 1)).after(1.0);
-    let hook = proposal(&story, &[]).means.hook.unwrap();
+    let Intent::CleanupMemory { hook: Some(hook), .. } = proposal(&story, &[]).intent else { panic!("no hook") };
     assert_eq!((hook.url.as_str(), hook.method.to_string().as_str()), ("http://api/gc", "PUT"));
     let ground = Ground::Unhealthy(&story.tracker.episode().unwrap().id);
     let situation = situation(&story, 1, &[]);
     assert!(ladder::is_last(&situation, ground, 0, Cause::Exhaustion), "the second one needs a second pod");
     let four = full(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
-    let last = |rung| ladder::is_last(&super::situation(&four, 1, &[]), ground, rung, Cause::Exhaustion);
+    let last = |step| ladder::is_last(&super::situation(&four, 1, &[]), ground, step, Cause::Exhaustion);
     assert_eq!([last(0), last(1)], [false, true]);
 }

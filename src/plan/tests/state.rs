@@ -27,9 +27,9 @@ fn when_template_and_configuration_both_changed_both_go_back_at_once() {
     story.workload.config = Some(config("bad"));
     story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
     let whole = proposal(&story, &[]);
-    assert_eq!((whole.action, whole.rung), (ActionKind::RollbackState, 2));
-    assert_eq!(whole.to.as_ref().map(|to| (to.revision, to.digest.as_str())), Some((1, "v1")));
-    let way = whole.config.unwrap();
+    assert_eq!((whole.action, whole.step), (ActionKind::RollbackState, 2));
+    assert_eq!(whole.intent.template().map(|to| (to.revision, to.digest.as_str())), Some((1, "v1")));
+    let way = whole.intent.config().unwrap().clone();
     assert_eq!((way.state.as_str(), way.objects.len(), way.objects[0].to.as_str()), ("first", 1, "good"));
     assert!(whole.why.contains("with 1 changed ConfigMaps and Secrets; the state of revision 1"), "{}", whole.why);
     // When that was tried, the template alone is what is left.
@@ -49,7 +49,7 @@ fn a_part_goes_back_first_and_the_whole_after_it() {
     template.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
     assert_eq!(proposal(&template, &[]).action, ActionKind::Rollback);
     let next = proposal(&template, &[tried(&template, 0, Phase::Failed)]);
-    assert_eq!((next.action, next.config.map(|way| way.objects.len())), (ActionKind::RollbackState, Some(0)));
+    assert_eq!((next.action, next.intent.config().map(|way| way.objects.len())), (ActionKind::RollbackState, Some(0)));
     let no = Past { action: ActionKind::Rollback, ..tried(&template, 0, Phase::Rejected) };
     let Verdict::Refuse(refusal) = check(&template, &[no]) else { panic!("a person said no") };
     assert_eq!(refusal.guard, Guard::LadderExhausted);

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(plain.to_string(), "46522cd1-e452-81b5-bac5-b5bc02703a06", "pinned: statuses hold it");
         let none = DigestKey::default();
         assert_eq!(none.secret_digest(&secret(same.clone())), None);
-        assert_eq!(none.digest(ConfigKind::Secret, &same).unwrap_err().reason(), "Unreachable");
+        assert_eq!(none.digest(ConfigKind::Secret, &same).unwrap_err().reason().name(), "Unreachable");
     }
 
     #[tokio::test]

@@ -293,4 +293,54 @@ mod tests {
             assert!(report.reached(end), "{end} was not reached: {report:?}");
         }
     }
+
+    /// Takes a lost answer for a write that was not made, and gives up.
+    struct Forgetful(Write);
+
+    impl Procedure for Forgetful {
+        type Progress = ();
+        type Seen = WriteSeen;
+        type Effect = MakeWrite;
+        type Answer = Result<Outcome, ActError>;
+
+        fn next(&self, progress: &(), seen: &WriteSeen, moment: &Moment) -> Step<(), MakeWrite> {
+            self.0.next(progress, seen, moment)
+        }
+
+        fn answered(
+            &self,
+            progress: &(),
+            effect: &MakeWrite,
+            answer: &Result<Outcome, ActError>,
+            moment: &Moment,
+        ) -> Step<(), MakeWrite> {
+            match answer {
+                Err(ActError::Timeout { .. }) => {
+                    Step::expired((), RemediationReason::Timeout, "no answer; nothing was done")
+                }
+                other => self.0.answered(progress, effect, other, moment),
+            }
+        }
+    }
+
+    impl World<Forgetful> for Workload {
+        fn observations(&self, progress: &()) -> Vec<WriteSeen> {
+            World::<Write>::observations(self, progress)
+        }
+
+        fn results(&self, effect: &MakeWrite, progress: &()) -> Vec<(Self, Result<Outcome, ActError>)> {
+            World::<Write>::results(self, effect, progress)
+        }
+
+        fn violation(&self, step: &Step<(), MakeWrite>) -> Option<String> {
+            World::<Write>::violation(self, step)
+        }
+    }
+
+    #[test]
+    fn the_model_notices_a_procedure_that_swallows_a_lost_answer() {
+        let procedure = Forgetful(Write { done: String::new() });
+        let limits = Limits { tick: Duration::from_secs(30), ..Limits::default() };
+        walk(&procedure, Workload { writes: 0, superseded: false }, (), limits).assert_caught();
+    }
 }

@@ -240,7 +240,7 @@ mod tests {
         let job = made(json!({"spec": {"activeDeadlineSeconds": 5, "template": {}}})).unwrap();
         assert_eq!([&job["spec"]["activeDeadlineSeconds"], &job["spec"]["ttlSecondsAfterFinished"]], [5, 86400]);
         let error = made(json!({"spec": {"templat": {"spec": 1}}})).unwrap_err();
-        assert!(error.reason() == "BadRemedy" && error.to_string().contains("templat"), "{error}");
+        assert!(error.reason().name() == "BadRemedy" && error.to_string().contains("templat"), "{error}");
     }
 
     #[test]

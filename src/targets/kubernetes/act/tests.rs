@@ -70,7 +70,7 @@ async fn restart(script: Vec<Exchange>, from: Option<TemplateRef>) -> (Result<Ou
 #[track_caller]
 fn refused(outcome: Result<Outcome, ActError>, reason: &str, retryable: bool) {
     let error = outcome.unwrap_err();
-    assert_eq!((error.reason(), error.retryable()), (reason, retryable), "{error}");
+    assert_eq!((error.reason().name(), error.retryable()), (reason, retryable), "{error}");
 }
 
 #[tokio::test]

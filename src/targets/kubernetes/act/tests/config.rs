@@ -104,7 +104,7 @@ async fn nothing_is_written_over_what_was_not_judged() {
     let mut shared = vec![copy(good_data()), get(MAP, 200, map(bad_data()))];
     shared.extend(users(vec![job]));
     let error = put_back(shared).await.0.unwrap_err();
-    assert!(error.reason() == "Shared" && error.to_string().contains("Pod/job-1"), "{error}");
+    assert!(error.reason().name() == "Shared" && error.to_string().contains("Pod/job-1"), "{error}");
     // Somebody writes between our reading and our writing.
     let mut raced = vec![copy(good_data()), get(MAP, 200, map(bad_data()))];
     raced.extend(users(Vec::new()));
@@ -146,7 +146,7 @@ async fn what_was_judged_is_kept_and_nothing_else() {
     let exists = failure(409, "AlreadyExists", "controllerrevisions.apps \"copy\" already exists");
     there.push(post("/apis/apps/v1/namespaces/shop/controllerrevisions?", 409, exists));
     assert_eq!(keep(there, digest_of(good_data())).await.0, Ok(()), "kept before a crash");
-    let reason = |outcome: Result<(), ActError>| outcome.unwrap_err().reason();
+    let reason = |outcome: Result<(), ActError>| outcome.unwrap_err().reason().name();
     assert_eq!(reason(keep(script(bad_data()), digest_of(good_data())).await.0), "Superseded");
     assert_eq!(reason(keep(vec![read(deployment(3, "v3", 3))], digest_of(good_data())).await.0), "Superseded");
     let large = json!({"text": "x".repeat(1_000_001)});

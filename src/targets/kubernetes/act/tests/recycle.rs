@@ -101,7 +101,7 @@ async fn a_budget_that_says_no_is_heard_and_a_busy_api_server_is_not_a_budget() 
     assert_eq!(recycle(refused, &["a"]).await.0, Ok(Recycled::Waits(budget)));
     let busy = then(observe(three()), evicted("pod-a", 429, failure(429, "TooManyRequests", "too many requests")));
     let error = recycle(busy, &["a"]).await.0.unwrap_err();
-    assert_eq!((error.reason(), error.retryable()), ("Unreachable", true));
+    assert_eq!((error.reason().name(), error.retryable()), ("Unreachable", true));
     let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
     let several = then(observe(three()), evicted("pod-a", 500, failure(500, "InternalError", two)));
     assert_eq!(recycle(several, &["a"]).await.0, Ok(Recycled::Waits(Waits::Budget(two.into()))));
@@ -112,7 +112,7 @@ async fn a_budget_that_says_no_is_heard_and_a_busy_api_server_is_not_a_budget() 
 #[tokio::test]
 async fn another_template_is_somebody_elses_release() {
     let third = vec![read(deployment(3, "v3", 3))];
-    assert_eq!(recycle(third, &["a"]).await.0.unwrap_err().reason(), "Superseded");
+    assert_eq!(recycle(third, &["a"]).await.0.unwrap_err().reason().name(), "Superseded");
 }
 
 /// The answer to: may I?
@@ -139,7 +139,7 @@ async fn what_would_be_refused_is_known_before_anything_is_begun() {
     ] {
         let (outcome, seen) = preflight(action, vec![access(false)]).await;
         let error = outcome.unwrap_err();
-        assert_eq!((error.reason(), error.retryable()), ("Forbidden", false));
+        assert_eq!((error.reason().name(), error.retryable()), ("Forbidden", false));
         assert!(error.to_string().contains(&format!("not allowed to {verb} {resource}")), "{error}");
         let asked = &seen[0].body["spec"]["resourceAttributes"];
         assert_eq!((&asked["verb"], &asked["resource"]), (&json!(verb), &json!(resource)), "{asked}");
@@ -155,5 +155,5 @@ async fn what_would_be_refused_is_known_before_anything_is_begun() {
     assert_eq!(outcome, Ok(()));
     assert!(seen[4].path.contains("dryRun=All"), "nothing is evicted: {}", seen[4].path);
     let error = preflight(ActionKind::CleanupMemory, asked(429, too_few())).await.0.unwrap_err();
-    assert_eq!(error.reason(), "DisruptionBudget");
+    assert_eq!(error.reason().name(), "DisruptionBudget");
 }

@@ -156,7 +156,7 @@ async fn without_the_right_to_delete_pods_it_says_so() {
     script.extend(observe(vec![stuck("api-2", "bbb")]));
     script.push(deleted("api-2", 403));
     let error = rollback(DB, script).await.0.unwrap_err();
-    assert_eq!((error.reason(), error.retryable()), ("Forbidden", false));
+    assert_eq!((error.reason().name(), error.retryable()), ("Forbidden", false));
     assert!(error.to_string().starts_with("not allowed to delete pods: no; StatefulSet shop/api"), "{error}");
 }
 

@@ -112,7 +112,7 @@ async fn what_a_write_would_not_last_on_or_was_not_judged_is_left() {
     let owner = json!([{"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "name": "vault", "uid": "u", "controller": true}]);
     let owned = with(secret(broken()), "/metadata/ownerReferences", owner);
     let why = put_back(digest(broken()), with_live(owned)).await.0.unwrap_err();
-    assert_eq!(why.reason(), "Overwritten");
+    assert_eq!(why.reason().name(), "Overwritten");
     let words =
         "Secret app is written by ExternalSecret vault, which would overwrite it again: change it at its source";
     assert_eq!(why.to_string(), words);
@@ -121,7 +121,7 @@ async fn what_a_write_would_not_last_on_or_was_not_judged_is_left() {
     assert_eq!(put_back(MISSING.to_owned(), gone).await.0.unwrap_err().to_string(), words);
     let immutable = with(secret(broken()), "/immutable", true.into());
     let why = put_back(digest(broken()), with_live(immutable)).await.0.unwrap_err();
-    assert_eq!(why.reason(), "Immutable");
+    assert_eq!(why.reason().name(), "Immutable");
     assert!(why.to_string().contains("kubectl get secret copy -o jsonpath='{.data.app}' | base64 -d"), "{why}");
     refused(put_back(digest(broken()), with_live(secret(json!({"third": "eA=="})))).await.0, "Superseded", false);
     // Somebody else's copy.

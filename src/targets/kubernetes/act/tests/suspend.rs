@@ -102,9 +102,9 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
 
     // Its CRD is not installed.
     let no_such_kind = get(KUSTOMIZATION, 404, json!("404 page not found"));
-    assert_eq!(plan(&flux(), vec![no_such_kind]).await.unwrap_err().reason(), "GitOpsOwned");
+    assert_eq!(plan(&flux(), vec![no_such_kind]).await.unwrap_err().reason().name(), "GitOpsOwned");
     let error = plan(&argo(), vec![missing(APPLICATION)]).await.unwrap_err();
-    assert_eq!(error.reason(), "GitOpsOwned");
+    assert_eq!(error.reason().name(), "GitOpsOwned");
     assert!(error.to_string().contains("not found in namespace argocd (see --argocd-namespace)"), "{error}");
 
     let busy = json!({
@@ -112,17 +112,17 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
         "status": {"resources": [{"group": "apps", "version": "v1", "kind": "Deployment", "namespace": NS, "name": NAME}]},
     });
     let error = plan(&argo(), vec![get(APPLICATION, 200, busy)]).await.unwrap_err();
-    assert_eq!((error.reason(), error.retryable()), ("OwnerBusy", true));
+    assert_eq!((error.reason().name(), error.retryable()), ("OwnerBusy", true));
 
     // Anybody can label a workload.
     let mut foreign = kustomization(false, json!({}));
     foreign["status"]["inventory"]["entries"] = json!([{"id": "shop_web_apps_Deployment", "v": "v1"}]);
     let error = plan(&flux(), vec![get(KUSTOMIZATION, 200, foreign)]).await.unwrap_err();
-    assert_eq!(error.reason(), "GitOpsOwned");
+    assert_eq!(error.reason().name(), "GitOpsOwned");
     assert!(error.to_string().contains("does not say itself that it applies Deployment shop/api"), "{error}");
 
     let nameless = Owner::Applied { kind: OwnerKind::Application, manager: "argocd-controller".into() };
-    assert_eq!(plan(&nameless, vec![]).await.unwrap_err().reason(), "GitOpsOwned");
+    assert_eq!(plan(&nameless, vec![]).await.unwrap_err().reason().name(), "GitOpsOwned");
 }
 
 #[tokio::test]

@@ -11,25 +11,30 @@
 //!   I/O        pure        pure        (intent, in etcd)                    I/O        I/O       I/O
 //! ```
 //!
-//! # The rooms, in reading order
+//! # The modules, in reading order
 //!
-//! - [`api`]: HealingPolicy and Remediation as Kubernetes types; parsed into a policy that the rooms take. A new field starts here.
-//! - [`analyze`]: looks → score, status, trend, forecast, cause, confirmed bad or healthy. A new judgement goes here.
-//! - [`plan`]: judgement + policy + history → at most one decision a component, through every guard. A new guard goes here.
-//! - [`targets`]: what can be looked at and acted on: Kubernetes, hosting providers, databases, Prometheus, HTTP, MCP. A new target or action goes here.
+//! - [`api`]: HealingPolicy and Remediation as Kubernetes types, validated into the values that the other modules take. A
+//!   new field starts here.
+//! - [`analyze`]: observations → score, status, trend, forecast, cause, confirmed bad or healthy.
+//! - [`plan`]: assessment + policy + history → at most one action per component, through every guard. A new guard goes here.
+//! - [`targets`]: everything that can be observed and acted on, one folder per target, behind two traits. A new target or
+//!   action goes here.
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
-//! - [`controller`]: the two controllers that tie the rooms to the API server.
+//! - [`controller`]: the two controllers that connect the modules to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
-//! - [`cli`]: arguments → validated configuration; one file a subcommand.
+//! - [`cli`]: arguments → validated configuration; one file per subcommand.
 //!
 //! # Invariants
 //!
 //! - `analyze` and `plan` do no I/O, read no clock and know no type of kube, sqlx, reqwest or tokio.
-//! - Targets return data and outcomes; only `plan` decides; only the remediation controller changes anything outside.
-//! - "Could not measure" is a value of its own from the platform to the status: never zero, never healthy, never a
-//!   reason to act.
+//! - Targets return data and outcomes; only `plan` decides. A change of the outside needs a [`plan::guard::Permit`], which
+//!   only the guards create.
+//! - Every step of an action is decided by a pure function with a model test ([`targets::executor`]); progress is stored
+//!   before the effect that the progress announces.
+//! - "Could not measure" is a value of its own from the target to the status: never zero, never healthy, never a reason to
+//!   act.
 //! - Intent is stored before its side effect; "executed" is not "fixed".
-//! - Every wait has a limit; every list is capped; every retry is bounded.
+//! - Every wait has a limit; every list is capped; every retry is bounded, with backoff by the class of its error.
 //! - Status is written only when it differs; nothing in it makes a controller wake itself.
 
 pub mod analyze;

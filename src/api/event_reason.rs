@@ -5,6 +5,8 @@
 pub enum EventReason {
     /// The policy, or one of its components, is not valid.
     InvalidSpec,
+    /// A stored Remediation cannot be read by this version.
+    Unreadable,
     /// The installed CRD is older than the operator.
     OutdatedCrd,
     /// A component could not be measured.

@@ -15,7 +15,7 @@ use crate::api::{HealingPolicy, REPORTER, Remediation};
 /// A warning asks a person to know; an error in the log asks a person to act.
 fn severity(reason: EventReason) -> (EventType, tracing::Level) {
     match reason {
-        EventReason::PersonNeeded | EventReason::OutdatedCrd => (EventType::Warning, tracing::Level::ERROR),
+        EventReason::PersonNeeded | EventReason::OutdatedCrd | EventReason::Unreadable => (EventType::Warning, tracing::Level::ERROR),
         EventReason::InvalidSpec
         | EventReason::CouldNotMeasure
         | EventReason::Unhealthy
@@ -80,7 +80,7 @@ impl Events {
     pub async fn about_policy(&self, policy: &HealingPolicy, facts: Vec<Fact>) {
         let reference = policy.object_ref(&());
         for fact in facts {
-            self.tell(&reference, fact).await;
+            self.report(&reference, fact).await;
         }
     }
 
@@ -97,11 +97,11 @@ impl Events {
             note: note.to_owned(),
             secondary: None,
         };
-        self.tell(&remediation.object_ref(&()), fact).await;
+        self.report(&remediation.object_ref(&()), fact).await;
     }
 
     /// Log and counter at once; the event within [`LIMIT`], or it is only logged.
-    pub async fn tell(&self, regarding: &ObjectReference, fact: Fact) {
+    pub async fn report(&self, regarding: &ObjectReference, fact: Fact) {
         let Fact { reason, component, subject, note, secondary } = fact;
         let (type_, level) = severity(reason);
         let kind = regarding.kind.as_deref().unwrap_or_default();

@@ -18,14 +18,14 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
     core::DeserializeGuard,
     runtime::controller::Action,
 };
 
 use super::{
     Context, Error, GuardedRemediation,
-    events::EventReason,
+    events::{EventReason, Fact},
     invalid_policy::mistake_in,
     limited,
     memory::{ComponentMemory, PolicyMemory},
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     api::{
-        ActionPlan, HealingPolicy, POLICY_LABEL, Phase, Progress, REMEDIATION_MANAGER, Remediation, RemediationReason,
+        ActionPlan, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, Phase, Progress, REMEDIATION_MANAGER, Remediation, RemediationReason,
         RemediationStatus, ValidPolicy, milliseconds,
     },
     plan::{
@@ -121,16 +121,36 @@ pub fn on_error(object: Arc<GuardedRemediation>, error: &Error, context: Arc<Rem
     Action::requeue(context.shared.backoff.next(error.retry(), object.meta()))
 }
 
-/// Stored by another version: it is left as it is, and the others go on.
+/// Stored by another version: the object is left as it is and reported, and the others go on. One that is being deleted is
+/// let go: the ledger has no rows for what cannot be read.
 async fn unreadable(ctx: &Context, object: &GuardedRemediation) -> Result<Action, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    if let Some((_, mistake)) = mistake_in::<Remediation>(ctx.client.clone(), &namespace, &name).await? {
-        tracing::error!(
-            namespace,
-            remediation = name,
-            "the stored object cannot be read, so nothing is done about it: {mistake}; finish it with the version that made it, or delete it: kubectl delete rem {name} -n {namespace}"
-        );
+    let Some((raw, mistake)) = mistake_in::<Remediation>(ctx.client.clone(), &namespace, &name).await? else {
+        return Ok(Action::await_change());
+    };
+    let kind = ApiResource::erase::<Remediation>(&());
+    if raw.metadata.deletion_timestamp.is_some() {
+        let finalizers: Vec<&String> = raw.finalizers().iter().filter(|one| *one != LEDGER_FINALIZER).collect();
+        let patch = Patch::Merge(serde_json::json!({"metadata": {"uid": raw.metadata.uid, "finalizers": finalizers}}));
+        let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &namespace, &kind);
+        let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.into()), ..PatchParams::default() };
+        return match limited("remove the ledger finalizer", api.patch(&name, &params, &patch)).await {
+            Ok(_) => Ok(Action::await_change()),
+            Err(error) if error.is_outdated() => Ok(Action::await_change()),
+            Err(error) => Err(error),
+        };
     }
+    let note = format!(
+        "the stored object cannot be read, so nothing is done about it: {mistake}; finish it with the version that made it, or delete it: kubectl delete rem {name} -n {namespace}"
+    );
+    let fact = Fact {
+        reason: EventReason::Unreadable,
+        component: String::new(),
+        subject: String::new(),
+        note,
+        secondary: None,
+    };
+    ctx.events.report(&raw.object_ref(&kind), fact).await;
     Ok(Action::await_change())
 }
 

@@ -7,7 +7,7 @@ use axum::{Router, routing::get};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use panacea::api::{HealingPolicy, HealthStatus, Phase, Remediation, crds};
 use serde_json::{Value, json};
@@ -77,8 +77,11 @@ fn older() -> Vec<Value> {
     for field in ["interval", "mode"] {
         policy["properties"]["spec"]["properties"][field] = json!({"x-kubernetes-preserve-unknown-fields": true});
     }
-    let spec = "/properties/spec/properties";
-    remediation.pointer_mut(spec).unwrap()["action"] = json!({"type": "string"});
+    let plan = "/properties/spec/properties/plan/properties";
+    remediation.pointer_mut(plan).unwrap()["action"] = json!({"type": "string"});
+    for schema in [remediation.pointer_mut("/properties/spec/properties/plan").unwrap()] {
+        schema.as_object_mut().unwrap().remove("x-kubernetes-validations");
+    }
     crds
 }
 
@@ -107,12 +110,17 @@ async fn store(test: &Test, name: &str, url: &str, spec: Value) {
 async fn remediation(test: &Test, name: &str, action: &str) {
     let remediation = json!({
         "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation", "metadata": {"name": name},
-        "spec": {
+        "spec": {"plan": {
             "policy": "nobody", "policyUid": "none", "component": "web", "target": {"kind": "Deployment", "name": "web"},
-            "action": action, "cause": "Crash", "episode": "1", "rung": 0, "why": "a test",
+            "action": action, "intent": {"restart": {}}, "cause": "Crash", "episode": "1", "step": 0, "why": "a test",
             "decidedAt": jiff::Timestamp::now(), "approvalRequired": false,
-        },
+        }},
     });
+    create_remediation(test, remediation).await;
+}
+
+/// Not as our type, which could not be written wrong.
+async fn create_remediation(test: &Test, remediation: Value) {
     let kind = ApiResource::erase::<Remediation>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(test.client.clone(), &test.namespace, &kind);
     api.create(&PostParams::default(), &serde_json::from_value(remediation).unwrap()).await.unwrap();
@@ -220,6 +228,58 @@ async fn what_was_stored_under_older_crds_is_reported_with_its_field_and_the_oth
             there.wait_status(name, "web", HealthStatus::Healthy).await;
             there.wait_condition(name, "Ready", "True", LIMIT).await;
         }
+        assert!(operator.is_running(), "the operator ended");
+        assert!(!operator.log().contains("panicked"), "{}", operator.log());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_the_version_before_are_read_or_reported_with_the_command_that_ends_them() {
+    run("old-shape", async |test| {
+        let (server, there) = empty(test).await;
+        let mut before = current();
+        let [policy, remediation] = schemas(&mut before);
+        let remedies = "/properties/spec/properties/components/items/properties/remedies/items/properties";
+        policy.pointer_mut(remedies).unwrap()["action"] = json!({"type": "string"});
+        for rules in ["/properties/spec/properties/components/items", "/properties/spec/properties/components/items/properties/remedies/items"] {
+            policy.pointer_mut(rules).unwrap().as_object_mut().unwrap().remove("x-kubernetes-validations");
+        }
+        remediation["properties"]["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        install(&there, &before).await;
+        let (url, _web) = web().await;
+        store(&there, "shop", &url, json!({})).await;
+        let component = json!({"name": "api", "target": {"deployment": {"name": "api"}},
+            "remedies": [{"action": "RollbackDeployment"}, {"action": "RollbackPreviousState"}]});
+        store(&there, "named", &url, json!({"components": [component]})).await;
+        // As the version before stored one: the fields of the plan directly in spec.
+        create_remediation(&there, json!({
+            "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation",
+            "metadata": {"name": "shop-web-1-0", "finalizers": ["panacea.dev/ledger"]},
+            "spec": {
+                "policy": "shop", "policyUid": "none", "component": "web", "target": {"kind": "Deployment", "name": "web"},
+                "action": "RollbackDeployment", "cause": "Crash", "episode": "1", "rung": 0, "why": "a test",
+                "decidedAt": jiff::Timestamp::now(), "approvalRequired": false,
+            },
+        }))
+        .await;
+        install(&there, &current()).await;
+
+        let mut operator = Operator::start(test, options(&server)).await;
+        there.wait_event("Unreadable", "shop-web-1-0", "kubectl delete rem shop-web-1-0 -n").await;
+        there.wait_status("shop", "web", HealthStatus::Healthy).await;
+        // The policy is read: what is wrong is that its Deployment is not there.
+        let (reason, message) = there.wait_condition("named", "Ready", "False", LIMIT).await;
+        assert_eq!(reason, "TargetNotFound", "{message}");
+
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(there.client.clone(), &there.namespace, &ApiResource::erase::<Remediation>(&()));
+        api.delete("shop-web-1-0", &DeleteParams::default()).await.unwrap();
+        wait::until("the old remediation to be gone", LIMIT, async || match api.get_opt("shop-web-1-0").await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
         assert!(operator.is_running(), "the operator ended");
         assert!(!operator.log().contains("panicked"), "{}", operator.log());
     })

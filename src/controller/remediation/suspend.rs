@@ -265,7 +265,7 @@ impl Reconciliation<'_> {
                 note: format!("{note} (Remediation {})", self.mark()),
                 secondary: None,
             };
-            self.ctx.events.tell(&object, fact).await;
+            self.ctx.events.report(&object, fact).await;
         }
     }
 }

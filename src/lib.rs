@@ -20,6 +20,8 @@
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that tie the rooms to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
+//! - [`postgres_url`]: the URL or Secret of a PostgreSQL server → how to reach it, and which words are secret. Shared by [`targets`] and
+//!   [`knowledge`].
 //! - [`cli`]: arguments → validated configuration; one file a subcommand.
 //!
 //! # Invariants
@@ -38,5 +40,6 @@ pub mod cli;
 pub mod controller;
 pub mod knowledge;
 pub mod plan;
+pub mod postgres_url;
 pub mod server;
 pub mod targets;

@@ -22,6 +22,7 @@ mod quantity;
 mod remediation;
 mod remedy;
 mod scale;
+mod timestamp;
 mod validate;
 mod workload_kind;
 
@@ -41,6 +42,7 @@ pub use quantity::amount;
 pub use remediation::*;
 pub use remedy::*;
 pub use scale::*;
+pub use timestamp::milliseconds;
 pub(crate) use validate::is_loopback;
 pub use validate::{
     Access, GithubEnvironment, HttpCheck, Invalid, Limits, Means, MetricQuery, OFFERED, PostgresDatabase,

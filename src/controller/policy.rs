@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     analyze::{forecast::Forecast, outlook::Outlook, tracker::Tracker},
-    api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy},
+    api::{HealingPolicy, HealingPolicyStatus, POLICY_MANAGER, Remediation, ValidPolicy, milliseconds},
     plan::{self, Proposal, Situation, Verdict},
 };
 
@@ -216,7 +216,7 @@ async fn observe(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory
             let started = Instant::now();
             let mut observation =
                 ctx.targets.observe(&valid.namespace, &valid.components[component], release_watch).await;
-            observation.at = rows::milliseconds(observation.at);
+            observation.at = milliseconds(observation.at);
             Seen { component, observation, seconds: started.elapsed().as_secs_f64() }
         })
         .buffer_unordered(CONCURRENT_CHECKS)

@@ -6,12 +6,12 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 
-use super::{Context, Error, events::Reason, limited, rows};
+use super::{Context, Error, events::Reason, limited};
 use crate::{
     api::{
         ActionKind, COMPONENT_LABEL, GITHUB_KIND, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, POLICY_MANAGER,
         POSTGRES_KIND, RENDER_KIND, Remediation, RemediationSpec, RemediationTarget, VERCEL_KIND, ValidPolicy,
-        ValidTarget,
+        ValidTarget, milliseconds,
     },
     plan::Proposal,
 };
@@ -75,7 +75,7 @@ fn remediation_for(policy: &HealingPolicy, valid: &ValidPolicy, proposal: &Propo
         episode: proposal.episode.clone(),
         rung: proposal.rung,
         why: proposal.why.clone(),
-        decided_at: rows::milliseconds(Timestamp::now()),
+        decided_at: milliseconds(Timestamp::now()),
         approval_required: proposal.approval_required,
         from: proposal.from.clone(),
         to: proposal.to.clone(),

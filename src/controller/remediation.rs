@@ -34,13 +34,13 @@ use super::{
     memory::{ComponentMemory, PolicyMemory},
     policy::retry_delay,
     revalidate::withdrawn,
-    rows,
     verify::{self, Verification},
 };
 use crate::{
     api::{
         ActionKind, ConfigRollback, HOSTED_KINDS, HealingPolicy, POLICY_LABEL, POSTGRES_KIND, Phase,
         REMEDIATION_MANAGER, Remediation, RemediationSpec, RemediationStatus, ValidPolicy, ValidTarget, WorkloadKind,
+        milliseconds,
     },
     targets::kubernetes::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef},
 };
@@ -255,7 +255,7 @@ impl Step<'_> {
         message: String,
     ) -> Result<Action, Error> {
         status.phase = Phase::Verifying;
-        status.executed_at = Some(rows::milliseconds(Timestamp::now()));
+        status.executed_at = Some(milliseconds(Timestamp::now()));
         status.reason = reason.into();
         status.message = message;
         self.write(&status, false).await?;
@@ -435,7 +435,7 @@ impl Step<'_> {
         status.phase = phase;
         status.reason = reason.to_owned();
         status.message = message.to_owned();
-        status.finished_at = Some(rows::milliseconds(Timestamp::now()));
+        status.finished_at = Some(milliseconds(Timestamp::now()));
         self.write(&status, false).await?;
         let told = match phase {
             Phase::Succeeded => Reason::Succeeded,

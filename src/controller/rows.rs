@@ -1,6 +1,6 @@
 //! What goes into the ledger: pure. Ids are derived, so a row that is written again is the same row.
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::{Value, json};
 
@@ -17,11 +17,6 @@ use crate::{
     },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, check_id, cycle_id, outcome_id, row_id},
 };
-
-/// Times in our objects carry milliseconds: enough to order events, short enough to read.
-pub fn milliseconds(at: Timestamp) -> Timestamp {
-    at.round(Unit::Millisecond).unwrap_or(at)
-}
 
 /// The Kubernetes object behind a target, for events.
 pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectReference> {

@@ -8,12 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 use uuid::Uuid;
 
-use super::{Context, memory::PolicyMemory, rows};
+use super::{Context, memory::PolicyMemory};
 use crate::{
     analyze::tracker::{GoodState, MAX_SNAPSHOTS},
     api::{
         COMPONENT_LABEL, ConfigKind, ConfigObject, HealingPolicy, POLICY_LABEL, ValidComponent, ValidPolicy,
-        ValidTarget,
+        ValidTarget, milliseconds,
     },
     targets::{
         kubernetes::{ActError, SnapshotOf, WorkloadRef},
@@ -81,7 +81,7 @@ async fn snapshot_one(
         match &kept {
             Ok(()) => {
                 entry.snapshot_due = None;
-                entry.tracker.note_snapshot(good, name, rows::milliseconds(Timestamp::now()));
+                entry.tracker.note_snapshot(good, name, milliseconds(Timestamp::now()));
             }
             // What changed just now is judged anew first.
             Err(error) if error.retryable() || matches!(error, ActError::Superseded { .. }) => {

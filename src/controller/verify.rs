@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::memory::{Check, ComponentMemory};
 use crate::{
     analyze::metric::show,
-    api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus},
+    api::{ActionKind, ConfigChange, Limits, Phase, RemediationSpec, RemediationStatus, milliseconds},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ pub fn judge(
         };
         return Verification::Done { phase: Phase::Ineffective, reason, message };
     }
-    Verification::Wait { healthy_since: healthy_since.map(super::rows::milliseconds) }
+    Verification::Wait { healthy_since: healthy_since.map(milliseconds) }
 }
 
 /// What became of the metric that was to meet its limit, or whose memory was to be given back.

@@ -10,11 +10,9 @@ use crate::{
     analyze::{assess::assess, observation::Observation},
     api::{
         DecidedBy, Decision, HOSTED_KINDS, Mode, OnTimeout, POSTGRES_KIND, Phase, Remediation, RemediationStatus,
-        ValidPolicy,
+        ValidPolicy, milliseconds,
     },
-    controller::{
-        Error, events::Reason, history_of, memory::ComponentMemory, revalidate::unlisted, rows, status::approve_command,
-    },
+    controller::{Error, events::Reason, history_of, memory::ComponentMemory, revalidate::unlisted},
     plan::{
         self, Ground, Situation,
         guard::{Guard, Refusal},
@@ -64,7 +62,7 @@ impl Step<'_> {
             }
             self.ctx.events.about_remediation(self.remediation, Reason::Approved, &note).await;
         }
-        let waiting_since = *status.waiting_since.get_or_insert(rows::milliseconds(now));
+        let waiting_since = *status.waiting_since.get_or_insert(milliseconds(now));
         // Stored by an older version it may not say when.
         let asked_at = status.asked_at.or_else(|| (status.phase == Phase::AwaitingApproval).then_some(waiting_since));
         let mut deadline = asked_at.unwrap_or(waiting_since) + policy.limits.approval_timeout;
@@ -121,7 +119,7 @@ impl Step<'_> {
                 return self.hold_refused(status, &why, last_resort, deadline).await;
             }
             if asked_at.is_none() {
-                let now = rows::milliseconds(now);
+                let now = milliseconds(now);
                 (status.asked_at, deadline) = (Some(now), now + policy.limits.approval_timeout);
             }
             let message = format!(
@@ -132,7 +130,7 @@ impl Step<'_> {
                 spec.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
                 deadline.strftime("%H:%M:%SZ"),
                 if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
-                approve_command(self.remediation),
+                self.remediation.approve_command(),
             );
             return self.hold(status, Phase::AwaitingApproval, "AwaitingApproval", &message, deadline).await;
         }
@@ -345,7 +343,7 @@ impl Step<'_> {
     /// Stores the intent. Fails when the object changed meanwhile, for example by a rejection.
     async fn begin(&self, mut status: RemediationStatus, _: Allowed) -> Result<RemediationStatus, Error> {
         status.phase = Phase::Running;
-        status.started_at = Some(rows::milliseconds(Timestamp::now()));
+        status.started_at = Some(milliseconds(Timestamp::now()));
         status.reason = "Acting".into();
         status.message = format!(
             "{} of {}/{}",

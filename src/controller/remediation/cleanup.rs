@@ -12,8 +12,8 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use super::{EXECUTE_LIMIT, RECHECK, Step, with_component, workload};
 use crate::{
     analyze::observation::Measured,
-    api::{CleanupStatus, Hook, LeakingPod, MemoryGrowth, Phase, RemediationStatus, ValidPolicy},
-    controller::{Error, events::Reason, policy::retry_delay, revalidate::withdrawn, rows},
+    api::{CleanupStatus, Hook, LeakingPod, MemoryGrowth, Phase, RemediationStatus, ValidPolicy, milliseconds},
+    controller::{Error, events::Reason, policy::retry_delay, revalidate::withdrawn},
     targets::kubernetes::{ActError, Recycled, Waits},
 };
 
@@ -115,7 +115,7 @@ impl Step<'_> {
                 self.executed(status, "Executed", message).await
             }
             Ok(Recycled::One { pod, left }) => {
-                cleanup.progressed_at = Some(rows::milliseconds(Timestamp::now()));
+                cleanup.progressed_at = Some(milliseconds(Timestamp::now()));
                 status.cleanup = Some(cleanup);
                 status.message =
                     format!("pod {pod} was evicted, {} of {all}; the next one when it is replaced", all - left);

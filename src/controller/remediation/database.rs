@@ -14,9 +14,9 @@ use super::{EXECUTE_LIMIT, Step};
 use crate::{
     api::{
         ActionKind, DatabaseStatus, Phase, PostgresDatabase, RemediationStatus, SessionSelector, ValidPolicy,
-        ValidTarget,
+        ValidTarget, milliseconds,
     },
-    controller::{Error, events::Reason, revalidate::withdrawn, rows},
+    controller::{Error, events::Reason, revalidate::withdrawn},
     targets::postgres::{Kind, Means, PostgresError},
 };
 
@@ -103,7 +103,7 @@ impl Step<'_> {
         let namespace = self.remediation.namespace().unwrap_or_default();
         let tried = self.ctx.targets.postgres.reconnect(&namespace, database, done.attempts > 0).await;
         done.attempts += 1;
-        done.last_at = Some(rows::milliseconds(Timestamp::now()));
+        done.last_at = Some(milliseconds(Timestamp::now()));
         let attempt = done.attempts;
         match tried {
             Ok(()) => {

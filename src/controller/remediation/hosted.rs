@@ -24,8 +24,10 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use super::{EXECUTE_LIMIT, Step};
 use crate::{
     analyze::observation::Unmeasured,
-    api::{ActionKind, HostedStatus, OUTCOME_UNKNOWN, Phase, RemediationStatus, TemplateRef, ValidPolicy},
-    controller::{Error, events::Reason, revalidate::withdrawn, rows},
+    api::{
+        ActionKind, HostedStatus, OUTCOME_UNKNOWN, Phase, RemediationStatus, TemplateRef, ValidPolicy, milliseconds,
+    },
+    controller::{Error, events::Reason, revalidate::withdrawn},
     targets::{
         kubernetes::ActError,
         providers::HostedService,
@@ -286,7 +288,7 @@ impl Hosted<'_> {
 
     async fn about_to_send(&self, status: &mut RemediationStatus, hosted: HostedStatus) -> Result<(), Error> {
         status.hosted = Some(HostedStatus {
-            sent_at: Some(rows::milliseconds(Timestamp::now())),
+            sent_at: Some(milliseconds(Timestamp::now())),
             attempts: hosted.attempts + 1,
             begun: false,
             status_code: None,

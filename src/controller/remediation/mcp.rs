@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::Step;
 use crate::{
-    api::{McpRemedy, Phase, RemediationStatus, RunStatus, ValidPolicy},
-    controller::{Error, events::Reason, revalidate::withdrawn, rows},
+    api::{McpRemedy, Phase, RemediationStatus, RunStatus, ValidPolicy, milliseconds},
+    controller::{Error, events::Reason, revalidate::withdrawn},
     targets::custom::mcp::McpError,
 };
 
@@ -49,7 +49,7 @@ impl Step<'_> {
             Ok(call) => call,
             Err(error) => return self.tool_failed(status, &error).await,
         };
-        status.run = Some(RunStatus { called_at: Some(rows::milliseconds(Timestamp::now())), ..RunStatus::default() });
+        status.run = Some(RunStatus { called_at: Some(milliseconds(Timestamp::now())), ..RunStatus::default() });
         status.message = format!("the tool {} is called, and has {} at most", mcp.tool, mcp.timeout);
         self.write(&status, false).await?;
         self.ctx.events.about_step(self.remediation, Reason::Acting, "mcp", &status.message).await;

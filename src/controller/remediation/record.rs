@@ -9,7 +9,7 @@ use kube::{
 
 use super::{Step, retry_delay};
 use crate::{
-    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Suspension},
+    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Suspension, milliseconds},
     controller::{Error, limited, rows},
     knowledge::Recorded,
 };
@@ -31,7 +31,7 @@ impl Step<'_> {
                 // The spool may die with the pod, the object does not: it is kept until the rows are in the database.
                 Recorded::Spooled => return Ok(Action::requeue(retry_delay(&self.remediation.name_any()))),
             }
-            status.recorded_at = Some(rows::milliseconds(Timestamp::now()));
+            status.recorded_at = Some(milliseconds(Timestamp::now()));
             self.write(&status, false).await?;
         }
         // What holds a suspension stays until it is resumed.

@@ -13,11 +13,10 @@ use kube::ResourceExt as _;
 
 use super::{Step, whole_state, workload};
 use crate::{
-    api::{ActionKind, GitOps, Phase, RESUME, RemediationStatus, Suspension, ValidPolicy},
+    api::{ActionKind, GitOps, Phase, RESUME, RemediationStatus, Suspension, ValidPolicy, milliseconds},
     controller::{
         Error,
         events::{Fact, Reason},
-        rows,
     },
     targets::kubernetes::{ActError, Followed, Held, Kubernetes, WorkloadRef},
 };
@@ -93,7 +92,7 @@ impl Step<'_> {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
-        suspension.suspended_at = Some(rows::milliseconds(Timestamp::now()));
+        suspension.suspended_at = Some(milliseconds(Timestamp::now()));
         match held {
             Held::Ours { generation } => {
                 suspension.generation = generation;
@@ -164,7 +163,7 @@ impl Step<'_> {
         if suspension.message == message && wait.is_some() {
             return Ok(wait);
         }
-        let ended = wait.is_none().then(|| rows::milliseconds(Timestamp::now()));
+        let ended = wait.is_none().then(|| milliseconds(Timestamp::now()));
         let followed = Suspension { message, resumed_at: ended, ..suspension };
         status.suspended = Some(followed.clone());
         self.write(status, false).await?;

@@ -11,12 +11,9 @@ use super::{
     arguments::OfRemediation,
     cluster::{Cluster, Trouble},
 };
-use crate::{
-    api::{
-        ActionKind, Cause, Decision, Foreseen, Phase, Remediation, RemediationSpec, RemediationStatus,
-        RemediationTarget, SessionRef, TemplateRef,
-    },
-    controller::status::approve_command,
+use crate::api::{
+    ActionKind, Cause, Decision, Foreseen, Phase, Remediation, RemediationSpec, RemediationStatus, RemediationTarget,
+    SessionRef, TemplateRef,
 };
 
 /// A decision is about what was explained: the object, all of its spec, and the sessions that it would be done to.
@@ -138,7 +135,7 @@ fn explanation(remediation: &Remediation) -> Explanation {
     let how_to_decide = if decidable {
         format!(
             "To decide: approve_remediation or reject_remediation with plan {plan:?}, or as a person: {} (or Rejected)",
-            approve_command(remediation)
+            remediation.approve_command()
         )
     } else if let Some(decided) = &decision {
         format!("It was {} already; a decision cannot be changed", decided.decision)

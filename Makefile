@@ -58,7 +58,7 @@ lint: cargo ## Check format, clippy (warnings are errors), shell syntax and, whe
 deny: cargo ## Check licences, duplicates and sources of the crates (deny.toml)
 	@PATH="$$PATH:$(deny-root)/bin" command -v cargo-deny >/dev/null || { \
 	  echo "cargo-deny checks the crates: installing $(deny-version) from crates.io into $(deny-root) (once; 8 minutes of CPU)"; \
-	  cargo install --locked --quiet --root $(deny-root) --version $(deny-version) cargo-deny; }
+	  cargo install --locked --quiet --root "$(deny-root)" --version $(deny-version) cargo-deny; }
 	@$(deny)
 
 .PHONY: crds

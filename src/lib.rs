@@ -20,8 +20,7 @@
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that tie the rooms to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
-//! - [`postgres_url`]: the URL or Secret of a PostgreSQL server → how to reach it, and which words are secret. Shared by [`targets`] and
-//!   [`knowledge`].
+//! - [`postgres_url`]: URL or Secret of a PostgreSQL server → how it is reached; of a target, and of the ledger.
 //! - [`cli`]: arguments → validated configuration; one file a subcommand.
 //!
 //! # Invariants

@@ -8,6 +8,10 @@ control-plane := tests/control-plane
 cluster := $(CURDIR)/target/cluster
 target := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 crds := charts/panacea/crds/panacea.dev.yaml
+# Built into a cache outside the tree, like the programs of the control plane.
+deny-version := 0.20.2
+deny-root := $(or $(PANACEA_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/panacea)/cargo-deny-$(deny-version)
+deny := PATH="$$PATH:$(deny-root)/bin" cargo deny --locked check --hide-inclusion-graph licenses bans sources
 
 .PHONY: help
 help: ## List the targets
@@ -43,10 +47,19 @@ fmt: cargo ## Format the sources
 	cargo fmt
 
 .PHONY: lint
-lint: cargo ## Check format, clippy (warnings are errors) and shell syntax
+lint: cargo ## Check format, clippy (warnings are errors), shell syntax and, where cargo-deny is installed, the crates
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	for file in .ci/run $(control-plane)/*; do if [[ $$file == *.sh ]] || { [[ -f $$file ]] && head -n1 "$$file" | grep -q bash; }; then bash -n "$$file"; fi; done
+	@if PATH="$$PATH:$(deny-root)/bin" command -v cargo-deny >/dev/null; then $(deny); \
+	else echo "licences and sources of the crates were not checked: cargo-deny is not installed; make deny installs it and checks"; fi
+
+.PHONY: deny
+deny: cargo ## Check licences, duplicates and sources of the crates (deny.toml)
+	@PATH="$$PATH:$(deny-root)/bin" command -v cargo-deny >/dev/null || { \
+	  echo "cargo-deny checks the crates: installing $(deny-version) from crates.io into $(deny-root) (once; 8 minutes of CPU)"; \
+	  cargo install --locked --quiet --root "$(deny-root)" --version $(deny-version) cargo-deny; }
+	@$(deny)
 
 .PHONY: crds
 crds: cargo ## Generate crds/ and the chart's copy from src/api

@@ -22,6 +22,7 @@
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that connect the modules to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
+//! - [`postgres_url`]: URL or Secret of a PostgreSQL server → how the server is reached; for targets and for the ledger.
 //! - [`cli`]: arguments → validated configuration; one file per subcommand.
 //!
 //! # Invariants
@@ -43,5 +44,6 @@ pub mod cli;
 pub mod controller;
 pub mod knowledge;
 pub mod plan;
+pub mod postgres_url;
 pub mod server;
 pub mod targets;

@@ -5,13 +5,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::{SignedDuration, Timestamp, Unit};
+
 use super::{
     leak::{self, Rise},
     metric,
     signs::{self, Sign},
     window::{History, Window},
 };
-use crate::api::MemoryGrowth;
+use crate::api::{ForecastStatus, MemoryGrowth};
 
 /// When a failure is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
@@ -161,6 +163,26 @@ impl Forecast {
             (start, survives) = (end, left);
         }
         self.within[2]
+    }
+
+    /// What a policy's status says of it, when it rests on a look at `at`.
+    pub fn status(&self, at: Timestamp) -> ForecastStatus {
+        let moment = |seconds: f64| {
+            let away = SignedDuration::try_from_secs_f64(seconds.round()).ok()?;
+            at.checked_add(away).ok()?.round(Unit::Second).ok()
+        };
+        let time = self.time_to_failure;
+        ForecastStatus {
+            probability: (self.probability() * 100.0).round() / 100.0,
+            level: self.level().to_string(),
+            time_to_failure: self.band().map(|band| band.to_string()),
+            predicted_failure_time: time.and_then(|time| moment(time.seconds)),
+            not_before: time.and_then(|time| moment(time.earliest)),
+            not_after: time.and_then(|time| moment(time.latest)),
+            leak: self.leak,
+            reasons: self.reasons.clone(),
+            confidence: self.confidence.to_string(),
+        }
     }
 }
 

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// A length of time as Kubernetes writes it: `500ms`, `30s`, `5m`, `1h30m`.
 ///
 /// Kept as written, so that a policy read and written back is unchanged. Parsed when the policy is validated.
+///
+/// Its parser is not that of [`kube::core::Duration`], which takes what we refuse: an empty text and a bare `0` as zero,
+/// signs (`-5s`, `--5s`), fractions (`1.5h`), and the units `ns` and `us`. And it panics where we answer with an error: on
+/// a length that does not fit (`9223372036854775807h`), and on a sign within (`5m-3s`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Span(String);
@@ -91,7 +95,22 @@ mod tests {
 
     #[test]
     fn refuses_the_rest_by_name() {
-        for text in ["", "5", "-5s", "5 m", "1d", "1.5h", "s", "99999999999999999999h", "9223372036854775807h"] {
+        for text in [
+            "",
+            "0",
+            "5",
+            "-5s",
+            "+5s",
+            "--5s",
+            "5m-3s",
+            "5 m",
+            "1d",
+            "1.5h",
+            "1us",
+            "s",
+            "99999999999999999999h",
+            "9223372036854775807h",
+        ] {
             let error = Span::from(text).parse().unwrap_err();
             assert!(error.contains(&format!("{text:?}")), "{error}");
         }

@@ -229,7 +229,7 @@ pub struct HttpTarget {
 /// A value that a JSON answer must hold.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct JsonCheck {
-    /// JSONPath (RFC 9535) that selects one value, for example `$.status`.
+    /// JSONPath (RFC 9535) of names and indexes, at most 32 of them: `$.status`, `$.parts[0]['last-seen']`, `$.parts[-1]`.
     #[schemars(length(min = 1, max = 256))]
     pub path: String,
     /// What the value must be, as text: `ok`, `true`, `3`.

@@ -70,7 +70,9 @@ pub struct CircuitStatus {
 }
 
 /// How a circuit breaker that is not closed stands.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[derive(
+    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr,
+)]
 pub enum CircuitState {
     /// No call is made.
     Open,

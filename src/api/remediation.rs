@@ -198,6 +198,17 @@ pub enum Phase {
     Expired,
 }
 
+impl Remediation {
+    /// The command with which a person approves it.
+    pub fn approve_command(&self) -> String {
+        format!(
+            r#"kubectl patch rem {} -n {} --type merge -p '{{"spec":{{"approval":{{"decision":"Approved"}}}}}}'"#,
+            self.metadata.name.as_deref().unwrap_or_default(),
+            self.metadata.namespace.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
 impl Phase {
     /// Nothing will change any more.
     pub fn is_final(self) -> bool {

@@ -278,7 +278,7 @@ fn finding(policy: &ValidPolicy, judged: &Judged<'_>, unhealthy_components: usiz
         score: assessment.score,
         trend: trend(&history.score),
         warnings: problems.chain(unknowns).collect(),
-        forecast: forecast.as_ref().map(|forecast| ForecastStatus::new(forecast, observation.at)),
+        forecast: forecast.as_ref().map(|forecast| forecast.status(observation.at)),
         would_do,
     }
 }

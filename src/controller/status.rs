@@ -6,8 +6,8 @@ use super::memory::{ComponentMemory, PolicyMemory, Shown};
 use crate::{
     analyze::forecast::Forecast,
     api::{
-        ComponentStatus, ConditionFact, ForecastStatus, HealingPolicyStatus, HealthStatus, Invalid, Phase,
-        RefusalStatus, Remediation, Summary, ValidPolicy, set_condition,
+        ComponentStatus, ConditionFact, HealingPolicyStatus, HealthStatus, Invalid, Phase, RefusalStatus, Remediation,
+        Summary, ValidPolicy, set_condition,
     },
     knowledge::LedgerHealth,
 };
@@ -124,32 +124,10 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     status
 }
 
-impl ForecastStatus {
-    /// The forecast that rests on a look at `at`.
-    pub fn new(forecast: &Forecast, at: Timestamp) -> Self {
-        let moment = |seconds: f64| {
-            let away = jiff::SignedDuration::try_from_secs_f64(seconds.round()).ok()?;
-            at.checked_add(away).ok()?.round(jiff::Unit::Second).ok()
-        };
-        let time = forecast.time_to_failure;
-        Self {
-            probability: (forecast.probability() * 100.0).round() / 100.0,
-            level: forecast.level().to_string(),
-            time_to_failure: forecast.band().map(|band| band.to_string()),
-            predicted_failure_time: time.and_then(|time| moment(time.seconds)),
-            not_before: time.and_then(|time| moment(time.earliest)),
-            not_after: time.and_then(|time| moment(time.latest)),
-            leak: forecast.leak,
-            reasons: forecast.reasons.clone(),
-            confidence: forecast.confidence.to_string(),
-        }
-    }
-}
-
 /// A forecast is shown anew when its level, band, verdict or confidence changes, not when a figure in it does: a risk
 /// that falls with the age of a process would else be a write at every look.
 fn show_forecast(shown: &mut Shown, forecast: Option<&Forecast>, at: Timestamp) {
-    let next = forecast.map(|forecast| ForecastStatus::new(forecast, at));
+    let next = forecast.map(|forecast| forecast.status(at));
     let same = match (&shown.forecast, &next) {
         (Some(old), Some(new)) => {
             old.level == new.level
@@ -240,18 +218,9 @@ fn approval_fact(open: &[&Remediation]) -> ConditionFact {
         "{} of {} waits; decide with: {} (or Rejected){more}",
         first.spec.plan.action,
         first.spec.plan.component,
-        approve_command(first)
+        first.approve_command()
     );
     ConditionFact::new("ApprovalRequired", Some(true), "AwaitingApproval", message)
-}
-
-/// The command with which a person approves it.
-pub fn approve_command(remediation: &Remediation) -> String {
-    format!(
-        r#"kubectl patch rem {} -n {} --type merge -p '{{"spec":{{"approval":{{"decision":"Approved"}}}}}}'"#,
-        remediation.metadata.name.as_deref().unwrap_or_default(),
-        remediation.metadata.namespace.as_deref().unwrap_or_default(),
-    )
 }
 
 fn ledger_fact(health: &LedgerHealth) -> ConditionFact {

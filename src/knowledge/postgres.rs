@@ -15,7 +15,7 @@ use super::retention::Expiring;
 use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, microseconds};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
-use crate::targets::postgres::address::Address;
+use crate::postgres_url::Address;
 
 /// Held while tables are made: CREATE TABLE IF NOT EXISTS of two sessions at once can fail on the catalog's own unique
 /// index. The number is "panacea\0" in ASCII, so that it is nobody else's by accident.

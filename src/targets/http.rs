@@ -119,9 +119,8 @@ fn wrong_json(check: &HttpCheck, body: &Body) -> Option<String> {
     let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
         return Some(format!("the answer is not JSON: {:?}", beginning(body)));
     };
-    let found = path.query(&json).all();
-    let [value] = found.as_slice() else {
-        return Some(format!("{path} selects {} values instead of one", found.len()));
+    let Some(value) = path.select(&json) else {
+        return Some(format!("{path} selects no value"));
     };
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     (text != *wanted).then(|| format!("{path} is {:?} instead of {wanted:?}", beginning(text.as_bytes())))

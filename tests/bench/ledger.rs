@@ -270,7 +270,7 @@ async fn execute_many(rows: &[Row]) -> Duration {
     let file = folder.path().join("ledger.sqlite");
     prepare(LedgerConfig::Sqlite(file.clone())).await;
     let (checks, looks): (Vec<_>, Vec<_>) =
-        (checks(rows).map(check_columns).collect(), looks(rows).map(check_columns).collect());
+        (checks(rows).map(check_columns).collect(), looks(rows).map(health_columns).collect());
     let mut connection = open(&file).await;
     let begun = Instant::now();
     let mut transaction = connection.begin().await.unwrap();

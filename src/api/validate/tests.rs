@@ -228,7 +228,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"http": {"url": "http://a/", "json": {"path": "x[", "equals": ""}}}}),
             "target.http.json.path",
-            "write for example $.status",
+            "only names and indexes are supported, for example $.status",
         ),
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),

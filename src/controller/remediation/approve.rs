@@ -16,7 +16,7 @@ use crate::{
         DecidedBy, Decision, OnTimeout, Phase, Remediation, RemediationReason, RemediationStatus, ValidPolicy,
         milliseconds,
     },
-    controller::{Error, events::EventReason, history_of, memory::ComponentMemory, status::approve_command},
+    controller::{Error, events::EventReason, history_of, memory::ComponentMemory},
     plan::{
         Ground, Situation,
         guard::{Guard, Permit, Refusal},
@@ -179,7 +179,7 @@ impl Reconciliation<'_> {
             plan.action.cost().map(|cost| format!(" ({cost})")).unwrap_or_default(),
             deadline.strftime("%H:%M:%SZ"),
             if policy.limits.on_timeout == OnTimeout::Reject { "nothing is done" } else { "it is done" },
-            approve_command(self.remediation),
+            self.remediation.approve_command(),
         );
         let reason = RemediationReason::AwaitingApproval;
         self.hold(status, Phase::AwaitingApproval, reason, &message, deadline).await

@@ -16,7 +16,6 @@ use crate::{
         ActionKind, ActionPlan, Cause, ConfigRollback, Decision, Foreseen, Intent, Phase, Progress, Remediation,
         RemediationSpec, RemediationStatus, RemediationTarget, SessionRef, TemplateRef,
     },
-    controller::status::approve_command,
 };
 
 /// A decision is about what was explained: the object, all of its spec, and the sessions that it would be done to.
@@ -143,7 +142,7 @@ fn explanation(remediation: &Remediation) -> Explanation {
     let how_to_decide = if decidable {
         format!(
             "To decide: approve_remediation or reject_remediation with plan {plan:?}, or as a person: {} (or Rejected)",
-            approve_command(remediation)
+            remediation.approve_command()
         )
     } else if let Some(decided) = &decision {
         format!("It was {} already; a decision cannot be changed", decided.decision)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 
-use super::address::Address;
 use crate::analyze::observation::{UnknownReason, Unmeasured};
+use crate::postgres_url::Address;
 
 /// Something that was not read or not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,6 @@
 //! The connection of the last good look is kept, one a database: when all connections are taken, or none is given, it is what
 //! still sees and acts. Where a database is and who asks is read by reference at the moment of use.
 
-pub mod address;
 mod error;
 mod observe;
 mod sessions;
@@ -21,8 +20,10 @@ use sqlx::{Connection as _, postgres::PgConnection};
 use tokio::time::timeout;
 
 use super::kubernetes::{ActError, Kubernetes};
-use crate::api::{KeyRef, PgBouncer, PostgresDatabase};
-use address::Address;
+use crate::{
+    api::{KeyRef, PgBouncer, PostgresDatabase},
+    postgres_url::Address,
+};
 pub use error::{Kind, PostgresError};
 pub use observe::PostgresObservation;
 pub use sessions::Means;

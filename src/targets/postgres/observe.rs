@@ -7,10 +7,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use sqlx::{Row as _, postgres::PgConnection};
 use tokio::time::timeout;
 
-use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, address::Address, close};
+use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, close};
 use crate::{
     analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
     api::PostgresDatabase,
+    postgres_url::Address,
     targets::Observed,
 };
 

@@ -7,10 +7,12 @@ use tokio::time::timeout;
 
 use super::{
     Kept, Kind, Postgres, PostgresError, READ_LIMIT,
-    address::{APPLICATION, Address},
     observe::{NOT_SEEN, ask, connect},
 };
-use crate::api::{PostgresDatabase, SessionRef, SessionSelector};
+use crate::{
+    api::{PostgresDatabase, SessionRef, SessionSelector},
+    postgres_url::{APPLICATION, Address},
+};
 
 /// All sessions of clients in this database but those that are never touched. Times in microseconds: exact in both directions.
 const LIST: &str = "

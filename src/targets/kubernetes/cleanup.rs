@@ -46,8 +46,6 @@ pub struct Cleanup<'a> {
 /// What is read before a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CleanupSeen {
-    /// No pod is chosen, and the action was withdrawn.
-    NotRead,
     /// No pod is chosen yet.
     Candidates(Result<Candidates, ActError>),
     /// The pods of the list.
@@ -191,7 +189,6 @@ impl Procedure for Cleanup<'_> {
             }
             (CleanupSeen::Candidates(Ok(candidates)), None) => self.plan(candidates, progress, moment),
             (CleanupSeen::Candidates(Err(error)), None) => after_error(error, moment.since_start(), progress),
-            (CleanupSeen::NotRead, None) => Step::wait(progress, RECHECK),
         }
     }
 
@@ -256,15 +253,12 @@ impl CleanupExecutor<'_> {
 
 #[async_trait]
 impl<'a> Effects<Cleanup<'a>> for CleanupExecutor<'a> {
-    async fn observe(&self, progress: &CleanupProgress, moment: &Moment) -> CleanupSeen {
-        if !progress.pods.is_empty() {
-            let release = self.order.plan.release.as_ref();
-            return CleanupSeen::Pods(self.kubernetes.pods_left(self.workload, release, &progress.pods).await);
+    async fn observe(&self, progress: &CleanupProgress, _: &Moment) -> CleanupSeen {
+        if progress.pods.is_empty() {
+            return CleanupSeen::Candidates(self.candidates().await);
         }
-        if moment.withdrawn.is_some() {
-            return CleanupSeen::NotRead;
-        }
-        CleanupSeen::Candidates(self.candidates().await)
+        let release = self.order.plan.release.as_ref();
+        CleanupSeen::Pods(self.kubernetes.pods_left(self.workload, release, &progress.pods).await)
     }
 
     async fn perform(&self, Evict(pod): &Evict, _: &CleanupProgress, _: &Permit) -> Result<Evicted, ActError> {

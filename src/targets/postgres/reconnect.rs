@@ -242,6 +242,8 @@ mod tests {
     #[test]
     fn the_model_catches_a_procedure_that_forgets_its_attempts() {
         let procedure = Forgetful(Reconnection { delays: delays() });
-        walk(&procedure, DOWN, ConnectionProgress::default(), Limits::default()).assert_caught();
+        let report = walk(&procedure, DOWN, ConnectionProgress::default(), Limits::default());
+        report.assert_caught();
+        assert!(report.violation.unwrap().contains("more attempts than the schedule has"));
     }
 }

@@ -107,7 +107,7 @@ where
             let unmeasured = candidates(&[None, None, None]);
             let none_ready = Candidates { pods: Vec::new(), values: None };
             let seen = [candidates(&values), unmeasured, none_ready].map(Ok).into_iter().chain([Err(unreachable())]);
-            return seen.map(CleanupSeen::Candidates).chain([CleanupSeen::NotRead]).collect();
+            return seen.map(CleanupSeen::Candidates).collect();
         }
         let superseded = self.superseded.then(|| ActError::Superseded { expected: "v1".into(), found: "v2".into() });
         let missing = (self.ready() < DESIRED).then(|| "3 pods to be ready".to_owned());
@@ -174,7 +174,9 @@ fn walked<P>(procedure: &P) -> Report
 where
     P: Procedure<Progress = CleanupProgress, Seen = CleanupSeen, Effect = Evict, Answer = Result<Evicted, ActError>>,
 {
-    let limits = Limits { tick: Duration::from_secs(150), crashes: 1, ..Limits::default() };
+    // PATIENCE, and one tick more, for the list, the first eviction and each of the two replacements.
+    let (tick, deadline) = (Duration::from_secs(100), SignedDuration::from_mins(28));
+    let limits = Limits { tick, deadline, ..Limits::default() };
     walk(procedure, Workload::new(), CleanupProgress::default(), limits)
 }
 
@@ -239,7 +241,9 @@ impl Procedure for Mutant<'_> {
 fn the_model_catches_an_eviction_that_does_not_wait() {
     let growth = growth(40.0, 90.0);
     let seen = |_: &CleanupProgress, pods| PodsSeen { missing: None, ..pods };
-    walked(&Mutant { cleanup: Cleanup { growth: &growth }, seen, list: |progress| progress }).assert_caught();
+    let report = walked(&Mutant { cleanup: Cleanup { growth: &growth }, seen, list: |progress| progress });
+    report.assert_caught();
+    assert!(report.violation.unwrap().contains("while another one was missing"));
 }
 
 #[test]
@@ -258,5 +262,7 @@ fn the_model_catches_an_eviction_outside_the_list() {
         }
         pods
     };
-    walked(&Mutant { cleanup: Cleanup { growth: &growth }, seen, list }).assert_caught();
+    let report = walked(&Mutant { cleanup: Cleanup { growth: &growth }, seen, list });
+    report.assert_caught();
+    assert!(report.violation.unwrap().contains("is not in the list"));
 }

@@ -223,6 +223,11 @@ impl RemediationReason {
         self.into()
     }
 
+    /// An action that ends for this reason calls a person.
+    pub fn calls_person(self) -> bool {
+        self == Self::NotRecovered
+    }
+
     /// The meaning, for people: the doc comment of the variant.
     pub fn meaning(self) -> &'static str {
         strum::EnumMessage::get_documentation(&self).unwrap_or_default()

@@ -15,7 +15,9 @@ use crate::api::{HealingPolicy, REPORTER, Remediation};
 /// A warning asks a person to know; an error in the log asks a person to act.
 fn severity(reason: EventReason) -> (EventType, tracing::Level) {
     match reason {
-        EventReason::PersonNeeded | EventReason::OutdatedCrd | EventReason::Unreadable => (EventType::Warning, tracing::Level::ERROR),
+        EventReason::PersonNeeded | EventReason::OutdatedCrd | EventReason::Unreadable => {
+            (EventType::Warning, tracing::Level::ERROR)
+        }
         EventReason::InvalidSpec
         | EventReason::CouldNotMeasure
         | EventReason::Unhealthy

@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     api::{
-        ActionPlan, HealingPolicy, LEDGER_FINALIZER, POLICY_LABEL, Phase, Progress, REMEDIATION_MANAGER, Remediation, RemediationReason,
-        RemediationStatus, ValidPolicy, milliseconds,
+        ActionPlan, HealingPolicy, Intent, LEDGER_FINALIZER, POLICY_LABEL, Phase, Progress, REMEDIATION_MANAGER,
+        Remediation, RemediationReason, RemediationStatus, ValidPolicy, milliseconds,
     },
     plan::{
         guard::Permit,
@@ -225,7 +225,12 @@ impl Reconciliation<'_> {
         match outcome {
             Outcome::Wait(after) => Ok(Action::requeue(after)),
             Outcome::Done { reason, message } => self.executed(status, reason, message).await,
-            Outcome::Ended { phase, reason, message } => self.finish(status, phase, reason, &message).await,
+            Outcome::Ended { phase, reason, message } => {
+                if reason.calls_person() {
+                    self.ctx.events.about_remediation(self.remediation, EventReason::PersonNeeded, &message).await;
+                }
+                self.finish(status, phase, reason, &message).await
+            }
             Outcome::OutcomeUnknown { message } => {
                 self.ctx.events.about_remediation(self.remediation, EventReason::PersonNeeded, &message).await;
                 self.finish(status, Phase::Failed, RemediationReason::OutcomeUnknown, &message).await
@@ -260,6 +265,13 @@ impl Reconciliation<'_> {
         reason: RemediationReason,
         message: String,
     ) -> Result<Action, Error> {
+        let plan = &self.remediation.spec.plan;
+        if matches!(plan.intent, Intent::CleanupMemory { hook: None, .. })
+            && let Some(memory) = self.ctx.memory.find(&self.remediation.namespace().unwrap_or_default(), &plan.policy)
+        {
+            // The next measurements are of other processes.
+            with_component(&memory, &plan.component, |entry| entry.history.replaced());
+        }
         status.phase = Phase::Verifying;
         status.executed_at = Some(milliseconds(Timestamp::now()));
         status.reason = reason.name().into();

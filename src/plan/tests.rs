@@ -340,7 +340,10 @@ fn proposal(story: &Story, history: &[Past]) -> ActionPlan {
 fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
     let proposal = proposal(&crash_release(json!({})), &[]);
     assert_eq!((proposal.action, proposal.cause, proposal.step), (ActionKind::Rollback, Cause::ReleaseRegression, 0));
-    assert_eq!((proposal.release.unwrap().digest.as_str(), proposal.intent.template().unwrap().digest.as_str()), ("v2", "v1"));
+    assert_eq!(
+        (proposal.release.unwrap().digest.as_str(), proposal.intent.template().unwrap().digest.as_str()),
+        ("v2", "v1")
+    );
     for word in [
         "1 of 5 pods of the newest template have CrashLoop",
         "within 2 s of revision 2",

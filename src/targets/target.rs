@@ -62,9 +62,12 @@ impl Unfinished {
             Progress::Provider(provider) => super::providers::unfinished(provider),
             Progress::Mcp(mcp) => Self { may_have_effect: mcp.called_at.is_some(), left: String::new() },
             Progress::Webhook(webhook) => Self { may_have_effect: webhook.called_at.is_some(), left: String::new() },
-            Progress::Cleanup(_) | Progress::Job(_) | Progress::Connections(_) | Progress::Sessions(_) => {
-                Self::default()
+            Progress::Sessions(sessions) => Self { may_have_effect: sessions.ended.is_some(), left: String::new() },
+            Progress::Connections(connections) if connections.attempts > 0 => {
+                let left = format!("; {} attempts to connect failed before", connections.attempts);
+                Self { may_have_effect: false, left }
             }
+            Progress::Cleanup(_) | Progress::Job(_) | Progress::Connections(_) => Self::default(),
         }
     }
 }

@@ -311,7 +311,16 @@ async fn killed_at_any_moment_each_pod_is_evicted_once() {
                 operator.kill9();
                 drop(held);
                 assert_eq!(test.evicted_by(OPERATOR), [""; 0]);
-                let planned = test.remediations().await[0].status.clone().unwrap().progress.unwrap().cleanup().cloned().unwrap().pods;
+                let planned = test.remediations().await[0]
+                    .status
+                    .clone()
+                    .unwrap()
+                    .progress
+                    .unwrap()
+                    .cleanup()
+                    .cloned()
+                    .unwrap()
+                    .pods;
                 assert_eq!(planned.len(), PODS, "the plan is there before the first write");
 
                 let passed = AtomicUsize::new(0);
@@ -330,8 +339,18 @@ async fn killed_at_any_moment_each_pod_is_evicted_once() {
                 test.done().await
             })
             .await;
-        let names: Vec<String> =
-            remediation.status.unwrap().progress.unwrap().cleanup().cloned().unwrap().pods.into_iter().map(|pod| pod.name).collect();
+        let names: Vec<String> = remediation
+            .status
+            .unwrap()
+            .progress
+            .unwrap()
+            .cleanup()
+            .cloned()
+            .unwrap()
+            .pods
+            .into_iter()
+            .map(|pod| pod.name)
+            .collect();
         assert_eq!(test.evicted_by(OPERATOR), names, "each once");
         assert_eq!(test.remediations().await.len(), 1);
         test.wait_recorded(&remediation.metadata.name.unwrap(), Duration::from_secs(20)).await;

@@ -252,7 +252,11 @@ async fn killed_around_the_call_there_is_one_run() {
             (fake.calls(DISPATCH), fake.dispatched("octo-org/shop"), fake.serves("octo-org/shop")),
             (1, 1, good.clone())
         );
-        assert_eq!(healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts, 2, "the first one was not sent");
+        assert_eq!(
+            healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts,
+            2,
+            "the first one was not sent"
+        );
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
         fake.fault(DISPATCH, 1, Fault::DoneAndHang);
@@ -310,7 +314,10 @@ async fn a_run_that_does_not_roll_back_is_told_with_its_address() {
         assert!(phase == Phase::Failed && words.contains("write run-name: Roll back to"), "{words}");
         let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
         let words = &blocked.status.as_ref().unwrap().message;
-        assert!(blocked.spec.plan.component == "disabled" && words.contains("is disabled_manually; enable it"), "{words}");
+        assert!(
+            blocked.spec.plan.component == "disabled" && words.contains("is disabled_manually; enable it"),
+            "{words}"
+        );
 
         let waits = test.of_component("reviewed").await.unwrap();
         test.wait_event("PersonNeeded", &waits.name_any(), "it waits for an approval: https://github.com/").await;

@@ -132,7 +132,10 @@ async fn a_database_that_is_away_for_seven_seconds_is_recovered_at_the_try_that_
 
         let ended = test.wait_ended(&name.name_any()).await;
         let status = ended.status.clone().unwrap();
-        assert_eq!((ended.spec.plan.action, ended.spec.plan.cause), (ActionKind::RecoverConnections, Cause::Unreachable));
+        assert_eq!(
+            (ended.spec.plan.action, ended.spec.plan.cause),
+            (ActionKind::RecoverConnections, Cause::Unreachable)
+        );
         assert_eq!((status.phase, status.reason.as_str()), (Phase::Succeeded, "Healthy"), "{status:?}");
         let done = progress(&ended).connections().cloned().unwrap();
         // 1, 3, 7 and 15 s after the beginning.
@@ -173,7 +176,11 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
         let running = test.wait_remediation(Phase::Running).await;
         wait::until("the first try", Duration::from_secs(20), async || {
             let all = test.remediations().await;
-            let tried = all[0].status.as_ref().and_then(|status| status.progress.as_ref()?.connections()).map(|done| done.attempts);
+            let tried = all[0]
+                .status
+                .as_ref()
+                .and_then(|status| status.progress.as_ref()?.connections())
+                .map(|done| done.attempts);
             if tried == Some(1) { Ok(()) } else { Err(format!("{tried:?}")) }
         })
         .await;
@@ -450,7 +457,15 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
         .await;
         server.start_again();
         let ended = test.wait_remediation(Phase::Succeeded).await;
-        assert!(progress(&ended).connections().unwrap().errors.iter().all(|error| !error.contains("did not do as it was told")), "{ended:?}");
+        assert!(
+            progress(&ended)
+                .connections()
+                .unwrap()
+                .errors
+                .iter()
+                .all(|error| !error.contains("did not do as it was told")),
+            "{ended:?}"
+        );
         test.assert_stand_nowhere(&operator, &[PASSWORD]).await;
     })
     .await;

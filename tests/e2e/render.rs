@@ -291,7 +291,11 @@ async fn killed_around_the_call_there_is_one_restart() {
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
         assert_eq!((fake.calls(restart), fake.restarts("srv-shop")), (1, 1));
-        assert_eq!(healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts, 2, "the first one was not sent");
+        assert_eq!(
+            healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts,
+            2,
+            "the first one was not sent"
+        );
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
         fake.fault(restart, 1, Fault::DoneAndHang);

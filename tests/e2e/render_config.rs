@@ -151,7 +151,10 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
 
         let bad = deploy(fake);
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!((healed.spec.plan.action, healed.spec.plan.cause), (ActionKind::RollbackConfig, Cause::ConfigRegression));
+        assert_eq!(
+            (healed.spec.plan.action, healed.spec.plan.cause),
+            (ActionKind::RollbackConfig, Cause::ConfigRegression)
+        );
         assert!(healed.spec.plan.why.contains("after a change of EnvVars/srv-shop"), "{}", healed.spec.plan.why);
         assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
         assert_eq!((set_env(fake), live_env(fake)), (env(), env()));
@@ -508,7 +511,10 @@ async fn a_bad_commit_with_bad_variables_goes_back_as_a_whole() {
         assert_eq!((set_env(fake), fake.calls("POST /services/{id}/rollback")), (env(), 0));
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
-        assert_eq!((healed.spec.plan.action, healed.spec.plan.cause), (ActionKind::RollbackState, Cause::ReleaseRegression));
+        assert_eq!(
+            (healed.spec.plan.action, healed.spec.plan.cause),
+            (ActionKind::RollbackState, Cause::ReleaseRegression)
+        );
         assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
         assert_eq!(healed.spec.plan.intent.template().map(|to| &to.hash), Some(&good.hash));
         assert_eq!((set_env(fake), live_env(fake)), (env(), env()));

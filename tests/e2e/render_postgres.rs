@@ -70,7 +70,10 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
 
         let restarted = test.wait_component_ended("dpg-alone").await;
         assert_eq!(ended(&restarted), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
-        assert_eq!((restarted.spec.plan.cause, restarted.spec.plan.target.name.as_str()), (Cause::Unreachable, "dpg-alone"));
+        assert_eq!(
+            (restarted.spec.plan.cause, restarted.spec.plan.target.name.as_str()),
+            (Cause::Unreachable, "dpg-alone")
+        );
         assert!(restarted.spec.plan.why.contains("Render says that it is unavailable"), "{}", restarted.spec.plan.why);
         test.wait_event("Acting", &restarted.name_any(), "waiting until it serves again").await;
         test.wait_event("Verifying", &restarted.name_any(), "it is available again after the restart").await;

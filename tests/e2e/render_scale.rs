@@ -51,7 +51,14 @@ async fn what_has_too_few_instances_gets_more_within_its_bounds() {
         assert_eq!((healed.spec.plan.action, scaling.from, scaling.to), (ActionKind::Scale, 2, 4));
         assert_eq!((instances(&fake, "srv-shop"), fake.calls(SCALE)), ((4, 4), 1));
         let status = healed.status.clone().unwrap();
-        assert_eq!(status.progress.as_ref().and_then(|progress| progress.provider()).map(|hosted| (hosted.attempts, hosted.status_code)), Some((1, Some(202))));
+        assert_eq!(
+            status
+                .progress
+                .as_ref()
+                .and_then(|progress| progress.provider())
+                .map(|hosted| (hosted.attempts, hosted.status_code)),
+            Some((1, Some(202)))
+        );
         test.wait_event("Verifying", &healed.name_any(), "4 instances run now").await;
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("service_scaled".to_owned(), true, healed.name_any())]);

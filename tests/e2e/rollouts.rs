@@ -35,7 +35,12 @@ async fn is_rolled_back(scene: &Scene<'_>, operator: &Operator, wrote: &[&str]) 
     let test = scene.test;
     let remediation = test.wait_remediation(Phase::Succeeded).await;
     let spec = &remediation.spec;
-    assert_eq!((spec.plan.action, spec.plan.cause), (ActionKind::Rollback, Cause::ReleaseRegression), "{}", spec.plan.why);
+    assert_eq!(
+        (spec.plan.action, spec.plan.cause),
+        (ActionKind::Rollback, Cause::ReleaseRegression),
+        "{}",
+        spec.plan.why
+    );
     assert_eq!((spec.plan.target.kind.as_str(), spec.plan.target.name.as_str()), ("Rollout", "web"));
     test.wait_web_pods(V1, 4).await;
     assert_eq!(test.rollout_image().await, V1);

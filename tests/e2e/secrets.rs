@@ -271,7 +271,12 @@ async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Fu
     })
     .await;
     let status = held.status.unwrap();
-    assert_eq!((held.spec.plan.action, status.reason.as_str()), (ActionKind::RollbackConfig, reason), "{}", status.message);
+    assert_eq!(
+        (held.spec.plan.action, status.reason.as_str()),
+        (ActionKind::RollbackConfig, reason),
+        "{}",
+        status.message
+    );
     assert_eq!(held.spec.plan.intent.config().unwrap().objects[0].kind, ConfigKind::Secret);
     for word in words {
         assert!(status.message.contains(word), "{word:?} is not in {:?}", status.message);

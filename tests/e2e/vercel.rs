@@ -49,7 +49,10 @@ async fn a_bad_deployment_is_rolled_back_to_the_one_that_was_healthy() {
         let bad = fake.with(|world| world.push("prj_shop", "deadbee", 0.6));
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
         assert_eq!(healed.spec.plan.action, ActionKind::Rollback);
-        assert_eq!((healed.spec.plan.target.kind.as_str(), healed.spec.plan.target.name.as_str()), ("Vercel", "prj_shop"));
+        assert_eq!(
+            (healed.spec.plan.target.kind.as_str(), healed.spec.plan.target.name.as_str()),
+            ("Vercel", "prj_shop")
+        );
         let why = &healed.spec.plan.why;
         assert!(why.contains(&format!("of deploy {bad} (commit deadbee: commit deadbee)")), "{why}");
         assert_eq!(healed.spec.plan.release.as_ref().map(|from| &from.hash), Some(&bad));
@@ -138,7 +141,11 @@ async fn killed_around_the_call_there_is_one_rollback() {
         operator.spawn();
         let healed = test.wait_remediation_within(Phase::Succeeded, LONG).await;
         assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop"), fake.live("prj_shop")), (1, 1, good.clone()));
-        assert_eq!(healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts, 2, "the first one was not sent");
+        assert_eq!(
+            healed.status.unwrap().progress.unwrap().provider().cloned().unwrap().attempts,
+            2,
+            "the first one was not sent"
+        );
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
         // The next one goes live by hand, as after every rollback.

@@ -118,8 +118,14 @@ fn one(verb: &str, name: &str) -> Vec<(String, String, u64)> {
 /// v1 is back after one write of the template, and of the pods only the broken one was deleted.
 async fn is_healed(test: &Test, operator: &Operator, before: &BTreeMap<String, String>) {
     let remediation = test.wait_remediation(Phase::Succeeded).await;
-    assert_eq!((remediation.spec.plan.action, remediation.spec.plan.cause), (ActionKind::Rollback, Cause::ReleaseRegression));
-    assert_eq!((remediation.spec.plan.target.kind.as_str(), remediation.spec.plan.target.name.as_str()), ("StatefulSet", "db"));
+    assert_eq!(
+        (remediation.spec.plan.action, remediation.spec.plan.cause),
+        (ActionKind::Rollback, Cause::ReleaseRegression)
+    );
+    assert_eq!(
+        (remediation.spec.plan.target.kind.as_str(), remediation.spec.plan.target.name.as_str()),
+        ("StatefulSet", "db")
+    );
     test.wait_pods(V1, PODS).await;
     assert_eq!(test.set().await.metadata.generation, Some(3), "one release, one rollback");
     assert_eq!(test.operator_wrote("statefulsets"), one("patch", "db"));

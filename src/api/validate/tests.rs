@@ -57,7 +57,8 @@ fn the_smallest_policy_gets_the_defaults() {
     let asked = parse(json!({"components": [asked]})).unwrap();
     assert_eq!(asked.components[0].thresholds["cpu_usage"], default_thresholds()["cpu_usage"]);
     assert_eq!(asked.components[0].thresholds["memory_usage"].critical, 2.0);
-    let ladder: Vec<_> = component.remedies.iter().map(|remedy| (remedy.action.kind(), remedy.causes.as_slice())).collect();
+    let ladder: Vec<_> =
+        component.remedies.iter().map(|remedy| (remedy.action.kind(), remedy.causes.as_slice())).collect();
     let restart = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
     assert_eq!(
         ladder,
@@ -359,7 +360,13 @@ fn a_tool_is_called_only_where_the_policy_allows_it_and_nobody_listens() {
     for url in ["https://a/mcp", "http://localhost:81/mcp"] {
         let policy = of(json!({"url": url, "tool": "heal", "arguments": {"service": "$(name)"}}));
         assert!(policy.invalid.is_empty(), "{url}: {:?}", policy.invalid);
-        assert_eq!(policy.components[0].remedies.iter().find_map(|remedy| match &remedy.action { super::ValidAction::Mcp(mcp) => Some(mcp.url.as_str()), _ => None }), Some(url));
+        assert_eq!(
+            policy.components[0].remedies.iter().find_map(|remedy| match &remedy.action {
+                super::ValidAction::Mcp(mcp) => Some(mcp.url.as_str()),
+                _ => None,
+            }),
+            Some(url)
+        );
     }
     for (mcp, field, words) in [
         (json!({"url": "http://a/mcp", "tool": "heal"}), "url", "must start with https://"),

@@ -47,8 +47,7 @@ pub(super) fn gate(spec: &RemediationSpec, status: &RemediationStatus, policy: &
         return Gate::Expired { reason: RemediationReason::ApprovalTimeout, message };
     }
     // What the timeout approved has as long again to pass the guards.
-    let until =
-        if must_ask && asked.is_some() { deadline + policy.limits.approval_timeout } else { deadline };
+    let until = if must_ask && asked.is_some() { deadline + policy.limits.approval_timeout } else { deadline };
     if now >= until {
         let message = format!("held back until its time was over: {}; nothing was done", status.message);
         return Gate::Expired { reason: RemediationReason::HeldBackTooLong, message };
@@ -109,10 +108,7 @@ mod tests {
         let ask = Gate::Ask { asked_at: at(10.0), deadline: at(70.0) };
         assert_eq!([at_end("Reject", 69.9), at_end("Approve", 69.9)], [ask.clone(), ask]);
         let rejected = at_end("Reject", 70.0);
-        assert!(
-            matches!(rejected, Gate::Expired { reason: RemediationReason::ApprovalTimeout, .. }),
-            "{rejected:?}"
-        );
+        assert!(matches!(rejected, Gate::Expired { reason: RemediationReason::ApprovalTimeout, .. }), "{rejected:?}");
         assert_eq!(at_end("Approve", 70.0), Gate::Proceed { until: at(130.0) });
         let late = at_end("Approve", 130.0);
         assert!(matches!(late, Gate::Expired { reason: RemediationReason::HeldBackTooLong, .. }), "{late:?}");

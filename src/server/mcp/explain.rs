@@ -11,11 +11,9 @@ use super::{
     arguments::OfRemediation,
     cluster::{Cluster, Trouble},
 };
-use crate::{
-    api::{
-        ActionKind, ActionPlan, Cause, ConfigRollback, Decision, Foreseen, Intent, Phase, Progress, Remediation,
-        RemediationSpec, RemediationStatus, RemediationTarget, SessionRef, TemplateRef,
-    },
+use crate::api::{
+    ActionKind, ActionPlan, Cause, ConfigRollback, Decision, Foreseen, Intent, Phase, Progress, Remediation,
+    RemediationSpec, RemediationStatus, RemediationTarget, SessionRef, TemplateRef,
 };
 
 /// A decision is about what was explained: the object, all of its spec, and the sessions that it would be done to.

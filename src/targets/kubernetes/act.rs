@@ -34,7 +34,7 @@ use crate::api::{RESTARTED_AT, TemplateRef, WorkloadKind};
 pub use config::Named;
 pub use job::{JobRun, JobState};
 use live::{digest_of, restarted_at};
-pub use recycle::{Recycled, Waits};
+pub use recycle::{Evicted, PodsSeen};
 pub use snapshots::SnapshotOf;
 pub use state::WholeState;
 pub use suspend::{Followed, Held};

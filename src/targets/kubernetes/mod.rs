@@ -6,6 +6,7 @@
 
 mod act;
 mod act_error;
+mod cleanup;
 mod config;
 mod digest_key;
 mod facts;
@@ -27,7 +28,7 @@ mod workload;
 pub mod write;
 
 pub use act::{
-    ARGOCD_NAMESPACE, Followed, Held, JobRun, JobState, Kubernetes, Named, Outcome, Recycled, SnapshotOf, Waits,
+    ARGOCD_NAMESPACE, Evicted, Followed, Held, JobRun, JobState, Kubernetes, Named, Outcome, PodsSeen, SnapshotOf,
     WholeState, WorkloadRef,
 };
 pub use act_error::ActError;

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{ActError, ClusterIndex, Kubernetes, SnapshotOf, WorkloadRef, write::WriteExecutor};
+use super::{
+    ActError, ClusterIndex, Kubernetes, SnapshotOf, WorkloadRef, cleanup::CleanupExecutor, write::WriteExecutor,
+};
 use crate::{
     analyze::{observation::TargetState, tracker::GoodState},
     api::{Intent, ValidPolicy, WorkloadKind},
@@ -50,7 +52,10 @@ pub fn executor<'a>(
     let kind = order.plan.target.kind.parse().ok()?;
     let workload = WorkloadRef { kind, namespace: order.namespace, name: &order.plan.target.name };
     match &order.plan.intent {
-        Intent::CleanupMemory { .. } => None,
+        Intent::CleanupMemory { hook: Some(_), .. } => None,
+        Intent::CleanupMemory { memory, hook: None } => {
+            Some(Box::new(CleanupExecutor { kubernetes, workload, order, targets, policy, growth: memory }))
+        }
         _ => Some(Box::new(WriteExecutor { kubernetes, workload, order, targets, policy })),
     }
 }

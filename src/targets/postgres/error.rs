@@ -1,144 +1,174 @@
-//! What can go wrong between us and a PostgreSQL server, in words that hold no secret.
+//! What fails between the operator and a PostgreSQL server. No message holds a secret.
 
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 
-use crate::analyze::observation::{UnknownReason, Unmeasured};
 use crate::postgres_url::Address;
+use crate::{
+    analyze::observation::{UnknownReason, Unmeasured},
+    api::{RemediationReason, Retry},
+};
 
-/// Something that was not read or not done.
+/// Why the server was not read, or an action on it was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PostgresError {
-    pub kind: Kind,
+    pub failure: PostgresFailure,
     message: String,
 }
 
-/// A closed set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
-pub enum Kind {
-    /// The Secret, or a key of it, is not there or says nothing usable.
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostgresFailure {
+    /// The Secret or its key does not exist, or its content is not usable.
     CredentialsMissing,
-    /// The operator's role does not let it read the Secret.
+    /// The operator's role does not grant the right to read the Secret.
     Forbidden,
     /// The Secret could not be read now.
     Unread,
-    /// The server did not accept who we are, or from where we come.
+    /// The server refused the user, the password or the client address.
     CredentialsRefused,
-    /// TLS could not be agreed on.
+    /// TLS could not be negotiated.
     TlsFailed,
-    /// The server is there, the database of that name is not.
+    /// The server has no database of this name.
     DatabaseMissing,
-    /// Its name does not resolve.
+    /// The host name does not resolve.
     Unresolved,
-    /// Nobody answers: refused, reset, silent, or the server says that it is starting or stopping.
+    /// The connection was refused or reset, timed out, or the server is starting or stopping.
     Unreachable,
     /// All connections are taken.
     Saturated,
-    /// The role may not do this.
+    /// The database role may not do this.
     NotAllowed,
-    /// What came back is not of PostgreSQL.
+    /// The answer does not follow the PostgreSQL protocol.
     BadAnswer,
-    /// Anything else, in the server's own words.
+    /// Any other error that the server reports.
     Failed,
 }
 
 impl PostgresError {
-    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(super) fn new(failure: PostgresFailure, message: impl Into<String>) -> Self {
         // Conditions and events take 1 kB.
-        Self { kind, message: Unmeasured::new(UnknownReason::Refused, message).message }
+        Self { failure, message: Unmeasured::new(UnknownReason::Refused, message).message }
     }
 
     /// Nothing was heard within this time.
     pub(super) fn silent(address: &Address, limit: Duration) -> Self {
         let message = format!("{}: nothing was heard within {} s", address.place, limit.as_secs());
-        Self::new(Kind::Unreachable, message)
+        Self::new(PostgresFailure::Unreachable, message)
     }
 
     /// Sorts an error of sqlx. The error itself is not kept: its text may quote what it was given.
     pub(super) fn sorted(error: &sqlx::Error, address: &Address) -> Self {
-        let (kind, words) = match error {
+        let (failure, words) = match error {
             sqlx::Error::Database(database) => return Self::from_server(database.as_ref(), address),
             sqlx::Error::Io(io) => {
                 let text = io.to_string();
                 match () {
-                    () if text.contains("certificate") || text.contains("TLS") => (Kind::TlsFailed, tls_words(&text)),
-                    () if text.contains("lookup address") => {
-                        (Kind::Unresolved, format!("its name does not resolve ({text})"))
+                    () if text.contains("certificate") || text.contains("TLS") => {
+                        (PostgresFailure::TlsFailed, tls_words(&text))
                     }
-                    () => (Kind::Unreachable, text),
+                    () if text.contains("lookup address") => {
+                        (PostgresFailure::Unresolved, format!("its name does not resolve ({text})"))
+                    }
+                    () => (PostgresFailure::Unreachable, text),
                 }
             }
-            sqlx::Error::Tls(tls) => (Kind::TlsFailed, tls_words(&tls.to_string())),
+            sqlx::Error::Tls(tls) => (PostgresFailure::TlsFailed, tls_words(&tls.to_string())),
             sqlx::Error::Configuration(_) => {
-                (Kind::CredentialsMissing, "an option of the connection is not valid".to_owned())
+                (PostgresFailure::CredentialsMissing, "an option of the connection is not valid".to_owned())
             }
-            sqlx::Error::Protocol(what) => (Kind::BadAnswer, format!("bad answer: {what}")),
-            other => (Kind::Failed, other.to_string()),
+            sqlx::Error::Protocol(what) => (PostgresFailure::BadAnswer, format!("bad answer: {what}")),
+            other => (PostgresFailure::Failed, other.to_string()),
         };
-        Self::new(kind, address.clean(&format!("{}: {words}", address.place)))
+        Self::new(failure, address.clean(&format!("{}: {words}", address.place)))
     }
 
     /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>. PgBouncer sends 08P01 for nearly everything.
     fn from_server(error: &dyn DatabaseError, address: &Address) -> Self {
         let code = error.code().unwrap_or_default();
         let text = error.message();
-        let kind = match &*code {
-            "28P01" => Kind::CredentialsRefused,
-            "28000" if text.contains("no encryption") || text.contains("SSL off") => Kind::TlsFailed,
-            "28000" => Kind::CredentialsRefused,
-            "3D000" => Kind::DatabaseMissing,
-            "53300" => Kind::Saturated,
-            "42501" => Kind::NotAllowed,
+        let failure = match &*code {
+            "28P01" => PostgresFailure::CredentialsRefused,
+            "28000" if text.contains("no encryption") || text.contains("SSL off") => PostgresFailure::TlsFailed,
+            "28000" => PostgresFailure::CredentialsRefused,
+            "3D000" => PostgresFailure::DatabaseMissing,
+            "53300" => PostgresFailure::Saturated,
+            "42501" => PostgresFailure::NotAllowed,
             code if code.starts_with("57P0") || code.starts_with("08") => match () {
                 () if text.contains("authentication failed") || text.contains("no such user") => {
-                    Kind::CredentialsRefused
+                    PostgresFailure::CredentialsRefused
                 }
-                () if text.contains("no more connections allowed") => Kind::Saturated,
-                () if text.contains("SSL required") => Kind::TlsFailed,
-                () if text.contains("no such database") || text.contains("does not exist") => Kind::DatabaseMissing,
-                () => Kind::Unreachable,
+                () if text.contains("no more connections allowed") => PostgresFailure::Saturated,
+                () if text.contains("SSL required") => PostgresFailure::TlsFailed,
+                () if text.contains("no such database") || text.contains("does not exist") => {
+                    PostgresFailure::DatabaseMissing
+                }
+                () => PostgresFailure::Unreachable,
             },
-            _ => Kind::Failed,
+            _ => PostgresFailure::Failed,
         };
-        let hint = match kind {
-            Kind::TlsFailed => "; the server wants TLS: write sslmode=require, or verify-full",
+        let hint = match failure {
+            PostgresFailure::TlsFailed => "; the server wants TLS: write sslmode=require, or verify-full",
             _ => "",
         };
         // `message()` is the primary message only: DETAIL and CONTEXT may quote values.
-        Self::new(kind, address.clean(&format!("{}: {text} (SQLSTATE {code}){hint}", address.place)))
+        Self::new(failure, address.clean(&format!("{}: {text} (SQLSTATE {code}){hint}", address.place)))
     }
 
-    /// CamelCase, from a closed set.
-    pub fn reason(&self) -> &'static str {
-        self.kind.into()
+    /// `status.reason` of the Remediation that this error ends or blocks.
+    pub fn reason(&self) -> RemediationReason {
+        match self.failure {
+            PostgresFailure::CredentialsMissing => RemediationReason::CredentialsMissing,
+            PostgresFailure::Forbidden => RemediationReason::Forbidden,
+            PostgresFailure::Unread => RemediationReason::Unread,
+            PostgresFailure::CredentialsRefused => RemediationReason::CredentialsRefused,
+            PostgresFailure::TlsFailed => RemediationReason::TlsFailed,
+            PostgresFailure::DatabaseMissing => RemediationReason::DatabaseMissing,
+            PostgresFailure::Unresolved => RemediationReason::Unresolved,
+            PostgresFailure::Unreachable => RemediationReason::Unreachable,
+            PostgresFailure::Saturated => RemediationReason::Saturated,
+            PostgresFailure::NotAllowed => RemediationReason::NotAllowed,
+            PostgresFailure::BadAnswer => RemediationReason::BadAnswer,
+            PostgresFailure::Failed => RemediationReason::Failed,
+        }
     }
 
-    /// It was measured: the database takes no connection.
+    /// The error is a measurement: the database takes no connection.
     pub(super) fn is_outage(&self) -> bool {
-        matches!(self.kind, Kind::Unreachable | Kind::Saturated)
+        matches!(self.failure, PostgresFailure::Unreachable | PostgresFailure::Saturated)
     }
 
-    /// Waiting may help.
-    pub fn may_pass(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Unread | Kind::Unresolved | Kind::Unreachable | Kind::Saturated | Kind::BadAnswer | Kind::Failed
-        )
+    /// When another attempt may succeed.
+    pub fn retry(&self) -> Retry {
+        match self.failure {
+            PostgresFailure::Unread
+            | PostgresFailure::Unresolved
+            | PostgresFailure::Unreachable
+            | PostgresFailure::Saturated
+            | PostgresFailure::BadAnswer
+            | PostgresFailure::Failed => Retry::Backoff,
+            PostgresFailure::CredentialsMissing
+            | PostgresFailure::Forbidden
+            | PostgresFailure::CredentialsRefused
+            | PostgresFailure::TlsFailed
+            | PostgresFailure::DatabaseMissing
+            | PostgresFailure::NotAllowed => Retry::OnChange,
+        }
     }
 
     fn unknown(&self) -> UnknownReason {
         use UnknownReason as Reason;
-        match self.kind {
-            Kind::CredentialsMissing => Reason::CredentialsMissing,
-            Kind::Forbidden => Reason::Forbidden,
-            Kind::CredentialsRefused => Reason::CredentialsRefused,
-            Kind::TlsFailed => Reason::TlsFailed,
-            Kind::DatabaseMissing => Reason::TargetNotFound,
-            Kind::Unread | Kind::Unresolved | Kind::Unreachable => Reason::Unreachable,
-            Kind::Saturated | Kind::NotAllowed | Kind::Failed => Reason::Refused,
-            Kind::BadAnswer => Reason::BadAnswer,
+        match self.failure {
+            PostgresFailure::CredentialsMissing => Reason::CredentialsMissing,
+            PostgresFailure::Forbidden => Reason::Forbidden,
+            PostgresFailure::CredentialsRefused => Reason::CredentialsRefused,
+            PostgresFailure::TlsFailed => Reason::TlsFailed,
+            PostgresFailure::DatabaseMissing => Reason::TargetNotFound,
+            PostgresFailure::Unread | PostgresFailure::Unresolved | PostgresFailure::Unreachable => Reason::Unreachable,
+            PostgresFailure::Saturated | PostgresFailure::NotAllowed | PostgresFailure::Failed => Reason::Refused,
+            PostgresFailure::BadAnswer => Reason::BadAnswer,
         }
     }
 }

@@ -1,10 +1,12 @@
-//! PostgreSQL databases: looked at, connected to anew, relieved of sessions that hold connections.
+//! PostgreSQL databases: observed, reconnected to, and relieved of sessions that hold connections.
 //!
-//! The connection of the last good look is kept, one a database: when all connections are taken, or none is given, it is what
-//! still sees and acts. Where a database is and who asks is read by reference at the moment of use.
+//! The connection of the last successful observation stays open, one per database: it still observes and acts when the
+//! server takes no new connection. Address and credentials are read from the Secret at each use.
 
+mod end_sessions;
 mod error;
 mod observe;
+mod reconnect;
 mod sessions;
 mod target;
 
@@ -20,50 +22,48 @@ use sqlx::{Connection as _, postgres::PgConnection};
 use tokio::time::timeout;
 
 use super::kubernetes::{ActError, Kubernetes};
-use crate::{
-    api::{KeyRef, PgBouncer, PostgresDatabase},
-    postgres_url::Address,
-};
-pub use error::{Kind, PostgresError};
+use crate::api::{KeyRef, PgBouncer, PostgresDatabase};
+use crate::postgres_url::Address;
+pub use error::{PostgresError, PostgresFailure};
 pub use observe::PostgresObservation;
-pub use sessions::Means;
+pub use sessions::SessionEnd;
 pub use target::{DatabaseTarget, sessions_in_words};
 
 /// Until a new connection has answered.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// One question, or one order.
+/// For one statement.
 const READ_LIMIT: Duration = Duration::from_secs(3);
-/// A kept connection that nobody has used for so long is closed: the policy is gone.
-const KEPT_FOR: Duration = Duration::from_secs(2 * 3600);
-/// Databases with a kept connection.
-const MANY: usize = 1024;
+/// An open connection that was not used for this long is closed: its policy was deleted.
+const IDLE_LIMIT: Duration = Duration::from_secs(2 * 3600);
+/// Databases with an open connection, at most.
+const MAX_DATABASES: usize = 1024;
 
-/// Looks at databases and acts on them. One for the whole operator.
+/// Observes databases and acts on them. One for the whole operator.
 pub struct Postgres {
     kubernetes: Kubernetes,
-    places: Mutex<HashMap<String, (Instant, Place)>>,
+    connections: Mutex<HashMap<String, (Instant, SharedConnection)>>,
 }
 
-type Place = Arc<tokio::sync::Mutex<Kept>>;
+type SharedConnection = Arc<tokio::sync::Mutex<Connection>>;
 
-/// What is kept of a database between two looks.
+/// The open connection to a database, between two observations.
 #[derive(Default)]
-struct Kept {
-    /// And where it leads to: the Secret may say something else by now.
-    connection: Option<(String, PgConnection)>,
+struct Connection {
+    /// With the address that it was made to: the Secret may hold another one by now.
+    open: Option<(String, PgConnection)>,
     deadlocks: Option<observe::Deadlocks>,
 }
 
-impl Kept {
+impl Connection {
     fn keep(&mut self, address: &Address, connection: PgConnection) {
-        if let Some((_, old)) = self.connection.replace((address.place.clone(), connection)) {
+        if let Some((_, old)) = self.open.replace((address.place.clone(), connection)) {
             close(old);
         }
     }
 
-    /// One that leads elsewhere is closed.
+    /// A connection to another address is closed.
     fn take(&mut self, address: &Address) -> Option<PgConnection> {
-        let (place, connection) = self.connection.take()?;
+        let (place, connection) = self.open.take()?;
         if place == address.place {
             return Some(connection);
         }
@@ -74,11 +74,11 @@ impl Kept {
 
 impl Postgres {
     pub fn new(kubernetes: Kubernetes) -> Self {
-        Self { kubernetes, places: Mutex::default() }
+        Self { kubernetes, connections: Mutex::default() }
     }
 
-    /// A connection anew, the kept one given up; the pooler, if there is one, told to do so too. `again`: a try before this one
-    /// failed. It is kept, and has answered a query.
+    /// Replaces the open connection by a new one that has answered a query, after the pooler, if there is one, reconnected
+    /// to its server. `again`: an attempt before this one failed.
     ///
     /// # Errors
     /// See [`PostgresError`].
@@ -93,56 +93,59 @@ impl Postgres {
             Some(pooler) => self.refresh(namespace, pooler, again).await,
             None => Ok(()),
         };
-        let place = self.place(namespace, database);
-        let mut kept = place.lock().await;
-        if let Some(old) = kept.take(&address) {
+        let connection = self.connection(namespace, database);
+        let mut connection = connection.lock().await;
+        if let Some(old) = connection.take(&address) {
             close(old);
         }
         match (observe::connect(&address).await, pooler) {
             (Ok(new), _) => {
-                kept.keep(&address, new);
+                connection.keep(&address, new);
                 Ok(())
             }
             (Err(error), Ok(())) => Err(error),
-            (Err(error), Err(pooler)) => Err(PostgresError::new(error.kind, format!("{error}; {pooler}"))),
+            (Err(error), Err(pooler)) => Err(PostgresError::new(error.failure, format!("{error}; {pooler}"))),
         }
     }
 
-    /// Has PgBouncer connect to its server anew.
+    /// Makes PgBouncer reconnect to its server.
     async fn refresh(&self, namespace: &str, pooler: &PgBouncer, again: bool) -> Result<(), PostgresError> {
         let url = self.key(namespace, &pooler.admin_secret_ref, "target.postgres.pgBouncer.adminSecretRef").await?;
         let address = Address::for_others(&url).map_err(|why| {
             let name = &pooler.admin_secret_ref.name;
-            PostgresError::new(Kind::CredentialsMissing, format!("Secret {name}: the URL of the admin console {why}"))
+            PostgresError::new(
+                PostgresFailure::CredentialsMissing,
+                format!("Secret {name}: the URL of the admin console {why}"),
+            )
         })?;
         let address = address.through_poolers();
         let database = pooler.database.replace('"', "\"\"");
-        let mut orders = vec![format!("RECONNECT \"{database}\"")];
+        let mut commands = vec![format!("RECONNECT \"{database}\"")];
         if again && pooler.then == crate::api::PoolerEscalation::KillResume {
-            orders = vec![format!("KILL \"{database}\""), format!("RESUME \"{database}\"")];
+            commands = vec![format!("KILL \"{database}\""), format!("RESUME \"{database}\"")];
         }
         let work = async {
             let mut connection = PgConnection::connect_with(&address.options).await?;
-            for order in orders {
-                sqlx::raw_sql(sqlx::AssertSqlSafe(order)).execute(&mut connection).await?;
+            for command in commands {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(command)).execute(&mut connection).await?;
             }
             connection.close().await
         };
         match timeout(CONNECT_LIMIT + READ_LIMIT, work).await {
             Ok(done) => done.map_err(|error| {
                 let error = PostgresError::sorted(&error, &address);
-                PostgresError::new(error.kind, format!("the pooler did not do as it was told: {error}"))
+                PostgresError::new(error.failure, format!("the pooler did not do as it was told: {error}"))
             }),
             Err(_) => Err(PostgresError::silent(&address, CONNECT_LIMIT + READ_LIMIT)),
         }
     }
 
-    /// Where it is, read now.
+    /// The address and credentials, read now.
     async fn address(&self, namespace: &str, database: &PostgresDatabase) -> Result<Address, PostgresError> {
         let secret = &database.secret;
         let field = "target.postgres.connectionSecretRef";
         let unusable = |why: String| {
-            PostgresError::new(Kind::CredentialsMissing, format!("Secret {} {why} ({field})", secret.name))
+            PostgresError::new(PostgresFailure::CredentialsMissing, format!("Secret {} {why} ({field})", secret.name))
         };
         let address = match &secret.key {
             Some(key) => {
@@ -169,33 +172,36 @@ impl Postgres {
         self.kubernetes.secret(namespace, key).await.map_err(|why| unread(&key.name, field, why))
     }
 
-    fn place(&self, namespace: &str, database: &PostgresDatabase) -> Place {
+    fn connection(&self, namespace: &str, database: &PostgresDatabase) -> SharedConnection {
         let name =
             format!("{namespace}/{}/{}", database.secret.name, database.secret.key.as_deref().unwrap_or_default());
-        let mut places = self.places.lock();
-        if places.len() >= MANY || places.values().any(|(used, _)| used.elapsed() > KEPT_FOR) {
-            let idle = |used: &Instant| used.elapsed() > KEPT_FOR;
-            let oldest = places.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone());
-            places.retain(|name, (used, _)| !idle(used) && Some(name) != oldest.as_ref());
+        let mut connections = self.connections.lock();
+        if connections.len() >= MAX_DATABASES || connections.values().any(|(used, _)| used.elapsed() > IDLE_LIMIT) {
+            let idle = |used: &Instant| used.elapsed() > IDLE_LIMIT;
+            let oldest = connections.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone());
+            connections.retain(|name, (used, _)| !idle(used) && Some(name) != oldest.as_ref());
         }
-        let (used, place) = places.entry(name).or_insert_with(|| (Instant::now(), Place::default()));
+        let (used, connection) =
+            connections.entry(name).or_insert_with(|| (Instant::now(), SharedConnection::default()));
         *used = Instant::now();
-        Arc::clone(place)
+        Arc::clone(connection)
     }
 }
 
 fn unread(secret: &str, field: &str, why: ActError) -> PostgresError {
     match why {
-        ActError::BadRemedy(why) => PostgresError::new(Kind::CredentialsMissing, format!("{why} ({field})")),
+        ActError::BadRemedy(why) => PostgresError::new(PostgresFailure::CredentialsMissing, format!("{why} ({field})")),
         why @ ActError::Forbidden { .. } => PostgresError::new(
-            Kind::Forbidden,
+            PostgresFailure::Forbidden,
             format!("Secret {secret} cannot be read: {why}; set rbac.readCredentials in the chart ({field})"),
         ),
-        why => PostgresError::new(Kind::Unread, format!("Secret {secret} could not be read: {why} ({field})")),
+        why => {
+            PostgresError::new(PostgresFailure::Unread, format!("Secret {secret} could not be read: {why} ({field})"))
+        }
     }
 }
 
-/// Says goodbye, without anybody waiting for it.
+/// Closes the connection in the background.
 fn close(connection: PgConnection) {
     tokio::spawn(async move {
         let _ = timeout(READ_LIMIT, connection.close()).await;

@@ -1,4 +1,4 @@
-//! One look at a database: a new connection, and what the server tells of itself.
+//! One observation of a database: a new connection, and the server's report about itself.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, de::DeserializeOwned};
 use sqlx::{Row as _, postgres::PgConnection};
 use tokio::time::timeout;
 
-use super::{CONNECT_LIMIT, Kind, Postgres, PostgresError, READ_LIMIT, close};
+use super::{CONNECT_LIMIT, Postgres, PostgresError, PostgresFailure, READ_LIMIT, close};
+use crate::postgres_url::Address;
 use crate::{
     analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
     api::PostgresDatabase,
-    postgres_url::Address,
     targets::Observed,
 };
 
 /// The server stops taking transactions that many before its oldest unfrozen one comes round again.
 const TRANSACTION_IDS: f64 = 2_147_483_648.0;
 
-/// What the server tells, as one JSON object: through a pooler too, in one message each way. `sees`: the role may look at what
-/// other roles' sessions do. Slots that are kept for superusers and the like are none for applications.
-const LOOK: &str = "
+/// The server's report as one JSON object, in one message each way, so that it works through a pooler too. `sees`: the role
+/// may read what other roles' sessions do. `slots`: without those that are reserved for superusers.
+const REPORT: &str = "
 BEGIN READ ONLY;
 SET LOCAL statement_timeout = '2s';
 SET LOCAL lock_timeout = '1s';
@@ -49,14 +49,14 @@ SELECT json_build_object(
   'oldest_transaction', (SELECT max(age(datfrozenxid)) FROM pg_database),
   'size', pg_database_size(current_database()),
   'deadlocks', (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database())
-)::text AS told;
+)::text AS report;
 ROLLBACK";
 
-/// Why what others' sessions do is not seen; the role's name follows.
+/// Why other roles' sessions are hidden; the role's name follows.
 pub(super) const NOT_SEEN: &str = "the role may not see what other roles' sessions do; fix: GRANT pg_monitor TO";
 
 #[derive(Debug, Deserialize)]
-struct Told {
+struct ServerReport {
     version: String,
     standby: bool,
     sees: bool,
@@ -71,14 +71,14 @@ struct Told {
     deadlocks: Option<i64>,
 }
 
-/// What one look at a database saw.
+/// One observation of a database.
 pub type PostgresObservation = Observed<Database>;
 
-/// The count of deadlocks at a look.
+/// The count of deadlocks at an observation.
 pub(super) type Deadlocks = (Instant, i64);
 
 impl Postgres {
-    /// One look. Takes at most 8 s. The connection that it was made by is kept: when all are taken, it still sees.
+    /// One observation. Takes at most 8 s. Its connection stays open: it still observes when all others are taken.
     pub async fn observe(&self, namespace: &str, database: &PostgresDatabase) -> PostgresObservation {
         let unknown = |error: PostgresError| PostgresObservation {
             at: Timestamp::now(),
@@ -94,35 +94,35 @@ impl Postgres {
             Ok(address) => address,
             Err(error) => return unknown(error),
         };
-        let place = self.place(namespace, database);
-        let mut kept = place.lock().await;
+        let open = self.connection(namespace, database);
+        let mut open = open.lock().await;
         let started = Instant::now();
         let new = connect(&address).await;
         let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
-        // What was kept is given up for a new one, and used when there is none.
+        // A new connection replaces the open one, which is used only when the server takes no new one.
         let (mut connection, fault) = match new {
             Ok(new) => {
-                if let Some(old) = kept.take(&address) {
+                if let Some(old) = open.take(&address) {
                     close(old);
                 }
                 (new, None)
             }
             Err(error) if !error.is_outage() => return unknown(error),
-            Err(error) => match kept.take(&address) {
+            Err(error) => match open.take(&address) {
                 Some(old) => (old, Some(outage(&error))),
                 None => return down(outage(&error)),
             },
         };
-        match (ask::<Told>(&mut connection, &address, LOOK).await, fault) {
-            (Ok(told), fault) => {
-                kept.keep(&address, connection);
-                let before = told.deadlocks.and_then(|count| kept.deadlocks.replace((Instant::now(), count)));
-                let metrics = metrics(&told, before, database.size_limit, fault.is_none().then_some(latency_ms));
-                let label = format!("PostgreSQL {}{}", told.version, if told.standby { ", a standby" } else { "" });
+        match (ask::<ServerReport>(&mut connection, &address, REPORT).await, fault) {
+            (Ok(report), fault) => {
+                open.keep(&address, connection);
+                let before = report.deadlocks.and_then(|count| open.deadlocks.replace((Instant::now(), count)));
+                let metrics = metrics(&report, before, database.size_limit, fault.is_none().then_some(latency_ms));
+                let label = format!("PostgreSQL {}{}", report.version, if report.standby { ", a standby" } else { "" });
                 let target = Measured::Known(Database { label, fault, ..Database::default() });
                 PostgresObservation { at: Timestamp::now(), target, metrics }
             }
-            // A connection that fails once is not used again.
+            // A connection that failed is closed.
             (Err(_), Some(fault)) => down(fault),
             (Err(error), None) if error.is_outage() => down(outage(&error)),
             (Err(error), None) => unknown(error),
@@ -131,7 +131,7 @@ impl Postgres {
 }
 
 fn outage(error: &PostgresError) -> DatabaseFault {
-    DatabaseFault { saturated: error.kind == Kind::Saturated, detail: error.to_string() }
+    DatabaseFault { saturated: error.failure == PostgresFailure::Saturated, detail: error.to_string() }
 }
 
 /// A new connection that has answered a query.
@@ -147,7 +147,7 @@ pub(super) async fn connect(address: &Address) -> Result<PgConnection, PostgresE
     }
 }
 
-/// What the server tells, by statements of which one has the one column `told`, an object of JSON.
+/// Runs statements of which one returns the one column `report`, a JSON object.
 pub(super) async fn ask<T: DeserializeOwned>(
     connection: &mut PgConnection,
     address: &Address,
@@ -157,14 +157,14 @@ pub(super) async fn ask<T: DeserializeOwned>(
         Ok(answer) => answer.map_err(|error| PostgresError::sorted(&error, address))?,
         Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
     };
-    let told: String = row.try_get("told").map_err(|error| PostgresError::sorted(&error, address))?;
-    serde_json::from_str(&told)
-        .map_err(|error| PostgresError::new(Kind::BadAnswer, format!("{}: {error}", address.place)))
+    let report: String = row.try_get("report").map_err(|error| PostgresError::sorted(&error, address))?;
+    serde_json::from_str(&report)
+        .map_err(|error| PostgresError::new(PostgresFailure::BadAnswer, format!("{}: {error}", address.place)))
 }
 
-/// `before`: the deadlocks at the look before this one. `latency_ms`: of the new connection and its first answer.
+/// `before`: the deadlocks at the observation before this one. `latency_ms`: of the new connection and its first answer.
 fn metrics(
-    told: &Told,
+    report: &ServerReport,
     before: Option<Deadlocks>,
     size_limit: Option<f64>,
     latency_ms: Option<f64>,
@@ -172,22 +172,22 @@ fn metrics(
     let known = |value: f64| Reading::new(Measured::Known(value), false);
     let seen = |value: f64| {
         let unseen = || Measured::Unknown(Unmeasured::new(UnknownReason::Refused, format!("{NOT_SEEN} the role")));
-        Reading::new(if told.sees { Measured::Known(value) } else { unseen() }, false)
+        Reading::new(if report.sees { Measured::Known(value) } else { unseen() }, false)
     };
     let mut metrics = vec![
-        ("connections_usage", known(100.0 * told.used as f64 / told.slots.max(1) as f64)),
-        ("idle_in_transaction_s", seen(told.idle_in_transaction_s)),
-        ("longest_transaction_s", seen(told.longest_transaction_s)),
-        ("lock_waits", seen(told.lock_waits)),
+        ("connections_usage", known(100.0 * report.used as f64 / report.slots.max(1) as f64)),
+        ("idle_in_transaction_s", seen(report.idle_in_transaction_s)),
+        ("longest_transaction_s", seen(report.longest_transaction_s)),
+        ("lock_waits", seen(report.lock_waits)),
     ];
     metrics.extend(latency_ms.map(|value| ("latency_ms", known(value))));
-    // None: it has no standby.
-    metrics.extend(told.replication_lag_s.map(|lag| ("replication_lag_s", seen(lag.max(0.0)))));
-    metrics.extend(told.oldest_transaction.map(|age| ("wraparound_usage", known(100.0 * age / TRANSACTION_IDS))));
-    metrics.extend(size_limit.map(|limit| ("storage_usage", known(100.0 * told.size / limit))));
-    metrics.extend(told.deadlocks.zip(before).and_then(|(now, (at, count))| {
+    // None: the server has no standby.
+    metrics.extend(report.replication_lag_s.map(|lag| ("replication_lag_s", seen(lag.max(0.0)))));
+    metrics.extend(report.oldest_transaction.map(|age| ("wraparound_usage", known(100.0 * age / TRANSACTION_IDS))));
+    metrics.extend(size_limit.map(|limit| ("storage_usage", known(100.0 * report.size / limit))));
+    metrics.extend(report.deadlocks.zip(before).and_then(|(now, (at, count))| {
         let minutes = at.elapsed().max(Duration::from_millis(100)).as_secs_f64() / 60.0;
-        // The counter begins anew when the statistics are reset.
+        // The counter restarts when the statistics are reset.
         (now >= count).then(|| ("deadlocks_per_minute", known((now - count) as f64 / minutes)))
     }));
     metrics

@@ -6,15 +6,13 @@ use sqlx::{AssertSqlSafe, Row as _, postgres::PgConnection};
 use tokio::time::timeout;
 
 use super::{
-    Kept, Kind, Postgres, PostgresError, READ_LIMIT,
+    Connection, Postgres, PostgresError, PostgresFailure, READ_LIMIT,
     observe::{NOT_SEEN, ask, connect},
 };
-use crate::{
-    api::{PostgresDatabase, SessionRef, SessionSelector},
-    postgres_url::{APPLICATION, Address},
-};
+use crate::api::{PostgresDatabase, SessionRef, SessionSelector};
+use crate::postgres_url::{APPLICATION, Address};
 
-/// All sessions of clients in this database but those that are never touched. Times in microseconds: exact in both directions.
+/// All sessions of clients in this database except those that are never ended. Times in microseconds: exact in both directions.
 const LIST: &str = "
 BEGIN READ ONLY;
 SET LOCAL statement_timeout = '2s';
@@ -31,7 +29,7 @@ SELECT json_build_object(
       WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
             AND NOT r.rolsuper AND NOT r.rolreplication AND state IS NOT NULL AND state_change IS NOT NULL
       ORDER BY 6 LIMIT 5000) s), '[]')
-)::text AS told;
+)::text AS report;
 ROLLBACK";
 
 #[derive(Debug, Deserialize)]
@@ -51,16 +49,16 @@ struct Session {
     since: Option<i64>,
 }
 
-/// How a session is dealt with.
+/// How a session is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Means {
-    /// Its connection is closed.
+pub enum SessionEnd {
+    /// The server closes its connection.
     End,
-    /// Its query is cancelled.
+    /// The server cancels its query; the connection stays.
     Cancel,
 }
 
-impl Means {
+impl SessionEnd {
     fn function(self) -> &'static str {
         match self {
             Self::End => "pg_terminate_backend",
@@ -70,10 +68,10 @@ impl Means {
 }
 
 impl Postgres {
-    /// The sessions that match, the oldest first, at most as many as the selector says. Nothing is done.
+    /// The sessions that match, the oldest first, at most as many as the selector says. Changes nothing.
     ///
     /// # Errors
-    /// See [`PostgresError`]; NotAllowed when the role does not see what other sessions do.
+    /// See [`PostgresError`]; NotAllowed when the role may not read what other sessions do.
     pub async fn matching(
         &self,
         namespace: &str,
@@ -81,18 +79,18 @@ impl Postgres {
         selector: &SessionSelector,
     ) -> Result<Vec<SessionRef>, PostgresError> {
         let address = self.address(namespace, database).await?;
-        let place = self.place(namespace, database);
-        let mut kept = place.lock().await;
-        let mut connection = usable(&mut kept, &address).await?;
+        let open = self.connection(namespace, database);
+        let mut open = open.lock().await;
+        let mut connection = usable(&mut open, &address).await?;
         let listed = list(&mut connection, &address, selector).await;
         if listed.is_ok() {
-            kept.keep(&address, connection);
+            open.keep(&address, connection);
         }
         listed
     }
 
-    /// Ends those of these sessions that still match, and says which they were. One that has begun to do something since is
-    /// another matter and is left alone; so is one that got the pid of a session that is gone.
+    /// Ends these sessions, as far as the server has them in exactly this state, and returns the pids that it signalled.
+    /// Leaves alone a session that began another query since, and a session that got the pid of another one.
     ///
     /// # Errors
     /// See [`PostgresError`]; NotAllowed without pg_signal_backend.
@@ -100,46 +98,33 @@ impl Postgres {
         &self,
         namespace: &str,
         database: &PostgresDatabase,
-        selector: &SessionSelector,
-        meant: &[SessionRef],
-        means: Means,
+        sessions: &[SessionRef],
+        how: SessionEnd,
     ) -> Result<Vec<i32>, PostgresError> {
+        if sessions.is_empty() {
+            return Ok(Vec::new());
+        }
         let address = self.address(namespace, database).await?;
-        let place = self.place(namespace, database);
-        let mut kept = place.lock().await;
-        let mut connection = usable(&mut kept, &address).await?;
-        let ended = end(&mut connection, &address, selector, meant, means).await;
+        let open = self.connection(namespace, database);
+        let mut open = open.lock().await;
+        let mut connection = usable(&mut open, &address).await?;
+        let ended = signal(&mut connection, &address, sessions, how).await;
         if ended.is_ok() {
-            kept.keep(&address, connection);
+            open.keep(&address, connection);
         }
         ended
     }
 }
 
-/// The kept connection, which is there when all others are taken, if it still answers, or a new one.
-async fn usable(kept: &mut Kept, address: &Address) -> Result<PgConnection, PostgresError> {
-    if let Some(mut connection) = kept.take(address) {
+/// The open connection if it still answers, since the server may take no new one; else a new connection.
+async fn usable(open: &mut Connection, address: &Address) -> Result<PgConnection, PostgresError> {
+    if let Some(mut connection) = open.take(address) {
         let answers = timeout(READ_LIMIT, sqlx::raw_sql("SELECT 1").fetch_one(&mut connection)).await;
         if matches!(answers, Ok(Ok(_))) {
             return Ok(connection);
         }
     }
     connect(address).await
-}
-
-async fn end(
-    connection: &mut PgConnection,
-    address: &Address,
-    selector: &SessionSelector,
-    meant: &[SessionRef],
-    means: Means,
-) -> Result<Vec<i32>, PostgresError> {
-    let all = SessionSelector { at_most: u32::MAX, ..selector.clone() };
-    let is_meant =
-        |one: &SessionRef| meant.iter().any(|meant| (meant.pid, meant.connected_at) == (one.pid, one.connected_at));
-    let mut left = list(connection, address, &all).await?;
-    left.retain(is_meant);
-    if left.is_empty() { Ok(Vec::new()) } else { signal(connection, address, &left, means).await }
 }
 
 async fn list(
@@ -150,7 +135,7 @@ async fn list(
     let listed: Listed = ask(connection, address, LIST).await?;
     if !listed.sees {
         let message = format!("{}: {NOT_SEEN} {}", address.place, address.options.get_username());
-        return Err(PostgresError::new(Kind::NotAllowed, message));
+        return Err(PostgresError::new(PostgresFailure::NotAllowed, message));
     }
     Ok(select(listed.sessions, listed.now, selector))
 }
@@ -172,7 +157,7 @@ fn select(mut sessions: Vec<Session>, now: i64, selector: &SessionSelector) -> V
         };
         let named =
             |patterns: &[String], text: &str| patterns.is_empty() || patterns.iter().any(|pattern| fits(pattern, text));
-        // Ours, and the ledger's when it is here too.
+        // The operator's own sessions, and those of the ledger when it is in this database too.
         let own = session.application == APPLICATION || session.application.starts_with("panacea-");
         let meant = older(since, age)
             && !own
@@ -201,18 +186,18 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// The server checks once more, in the moment of doing it, that each is the session that was meant, in the same state.
+/// The statement that signals checks each session once more: the same pid, connection time and state.
 async fn signal(
     connection: &mut PgConnection,
     address: &Address,
     sessions: &[SessionRef],
-    means: Means,
+    how: SessionEnd,
 ) -> Result<Vec<i32>, PostgresError> {
     let meant: Vec<String> = sessions
         .iter()
         .map(|one| format!("({}, {}, {})", one.pid, one.connected_at.as_microsecond(), one.since.as_microsecond()))
         .collect();
-    // Chosen first, then signalled: a function in a condition may be called for any row, before the others are looked at.
+    // Materialized before the signal: PostgreSQL may call a function of a condition for any row, before other conditions.
     let sql = format!(
         "WITH chosen AS MATERIALIZED (
              SELECT pid FROM pg_stat_activity a JOIN (VALUES {}) AS meant(id, connected_at, since) ON meant.id = a.pid
@@ -221,18 +206,18 @@ async fn signal(
                     * 1000000)::bigint = meant.since)
          SELECT pid, {}(pid) FROM chosen",
         meant.join(", "),
-        means.function(),
+        how.function(),
     );
     let done = timeout(READ_LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await;
     let rows = match done {
         Ok(Ok(rows)) => rows,
         Ok(Err(error)) => {
             let error = PostgresError::sorted(&error, address);
-            if error.kind != Kind::NotAllowed {
+            if error.failure != PostgresFailure::NotAllowed {
                 return Err(error);
             }
             let message = format!("{error}; fix: GRANT pg_signal_backend TO {}", address.options.get_username());
-            return Err(PostgresError::new(Kind::NotAllowed, message));
+            return Err(PostgresError::new(PostgresFailure::NotAllowed, message));
         }
         Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
     };
@@ -242,7 +227,7 @@ async fn signal(
         let (pid, signalled) = read.map_err(|error| PostgresError::sorted(&error, address))?;
         done.extend(signalled.then_some(pid));
     }
-    // In the order in which they were meant.
+    // In the order of the list.
     done.sort_by_key(|pid| sessions.iter().position(|one| one.pid == *pid));
     Ok(done)
 }

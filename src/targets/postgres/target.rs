@@ -3,10 +3,14 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::Postgres;
+use super::{
+    Postgres, SessionEnd,
+    end_sessions::SessionsExecutor,
+    reconnect::{ReconnectExecutor, Reconnection},
+};
 use crate::{
     analyze::observation::TargetState,
-    api::{PostgresDatabase, SessionProgress},
+    api::{Intent, PostgresDatabase, SessionProgress},
     targets::{
         Observed, Target,
         executor::{Executor, Order},
@@ -28,8 +32,20 @@ impl<'a> Target<'a> for DatabaseTarget<'a> {
         self.postgres.observe(namespace, self.database).await.map(TargetState::Database)
     }
 
-    fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
-        None
+    fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        let Self { postgres, database } = *self;
+        let end = |selector, how| -> Option<Box<dyn Executor + 'a>> {
+            Some(Box::new(SessionsExecutor { postgres, database, order, selector, how }))
+        };
+        match &order.plan.intent {
+            Intent::RecoverConnections(reconnect) => {
+                let procedure = Reconnection::new(reconnect);
+                Some(Box::new(ReconnectExecutor { postgres, database, order, procedure }))
+            }
+            Intent::ReleaseConnections(selector) => end(selector, SessionEnd::End),
+            Intent::CancelQueries(selector) => end(selector, SessionEnd::Cancel),
+            _ => None,
+        }
     }
 }
 

@@ -1,8 +1,6 @@
-//! Pods replaced one at a time, by eviction: their PodDisruptionBudgets are respected, and none is evicted while another
-//! one is missing. <https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>
+//! Pods of a list, evicted by the rules of their PodDisruptionBudgets. <https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/>
 //!
-//! Nothing is remembered: a pod of the plan that is not there any more was recycled, by whomever. The next one waits until
-//! as many pods are ready as the workload wants.
+//! A pod of the list that does not exist any more was replaced, by whomever. `cleanup` decides which pod is evicted when.
 
 use std::collections::BTreeSet;
 
@@ -17,24 +15,25 @@ use tokio::time::timeout;
 use super::{ActError, CALL_LIMIT, Call, Kubernetes, WorkloadRef, limited, live::Live, stuck::is_ready};
 use crate::api::{LeakingPod, TemplateRef, WorkloadKind};
 
-/// One step.
+/// The workload and the pods of a list, before an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recycled {
-    /// Every pod of the plan is gone and replaced.
-    All,
-    /// This pod was evicted; so many of the plan are left.
-    One { pod: String, left: usize },
-    /// Not yet; what is waited for.
-    Waits(Waits),
+pub struct PodsSeen {
+    /// Another template runs than the one that was judged.
+    pub superseded: Option<ActError>,
+    /// What the next eviction waits for: a pod that is terminating, missing or not ready.
+    pub missing: Option<String>,
+    /// The pods of the list that are not terminating, in its order, by their uids.
+    pub left: Vec<String>,
 }
 
-/// What the next eviction waits for.
+/// The answer to an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waits {
-    /// A pod is not there or not ready; in words.
-    Pods(String),
-    /// A PodDisruptionBudget says no; in its words.
-    Budget(String),
+pub enum Evicted {
+    Yes,
+    /// The pod does not exist any more, or another pod has its name.
+    Gone,
+    /// A PodDisruptionBudget refuses the eviction; its message.
+    No(String),
 }
 
 impl Kubernetes {
@@ -52,45 +51,41 @@ impl Kubernetes {
         Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect())
     }
 
-    /// Evicts the first pod of the plan that is still there, if no other one is missing. At most 15 s.
+    /// Which pods of a list exist, and what the workload misses.
     ///
     /// # Errors
-    /// As [`Self::ready_pods`].
-    pub async fn recycle_one(
+    /// See [`ActError`]. Superseded is a part of the result.
+    pub async fn pods_left(
         &self,
         workload: WorkloadRef<'_>,
         from: Option<&TemplateRef>,
-        plan: &[LeakingPod],
-    ) -> Result<Recycled, ActError> {
-        let live = self.judged(workload, from).await?;
-        let pods = self.pods_of(workload, &live).await?;
-        if let Some(going) = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_some()) {
-            return Ok(Recycled::Waits(Waits::Pods(format!("pod {} to be gone", going.name_any()))));
-        }
+        list: &[LeakingPod],
+    ) -> Result<PodsSeen, ActError> {
+        let live = self.read(workload).await?;
+        let superseded = match from.map_or(Ok(()), |from| live.must_be(from)) {
+            Ok(()) => None,
+            Err(error @ ActError::Superseded { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let (terminating, pods): (Vec<Pod>, Vec<Pod>) =
+            self.pods_of(workload, &live).await?.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-        if ready < live.desired {
-            let message = format!("{} pods to be ready, of which {ready} are", live.desired);
-            return Ok(Recycled::Waits(Waits::Pods(message)));
-        }
-        let mut left = still_there(plan, &pods);
-        let Some(next) = left.next() else { return Ok(Recycled::All) };
-        let left = left.count();
-        Ok(match self.evict(workload, &next.name, &next.uid, false).await? {
-            Evicted::Yes => Recycled::One { pod: next.name.clone(), left },
-            Evicted::Gone => Recycled::Waits(Waits::Pods(format!("pod {} to be gone", next.name))),
-            Evicted::No(budget) => Recycled::Waits(Waits::Budget(budget)),
-        })
+        let missing = match terminating.first() {
+            Some(pod) => Some(format!("pod {} to be gone", pod.name_any())),
+            None if ready < live.desired => Some(format!("{} pods to be ready, of which {ready} are", live.desired)),
+            None => None,
+        };
+        let uids: BTreeSet<String> = pods.iter().filter_map(Pod::uid).collect();
+        let left = list.iter().filter(|pod| uids.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
+        Ok(PodsSeen { superseded, missing, left })
     }
 
-    /// How many pods of the plan are still there.
+    /// Evicts the pod with this uid. At most 5 s.
     ///
     /// # Errors
     /// See [`ActError`].
-    pub async fn left_of(&self, workload: WorkloadRef<'_>, plan: &[LeakingPod]) -> Result<usize, ActError> {
-        let live = self.read(workload).await?;
-        let mut pods = self.pods_of(workload, &live).await?;
-        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(still_there(plan, &pods).count())
+    pub async fn evict_pod(&self, workload: WorkloadRef<'_>, pod: &LeakingPod) -> Result<Evicted, ActError> {
+        self.evict(workload, &pod.name, &pod.uid, false).await
     }
 
     /// Whether a pod of the workload could be evicted now: asks, and evicts none.
@@ -166,19 +161,6 @@ impl Kubernetes {
             Ok(Err(error)) => Err(Call::EVICT_POD.failed(&error)),
         }
     }
-}
-
-fn still_there<'a>(plan: &'a [LeakingPod], pods: &[Pod]) -> impl Iterator<Item = &'a LeakingPod> + use<'a> {
-    let there: BTreeSet<String> = pods.iter().filter_map(Pod::uid).collect();
-    plan.iter().filter(move |pod| there.contains(&pod.uid))
-}
-
-pub(super) enum Evicted {
-    Yes,
-    /// It is gone, or another pod has its name.
-    Gone,
-    /// A PodDisruptionBudget's no.
-    No(String),
 }
 
 /// The API server itself answers 429 as well, when it is busy.

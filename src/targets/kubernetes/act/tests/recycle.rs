@@ -1,9 +1,9 @@
-//! Pods are evicted one at a time, within their budgets, and each once.
+//! Which pods of a list are left, and how an eviction is answered.
 
 use super::*;
 use crate::{
-    api::{ActionKind, LeakingPod},
-    targets::kubernetes::{Recycled, Waits, fake_server::post, fixtures::pod},
+    api::{ActionKind, LeakingPod, RemediationReason},
+    targets::kubernetes::{Evicted, PodsSeen, fake_server::post, fixtures::pod},
 };
 
 const PODS: &str = "/api/v1/namespaces/shop/pods?&labelSelector=app%3Dapi";
@@ -58,9 +58,21 @@ fn plan(ids: &[&str]) -> Vec<LeakingPod> {
     ids.iter().map(pod).collect()
 }
 
-async fn recycle(script: Vec<Exchange>, ids: &[&str]) -> (Result<Recycled, ActError>, Vec<Seen>) {
+async fn pods_left(script: Vec<Exchange>, ids: &[&str]) -> Result<PodsSeen, ActError> {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).recycle_one(API, Some(&bad()), &plan(ids)).await;
+    let outcome = Kubernetes::new(client).pods_left(API, Some(&bad()), &plan(ids)).await;
+    task.await.unwrap();
+    outcome
+}
+
+fn left(missing: Option<&str>, ids: &[&str]) -> PodsSeen {
+    let left = ids.iter().map(|id| format!("uid-{id}")).collect();
+    PodsSeen { superseded: None, missing: missing.map(str::to_owned), left }
+}
+
+async fn evict(status: u16, answer: Value) -> (Result<Evicted, ActError>, Vec<Seen>) {
+    let (client, task) = server(vec![evicted("pod-a", status, answer)]);
+    let outcome = Kubernetes::new(client).evict_pod(API, &plan(&["a"])[0]).await;
     (outcome, task.await.unwrap())
 }
 
@@ -70,49 +82,50 @@ fn then(mut script: Vec<Exchange>, last: Exchange) -> Vec<Exchange> {
 }
 
 #[tokio::test]
-async fn the_first_pod_of_the_plan_that_is_still_there_is_evicted_as_it_was_seen() {
-    let (outcome, seen) = recycle(then(observe(three()), evicted("pod-b", 201, done())), &["gone", "b", "a"]).await;
-    assert_eq!(outcome, Ok(Recycled::One { pod: "pod-b".into(), left: 1 }));
-    let eviction = &seen[3].body;
-    assert_eq!(eviction["deleteOptions"]["preconditions"], json!({"uid": "uid-b"}), "{eviction}");
-    assert_eq!(recycle(observe(three()), &["gone", "gone too"]).await.0, Ok(Recycled::All));
+async fn the_pods_of_the_list_that_exist_are_left_in_its_order() {
+    assert_eq!(pods_left(observe(three()), &["gone", "b", "a"]).await, Ok(left(None, &["b", "a"])));
+    assert_eq!(pods_left(observe(three()), &["gone", "gone too"]).await, Ok(left(None, &[])));
     let strange = observe(vec![ours("a"), ours("b"), ours("c"), of_another(ours("d"))]);
-    assert_eq!(recycle(strange, &["d"]).await.0, Ok(Recycled::All), "another one's pod is never touched");
+    assert_eq!(pods_left(strange, &["d"]).await, Ok(left(None, &[])), "the pod of another workload is never evicted");
 }
 
 #[tokio::test]
-async fn none_is_evicted_while_another_one_is_missing() {
+async fn a_pod_that_is_missing_not_ready_or_terminating_is_reported() {
     for (pods, words) in [
         (vec![ours("a"), ours("b")], "3 pods to be ready, of which 2 are"),
         (vec![ours("a"), ours("b"), not_ready(ours("c"))], "3 pods to be ready, of which 2 are"),
         (vec![ours("a"), ours("b"), ours("c"), leaving(ours("d"))], "pod pod-d to be gone"),
     ] {
-        let waits = Recycled::Waits(Waits::Pods(words.to_owned()));
-        assert_eq!(recycle(observe(pods.clone()), &["a"]).await.0, Ok(waits.clone()));
-        // Also not over when the plan is done: the last replacement has to be ready.
-        assert_eq!(recycle(observe(pods), &["gone"]).await.0, Ok(waits));
+        assert_eq!(pods_left(observe(pods.clone()), &["a"]).await, Ok(left(Some(words), &["a"])));
+        // Also when no pod of the list is left: the last replacement has to be ready.
+        assert_eq!(pods_left(observe(pods), &["gone"]).await, Ok(left(Some(words), &[])));
     }
+    let terminating = observe(vec![leaving(ours("a")), ours("b"), ours("c")]);
+    assert_eq!(pods_left(terminating, &["a", "b"]).await, Ok(left(Some("pod pod-a to be gone"), &["b"])));
 }
 
 #[tokio::test]
-async fn a_budget_that_says_no_is_heard_and_a_busy_api_server_is_not_a_budget() {
-    let budget = Waits::Budget("The disruption budget api needs 3 healthy pods and has 3 currently".into());
-    let refused = then(observe(three()), evicted("pod-a", 429, too_few()));
-    assert_eq!(recycle(refused, &["a"]).await.0, Ok(Recycled::Waits(budget)));
-    let busy = then(observe(three()), evicted("pod-a", 429, failure(429, "TooManyRequests", "too many requests")));
-    let error = recycle(busy, &["a"]).await.0.unwrap_err();
-    assert_eq!((error.reason().name(), error.retryable()), ("Unreachable", true));
+async fn an_eviction_names_the_uid_and_tells_a_budget_from_a_busy_api_server() {
+    let (outcome, seen) = evict(201, done()).await;
+    assert_eq!(outcome, Ok(Evicted::Yes));
+    let eviction = &seen[0].body;
+    assert_eq!(eviction["deleteOptions"]["preconditions"], json!({"uid": "uid-a"}), "{eviction}");
+    let budget = Evicted::No("The disruption budget api needs 3 healthy pods and has 3 currently".into());
+    assert_eq!(evict(429, too_few()).await.0, Ok(budget));
+    let error = evict(429, failure(429, "TooManyRequests", "too many requests")).await.0.unwrap_err();
+    assert_eq!((error.reason(), error.retryable()), (RemediationReason::Unreachable, true));
     let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-    let several = then(observe(three()), evicted("pod-a", 500, failure(500, "InternalError", two)));
-    assert_eq!(recycle(several, &["a"]).await.0, Ok(Recycled::Waits(Waits::Budget(two.into()))));
-    let gone = then(observe(three()), evicted("pod-a", 409, failure(409, "Conflict", "uid in precondition: uid-a")));
-    assert_eq!(recycle(gone, &["a"]).await.0, Ok(Recycled::Waits(Waits::Pods("pod pod-a to be gone".into()))));
+    assert_eq!(evict(500, failure(500, "InternalError", two)).await.0, Ok(Evicted::No(two.into())));
+    assert_eq!(evict(409, failure(409, "Conflict", "uid in precondition: uid-a")).await.0, Ok(Evicted::Gone));
 }
 
 #[tokio::test]
-async fn another_template_is_somebody_elses_release() {
-    let third = vec![read(deployment(3, "v3", 3))];
-    assert_eq!(recycle(third, &["a"]).await.0.unwrap_err().reason().name(), "Superseded");
+async fn another_template_is_another_release() {
+    let mut third = observe(three());
+    third[0] = read(deployment(3, "v3", 3));
+    let seen = pods_left(third, &["a"]).await.unwrap();
+    assert!(matches!(seen.superseded, Some(ActError::Superseded { .. })), "{seen:?}");
+    assert_eq!(seen.left, ["uid-a"]);
 }
 
 /// The answer to: may I?
@@ -139,7 +152,7 @@ async fn what_would_be_refused_is_known_before_anything_is_begun() {
     ] {
         let (outcome, seen) = preflight(action, vec![access(false)]).await;
         let error = outcome.unwrap_err();
-        assert_eq!((error.reason().name(), error.retryable()), ("Forbidden", false));
+        assert_eq!((error.reason(), error.retryable()), (RemediationReason::Forbidden, false));
         assert!(error.to_string().contains(&format!("not allowed to {verb} {resource}")), "{error}");
         let asked = &seen[0].body["spec"]["resourceAttributes"];
         assert_eq!((&asked["verb"], &asked["resource"]), (&json!(verb), &json!(resource)), "{asked}");
@@ -155,5 +168,5 @@ async fn what_would_be_refused_is_known_before_anything_is_begun() {
     assert_eq!(outcome, Ok(()));
     assert!(seen[4].path.contains("dryRun=All"), "nothing is evicted: {}", seen[4].path);
     let error = preflight(ActionKind::CleanupMemory, asked(429, too_few())).await.0.unwrap_err();
-    assert_eq!(error.reason().name(), "DisruptionBudget");
+    assert_eq!(error.reason(), RemediationReason::DisruptionBudget);
 }

@@ -7,6 +7,7 @@ pub mod address;
 mod error;
 mod observe;
 mod sessions;
+pub mod spec;
 mod target;
 
 use parking_lot::Mutex;

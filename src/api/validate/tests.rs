@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::Safety;
+use crate::api::{ActionKind, Safety, default_thresholds};
 
 fn parse(spec: Value) -> Result<ValidPolicy, Vec<Invalid>> {
     let policy = HealingPolicy::new("shop", serde_json::from_value(spec).unwrap());
@@ -57,7 +57,8 @@ fn the_smallest_policy_gets_the_defaults() {
     let asked = parse(json!({"components": [asked]})).unwrap();
     assert_eq!(asked.components[0].thresholds["cpu_usage"], default_thresholds()["cpu_usage"]);
     assert_eq!(asked.components[0].thresholds["memory_usage"].critical, 2.0);
-    let ladder: Vec<_> = component.remedies.iter().map(|remedy| (remedy.action, remedy.causes.as_slice())).collect();
+    let ladder: Vec<_> =
+        component.remedies.iter().map(|remedy| (remedy.action.kind(), remedy.causes.as_slice())).collect();
     let restart = [Cause::Crash, Cause::Exhaustion, Cause::Errors];
     assert_eq!(
         ladder,
@@ -136,7 +137,7 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn each_kind_of_workload_is_a_target_with_the_ladder_that_can_be_done_to_it() {
     let ladder = |policy: &ValidPolicy| -> Vec<ActionKind> {
-        policy.components[0].remedies.iter().map(|remedy| remedy.action).collect()
+        policy.components[0].remedies.iter().map(|remedy| remedy.action.kind()).collect()
     };
     for (field, described) in [
         ("deployment", "Deployment/db"),
@@ -181,7 +182,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"rollout": {"name": "a"}}, "remedies": [{"action": "RollbackState"}]}),
-            "remedies",
+            "remedies[0].action",
             "a Rollout has no RollbackState",
         ),
         (json!({"name": "api"}), "name", "\"api\" is used twice"),
@@ -232,8 +233,8 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
-            "remedies",
-            "Restart cannot be done to an http target, only Job, Webhook and Mcp",
+            "remedies[0].action",
+            "Restart cannot be done to an http target, only Job, Webhook and Mcp; remove it",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
         (render(json!({"serviceId": "dpg-1-a"})), "target.render.serviceId", "the id of a Postgres; write postgresId"),
@@ -242,10 +243,14 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (render(json!({"serviceId": "srv-1", "postgresId": "dpg-1"})), "target.render", "exactly one of"),
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Rollback"}]}),
-            "remedies",
+            "remedies[0].action",
             "cannot be done to a Render Postgres, only Restart, Failover, Job",
         ),
-        (json!({"remedies": [{"action": "Failover"}]}), "remedies", "Failover is for a Render Postgres"),
+        (
+            json!({"remedies": [{"action": "Failover"}]}),
+            "remedies[0].action",
+            "Failover cannot be done to a Deployment, only Rollback",
+        ),
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Failover", "for": ["Exhaustion"]}]}),
             "remedies[0].for",
@@ -259,7 +264,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"vercel": {"projectId": "prj_1"}}, "remedies": [{"action": "Restart"}]}),
-            "remedies",
+            "remedies[0].action",
             "nothing that could be restarted",
         ),
         (github(json!({"repository": "shop"})), "target.github.repository", "it is like octo-org/shop"),
@@ -282,7 +287,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
-            "remedies",
+            "remedies[0].action",
             "only Rollback, RollbackConfig, RollbackState, Restart, Scale, Job, Webhook and Mcp",
         ),
         (
@@ -303,7 +308,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"remedies": [{"action": "Restart", "hook": {"url": "http://a/gc"}}]}),
             "remedies[0].hook",
-            "Restart calls no hook",
+            "only the action CleanupMemory has it",
         ),
         (json!({"remedies": [{"action": "Job"}]}), "remedies[0].job", "is missing; the action Job needs it"),
         (
@@ -359,7 +364,8 @@ fn a_tool_is_called_only_where_the_policy_allows_it_and_nobody_listens() {
     for url in ["https://a/mcp", "http://localhost:81/mcp"] {
         let policy = of(json!({"url": url, "tool": "heal", "arguments": {"service": "$(name)"}}));
         assert!(policy.invalid.is_empty(), "{url}: {:?}", policy.invalid);
-        assert_eq!(policy.components[0].remedies[0].means.mcp.as_ref().map(|mcp| mcp.url.as_str()), Some(url));
+        let ValidAction::Mcp(mcp) = &policy.components[0].remedies[0].action else { panic!("{policy:?}") };
+        assert_eq!(mcp.url, url);
     }
     for (mcp, field, words) in [
         (json!({"url": "http://a/mcp", "tool": "heal"}), "url", "must start with https://"),
@@ -386,7 +392,7 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
     let safety = json!({"circuitBreaker": {"failureThreshold": 2, "recoveryTimeout": "7s"}});
     let policy = parse(json!({"components": [component(json!({"target": target}))], "safety": safety})).unwrap();
     let component = &policy.components[0];
-    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action.kind()).collect();
     assert_eq!(actions, [ActionKind::Rollback, ActionKind::Restart]);
     let ValidTarget::Render(service) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((service.access.failure_threshold, service.access.recovery_timeout), (2, Duration::from_secs(7)));
@@ -410,7 +416,7 @@ fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
     let target = json!({"vercel": {"projectId": "prj_1", "teamId": "team_1"}});
     let policy = parse(json!({"components": [component(json!({"target": target}))]})).unwrap();
     let component = &policy.components[0];
-    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action.kind()).collect();
     assert_eq!(actions, [ActionKind::Rollback]);
     let ValidTarget::Vercel(project) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((project.team_id.as_deref(), project.access.key.as_ref()), (Some("team_1"), None));
@@ -433,7 +439,7 @@ fn an_environment_of_github_is_rolled_back_by_its_workflow() {
     let wanted = github(json!({"workflow": {"file": "rollback.yml"}}));
     let policy = parse(json!({"components": [component(wanted)]})).unwrap();
     let component = &policy.components[0];
-    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action).collect();
+    let actions: Vec<ActionKind> = component.remedies.iter().map(|remedy| remedy.action.kind()).collect();
     assert_eq!(actions, [ActionKind::Rollback]);
     let ValidTarget::Github(environment) = &component.target else { panic!("{:?}", component.target) };
     assert_eq!((environment.owner.as_str(), environment.name.as_str()), ("octo-org", "shop"));

@@ -6,7 +6,9 @@
 // Printer columns of equal priority look like one attribute given twice.
 #![allow(clippy::duplicated_attributes)]
 
+mod action_facts;
 mod action_plan;
+mod capabilities;
 mod cause;
 mod cleanup;
 mod condition;
@@ -28,12 +30,33 @@ mod quantity;
 mod reason;
 mod remediation;
 mod remedy;
+mod rules;
 mod scale;
+mod target;
+mod target_texts;
 mod timestamp;
 mod validate;
 mod workload_kind;
 
+pub use crate::targets::{
+    http::spec::{HTTP_KIND, HttpCheck, HttpTarget, JsonCheck},
+    kubernetes::spec::ObjectName,
+    postgres::spec::{
+        ConnectionRef, HostRef, POSTGRES_KIND, PgBouncer, PoolerEscalation, PostgresDatabase, PostgresTarget,
+    },
+    providers::{
+        github::spec::{GITHUB_KIND, GithubEnvironment, GithubTarget, GithubWorkflow},
+        render::spec::{RENDER_KIND, RenderPostgres, RenderService, RenderTarget},
+        vercel::spec::{VERCEL_KIND, VercelProject, VercelTarget},
+    },
+};
+pub use action_facts::{ActionFacts, KNOWN_CAUSES, Parameter};
 pub use action_plan::ActionPlan;
+pub(crate) use capabilities::in_words;
+pub use capabilities::{
+    CUSTOM, Capabilities, MetricFacts, OFFERED, Requirement, SupportedAction, WELL_KNOWN, default_ceilings,
+    default_thresholds,
+};
 pub use cause::Cause;
 pub use cleanup::*;
 pub use condition::{ConditionFact, set_condition};
@@ -55,14 +78,14 @@ pub use quantity::amount;
 pub use reason::{RemediationReason, Retry};
 pub use remediation::*;
 pub use remedy::*;
+pub use rules::{rules_of_causes, rules_of_parameters, rules_of_target};
 pub use scale::*;
+pub use target::{TARGETS, TargetSpec, ValidTarget};
+pub(crate) use target::{TargetFacts, ValidateTarget};
+pub use target_texts::remedies_table;
 pub use timestamp::milliseconds;
-pub(crate) use validate::is_loopback;
-pub use validate::{
-    Access, GithubEnvironment, HttpCheck, Invalid, Limits, MetricQuery, OFFERED, PostgresDatabase, RenderPostgres,
-    RenderService, ValidAction, ValidComponent, ValidPolicy, ValidRemedy, ValidTarget, VercelProject, default_ceilings,
-    default_thresholds,
-};
+pub(crate) use validate::{Checker, is_loopback};
+pub use validate::{Invalid, Limits, MetricQuery, ValidAction, ValidComponent, ValidPolicy, ValidRemedy};
 pub use workload_kind::WorkloadKind;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -99,13 +122,15 @@ pub const REPORTER: &str = "panacea.dev/operator";
 /// The CustomResourceDefinitions, in the order in which they should be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     use kube::CustomResourceExt as _;
-    let mut crds = vec![HealingPolicy::crd(), Remediation::crd()];
-    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
-        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            without_foreign_formats(schema);
-        }
-    }
+    let mut policy = HealingPolicy::crd();
+    schemas(&mut policy).for_each(rules::complete);
+    let mut crds = vec![policy, Remediation::crd()];
+    crds.iter_mut().flat_map(schemas).for_each(without_foreign_formats);
     crds
+}
+
+fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
 }
 
 /// OpenAPI has no unsigned formats: the API server would answer every `kubectl apply` of the CRD with a warning for

@@ -5,10 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AllowedMcpTool, GitOps, GithubTarget, HealingPolicyStatus, IntOrPercent, PostgresTarget, Remedy, RenderTarget,
-    Span, VercelTarget,
-};
+use super::{AllowedMcpTool, GitOps, HealingPolicyStatus, IntOrPercent, Remedy, Span, TargetSpec};
 
 mod defaults;
 
@@ -99,30 +96,17 @@ pub enum Mode {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!has(self.metrics) || self.metrics.all(m, m.name in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.thresholds) && m.name in self.thresholds))", "a metric that is not well-known (cpu_usage, memory_usage, error_rate, latency_ms) needs an entry in thresholds"),
-    validation = ("!has(self.thresholds) || self.thresholds.all(k, k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms'] || (has(self.target.postgres) && k in ['connections_usage', 'storage_usage', 'wraparound_usage', 'idle_in_transaction_s', 'longest_transaction_s', 'lock_waits', 'replication_lag_s', 'deadlocks_per_minute']) || (has(self.target.render) && has(self.target.render.postgresId) && k in ['connections_usage', 'storage_usage', 'replication_lag_s']) || (has(self.metrics) && self.metrics.exists(m, m.name == k)))", "thresholds names a metric that this component does not measure; check the spelling"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, k != 'error_rate' || self.thresholds[k].critical <= 1.0)", "error_rate is a ratio from 0 to 1; for 5% write 0.05"),
     validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage']) || self.thresholds[k].critical <= 100.0)", "cpu_usage and memory_usage are percentages from 0 to 100"),
-    validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded"),
-    validation = ("!has(self.remedies) || has(self.target.deployment) || has(self.target.statefulSet) || has(self.target.daemonSet) || has(self.target.rollout) || has(self.target.render) || has(self.target.vercel) || has(self.target.github) || has(self.target.postgres) || self.remedies.all(r, r.action in ['Job', 'Webhook', 'Mcp'])", "an http target has no remedies but Job, Webhook and Mcp; the others need a target that can be acted on: deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres"),
-    validation = ("!has(self.target.daemonSet) || !has(self.remedies) || self.remedies.all(r, r.action != 'Scale')", "a DaemonSet cannot be scaled: it has one pod a node; take Scale out"),
-    validation = ("!has(self.target.rollout) || !has(self.remedies) || self.remedies.all(r, r.action != 'RollbackState')", "a Rollout has no RollbackState: it would be a new template, which goes through all steps; write Rollback and RollbackConfig"),
-    validation = ("!has(self.target.render) || !has(self.target.render.serviceId) || !has(self.remedies) || self.remedies.all(r, r.action in ['Rollback', 'RollbackConfig', 'RollbackState', 'Restart', 'Scale', 'Job', 'Webhook', 'Mcp'])", "a render target has the remedies Rollback, RollbackConfig, RollbackState, Restart, Scale, Job, Webhook and Mcp; take the others out"),
-    validation = ("!has(self.target.render) || !has(self.target.render.postgresId) || !has(self.remedies) || self.remedies.all(r, r.action in ['Restart', 'Failover', 'Job', 'Webhook', 'Mcp'])", "a Render Postgres has the remedies Restart, Failover, Job, Webhook and Mcp; take the others out"),
-    validation = ("(has(self.target.render) && has(self.target.render.postgresId)) || !has(self.remedies) || self.remedies.all(r, r.action != 'Failover')", "Failover is for a Render Postgres (render.postgresId); take it out"),
-    validation = ("!has(self.target.vercel) || !has(self.remedies) || self.remedies.all(r, r.action in ['Rollback', 'Job', 'Webhook', 'Mcp'])", "a vercel target has the remedies Rollback, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
-    validation = ("!has(self.target.github) || !has(self.remedies) || self.remedies.all(r, r.action in ['Rollback', 'Job', 'Webhook', 'Mcp'])", "a github target has the remedies Rollback, Job, Webhook and Mcp, for it has nothing that could be restarted; take the others out"),
-    validation = ("!has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelQueries', 'Restart', 'Job', 'Webhook', 'Mcp'])", "a postgres target has the remedies RecoverConnections, ReleaseConnections, CancelQueries, Restart, Job, Webhook and Mcp; take the others out"),
-    validation = ("has(self.target.postgres) || !has(self.remedies) || self.remedies.all(r, !(r.action in ['RecoverConnections', 'ReleaseConnections', 'CancelQueries']))", "RecoverConnections, ReleaseConnections and CancelQueries are for a postgres target; take them out"),
-    validation = ("!has(self.target.postgres) || has(self.target.postgres.workloadRef) || !has(self.remedies) || self.remedies.all(r, r.action != 'Restart')", "Restart of a postgres target needs target.postgres.workloadRef, the workload that it runs in")
+    validation = ("!has(self.thresholds) || self.thresholds.all(k, !(k in ['cpu_usage', 'memory_usage', 'error_rate', 'latency_ms']) || self.thresholds[k].warning >= 0.0)", "cpu_usage, memory_usage, error_rate and latency_ms are never negative, so a negative threshold would always be exceeded")
 )]
 pub struct Component {
     /// Unique in the policy. Lower-case letters, digits and dashes, at most 40 characters.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// What it is: exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http.
-    pub target: Target,
+    /// What it is.
+    pub target: TargetSpec,
 
     /// Metrics measured beside what the target tells by itself. At most 20, with unique names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -130,111 +114,17 @@ pub struct Component {
     #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["name".to_string()]))]
     pub metrics: Vec<Metric>,
 
-    /// Thresholds by metric name; left out: cpu_usage 70/90 % and memory_usage 75/90 % where metrics measures them (what
-    /// comes from metrics.k8s.io unasked counts only with a threshold of its own), error_rate 0.05/0.10,
-    /// latency_ms 2000/5000; of a postgres target also connections_usage 80/95 %, storage_usage 80/95 %, wraparound_usage
-    /// 40/75 %; of a Render Postgres the first two of these.
+    /// Thresholds by metric name. Those of cpu_usage and memory_usage count where metrics measures them; what comes from
+    /// metrics.k8s.io unasked counts only with a threshold of its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 24))]
     pub thresholds: BTreeMap<String, Threshold>,
 
-    /// The ladder: remedies tried in order, each at most once an incident. Left out: for a workload
-    /// Rollback for ReleaseRegression, RollbackConfig for ConfigRegression, RollbackState for both
-    /// (not of a Rollout), CleanupMemory for Exhaustion, then Restart for Crash, Exhaustion and
-    /// Errors; for a render target the first and the last of these (its environment variables are kept only where
-    /// RollbackConfig or RollbackState is named); for a vercel or github target the first; for a postgres target
-    /// RecoverConnections for Unreachable and ReleaseConnections for Exhaustion; for a Render Postgres none. An empty list: none.
+    /// The ladder: remedies tried in order, each at most once an incident. An empty list: none. The environment variables
+    /// of a render target are kept only where RollbackConfig or RollbackState is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
     pub remedies: Option<Vec<Remedy>>,
-}
-
-/// What a component is. Exactly one field is set.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("[has(self.deployment), has(self.statefulSet), has(self.daemonSet), has(self.rollout), has(self.render), has(self.vercel), has(self.github), has(self.postgres), has(self.http)].filter(x, x).size() == 1", "target must name exactly one of: deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http"))]
-pub struct Target {
-    /// A Deployment in the policy's namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deployment: Option<ObjectName>,
-
-    /// A StatefulSet in the policy's namespace. When its pods are replaced in order and one that is not ready stands in
-    /// the way of a rollback or a restart, that pod is deleted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stateful_set: Option<ObjectName>,
-
-    /// A DaemonSet in the policy's namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub daemon_set: Option<ObjectName>,
-
-    /// A Rollout of Argo Rollouts (argoproj.io/v1alpha1) in the policy's namespace. A rollback aborts the update that is under
-    /// way and puts the template back in spec.template; a template of `spec.workloadRef` is left to people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<ObjectName>,
-
-    /// A service that Render hosts, or a Postgres of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub render: Option<RenderTarget>,
-
-    /// A project that Vercel hosts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vercel: Option<VercelTarget>,
-
-    /// What is deployed to an environment of a GitHub repository.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub github: Option<GithubTarget>,
-
-    /// A PostgreSQL database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub postgres: Option<PostgresTarget>,
-
-    /// A plain HTTP service. It can be watched; only a Job, Webhook or Mcp remedy of your own can heal it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpTarget>,
-}
-
-/// The name of an object in the policy's own namespace.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
-pub struct ObjectName {
-    /// metadata.name of the object.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    pub name: String,
-}
-
-/// A plain HTTP service, looked at with one GET.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpTarget {
-    /// http:// or https:// URL without credentials.
-    #[schemars(length(min = 8, max = 2048))]
-    #[x_kube(validation = ("self.startsWith('http://') || self.startsWith('https://')", "url must start with http:// or https://"))]
-    #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them"))]
-    pub url: String,
-
-    /// Time limit for the whole answer, from 100ms to 10s. Default 3s.
-    #[serde(default = "defaults::http_timeout")]
-    #[x_kube(validation = ("duration(self) >= duration('100ms') && duration(self) <= duration('10s')", "timeout must be from 100ms to 10s"))]
-    pub timeout: Span,
-
-    /// Status codes that count as healthy. Left out: 200 to 399.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20), inner(range(min = 100, max = 599)))]
-    pub expected_statuses: Vec<u16>,
-
-    /// A value that the JSON answer must hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub json: Option<JsonCheck>,
-}
-
-/// A value that a JSON answer must hold.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
-pub struct JsonCheck {
-    /// JSONPath (RFC 9535) of names and indexes, at most 32 of them: `$.status`, `$.parts[0]['last-seen']`, `$.parts[-1]`.
-    #[schemars(length(min = 1, max = 256))]
-    pub path: String,
-    /// What the value must be, as text: `ok`, `true`, `3`.
-    #[schemars(length(max = 256))]
-    pub equals: String,
 }
 
 /// A number measured at every look.

@@ -1,86 +1,11 @@
-//! PostgreSQL databases: how one is reached, what may be done about its connections, and how far that is.
+//! What may be done about the connections of a database, and how far that is.
 
 use jiff::Timestamp;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyRef, Span, WorkloadKind};
-
-/// `spec.target.kind` of a Remediation that acts on a database itself.
-pub const POSTGRES_KIND: &str = "Postgres";
-
-/// `spec.plan.target.kind` of a Remediation for an http target.
-pub const HTTP_KIND: &str = "Http";
-
-/// A PostgreSQL database. Each look connects anew and asks, in one short read-only transaction, what pg_stat_activity and
-/// its like tell; a role with pg_monitor sees all of it, what another one may not see is unknown.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct PostgresTarget {
-    /// Where it is and who asks. Read at each look and before each action; the operator's role needs the right
-    /// (`rbac.readCredentials` of the chart).
-    pub connection_secret_ref: ConnectionRef,
-    /// The certificate, in PEM, of the authority that the server's certificate must be from. With it, and without an sslmode
-    /// of its own, the connection is verified in full. Left out: the public authorities.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<KeyRef>,
-    /// How large the database may become, as `20Gi`: what storage_usage is measured against. Left out: it is not measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), regex(pattern = "^[0-9.]+([EPTGMk]i?|Ki)?$"))]
-    pub size_limit: Option<String>,
-    /// The workload that it runs in: what Restart restarts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workload_ref: Option<HostRef>,
-    /// The PgBouncer in front of it. RecoverConnections has it connect anew too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pg_bouncer: Option<PgBouncer>,
-}
-
-/// A Secret of the policy's namespace that says how to connect.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionRef {
-    /// metadata.name of the Secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    pub name: String,
-    /// The key that holds a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`. Left out: the Secret has uri or url, or
-    /// the parts host, port, dbname, user or username, password and sslmode, as CloudNativePG and Crunchy write them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub key: Option<String>,
-}
-
-/// The workload of the policy's namespace that a database runs in.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
-pub struct HostRef {
-    pub kind: WorkloadKind,
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    pub name: String,
-}
-
-/// A PgBouncer in front of the database.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct PgBouncer {
-    /// A key that holds the URL of its admin console, `postgres://ADMIN:PASSWORD@HOST:6432/pgbouncer`.
-    pub admin_secret_ref: KeyRef,
-    /// The database's name in its configuration.
-    #[schemars(length(min = 1, max = 63))]
-    pub database: String,
-    /// What is done when RECONNECT was not enough. KillResume drops the clients of this database too: they have to connect
-    /// again. Default Nothing.
-    #[serde(default)]
-    pub then: PoolerEscalation,
-}
-
-/// What is done to a pooler that still does not get through.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PoolerEscalation {
-    #[default]
-    Nothing,
-    /// KILL of the database, then RESUME.
-    KillResume,
-}
+use super::Span;
 
 /// Of RecoverConnections: when it is tried.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]

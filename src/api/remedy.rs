@@ -8,21 +8,7 @@ use super::{ActionKind, Cause, Hook, JobRemedy, McpRemedy, Reconnect, ScaleRemed
 
 /// One rung of the ladder.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
-#[x_kube(validation = ("has(self.scale) == (self.action == 'Scale')", "the action Scale needs scale, and no other has it"))]
-#[x_kube(validation = ("has(self.job) == (self.action == 'Job')", "the action Job needs job, and no other has it"))]
-#[x_kube(validation = ("has(self.webhook) == (self.action == 'Webhook')", "the action Webhook needs webhook, and no other has it"))]
-#[x_kube(validation = ("has(self.mcp) == (self.action == 'Mcp')", "the action Mcp needs mcp, and no other has it"))]
-#[x_kube(validation = ("!has(self.hook) || self.action == 'CleanupMemory'", "only CleanupMemory calls a hook; take hook out, or change the action"))]
-#[x_kube(validation = ("self.action != 'CleanupMemory' || !has(self.__for__) || self.__for__.all(cause, cause == 'Exhaustion')", "CleanupMemory only helps against memory that runs out; write for: [Exhaustion], or leave it out"))]
-#[x_kube(validation = ("self.action != 'RollbackState' || !has(self.__for__) || self.__for__.all(cause, cause in ['ReleaseRegression', 'ConfigRegression'])", "RollbackState only helps against a bad release or bad configuration; write for: [ReleaseRegression, ConfigRegression], or leave it out"))]
-#[x_kube(validation = ("self.action != 'RollbackConfig' || !has(self.__for__) || self.__for__.all(cause, cause == 'ConfigRegression')", "RollbackConfig only helps against configuration that turned it bad; write for: [ConfigRegression], or leave it out"))]
-#[x_kube(validation = ("self.action != 'Rollback' || !has(self.__for__) || self.__for__.all(cause, cause == 'ReleaseRegression')", "Rollback only helps against a bad release; write for: [ReleaseRegression], or leave it out"))]
-#[x_kube(validation = ("self.action != 'RecoverConnections' || !has(self.__for__) || self.__for__.all(cause, cause == 'Unreachable')", "RecoverConnections only helps against a database that takes no connection; write for: [Unreachable], or leave it out"))]
-#[x_kube(validation = ("!(self.action in ['ReleaseConnections', 'CancelQueries']) || !has(self.__for__) || self.__for__.all(cause, cause in ['Exhaustion', 'Errors'])", "ReleaseConnections and CancelQueries only help against connections that run out or sessions that hold others up; write for: [Exhaustion, Errors], or leave it out"))]
-#[x_kube(validation = ("self.action != 'Failover' || !has(self.__for__) || self.__for__.all(cause, cause in ['Unreachable', 'Errors'])", "Failover only helps against a database that does not serve, or badly: the standby has the same disk and memory; write for: [Unreachable, Errors], or leave it out"))]
-#[x_kube(validation = ("!has(self.reconnect) || self.action == 'RecoverConnections'", "only RecoverConnections has reconnect; take it out, or change the action"))]
-#[x_kube(validation = ("!has(self.sessions) || self.action in ['ReleaseConnections', 'CancelQueries']", "only ReleaseConnections and CancelQueries have sessions; take it out, or change the action"))]
-#[x_kube(validation = ("self.action != 'CancelQueries' || (has(self.sessions) && has(self.sessions.runningLongerThan) && !has(self.sessions.idleLongerThan) && !has(self.sessions.idleInTransactionLongerThan))", "CancelQueries needs sessions.runningLongerThan, and no other age: what is idle has no query to cancel"))]
+#[x_kube(validation = ("self.action != 'CancelQueries' || !has(self.sessions) || (has(self.sessions.runningLongerThan) && !has(self.sessions.idleLongerThan) && !has(self.sessions.idleInTransactionLongerThan))", "CancelQueries needs sessions.runningLongerThan, and no other age: what is idle has no query to cancel"))]
 #[x_kube(validation = ("self.action != 'ReleaseConnections' || !has(self.sessions) || !has(self.sessions.runningLongerThan)", "ReleaseConnections ends idle sessions; for running queries write the action CancelQueries"))]
 pub struct Remedy {
     /// Rollback: back to the pinned last known good template, of whichever kind the workload is.
@@ -38,10 +24,7 @@ pub struct Remedy {
     /// ReleaseConnections ends idle sessions, CancelQueries cancels queries, Restart restarts the workload that it runs in. Of
     /// a Render Postgres: Restart restarts it, Failover has its standby take over.
     pub action: ActionKind,
-    /// Causes that this remedy is for. Left out: all but Unknown; Rollback only ever applies to
-    /// ReleaseRegression, RollbackConfig to ConfigRegression, RollbackState to both of these, CleanupMemory to
-    /// Exhaustion, RecoverConnections to Unreachable, ReleaseConnections and CancelQueries to Exhaustion and Errors, Failover
-    /// to Unreachable and Errors.
+    /// Causes that this remedy is for. Left out: all that the action can help against, but Unknown.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 7))]
     pub causes: Vec<Cause>,
@@ -80,4 +63,38 @@ pub enum RemedyApproval {
     AsMode,
     /// Always.
     Required,
+}
+
+impl Remedy {
+    /// A remedy with nothing but its action and causes, as the default ladders have them.
+    pub(super) fn plain(action: ActionKind, causes: &[Cause]) -> Self {
+        Self {
+            action,
+            causes: causes.to_vec(),
+            approval: RemedyApproval::AsMode,
+            hook: None,
+            scale: None,
+            job: None,
+            webhook: None,
+            mcp: None,
+            reconnect: None,
+            sessions: None,
+        }
+    }
+
+    /// The parameters that it has, by field.
+    pub(super) fn parameters(&self) -> Vec<&'static str> {
+        [
+            ("hook", self.hook.is_some()),
+            ("scale", self.scale.is_some()),
+            ("job", self.job.is_some()),
+            ("webhook", self.webhook.is_some()),
+            ("mcp", self.mcp.is_some()),
+            ("reconnect", self.reconnect.is_some()),
+            ("sessions", self.sessions.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(field, is_set)| is_set.then_some(field))
+        .collect()
+    }
 }

@@ -10,22 +10,17 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    ActionKind, Cause, Component, GITHUB_KIND, GitOps, HTTP_KIND, HealingPolicy, HealingPolicySpec, IntOrPercent, Mode,
-    OnTimeout, POSTGRES_KIND, RENDER_KIND, RemediationTarget, Span, Target, Threshold, VERCEL_KIND, WorkloadKind,
+    Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, IntOrPercent, Mode, OFFERED, OnTimeout, Span,
+    Threshold, ValidTarget, default_ceilings,
 };
 
 mod action;
-mod http;
+mod connections;
 mod mcp;
-mod postgres;
-mod providers;
 mod remedies;
 
 pub use action::ValidAction;
-pub use http::HttpCheck;
 pub(crate) use mcp::is_loopback;
-pub use postgres::PostgresDatabase;
-pub use providers::{Access, GithubEnvironment, RenderPostgres, RenderService, VercelProject};
 
 /// One mistake in a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,57 +91,6 @@ pub struct ValidComponent {
     pub remedies: Vec<ValidRemedy>,
 }
 
-#[derive(Debug, Clone)]
-pub enum ValidTarget {
-    Workload { kind: WorkloadKind, name: String },
-    Render(RenderService),
-    RenderPostgres(RenderPostgres),
-    Vercel(VercelProject),
-    Github(Box<GithubEnvironment>),
-    Postgres(Box<PostgresDatabase>),
-    Http(Box<HttpCheck>),
-}
-
-impl ValidTarget {
-    /// The workload that it is; none of what has no pods.
-    pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
-        match self {
-            Self::Workload { kind, name } => Some((*kind, name)),
-            _ => None,
-        }
-    }
-
-    /// What an action on the component `name` acts on: `spec.plan.target` of its Remediation.
-    pub fn acted_on(&self, action: ActionKind, name: &str) -> RemediationTarget {
-        let (kind, name) = match self {
-            Self::Workload { kind, name } => (kind.to_string(), name.clone()),
-            Self::Postgres(database) => match &database.host {
-                Some((kind, name)) if action == ActionKind::Restart => (kind.to_string(), name.clone()),
-                _ => (POSTGRES_KIND.to_owned(), database.secret.name.clone()),
-            },
-            Self::Render(service) => (RENDER_KIND.to_owned(), service.service_id.clone()),
-            Self::RenderPostgres(postgres) => (RENDER_KIND.to_owned(), postgres.postgres_id.clone()),
-            Self::Vercel(project) => (VERCEL_KIND.to_owned(), project.project_id.clone()),
-            Self::Github(environment) => (GITHUB_KIND.to_owned(), environment.id.clone()),
-            Self::Http(_) => (HTTP_KIND.to_owned(), name.to_owned()),
-        };
-        RemediationTarget { kind, name }
-    }
-
-    /// `StatefulSet/db`, `https://…`: for messages.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Workload { kind, name } => format!("{kind}/{name}"),
-            Self::Render(service) => format!("{RENDER_KIND}/{}", service.service_id),
-            Self::RenderPostgres(postgres) => format!("{RENDER_KIND}/{}", postgres.postgres_id),
-            Self::Vercel(project) => format!("{VERCEL_KIND}/{}", project.project_id),
-            Self::Github(environment) => format!("{GITHUB_KIND}/{}", environment.id),
-            Self::Postgres(database) => format!("{POSTGRES_KIND}/{}", database.secret.name),
-            Self::Http(check) => check.url.to_string(),
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricQuery {
     pub name: String,
@@ -162,26 +106,6 @@ pub struct ValidRemedy {
     /// Never empty.
     pub causes: Vec<Cause>,
     pub approval_required: bool,
-}
-
-/// Metrics that workloads have without being measured by their policy, in percent of the containers' limits.
-pub const OFFERED: [&str; 2] = ["cpu_usage", "memory_usage"];
-
-/// Where the well-known metrics end: the percentages at 100.
-pub fn default_ceilings() -> BTreeMap<String, f64> {
-    OFFERED.map(|name| (name.to_owned(), 100.0)).into()
-}
-
-/// The thresholds of the well-known metrics where a policy names none (design: warning / critical).
-pub fn default_thresholds() -> BTreeMap<String, Threshold> {
-    [
-        ("cpu_usage", 70.0, 90.0),
-        ("memory_usage", 75.0, 90.0),
-        ("error_rate", 0.05, 0.10),
-        ("latency_ms", 2000.0, 5000.0),
-    ]
-    .map(|(name, warning, critical)| (name.to_owned(), Threshold { warning, critical }))
-    .into()
 }
 
 impl Default for Limits {
@@ -255,19 +179,20 @@ fn unsigned(duration: SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or_default()
 }
 
-struct Checker {
+/// Collects the mistakes of one part of a spec.
+pub(crate) struct Checker {
     at: String,
     component: Option<String>,
     found: Vec<Invalid>,
 }
 
 impl Checker {
-    fn bad(&mut self, field: &str, message: String) {
+    pub(crate) fn bad(&mut self, field: &str, message: String) {
         let field = format!("{}.{field}", self.at);
         self.found.push(Invalid { message: format!("{field}: {message}"), field, component: self.component.clone() });
     }
 
-    fn duration(&mut self, field: &str, span: &Span, min_ms: i64, max_ms: i64) -> SignedDuration {
+    pub(crate) fn duration(&mut self, field: &str, span: &Span, min_ms: i64, max_ms: i64) -> SignedDuration {
         let (min, max) = (SignedDuration::from_millis(min_ms), SignedDuration::from_millis(max_ms));
         match span.parse() {
             Ok(length) if length < min || length > max => {
@@ -388,9 +313,11 @@ impl Checker {
         }
         let mut metrics = Vec::with_capacity(component.metrics.len());
         let mut ceilings = default_ceilings();
-        for (name, threshold) in postgres::default_thresholds(&component.target) {
-            thresholds.entry(name.to_owned()).or_insert(threshold);
-            ceilings.insert(name.to_owned(), 100.0);
+        for own in component.target.capabilities().iter().flat_map(|target| target.metrics) {
+            if let Some(threshold) = own.threshold {
+                thresholds.entry(own.name.to_owned()).or_insert(threshold);
+            }
+            ceilings.extend(own.ceiling.map(|ceiling| (own.name.to_owned(), ceiling)));
         }
         for (index, metric) in component.metrics.iter().enumerate() {
             let field = format!("metrics[{index}]");
@@ -422,52 +349,28 @@ impl Checker {
                 metric.prometheus.url.as_deref().and_then(|url| self.url(&format!("{field}.prometheus.url"), url));
             metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
         }
-        let mut target = self.target(&component.target, spec)?;
-        let remedies = self.remedies(component, &target, &spec.safety.allowed_mcp_tools);
-        if let ValidTarget::Render(service) = &mut target {
-            service.env_vars = remedies.iter().any(|remedy| remedy.action.kind().needs_snapshots());
-        }
+        let target = component.target.validate(self, component, spec)?;
+        let remedies = self.remedies(component, target.capabilities(), &spec.safety.allowed_mcp_tools);
         Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }
 
-    fn target(&mut self, target: &Target, spec: &HealingPolicySpec) -> Option<ValidTarget> {
-        let Target { deployment, stateful_set, daemon_set, rollout, render, vercel, github, postgres, http } = target;
-        let workloads = [
-            (WorkloadKind::Deployment, deployment),
-            (WorkloadKind::StatefulSet, stateful_set),
-            (WorkloadKind::DaemonSet, daemon_set),
-            (WorkloadKind::Rollout, rollout),
-        ];
-        let named: Vec<_> = workloads.iter().filter_map(|(kind, object)| Some((*kind, object.as_ref()?))).collect();
-        let breaker = &spec.safety.circuit_breaker;
-        let wrong = match (named.as_slice(), render, vercel, github, postgres, http) {
-            ([(kind, object)], None, None, None, None, None) => {
-                return Some(ValidTarget::Workload { kind: *kind, name: object.name.clone() });
-            }
-            ([], Some(render), None, None, None, None) => return self.render(render, breaker),
-            ([], None, Some(vercel), None, None, None) => return self.vercel(vercel, breaker).map(ValidTarget::Vercel),
-            ([], None, None, Some(github), None, None) => {
-                return self.github(github, breaker).map(|environment| ValidTarget::Github(Box::new(environment)));
-            }
-            ([], None, None, None, Some(postgres), None) => {
-                return self.postgres(postgres).map(|database| ValidTarget::Postgres(Box::new(database)));
-            }
-            ([], None, None, None, None, Some(http)) => {
-                return self.http(http).map(|check| ValidTarget::Http(Box::new(check)));
-            }
-            ([], None, None, None, None, None) => "nothing",
-            _ => "several things",
-        };
-        self.bad(
-            "target",
-            format!(
-                "names {wrong}; set exactly one of deployment, statefulSet, daemonSet, rollout, render, vercel, github, postgres, http"
-            ),
-        );
-        None
+    /// How many were found so far.
+    pub(crate) fn mistakes(&self) -> usize {
+        self.found.len()
     }
 
-    fn url(&mut self, field: &str, text: &str) -> Option<Url> {
+    /// Whether it is an id of a provider's, with this prefix.
+    pub(crate) fn is_id(&mut self, field: &str, id: &str, prefix: &str, of_what: &str) -> bool {
+        let fits = |character: char| character.is_ascii_alphanumeric() || character == '-';
+        let rest = id.strip_prefix(prefix);
+        let is = (5..=64).contains(&id.len()) && rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(fits));
+        if !is {
+            self.bad(field, format!("{id:?} is no id of {of_what}"));
+        }
+        is
+    }
+
+    pub(crate) fn url(&mut self, field: &str, text: &str) -> Option<Url> {
         match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 self.bad(field, format!("{text:?} must start with http:// or https://"));

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Ground, Past, Situation, history};
 use crate::{
     analyze::{observation::Measured, outlook},
-    api::{ActionKind, GitOps, IRREVERSIBLE, Mode, Phase, RemediationReason, RemediationStatus, ValidTarget},
+    api::{ActionKind, GitOps, IRREVERSIBLE, Mode, Phase, RemediationReason, RemediationStatus},
 };
 
 /// Every reason not to act; used as is in conditions, events and metric labels.
@@ -182,8 +182,8 @@ fn stale_data(s: &Situation<'_>, Intent { ground, .. }: Intent<'_>) -> Option<Re
         return Some(Refusal::until(Guard::StaleData, message, None));
     }
     // A service that is only watched is healed by what does not touch it.
-    if let (false, Measured::Unknown(why)) = (matches!(s.component.target, ValidTarget::Http(_)), &s.observation.target)
-    {
+    let only_watched = s.component.target.capabilities().is_only_watched();
+    if let (false, Measured::Unknown(why)) = (only_watched, &s.observation.target) {
         let message = format!(
             "{} cannot be looked at ({}: {}), so nothing is done to it; looking again",
             s.component.target.describe(),

@@ -7,11 +7,11 @@ use super::{
 use crate::{
     analyze::{
         assess::{Problem, ProblemKind},
-        metric::{MEMORY, STORAGE_USAGE, WRAPAROUND_USAGE},
+        metric::MEMORY,
     },
     api::{
         ActionKind, Cause, ConfigRollback, Intent, KnownGood, MemoryGrowth, Phase, ScaleRemedy, Scaling, TemplateRef,
-        ValidAction, ValidRemedy, ValidTarget,
+        ValidAction, ValidRemedy,
     },
 };
 
@@ -80,7 +80,7 @@ fn first_of<'a>(
             continue;
         }
         fitting += 1;
-        if tried.contains(&index) || !gives_back(situation, ground, remedy.action.kind()) {
+        if tried.contains(&index) || !can_relieve(situation, ground, remedy.action.kind()) {
             continue;
         }
         if let Some(intent) = intent(situation, ground, &remedy.action, tried)? {
@@ -128,24 +128,18 @@ fn intent(
     })
 }
 
-/// Whether it can give back what runs out. Of a database's storage none of these can: who starts it anew or ends its sessions
-/// deletes nothing; and starting it anew ends the vacuum that keeps wraparound away.
-pub fn gives_back(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
-    let stays = |metric: &str| match action {
-        ActionKind::Restart | ActionKind::Failover => [STORAGE_USAGE, WRAPAROUND_USAGE].contains(&metric),
-        ActionKind::ReleaseConnections | ActionKind::CancelQueries => metric == STORAGE_USAGE,
-        _ => false,
-    };
-    let is_database = matches!(situation.component.target, ValidTarget::Postgres(_) | ValidTarget::RenderPostgres(_));
+/// Whether the action can relieve what is critical or foreseen: a metric that the target's capabilities do not exclude.
+pub fn can_relieve(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
+    let stays = situation.component.target.capabilities().cannot_relieve(action);
     let all_stay = match ground {
-        Ground::Foreseen(foreseen) => stays(&foreseen.metric),
+        Ground::Foreseen(foreseen) => stays.contains(&foreseen.metric.as_str()),
         Ground::Unhealthy(_) => {
-            let is_it = |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if stays(name));
+            let is_it = |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if stays.contains(&name.as_str()));
             let mut critical = situation.assessment.critical().peekable();
             critical.peek().is_some() && critical.all(is_it)
         }
     };
-    !(is_database && all_stay)
+    !all_stay
 }
 
 /// None when the bounds are reached.

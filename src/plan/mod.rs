@@ -138,7 +138,7 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
 /// The same guards once more, for an action that was decided on this ground and is about to be done: anything may have
 /// changed.
 pub fn still_allowed(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Result<Permit, Refusal> {
-    if !ladder::gives_back(situation, ground, action) {
+    if !ladder::can_relieve(situation, ground, action) {
         let name = &situation.component.name;
         let message = format!("{action} gives nothing back of what runs out now in {name}; it is not done");
         return Err(Refusal::until(guard::Guard::NoRemedy, message, None));

@@ -3,6 +3,8 @@
 //! A service that refuses the connection, does not answer in time or answers wrongly was measured: it is down. When we
 //! could not even ask (its name does not resolve, TLS cannot be set up), nothing is known about it.
 
+pub mod spec;
+
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;

@@ -2,7 +2,7 @@
 
 use crate::{
     analyze::observation::{UnknownReason, Unmeasured},
-    api::{ValidComponent, ValidTarget},
+    api::ValidComponent,
     targets::kubernetes::{ClusterIndex, PodsPattern},
 };
 
@@ -52,15 +52,8 @@ pub(super) fn expand_for_pod(query: &str, namespace: &str, component: &ValidComp
 }
 
 fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
-    let name = match &component.target {
-        ValidTarget::Workload { name, .. } => name,
-        ValidTarget::Render(service) => &service.service_id,
-        ValidTarget::RenderPostgres(postgres) => &postgres.postgres_id,
-        ValidTarget::Vercel(project) => &project.project_id,
-        ValidTarget::Github(environment) => &environment.name,
-        ValidTarget::Postgres(_) | ValidTarget::Http(_) => &component.name,
-    };
-    query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(name))
+    let name = component.target.query_name(&component.name);
+    query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(&name))
 }
 
 /// Kubernetes names hold nothing that could end a PromQL string; anything else is left out rather than trusted.

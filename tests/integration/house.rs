@@ -91,6 +91,52 @@ fn analysis_and_plan_are_pure() {
     }
 }
 
+/// What a file that only declares a target must not name, comments left out.
+fn clients(text: &str) -> Vec<String> {
+    const FORBIDDEN: [&str; 12] = [
+        "kube::Client",
+        "kube::Api",
+        "kube::api",
+        "kube::client",
+        "kube::runtime",
+        "k8s_openapi",
+        "reqwest",
+        "sqlx",
+        "tokio",
+        "async fn",
+        "std::fs",
+        "std::net",
+    ];
+    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let named = FORBIDDEN.into_iter().filter(|name| code.contains(name)).map(str::to_owned);
+    let imports = code.split("crate::").skip(1).filter(|rest| !rest.starts_with("api::"));
+    let own = imports.map(|rest| format!("crate::{}", rest.split(['\n', ';', '{']).next().unwrap_or_default()));
+    let parent = code.contains("super::").then(|| "super::".to_owned());
+    named.chain(own).chain(parent).collect()
+}
+
+#[test]
+fn the_spec_of_a_target_is_pure() {
+    let files = rust_files(&source("src/targets"));
+    let specs: Vec<&PathBuf> = files.iter().filter(|file| file.ends_with("spec.rs")).collect();
+    assert!(specs.len() >= 6, "{specs:?}");
+    for file in specs {
+        let found = clients(&fs::read_to_string(file).unwrap());
+        assert!(
+            found.is_empty(),
+            "{} names {}: crate::api imports it, so it imports crate::api alone and has no client",
+            file.display(),
+            found.join(", ")
+        );
+    }
+    assert_eq!(
+        clients("use kube::KubeSchema;\nuse crate::api::{Span, Capabilities}; // no tokio"),
+        Vec::<String>::new()
+    );
+    assert_eq!(clients("use kube::Client;\nuse crate::targets::Target;"), ["kube::Client", "crate::targets::Target"]);
+}
+
 #[test]
 fn the_reader_of_sources_finds_what_it_looks_for() {
     for (text, expected) in [

@@ -5,6 +5,7 @@
 mod postgres;
 
 mod backtest;
+mod capabilities;
 mod crd_drift;
 mod foresight;
 mod hook;

@@ -6,10 +6,6 @@ pub(super) fn interval() -> Span {
     "60s".into()
 }
 
-pub(super) fn http_timeout() -> Span {
-    "3s".into()
-}
-
 /// A policy that says nothing, not even what to watch.
 impl Default for HealingPolicySpec {
     fn default() -> Self {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::Safety;
+use crate::api::{ActionKind, Safety, default_thresholds};
 
 fn parse(spec: Value) -> Result<ValidPolicy, Vec<Invalid>> {
     let policy = HealingPolicy::new("shop", serde_json::from_value(spec).unwrap());
@@ -182,7 +182,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"rollout": {"name": "a"}}, "remedies": [{"action": "RollbackState"}]}),
-            "remedies",
+            "remedies[0].action",
             "a Rollout has no RollbackState",
         ),
         (json!({"name": "api"}), "name", "\"api\" is used twice"),
@@ -233,8 +233,8 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
-            "remedies",
-            "Restart cannot be done to an http target, only Job, Webhook and Mcp",
+            "remedies[0].action",
+            "Restart cannot be done to an http target, only Job, Webhook and Mcp; remove it",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
         (render(json!({"serviceId": "dpg-1-a"})), "target.render.serviceId", "the id of a Postgres; write postgresId"),
@@ -243,10 +243,14 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (render(json!({"serviceId": "srv-1", "postgresId": "dpg-1"})), "target.render", "exactly one of"),
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Rollback"}]}),
-            "remedies",
+            "remedies[0].action",
             "cannot be done to a Render Postgres, only Restart, Failover, Job",
         ),
-        (json!({"remedies": [{"action": "Failover"}]}), "remedies", "Failover is for a Render Postgres"),
+        (
+            json!({"remedies": [{"action": "Failover"}]}),
+            "remedies[0].action",
+            "Failover cannot be done to a Deployment, only Rollback",
+        ),
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Failover", "for": ["Exhaustion"]}]}),
             "remedies[0].for",
@@ -260,7 +264,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"vercel": {"projectId": "prj_1"}}, "remedies": [{"action": "Restart"}]}),
-            "remedies",
+            "remedies[0].action",
             "nothing that could be restarted",
         ),
         (github(json!({"repository": "shop"})), "target.github.repository", "it is like octo-org/shop"),
@@ -283,7 +287,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         ),
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),
-            "remedies",
+            "remedies[0].action",
             "only Rollback, RollbackConfig, RollbackState, Restart, Scale, Job, Webhook and Mcp",
         ),
         (
@@ -304,7 +308,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"remedies": [{"action": "Restart", "hook": {"url": "http://a/gc"}}]}),
             "remedies[0].hook",
-            "Restart calls no hook",
+            "only the action CleanupMemory has it",
         ),
         (json!({"remedies": [{"action": "Job"}]}), "remedies[0].job", "is missing; the action Job needs it"),
         (
@@ -360,13 +364,8 @@ fn a_tool_is_called_only_where_the_policy_allows_it_and_nobody_listens() {
     for url in ["https://a/mcp", "http://localhost:81/mcp"] {
         let policy = of(json!({"url": url, "tool": "heal", "arguments": {"service": "$(name)"}}));
         assert!(policy.invalid.is_empty(), "{url}: {:?}", policy.invalid);
-        assert_eq!(
-            policy.components[0].remedies.iter().find_map(|remedy| match &remedy.action {
-                super::ValidAction::Mcp(mcp) => Some(mcp.url.as_str()),
-                _ => None,
-            }),
-            Some(url)
-        );
+        let ValidAction::Mcp(mcp) = &policy.components[0].remedies[0].action else { panic!("{policy:?}") };
+        assert_eq!(mcp.url, url);
     }
     for (mcp, field, words) in [
         (json!({"url": "http://a/mcp", "tool": "heal"}), "url", "must start with https://"),

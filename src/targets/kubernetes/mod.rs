@@ -19,6 +19,7 @@ mod gitops;
 mod index;
 mod overwritten;
 mod quantity;
+pub mod spec;
 mod store;
 mod target;
 mod template;

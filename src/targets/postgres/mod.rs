@@ -8,6 +8,7 @@ mod error;
 mod observe;
 mod reconnect;
 mod sessions;
+pub mod spec;
 mod target;
 
 use parking_lot::Mutex;

@@ -8,6 +8,7 @@
 
 mod act;
 mod observe;
+pub mod spec;
 mod state;
 mod wire;
 

@@ -10,6 +10,7 @@ mod database;
 mod env;
 mod observe;
 mod scale;
+pub mod spec;
 mod state;
 mod usage;
 mod wire;

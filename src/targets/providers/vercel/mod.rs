@@ -3,6 +3,7 @@
 //! A project's production deployments are its releases. A rollback makes none: it points production at an older one again,
 //! which takes a while after it is answered. Tokens are read by reference at the moment of use.
 
+pub mod spec;
 mod state;
 mod wire;
 

@@ -1,0 +1,97 @@
+//! Texts about targets and actions that are generated from [`Capabilities`] and `ActionFacts`: parts of `kubectl explain`, and
+//! the table of docs/remedies.md.
+
+use std::fmt::Write as _;
+
+use strum::IntoEnumIterator as _;
+
+use super::{
+    ActionKind, Capabilities, Cause, MetricFacts, TARGETS, WELL_KNOWN,
+    capabilities::{CUSTOM, in_words},
+};
+
+/// `Rollback for ReleaseRegression, then Restart for Crash and Errors`.
+fn ladder(remedies: &[(ActionKind, &[Cause])]) -> String {
+    let rungs: Vec<String> =
+        remedies.iter().map(|(action, causes)| format!("{action} for {}", in_words(*causes))).collect();
+    if rungs.is_empty() { "none".to_owned() } else { rungs.join(", then ") }
+}
+
+/// `cpu_usage 70/90`.
+fn threshold(metric: &MetricFacts) -> Option<String> {
+    let threshold = metric.threshold?;
+    Some(format!("{} {}/{}", metric.name, threshold.warning, threshold.critical))
+}
+
+/// Targets with the same text share it: `a Deployment and a StatefulSet: …`.
+fn by_target(text: impl Fn(&Capabilities) -> Option<String>) -> String {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for target in TARGETS {
+        let Some(text) = text(target) else { continue };
+        match groups.iter_mut().find(|group| group.0 == text) {
+            Some(group) => group.1.push(target.noun),
+            None => groups.push((text, vec![target.noun])),
+        }
+    }
+    let groups: Vec<String> = groups.into_iter().map(|(text, nouns)| format!("{}: {text}", in_words(nouns))).collect();
+    groups.join("; ")
+}
+
+/// The default remedies, for `kubectl explain`.
+pub(super) fn default_remedies_text() -> String {
+    format!("Left out, for {}.", by_target(|target| Some(ladder(target.default_remedies))))
+}
+
+/// The default thresholds, for `kubectl explain`.
+pub(super) fn default_thresholds_text() -> String {
+    let well_known: Vec<String> = WELL_KNOWN.iter().filter_map(threshold).collect();
+    let own = by_target(|target| {
+        let own: Vec<String> = target.metrics.iter().filter_map(threshold).collect();
+        (!own.is_empty()).then(|| own.join(", "))
+    });
+    format!("Left out (warning/critical): {}; and for {own}.", well_known.join(", "))
+}
+
+/// The causes that each action can help against, for `kubectl explain`.
+pub(super) fn causes_text() -> String {
+    let limited = ActionKind::iter().filter_map(|action| {
+        let causes = action.facts().only_for?;
+        Some(format!("{action} only helps against {}", in_words(causes)))
+    });
+    format!("{}.", limited.collect::<Vec<_>>().join(", "))
+}
+
+/// What each target supports, as a Markdown table: a row per target, a column per action. `default` says that the action is
+/// done when the policy names no remedies.
+pub fn remedies_table() -> String {
+    let custom = |action: &ActionKind| CUSTOM.iter().any(|supported| supported.action == *action);
+    let actions: Vec<ActionKind> = ActionKind::iter().filter(|action| !custom(action)).collect();
+    let own = in_words(CUSTOM.iter().map(|supported| supported.action));
+    let mut table = String::from("| Target |");
+    for action in &actions {
+        let _ = write!(table, " {action} |");
+    }
+    let _ = writeln!(table, " {own} |");
+    let _ = writeln!(table, "|{}", " --- |".repeat(actions.len() + 2));
+    for target in TARGETS {
+        let _ = write!(table, "| {} (`{}`) |", target.noun, target.field);
+        for action in &actions {
+            let _ = write!(table, " {} |", cell(target, *action));
+        }
+        let _ = writeln!(table, " yes |");
+    }
+    table
+}
+
+fn cell(target: &Capabilities, action: ActionKind) -> String {
+    let Some(supported) = target.find(action) else { return String::new() };
+    let default = target.default_remedies.iter().find(|(other, _)| *other == action);
+    let mut text = match default {
+        Some((_, causes)) => format!("default for {}", in_words(*causes)),
+        None => "yes".to_owned(),
+    };
+    if let Some(needs) = supported.needs {
+        let _ = write!(text, "; {}", needs.message);
+    }
+    text
+}

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     analyze::observation::{Hosted, UnknownReason, Unmeasured},
-    api::{Access, KeyRef},
+    api::{Access, KeyRef, RemediationReason, Retry},
 };
 
 /// What one look at a service saw; a second one soon after it may be the same.
@@ -42,6 +42,41 @@ pub struct Before {
     pub deploys_on: Option<String>,
 }
 
+/// How many instances a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub run: u32,
+    /// None: the provider does not report it.
+    pub wanted: Option<u32>,
+    pub autoscaled: bool,
+}
+
+/// The state of a hosted database, by its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    Serves,
+    Down,
+    /// The provider is at work on it: it is configured, updated, maintained, restored.
+    AtWork,
+    Suspended,
+    /// What the provider was at did not succeed.
+    Broken,
+    /// The provider does not know, or its word is not known here.
+    Untold,
+}
+
+/// What has happened to a database since a call was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since {
+    /// Its status now, in the provider's word.
+    pub status: String,
+    pub serves: bool,
+    /// It served before the call.
+    pub served: bool,
+    /// It was seen since not to serve, in another way than before the call.
+    pub came: bool,
+}
+
 /// What has become of a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaced {
@@ -57,7 +92,7 @@ pub enum Replaced {
 
 /// A restart, as far as it is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Restarted {
     pub replaced: Replaced,
     /// The deploy that serves.
     pub live: Option<String>,
@@ -102,9 +137,28 @@ pub enum HostedError {
 }
 
 impl HostedError {
-    /// CamelCase, from a closed set.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> RemediationReason {
         self.unknown().into()
+    }
+
+    /// When the same call is worth another attempt, if it had no effect.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::CredentialsMissing(_) | Self::Forbidden(_) => Retry::OnChange,
+            Self::Unsupported(_) | Self::Elsewise { .. } => Retry::Never,
+            Self::KeyUnread(why) => why.retry(),
+            Self::Unsettled(_) => Retry::Backoff,
+            Self::Call(error) if error.kind.may_pass() => Retry::Backoff,
+            Self::Call(error) => match error.kind.status() {
+                Some(401..=404) => Retry::OnChange,
+                _ => Retry::Never,
+            },
+        }
+    }
+
+    /// The same call may succeed later with nobody changing anything.
+    pub fn retryable(&self) -> bool {
+        self.retry() == Retry::Backoff
     }
 
     /// For certain it had no effect.
@@ -121,16 +175,6 @@ impl HostedError {
             Self::Call(error) => error.attempts,
             Self::Elsewise { attempts, .. } => *attempts,
             _ => 0,
-        }
-    }
-
-    /// Waiting may help.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::CredentialsMissing(_) | Self::Forbidden(_) | Self::Unsupported(_) | Self::Elsewise { .. } => false,
-            Self::KeyUnread(why) => why.retryable(),
-            Self::Call(error) => error.kind.may_pass(),
-            Self::Unsettled(_) => true,
         }
     }
 
@@ -172,7 +216,7 @@ impl HostedError {
     pub(super) fn forbids(self) -> Result<(), ActError> {
         match self {
             Self::Forbidden(message) => Err(ActError::Forbidden { verb: "get", resource: "secrets", message }),
-            error if error.may_pass() => Ok(()),
+            error if error.retryable() => Ok(()),
             error => Err(ActError::BadRemedy(error.to_string())),
         }
     }

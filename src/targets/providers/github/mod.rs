@@ -9,7 +9,10 @@
 mod act;
 mod observe;
 mod state;
+mod target;
 mod wire;
+
+pub use target::GithubTarget;
 
 use std::{
     collections::HashMap,

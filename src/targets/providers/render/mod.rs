@@ -8,9 +8,11 @@ mod act;
 mod batch;
 mod database;
 mod env;
+mod executors;
 mod observe;
 mod scale;
 mod state;
+mod target;
 mod usage;
 mod wire;
 
@@ -26,9 +28,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use database::Stands;
-pub use env::{EnvError, MAX_CHANGES, Way};
-pub use scale::{Size, autoscaled};
+pub use target::{RenderPostgresTarget, RenderServiceTarget};
 
 use super::{
     super::kubernetes::Kubernetes,

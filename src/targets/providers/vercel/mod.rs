@@ -4,7 +4,10 @@
 //! which takes a while after it is answered. Tokens are read by reference at the moment of use.
 
 mod state;
+mod target;
 mod wire;
+
+pub use target::VercelTarget;
 
 use std::time::{Duration, Instant};
 

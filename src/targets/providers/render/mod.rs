@@ -28,6 +28,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub(super) use target::auto_deploy_left_off;
 pub use target::{RenderPostgresTarget, RenderServiceTarget};
 
 use super::{

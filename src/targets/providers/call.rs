@@ -131,7 +131,8 @@ impl Caller {
     pub fn not_accepted<E>(&self, progress: ProviderProgress, error: &HostedError, moment: &Moment) -> Decided<E> {
         let mut progress = ProviderProgress { status_code: error.status(), ..progress };
         if !error.not_done() {
-            let message = format!("{error}; whether it was done is not known, and is looked at before anything else is");
+            let message =
+                format!("{error}; whether it was done is not known, and is looked at before anything else is");
             return Ok(note(progress, "unclear", &message));
         }
         // It may be sent again without an observation.
@@ -146,13 +147,7 @@ impl Caller {
     ///
     /// # Errors
     /// When another attempt does not help, or comes too late.
-    pub fn retry<E>(
-        &self,
-        progress: ProviderProgress,
-        error: &HostedError,
-        what: &str,
-        moment: &Moment,
-    ) -> Decided<E> {
+    pub fn retry<E>(&self, progress: ProviderProgress, error: &HostedError, what: &str, moment: &Moment) -> Decided<E> {
         if error.retryable() && !is_late(moment) {
             let message = format!("{error}; {what} yet, it is tried again");
             let note = Some(Note::acting("later", message));

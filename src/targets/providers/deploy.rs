@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     call::{
-        CallState, Caller, Decided, Ending, OBSERVE_AFTER, ProviderWords, WithoutEffect, is_late, left_changed, left_off,
-        left_restored, poll_after, retry_after,
+        CallState, Caller, Decided, Ending, OBSERVE_AFTER, ProviderWords, WithoutEffect, is_late, left_changed,
+        left_off, left_restored, poll_after, retry_after,
     },
     common::{Before, DeployState, HostedError},
     env_vars::{EnvError, listed},
@@ -189,10 +189,8 @@ impl Deploy {
             }
             DeployState::Waits { id, why } => {
                 (progress.begun, progress.deploy) = (true, Some(id.clone()));
-                let message = format!(
-                    "{} goes no further by itself: {why} (until {limit:#} after the call)",
-                    self.brings(id)
-                );
+                let message =
+                    format!("{} goes no further by itself: {why} (until {limit:#} after the call)", self.brings(id));
                 Ok(Step::NeedsPerson { progress, after: poll_after(sent_at, moment), message })
             }
             DeployState::Nothing if accepted && over => {
@@ -339,7 +337,8 @@ fn ended(progress: ProviderProgress, ending: Ending, left: &str) -> DeployStep {
 /// Restores some of the variables; their names are stored before the first.
 fn restore_env(progress: &ProviderProgress, changes: &[EnvChange], moment: &Moment) -> Decided<DeployEffect> {
     if moment.since_start() >= ENV_LIMIT {
-        let message = format!("not all of its environment variables are put back after {ENV_LIMIT:#}, and nothing was deployed");
+        let message =
+            format!("not all of its environment variables are put back after {ENV_LIMIT:#}, and nothing was deployed");
         return Err(WithoutEffect::new(progress.clone(), End::Failed, RemediationReason::DeadlineExceeded, message));
     }
     let (mut progress, mut note) = (progress.clone(), None);
@@ -382,7 +381,13 @@ fn in_words(changes: &[EnvChange]) -> String {
 }
 
 /// The procedure of a rollback.
-pub fn rollback(id: &str, action: ActionKind, words: DeployWords, judged: Option<&TemplateRef>, to: &TemplateRef) -> Deploy {
+pub fn rollback(
+    id: &str,
+    action: ActionKind,
+    words: DeployWords,
+    judged: Option<&TemplateRef>,
+    to: &TemplateRef,
+) -> Deploy {
     deploy(id, action, words, judged, Wanted::Rollback(to.clone()))
 }
 

@@ -6,6 +6,8 @@ pub mod common;
 mod deploy;
 mod deploy_executor;
 pub mod env_vars;
+#[cfg(test)]
+mod fixtures;
 pub mod github;
 mod recover;
 pub mod render;

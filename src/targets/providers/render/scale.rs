@@ -8,7 +8,10 @@ use serde_json::json;
 use super::{READ_LIMIT, Render};
 use crate::{
     api::RenderService,
-    targets::{providers::client::Repeat, providers::common::{HostedError, Size}},
+    targets::{
+        providers::client::Repeat,
+        providers::common::{HostedError, Size},
+    },
 };
 
 /// Why what is autoscaled is not scaled, for a person.

@@ -34,11 +34,8 @@ use crate::{
     },
 };
 
-const WORDS: ProviderWords = ProviderWords {
-    provider: RENDER_KIND,
-    pages: "Render's dashboard",
-    settles_within: SignedDuration::from_secs(30),
-};
+const WORDS: ProviderWords =
+    ProviderWords { provider: RENDER_KIND, pages: "Render's dashboard", settles_within: SignedDuration::from_secs(30) };
 
 const DEPLOY_WORDS: DeployWords = DeployWords {
     provider: WORDS,
@@ -150,24 +147,14 @@ impl DeployApi for RenderServiceTarget<'_> {
         self.render.set_auto_deploy(namespace, self.service, trigger).await
     }
 
-    async fn env_changes(
-        &self,
-        namespace: &str,
-        plan: &ActionPlan,
-        begun: &[String],
-    ) -> Result<EnvChanges, EnvError> {
+    async fn env_changes(&self, namespace: &str, plan: &ActionPlan, begun: &[String]) -> Result<EnvChanges, EnvError> {
         match plan.intent.config() {
             Some(config) => self.render.env_changes(namespace, self.service, config, begun).await,
             None => Ok(EnvChanges::new()),
         }
     }
 
-    async fn set_env_var(
-        &self,
-        namespace: &str,
-        name: &str,
-        value: Option<&SecretString>,
-    ) -> Result<(), HostedError> {
+    async fn set_env_var(&self, namespace: &str, name: &str, value: Option<&SecretString>) -> Result<(), HostedError> {
         self.render.set_env_var(namespace, self.service, name, value).await
     }
 }

@@ -1,7 +1,7 @@
 //! What is the same for all providers that host services: keys, errors, and how far an action is.
 //!
-//! Their APIs take no key of idempotence: what came of a call that was not answered is told by what has happened since, which
-//! [`Before`] tells apart from what was there before it.
+//! Their APIs take no idempotency key: whether a call that was not answered had an effect is found out by what has happened
+//! since, which [`Before`] tells apart from what was there before the call.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::{
     api::{Access, KeyRef, RemediationReason, Retry},
 };
 
-/// What one look at a service saw; a second one soon after it may be the same.
+/// One observation of a service; a second one soon after it may be the same.
 pub type HostedObservation = Observed<Hosted>;
 
 /// How a provider's API is reached.
@@ -62,7 +62,7 @@ pub enum Stands {
     /// What the provider was at did not succeed.
     Broken,
     /// The provider does not know, or its word is not known here.
-    Untold,
+    Unknown,
 }
 
 /// What has happened to a database since a call was sent.
@@ -77,14 +77,14 @@ pub struct Since {
     pub came: bool,
 }
 
-/// What has become of a restart.
+/// The effect of a restart so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaced {
-    /// No restart was told of, and the instances are those from before.
+    /// No restart is listed, and the instances are those from before.
     Nothing,
-    /// Some are others, and no restart was told of: it may be one, or something else.
+    /// Some are others, and no restart is listed: it may be one, or something else.
     Unclear,
-    /// A restart was told of, and old instances still run.
+    /// A restart is listed, and old instances still run.
     Begun,
     /// All are new.
     Done,
@@ -274,7 +274,7 @@ pub(super) const WRITE_LIMIT: TimeLimits =
     TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
 /// One request that reads.
 const READ_ATTEMPT: Duration = Duration::from_millis(2500);
-/// A look with all its requests: fresh enough to be acted on when it ends.
+/// An observation with all its requests: fresh enough to be acted on when it ends.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(9);
 
 /// Of a request that reads, and its tries.

@@ -73,7 +73,7 @@ impl Recover {
                 return expired(RemediationReason::Recovered, message);
             }
             Stands::Serves | Stands::Down => {}
-            Stands::AtWork | Stands::Suspended | Stands::Broken | Stands::Untold => {
+            Stands::AtWork | Stands::Suspended | Stands::Broken | Stands::Unknown => {
                 let provider = self.caller.words.provider;
                 let message = format!("{provider} says {status:?} of it, which it is left to; nothing was done");
                 let busy = ActError::OwnerBusy(message);

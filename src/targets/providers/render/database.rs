@@ -247,7 +247,7 @@ pub(super) fn by_status(status: &str) -> Stands {
         }
         "suspended" => Stands::Suspended,
         "recovery_failed" => Stands::Broken,
-        _ => Stands::Untold,
+        _ => Stands::Unknown,
     }
 }
 
@@ -311,7 +311,7 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
                 fault = Some(DatabaseFault { saturated: false, detail });
             }
         }
-        Stands::Untold => {
+        Stands::Unknown => {
             let message = format!("Render does not tell how it is: its status is {:?}", postgres.status);
             return Err(HostedError::Unsettled(message));
         }

@@ -250,7 +250,8 @@ pub trait Executor: Send + Sync {
     ) -> Result<Ran, NotStored>;
 }
 
-/// Runs a procedure with its I/O, one reconciliation at a time. `clock` is read again after every effect.
+/// Runs a procedure with its I/O, one reconciliation at a time. The clock is read again after the observation and after
+/// every effect.
 ///
 /// # Errors
 /// When the journal could not store the progress; the effect that the progress announces was not performed.
@@ -268,6 +269,7 @@ where
     let mut last = is_stored.clone();
     let progress = is_stored.unwrap_or_default();
     let seen = effects.observe(&progress, &moment).await;
+    moment.now = Timestamp::now();
     let mut step = procedure.next(&progress, &seen, &moment);
     for _ in 0..MAX_EFFECTS {
         let Step::Perform { progress, effect, note } = step else { break };

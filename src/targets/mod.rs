@@ -2,7 +2,7 @@
 //!
 //! [`Targets::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
 //! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`],
-//! [`hosting::HostedService`] and [`postgres::Postgres`].
+//! [`Target::executor`] and [`postgres::Postgres`].
 
 pub mod custom;
 pub mod executor;
@@ -34,7 +34,12 @@ use http::{Http, HttpTarget};
 use kubernetes::{ClusterIndex, Kubernetes, Usage, Whose, WorkloadTarget};
 use postgres::{DatabaseTarget, Postgres};
 use prometheus::Prometheus;
-use providers::{HostedService, Hosting, HostingConfig};
+use providers::{
+    Hosting, HostingConfig,
+    github::GithubTarget,
+    render::{RenderPostgresTarget, RenderServiceTarget},
+    vercel::VercelTarget,
+};
 pub use target::{NoExecutor, Target, Unfinished};
 
 /// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
@@ -100,12 +105,12 @@ impl Targets {
             ValidTarget::Workload { kind, name } => {
                 Box::new(WorkloadTarget { kind: *kind, name, index: &self.index, kubernetes: &self.kubernetes })
             }
-            ValidTarget::Render(service) => Box::new(HostedService::Render(&hosting()?.render, service)),
+            ValidTarget::Render(service) => Box::new(RenderServiceTarget { render: &hosting()?.render, service }),
             ValidTarget::RenderPostgres(postgres) => {
-                Box::new(HostedService::RenderPostgres(&hosting()?.render, postgres))
+                Box::new(RenderPostgresTarget { render: &hosting()?.render, postgres })
             }
-            ValidTarget::Vercel(project) => Box::new(HostedService::Vercel(&hosting()?.vercel, project)),
-            ValidTarget::Github(environment) => Box::new(HostedService::Github(&hosting()?.github, environment)),
+            ValidTarget::Vercel(project) => Box::new(VercelTarget { vercel: &hosting()?.vercel, project }),
+            ValidTarget::Github(environment) => Box::new(GithubTarget { github: &hosting()?.github, environment }),
             ValidTarget::Postgres(database) => Box::new(DatabaseTarget { postgres: &self.postgres, database }),
             ValidTarget::Http(check) => Box::new(HttpTarget { http: &self.http, check }),
         })

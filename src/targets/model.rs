@@ -17,6 +17,11 @@ use crate::{api::RemediationReason, plan::revalidate::Withdrawn};
 
 /// What a procedure acts on, as far as its test needs it.
 pub trait World<P: Procedure>: Clone + Debug + PartialEq {
+    /// This world at a time: what happens by itself for certain until then.
+    fn at(&self, _now: Timestamp) -> Self {
+        self.clone()
+    }
+
     /// Every observation that is possible now, faults included.
     fn observations(&self, progress: &P::Progress) -> Vec<P::Seen>;
 
@@ -137,7 +142,8 @@ pub fn walk<P: Procedure, W: World<P>>(procedure: &P, world: W, progress: P::Pro
     let mut seen_states = HashSet::new();
     let first = State { world, progress, now: start(), crashes: 0, withdrawn: false, story: Vec::new() };
     let mut open: Vec<State<P, W>> = vec![first];
-    while let Some(state) = open.pop() {
+    while let Some(mut state) = open.pop() {
+        state.world = state.world.at(state.now);
         if !seen_states.insert(state.key()) {
             continue;
         }

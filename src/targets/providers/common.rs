@@ -1,7 +1,7 @@
 //! What is the same for all providers that host services: keys, errors, and how far an action is.
 //!
-//! Their APIs take no key of idempotence: what came of a call that was not answered is told by what has happened since, which
-//! [`Before`] tells apart from what was there before it.
+//! Their APIs take no idempotency key: whether a call that was not answered had an effect is found out by what has happened
+//! since, which [`Before`] tells apart from what was there before the call.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     analyze::observation::{Hosted, UnknownReason, Unmeasured},
-    api::{Access, KeyRef},
+    api::{Access, KeyRef, RemediationReason, Retry},
 };
 
-/// What one look at a service saw; a second one soon after it may be the same.
+/// One observation of a service; a second one soon after it may be the same.
 pub type HostedObservation = Observed<Hosted>;
 
 /// How a provider's API is reached.
@@ -42,14 +42,49 @@ pub struct Before {
     pub deploys_on: Option<String>,
 }
 
-/// What has become of a restart.
+/// How many instances a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub run: u32,
+    /// None: the provider does not report it.
+    pub wanted: Option<u32>,
+    pub autoscaled: bool,
+}
+
+/// The state of a hosted database, by its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    Serves,
+    Down,
+    /// The provider is at work on it: it is configured, updated, maintained, restored.
+    AtWork,
+    Suspended,
+    /// What the provider was at did not succeed.
+    Broken,
+    /// The provider does not know, or its word is not known here.
+    Unknown,
+}
+
+/// What has happened to a database since a call was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since {
+    /// Its status now, in the provider's word.
+    pub status: String,
+    pub serves: bool,
+    /// It served before the call.
+    pub served: bool,
+    /// It was seen since not to serve, in another way than before the call.
+    pub came: bool,
+}
+
+/// The effect of a restart so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaced {
-    /// No restart was told of, and the instances are those from before.
+    /// No restart is listed, and the instances are those from before.
     Nothing,
-    /// Some are others, and no restart was told of: it may be one, or something else.
+    /// Some are others, and no restart is listed: it may be one, or something else.
     Unclear,
-    /// A restart was told of, and old instances still run.
+    /// A restart is listed, and old instances still run.
     Begun,
     /// All are new.
     Done,
@@ -57,7 +92,7 @@ pub enum Replaced {
 
 /// A restart, as far as it is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Restarted {
     pub replaced: Replaced,
     /// The deploy that serves.
     pub live: Option<String>,
@@ -102,9 +137,28 @@ pub enum HostedError {
 }
 
 impl HostedError {
-    /// CamelCase, from a closed set.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> RemediationReason {
         self.unknown().into()
+    }
+
+    /// When the same call is worth another attempt, if it had no effect.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::CredentialsMissing(_) | Self::Forbidden(_) => Retry::OnChange,
+            Self::Unsupported(_) | Self::Elsewise { .. } => Retry::Never,
+            Self::KeyUnread(why) => why.retry(),
+            Self::Unsettled(_) => Retry::Backoff,
+            Self::Call(error) if error.kind.may_pass() => Retry::Backoff,
+            Self::Call(error) => match error.kind.status() {
+                Some(401..=404) => Retry::OnChange,
+                _ => Retry::Never,
+            },
+        }
+    }
+
+    /// The same call may succeed later with nobody changing anything.
+    pub fn retryable(&self) -> bool {
+        self.retry() == Retry::Backoff
     }
 
     /// For certain it had no effect.
@@ -121,16 +175,6 @@ impl HostedError {
             Self::Call(error) => error.attempts,
             Self::Elsewise { attempts, .. } => *attempts,
             _ => 0,
-        }
-    }
-
-    /// Waiting may help.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::CredentialsMissing(_) | Self::Forbidden(_) | Self::Unsupported(_) | Self::Elsewise { .. } => false,
-            Self::KeyUnread(why) => why.retryable(),
-            Self::Call(error) => error.kind.may_pass(),
-            Self::Unsettled(_) => true,
         }
     }
 
@@ -172,7 +216,7 @@ impl HostedError {
     pub(super) fn forbids(self) -> Result<(), ActError> {
         match self {
             Self::Forbidden(message) => Err(ActError::Forbidden { verb: "get", resource: "secrets", message }),
-            error if error.may_pass() => Ok(()),
+            error if error.retryable() => Ok(()),
             error => Err(ActError::BadRemedy(error.to_string())),
         }
     }
@@ -230,7 +274,7 @@ pub(super) const WRITE_LIMIT: TimeLimits =
     TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
 /// One request that reads.
 const READ_ATTEMPT: Duration = Duration::from_millis(2500);
-/// A look with all its requests: fresh enough to be acted on when it ends.
+/// An observation with all its requests: fresh enough to be acted on when it ends.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(9);
 
 /// Of a request that reads, and its tries.

@@ -5,6 +5,42 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
+use super::{super::kubernetes::ActError, common::HostedError};
+
+/// Variables that one action restores: each is a call, and a provider limits how many there are in a minute.
+pub const MAX_CHANGES: usize = 100;
+/// Characters of a name that a status can hold.
+pub(super) const MAX_NAME: usize = 256;
+
+/// What differs from the state to restore: by name its value, none of what is to be removed.
+pub type EnvChanges = Vec<(String, Option<SecretString>)>;
+
+/// Why environment variables are not restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvError {
+    #[error(transparent)]
+    Hosted(#[from] HostedError),
+    /// The copy cannot be read, or is not what was judged.
+    #[error("the copy of the environment variables: {0}")]
+    Copy(ActError),
+    /// They are not what was judged any more.
+    #[error("{0}")]
+    Changed(String),
+    #[error("{0} environment variables differ, more than the {MAX_CHANGES} that one action puts back")]
+    TooMany(usize),
+    #[error("the name of the environment variable {0}… has more than {MAX_NAME} characters; put it back by hand")]
+    LongName(String),
+}
+
+/// For messages: not more than a person reads.
+pub(super) fn listed<T: AsRef<str>>(names: &[T]) -> String {
+    const SHOWN: usize = 20;
+    let mut text: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = format!("{} more", names.len().saturating_sub(SHOWN));
+    text.extend((names.len() > SHOWN).then_some(more.as_str()));
+    text.join(", ")
+}
+
 /// By name. No Debug and no Display: it holds values.
 #[derive(Clone, Default)]
 pub struct EnvVars(BTreeMap<String, SecretString>);
@@ -31,7 +67,7 @@ impl EnvVars {
 
     /// What has to be done to these to make them `good`: by name the value that is to be set, none of what is to be taken
     /// away. What is the same is left out.
-    pub fn way_to(&self, good: &Self) -> Vec<(String, Option<SecretString>)> {
+    pub fn changes_to(&self, good: &Self) -> Vec<(String, Option<SecretString>)> {
         let same = |name: &String, value: &SecretString| {
             self.0.get(name).is_some_and(|now| now.expose_secret() == value.expose_secret())
         };
@@ -60,20 +96,20 @@ mod tests {
     fn only_what_differs_is_set_and_what_was_not_there_is_taken_away() {
         let now = of(&[("SAME", "1"), ("CHANGED", "bad"), ("NEW", "x")]);
         let good = of(&[("SAME", "1"), ("CHANGED", "good"), ("GONE", "y")]);
-        let way = now.way_to(&good);
+        let way = now.changes_to(&good);
         let shown: Vec<(&str, Option<&str>)> = way
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_ref().map(|value| value.expose_secret())))
             .collect();
         assert_eq!(shown, [("CHANGED", Some("good")), ("GONE", Some("y")), ("NEW", None)]);
-        assert!(good.way_to(&good).is_empty());
+        assert!(good.changes_to(&good).is_empty());
     }
 
     #[test]
     fn a_copy_is_read_back_as_it_was() {
         let all = of(&[("A", "ä\n\"b\""), ("EMPTY", "")]);
         let back = EnvVars::from_json(all.to_json().to_string().as_bytes()).unwrap();
-        assert!(back.len() == 2 && back.way_to(&all).is_empty());
+        assert!(back.len() == 2 && back.changes_to(&all).is_empty());
         assert!(EnvVars::from_json(b"[1]").is_none());
     }
 }

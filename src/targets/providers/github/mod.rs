@@ -10,7 +10,10 @@ mod act;
 mod observe;
 pub mod spec;
 mod state;
+mod target;
 mod wire;
+
+pub use target::GithubTarget;
 
 use std::{
     collections::HashMap,

@@ -11,7 +11,7 @@ use crate::{
     targets::{
         kubernetes::ActError,
         providers::client::Repeat,
-        providers::common::{Before, DeployState, HostedError, Replaced, Seen},
+        providers::common::{Before, DeployState, HostedError, Replaced, Restarted},
     },
 };
 
@@ -102,7 +102,7 @@ impl Render {
         service: &RenderService,
         instances_before: &[String],
         newest_before: Option<&str>,
-    ) -> Result<Seen, HostedError> {
+    ) -> Result<Restarted, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let account = self.account(namespace, service).await?;
         let newest = [("type", "server_restarted".to_owned()), ("limit", "1".to_owned())];
@@ -114,7 +114,7 @@ impl Render {
         let told = events.first().is_some_and(|event| Some(event.id.as_str()) != newest_before);
         let now: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
         let live = live(&deploys).map(|deploy| deploy.id.clone());
-        Ok(Seen { replaced: replaced(told, instances_before, &now), live })
+        Ok(Restarted { replaced: replaced(told, instances_before, &now), live })
     }
 
     /// Has new commits deployed on `trigger` (`commit`, `checksPass`), or on nothing (`off`). Setting it twice is as good as

@@ -22,7 +22,7 @@ use crate::{
         Observed,
         kubernetes::ActError,
         providers::client::Repeat,
-        providers::common::{Before, HostedError},
+        providers::common::{Before, HostedError, Since, Stands},
     },
 };
 
@@ -45,32 +45,6 @@ pub(super) struct Remembered {
     down: Option<(Timestamp, Timestamp)>,
     /// When it was last seen not to serve, by its status then. Of a time before which it was not asked.
     away: BTreeMap<String, Timestamp>,
-}
-
-/// How a Postgres stands, by its status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stands {
-    Serves,
-    Down,
-    /// Render is at work on it: it is configured, updated, maintained, restored.
-    AtWork,
-    Suspended,
-    /// What Render was at did not come about.
-    Broken,
-    /// Render does not know, or says it in words that are not known here.
-    Untold,
-}
-
-/// What has become of a Postgres since a call was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Since {
-    /// Its status now, in Render's word.
-    pub status: String,
-    pub serves: bool,
-    /// It served before the call.
-    pub served: bool,
-    /// It was seen since not to serve, in another way than before the call.
-    pub came: bool,
 }
 
 impl Render {
@@ -239,7 +213,7 @@ impl Render {
         let key = place(namespace, &asked.postgres_id, &asked.access);
         let came = self.databases.lock().get(&key).is_some_and(|seen| seen.came(sent_at, before));
         let serves = stands(&postgres) == Stands::Serves;
-        let served = before.is_some_and(|before| Stands::of(before) == Stands::Serves);
+        let served = before.is_some_and(|before| by_status(before) == Stands::Serves);
         Ok(Since { status: postgres.status, serves, served, came })
     }
 }
@@ -263,26 +237,22 @@ impl Remembered {
     }
 }
 
-impl Stands {
-    /// By a status in Render's word.
-    pub fn of(status: &str) -> Self {
-        match status {
-            "available" | "maintenance_scheduled" => Self::Serves,
-            "unavailable" => Self::Down,
-            "creating"
-            | "config_restart"
-            | "maintenance_in_progress"
-            | "recovery_in_progress"
-            | "updating_instance" => Self::AtWork,
-            "suspended" => Self::Suspended,
-            "recovery_failed" => Self::Broken,
-            _ => Self::Untold,
+/// By a status in Render's word.
+pub(super) fn by_status(status: &str) -> Stands {
+    match status {
+        "available" | "maintenance_scheduled" => Stands::Serves,
+        "unavailable" => Stands::Down,
+        "creating" | "config_restart" | "maintenance_in_progress" | "recovery_in_progress" | "updating_instance" => {
+            Stands::AtWork
         }
+        "suspended" => Stands::Suspended,
+        "recovery_failed" => Stands::Broken,
+        _ => Stands::Unknown,
     }
 }
 
 fn stands(postgres: &Postgres) -> Stands {
-    if postgres.is_suspended() { Stands::Suspended } else { Stands::of(&postgres.status) }
+    if postgres.is_suspended() { Stands::Suspended } else { by_status(&postgres.status) }
 }
 
 /// What makes an action impossible, in words after its id.
@@ -341,7 +311,7 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
                 fault = Some(DatabaseFault { saturated: false, detail });
             }
         }
-        Stands::Untold => {
+        Stands::Unknown => {
             let message = format!("Render does not tell how it is: its status is {:?}", postgres.status);
             return Err(HostedError::Unsettled(message));
         }

@@ -24,17 +24,13 @@ use crate::{
         kubernetes::{ActError, SnapshotOf},
         providers::client::{Failure, Repeat},
         providers::common::{DeployState, HostedError},
-        providers::env_vars::EnvVars,
+        providers::env_vars::{EnvChanges, EnvError, EnvVars, MAX_CHANGES, MAX_NAME},
     },
 };
 
 /// Of a page, and pages of one service.
 const LIMIT: &str = "100";
 const MAX_PAGES: usize = 10;
-/// Variables that are put back by one action: each is a call, of which there are 30 a minute.
-pub const MAX_CHANGES: usize = 100;
-/// Characters of a name that a status can hold.
-const MAX_NAME: usize = 256;
 /// Read this short after a deploy went live, they are what it runs with, also when it is rolled back to.
 const FRESH: SignedDuration = SignedDuration::from_mins(2);
 /// Deploys of a service whose environment is remembered.
@@ -47,26 +43,6 @@ pub(super) struct Running {
     vars: EnvVars,
     /// Read when it had just gone live: nobody will have changed them in between.
     fresh: bool,
-}
-
-/// What is left to be put back: by name its value, none of what is to be taken away.
-pub type Way = Vec<(String, Option<SecretString>)>;
-
-/// Why environment variables are not put back.
-#[derive(Debug, thiserror::Error)]
-pub enum EnvError {
-    #[error(transparent)]
-    Hosted(#[from] HostedError),
-    /// The copy cannot be read, or is not what was judged.
-    #[error("the copy of the environment variables: {0}")]
-    Copy(ActError),
-    /// They are not what was judged any more.
-    #[error("{0}")]
-    Changed(String),
-    #[error("{0} environment variables differ, more than the {MAX_CHANGES} that one action puts back")]
-    TooMany(usize),
-    #[error("the name of the environment variable {0}… has more than {MAX_NAME} characters; put it back by hand")]
-    LongName(String),
 }
 
 impl Render {
@@ -159,16 +135,16 @@ impl Render {
     ///
     /// # Errors
     /// See [`EnvError`]: Changed when somebody else has changed them since they were judged.
-    pub async fn env_way(
+    pub async fn env_changes(
         &self,
         namespace: &str,
         service: &RenderService,
         config: &ConfigRollback,
         begun: &[String],
-    ) -> Result<Way, EnvError> {
+    ) -> Result<EnvChanges, EnvError> {
         let id = &service.service_id;
         let change = config.objects.iter().find(|change| change.kind == ConfigKind::EnvVars && change.name == *id);
-        let Some(change) = change else { return Ok(Way::new()) };
+        let Some(change) = change else { return Ok(EnvChanges::new()) };
         let good = self.kubernetes.snapshot_env(namespace, &config.state).await.map_err(EnvError::Copy)?;
         let digest = |vars: &EnvVars| self.kubernetes.env_digest(vars).map_err(EnvError::Copy);
         if digest(&good)? != change.to {
@@ -177,7 +153,7 @@ impl Render {
         }
         let account = self.account(namespace, service).await?;
         let now = self.env_vars(&account, Instant::now() + READ_LIMIT).await?;
-        let way = now.way_to(&good);
+        let changes = now.changes_to(&good);
         if begun.is_empty() {
             let digest = digest(&now)?;
             if digest != change.from && digest != change.to {
@@ -185,19 +161,19 @@ impl Render {
                     "the environment variables of {id} were changed after the deploy that was judged"
                 )));
             }
-        } else if let Some((other, _)) = way.iter().find(|(name, _)| !begun.contains(name)) {
+        } else if let Some((other, _)) = changes.iter().find(|(name, _)| !begun.contains(name)) {
             return Err(EnvError::Changed(format!(
                 "the environment variable {other} of {id} was changed by somebody else while others were put back"
             )));
         }
-        if way.len() > MAX_CHANGES {
-            return Err(EnvError::TooMany(way.len()));
+        if changes.len() > MAX_CHANGES {
+            return Err(EnvError::TooMany(changes.len()));
         }
-        if let Some((name, _)) = way.iter().find(|(name, _)| name.chars().count() > MAX_NAME) {
+        if let Some((name, _)) = changes.iter().find(|(name, _)| name.chars().count() > MAX_NAME) {
             let name: String = name.chars().take(20).collect();
             return Err(EnvError::LongName(name));
         }
-        Ok(way)
+        Ok(changes)
     }
 
     /// Whether the environment variables of this state can be put back: their copy is there, and is what was judged.
@@ -211,7 +187,7 @@ impl Render {
         service: &RenderService,
         config: &ConfigRollback,
     ) -> Result<(), ActError> {
-        match self.env_way(namespace, service, config, &[]).await {
+        match self.env_changes(namespace, service, config, &[]).await {
             Ok(_) | Err(EnvError::Changed(_)) => Ok(()),
             Err(EnvError::Copy(why)) if why.retryable() => Ok(()),
             Err(EnvError::Copy(why)) => Err(why),

@@ -8,10 +8,12 @@ mod act;
 mod batch;
 mod database;
 mod env;
+mod executors;
 mod observe;
 mod scale;
 pub mod spec;
 mod state;
+mod target;
 mod usage;
 mod wire;
 
@@ -27,9 +29,8 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use database::Stands;
-pub use env::{EnvError, MAX_CHANGES, Way};
-pub use scale::{Size, autoscaled};
+pub(super) use target::auto_deploy_left_off;
+pub use target::{RenderPostgresTarget, RenderServiceTarget};
 
 use super::{
     super::kubernetes::Kubernetes,

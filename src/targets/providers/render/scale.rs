@@ -8,17 +8,11 @@ use serde_json::json;
 use super::{READ_LIMIT, Render};
 use crate::{
     api::RenderService,
-    targets::{providers::client::Repeat, providers::common::HostedError},
+    targets::{
+        providers::client::Repeat,
+        providers::common::{HostedError, Size},
+    },
 };
-
-/// How many instances there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    pub run: u32,
-    /// None: Render does not tell.
-    pub wanted: Option<u32>,
-    pub autoscaled: bool,
-}
 
 /// Why what is autoscaled is not scaled, for a person.
 pub fn autoscaled(id: &str) -> String {

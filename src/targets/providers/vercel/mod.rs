@@ -5,7 +5,10 @@
 
 pub mod spec;
 mod state;
+mod target;
 mod wire;
+
+pub use target::VercelTarget;
 
 use std::time::{Duration, Instant};
 

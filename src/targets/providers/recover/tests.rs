@@ -1,0 +1,125 @@
+use super::*;
+use crate::targets::{
+    model::{World, walk},
+    providers::fixtures::*,
+};
+
+/// A database whose provider lists no calls.
+#[derive(Debug, Clone, PartialEq)]
+struct Hosted {
+    stands: Stands,
+    calls: u32,
+    /// A call had no clear answer.
+    unclear: bool,
+}
+
+impl Hosted {
+    fn status(&self) -> &'static str {
+        match self.stands {
+            Stands::Serves => "available",
+            Stands::Down => "unavailable",
+            _ => "config_restart",
+        }
+    }
+}
+
+macro_rules! world {
+    ($procedure:ty) => {
+        impl World<$procedure> for Hosted {
+            fn observations(&self, progress: &ProviderProgress) -> Vec<RecoverSeen> {
+                observations(self, progress)
+            }
+
+            fn results(&self, _: &SendRecovery, _: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
+                let done = Self { stands: Stands::AtWork, calls: self.calls + 1, unclear: false };
+                let unanswered = Self { unclear: true, ..done.clone() };
+                let without = without_effect().into_iter();
+                let without = without.map(|error| (Self { unclear: !error.not_done(), ..self.clone() }, Err(error)));
+                [(done, Ok(202)), (unanswered, Err(lost()))].into_iter().chain(without).collect()
+            }
+
+            fn later(&self) -> Vec<Self> {
+                let then = match self.stands {
+                    Stands::Down => vec![Stands::Serves, Stands::AtWork],
+                    Stands::AtWork => vec![Stands::Serves, Stands::Down],
+                    _ => Vec::new(),
+                };
+                then.into_iter().map(|stands| Self { stands, ..self.clone() }).collect()
+            }
+
+            fn violation(&self, step: &Step<ProviderProgress, SendRecovery>) -> Option<String> {
+                violation(self, step)
+            }
+        }
+    };
+}
+
+fn observations(hosted: &Hosted, progress: &ProviderProgress) -> Vec<RecoverSeen> {
+    let (status, stands) = (hosted.status().to_owned(), hosted.stands);
+    if progress.sent_at.is_none() {
+        let standing = Standing { status, stands };
+        return vec![RecoverSeen::Before(Ok(standing)), RecoverSeen::Before(Err(unread()))];
+    }
+    let since = |came| {
+        let served = progress.newest_before.as_deref() == Some("available");
+        RecoverSeen::After(Ok(Since { status: status.clone(), serves: stands == Stands::Serves, served, came }))
+    };
+    let mut all = vec![since(false), RecoverSeen::After(Err(unread()))];
+    all.extend((hosted.calls > 0).then(|| since(true)));
+    all
+}
+
+fn violation(hosted: &Hosted, step: &Step<ProviderProgress, SendRecovery>) -> Option<String> {
+    let done = hosted.calls > 0;
+    match step {
+        Step::Perform { .. } if done || hosted.unclear => {
+            Some("the call is made again without a clear answer".to_owned())
+        }
+        Step::Perform { .. } if hosted.stands == Stands::AtWork => Some("the provider is at work on it".to_owned()),
+        Step::Done { .. } if !done => Some("nothing was done".to_owned()),
+        Step::Ended { end: End::Expired, .. } if done => Some("the call is not verified".to_owned()),
+        Step::Ended { reason: RemediationReason::DeadlineExceeded, .. } => None,
+        Step::Ended { .. } if done => Some("it was done, and the end says that it was not".to_owned()),
+        Step::OutcomeUnknown { progress, message } if progress.begun && !message.contains("cannot be looked at") => {
+            Some("the outcome can be told".to_owned())
+        }
+        _ => None,
+    }
+}
+
+faulty!(Recover, SendRecovery, Result<u16, HostedError>, denied);
+world!(Recover);
+world!(Forgets);
+world!(Denies);
+
+fn recover() -> Recover {
+    Recover { caller: caller(ActionKind::Failover), unreachable: true }
+}
+
+fn down() -> Hosted {
+    Hosted { stands: Stands::Down, calls: 0, unclear: false }
+}
+
+#[test]
+fn a_recovery_is_never_sent_twice_without_a_clear_answer() {
+    let report = walk(&recover(), down(), ProviderProgress::default(), limits(15, 30));
+    report.assert_holds();
+    for end in [
+        "Done Executed",
+        "Expired Recovered",
+        "Expired OwnerBusy",
+        "Expired PolicyGone",
+        "Failed DeadlineExceeded",
+        "Failed CredentialsRefused",
+        "OutcomeUnknown",
+    ] {
+        assert!(report.reached(end), "{end} was not reached: {report:?}");
+    }
+    eprintln!("recover: {} states, {:?}", report.states, report.ends);
+}
+
+#[test]
+fn the_model_notices_a_forgotten_call_and_a_denied_one() {
+    walk(&Forgets(recover()), down(), ProviderProgress::default(), limits(15, 30)).assert_caught();
+    walk(&Denies(recover()), down(), ProviderProgress::default(), limits(15, 30)).assert_caught();
+}

@@ -1,0 +1,134 @@
+use jiff::Timestamp;
+
+use super::*;
+use crate::{
+    api::ActionKind,
+    targets::{
+        executor::End,
+        model::{World, walk},
+        providers::fixtures::*,
+    },
+};
+
+/// A service, and the provider's list of its restarts.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Service {
+    restarts: u32,
+    restarted_at: Option<Timestamp>,
+    listed: bool,
+    /// Another deploy went live.
+    released: bool,
+    /// Somebody else replaced an instance.
+    foreign: bool,
+}
+
+impl Service {
+    fn live(&self) -> Option<String> {
+        Some(if self.released { "dep-2" } else { "dep-1" }.to_owned())
+    }
+
+    fn newest(&self, listed: bool) -> Option<String> {
+        (listed && self.restarts > 0).then(|| format!("evt-{}", self.restarts))
+    }
+}
+
+macro_rules! world {
+    ($procedure:ty) => {
+        impl World<$procedure> for Service {
+            fn at(&self, now: Timestamp) -> Self {
+                Self { listed: is_listed(self.restarted_at, now), ..self.clone() }
+            }
+
+            fn observations(&self, progress: &ProviderProgress) -> Vec<RestartSeen> {
+                observations(self, progress)
+            }
+
+            fn results(&self, _: &SendRestart, progress: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
+                let restarts = self.restarts + 1;
+                let done = Self { restarts, restarted_at: Some(at(progress.sent_at)), ..self.clone() };
+                let without = without_effect().into_iter().map(|error| (self.clone(), Err(error)));
+                [(done.clone(), Ok(202)), (done, Err(lost()))].into_iter().chain(without).collect()
+            }
+
+            fn later(&self) -> Vec<Self> {
+                let released = (!self.released).then(|| Self { released: true, ..self.clone() });
+                released.into_iter().collect()
+            }
+
+            fn violation(&self, step: &Step<ProviderProgress, SendRestart>) -> Option<String> {
+                violation(self, step)
+            }
+        }
+    };
+}
+
+fn observations(service: &Service, progress: &ProviderProgress) -> Vec<RestartSeen> {
+    let live = service.live();
+    if progress.sent_at.is_none() {
+        let newest_restart = service.newest(service.listed);
+        let before = Before { live, newest_restart, instances: vec!["a".into()], ..Before::default() };
+        return vec![RestartSeen::Before(Ok(before)), RestartSeen::Before(Err(unread()))];
+    }
+    let seen = |replaced| RestartSeen::After(Ok(Restarted { replaced, live: live.clone() }));
+    let mut all = vec![RestartSeen::After(Err(unread()))];
+    let told = service.newest(true) != progress.newest_before;
+    if told {
+        all.extend([seen(Replaced::Begun), seen(Replaced::Done)]);
+    }
+    if !(told && service.listed) {
+        all.push(seen(if service.foreign { Replaced::Unclear } else { Replaced::Nothing }));
+    }
+    all
+}
+
+fn violation(service: &Service, step: &Step<ProviderProgress, SendRestart>) -> Option<String> {
+    let done = service.restarts > 0;
+    match step {
+        Step::Perform { .. } if done => Some("the call is made again, and the first one had its effect".to_owned()),
+        Step::Done { .. } if !done => Some("nothing was restarted".to_owned()),
+        Step::Ended { end: End::Expired, .. } if done => Some("the restart is not verified".to_owned()),
+        Step::Ended { reason: RemediationReason::Superseded | RemediationReason::DeadlineExceeded, .. } => None,
+        Step::Ended { .. } if done => Some("it was restarted, and the end says that it was not".to_owned()),
+        Step::OutcomeUnknown { message, .. } if !service.foreign && !message.contains("cannot be looked at") => {
+            Some("the outcome can be told".to_owned())
+        }
+        _ => None,
+    }
+}
+
+faulty!(Restart, SendRestart, Result<u16, HostedError>, denied);
+world!(Restart);
+world!(Forgets);
+world!(Denies);
+
+fn restart() -> Restart {
+    Restart { caller: caller(ActionKind::Restart), judged: Some("dep-1".into()) }
+}
+
+#[test]
+fn a_restart_is_made_once_in_every_order_of_answers_losses_and_crashes() {
+    let report = walk(&restart(), Service::default(), ProviderProgress::default(), limits(20, 60));
+    report.assert_holds();
+    for end in [
+        "Done Executed",
+        "Failed DeadlineExceeded",
+        "Failed NotDone",
+        "Failed Superseded",
+        "Failed CredentialsRefused",
+        "Failed Unreachable",
+        "Expired PolicyGone",
+        "OutcomeUnknown",
+    ] {
+        assert!(report.reached(end), "{end} was not reached: {report:?}");
+    }
+    eprintln!("restart: {} states, {:?}", report.states, report.ends);
+    let foreign = Service { foreign: true, ..Service::default() };
+    walk(&restart(), foreign, ProviderProgress::default(), limits(20, 60)).assert_holds();
+}
+
+#[test]
+fn the_model_notices_a_forgotten_call_and_a_denied_one() {
+    let (service, progress) = (Service::default, ProviderProgress::default);
+    walk(&Forgets(restart()), service(), progress(), limits(20, 60)).assert_caught();
+    walk(&Denies(restart()), service(), progress(), limits(20, 60)).assert_caught();
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::{
+    api::ActionKind,
+    targets::{
+        model::{World, walk},
+        providers::fixtures::*,
+    },
+};
+
+/// A service, and whether its number of instances was set by the call.
+#[derive(Debug, Clone, PartialEq)]
+struct Service {
+    wanted: u32,
+    run: u32,
+    set: bool,
+}
+
+macro_rules! world {
+    ($procedure:ty) => {
+        impl World<$procedure> for Service {
+            fn observations(&self, progress: &ProviderProgress) -> Vec<ScaleSeen> {
+                let size = Size { run: self.run, wanted: Some(self.wanted), autoscaled: false };
+                if progress.sent_at.is_none() {
+                    let before = Before { live: Some("dep-1".into()), ..Before::default() };
+                    return vec![ScaleSeen::Before(Ok((before, size))), ScaleSeen::Before(Err(unread()))];
+                }
+                vec![ScaleSeen::After(Ok(size)), ScaleSeen::After(Err(unread()))]
+            }
+
+            fn results(&self, _: &SendScale, _: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
+                let done = Self { wanted: 4, set: true, ..self.clone() };
+                let without = without_effect().into_iter().map(|error| (self.clone(), Err(error)));
+                [(done.clone(), Ok(202)), (done, Err(lost()))].into_iter().chain(without).collect()
+            }
+
+            fn later(&self) -> Vec<Self> {
+                vec![Self { run: self.wanted, ..self.clone() }, Self { wanted: 3, ..self.clone() }]
+            }
+
+            fn violation(&self, step: &Step<ProviderProgress, SendScale>) -> Option<String> {
+                match step {
+                    Step::Perform { .. } if self.wanted == 3 => Some("somebody else has set another number".to_owned()),
+                    Step::Done { .. } if self.run != 4 => Some("other instances run".to_owned()),
+                    Step::Ended { end: End::Expired, .. } if self.set => Some("the number is not verified".to_owned()),
+                    Step::Ended { reason: RemediationReason::NotDone, .. } if self.wanted == 4 => {
+                        Some("the number was set".to_owned())
+                    }
+                    Step::OutcomeUnknown { message, .. } if !message.contains("cannot be looked at") => {
+                        Some("the outcome can be told".to_owned())
+                    }
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+faulty!(Scale, SendScale, Result<u16, HostedError>, denied);
+world!(Scale);
+world!(Forgets);
+world!(Denies);
+
+fn scale() -> Scale {
+    let scaling = Scaling { from: 2, to: 4, adjust_autoscaler: false };
+    let autoscaled = "Acme scales it".to_owned();
+    Scale { caller: caller(ActionKind::Scale), judged: Some("dep-1".into()), scaling, autoscaled }
+}
+
+fn service() -> Service {
+    Service { wanted: 2, run: 2, set: false }
+}
+
+#[test]
+fn a_number_is_set_until_it_is_seen_and_never_over_another_one() {
+    let report = walk(&scale(), service(), ProviderProgress::default(), limits(20, 60));
+    report.assert_holds();
+    for end in [
+        "Done Executed",
+        "Failed Rescaled",
+        "Failed DeadlineExceeded",
+        "Failed NotDone",
+        "Failed CredentialsRefused",
+        "Expired PolicyGone",
+        "OutcomeUnknown",
+    ] {
+        assert!(report.reached(end), "{end} was not reached: {report:?}");
+    }
+    eprintln!("scale: {} states, {:?}", report.states, report.ends);
+}
+
+#[test]
+fn the_model_notices_a_forgotten_call_and_a_denied_one() {
+    walk(&Forgets(scale()), service(), ProviderProgress::default(), limits(20, 60)).assert_caught();
+    walk(&Denies(scale()), service(), ProviderProgress::default(), limits(20, 60)).assert_caught();
+}
+
+#[test]
+fn what_somebody_else_has_set_is_left_to_them() {
+    let reason = |wanted, autoscaled| {
+        let ours = scale().ours(&ProviderProgress::default(), Size { run: 2, wanted, autoscaled });
+        ours.err().map(|end| end.ending.reason)
+    };
+    assert_eq!([reason(Some(2), false), reason(Some(4), false), reason(None, false)], [None; 3]);
+    assert_eq!(reason(Some(3), false), Some(RemediationReason::Rescaled));
+    assert_eq!(reason(Some(2), true), Some(RemediationReason::Autoscaled));
+}

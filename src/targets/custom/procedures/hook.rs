@@ -58,7 +58,7 @@ impl Procedure for CallHook<'_> {
                     Step::failed(progress, withdrawn.reason, format!("{}; {effect}", withdrawn.why))
                 }
                 Some(withdrawn) => Step::expired(progress, withdrawn.reason, format!("{}; {effect}", withdrawn.why)),
-                None if !seen.has_turn => wait_for_turn(progress, moment, effect),
+                None if !seen.has_turn => wait_for_turn(progress, moment, again, effect),
                 None => {
                     let progress = CleanupProgress { called_at: Some(milliseconds(moment.now)), ..progress };
                     let effect = StartCall { key: self.key.to_owned(), again };

@@ -13,7 +13,7 @@ use super::in_flight::poll_interval;
 use crate::{
     api::{RemediationReason, Span},
     targets::{
-        executor::{Moment, Step},
+        executor::{End, Moment, Note, Step},
         kubernetes::write::EXECUTE_LIMIT,
     },
 };
@@ -28,11 +28,15 @@ fn length(span: &Span) -> SignedDuration {
     span.parse().unwrap_or(SignedDuration::ZERO)
 }
 
-/// The step of a call that cannot be started now, since too many run. `effect`: what is known about an earlier call.
-fn wait_for_turn<P, E>(progress: P, moment: &Moment, effect: &str) -> Step<P, E> {
+/// The step of a call that cannot be started now. `called_before`: an earlier call, whose answer is not known, was
+/// announced; `effect` says the same in words.
+fn wait_for_turn<P, E>(progress: P, moment: &Moment, called_before: bool, effect: &str) -> Step<P, E> {
     if moment.since_start() < EXECUTE_LIMIT {
-        return Step::wait(progress, poll_interval(moment.since_start()));
+        let message = "the call waits for its turn: too many others run, or the operator stops";
+        let note = Some(Note::acting("turn", message));
+        return Step::Wait { progress, after: poll_interval(moment.since_start()), note };
     }
+    let end = if called_before { End::Failed } else { End::Expired };
     let message = format!("the call waited for its turn for {EXECUTE_LIMIT:#}, since too many others run; {effect}");
-    Step::expired(progress, RemediationReason::HeldBackTooLong, message)
+    Step::Ended { progress, end, reason: RemediationReason::HeldBackTooLong, message }
 }

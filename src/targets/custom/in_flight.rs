@@ -267,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_aborted_call_is_dropped_and_its_end_does_not_touch_the_next() {
-        let calls = InFlight::default();
+        let calls = InFlight::<u32>::default();
         let (kept, dropped) = oneshot::channel::<()>();
         calls.start("a", async move {
             let _kept = kept;

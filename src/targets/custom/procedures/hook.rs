@@ -51,7 +51,7 @@ impl Procedure for CallHook<'_> {
     fn next(&self, progress: &CleanupProgress, seen: &HookSeen, moment: &Moment) -> Step<CleanupProgress, StartCall> {
         let progress = progress.clone();
         let again = progress.called_at.is_some();
-        let effect = if again { "the hook may have been called before" } else { "nothing was called" };
+        let effect = effect_of(again);
         match &seen.call {
             CallState::NotStarted => match moment.withdrawn {
                 Some(withdrawn) if again => {
@@ -95,14 +95,21 @@ impl Procedure for CallHook<'_> {
         progress: &CleanupProgress,
         effect: &StartCall,
         answer: &Start,
-        _: &Moment,
+        moment: &Moment,
     ) -> Step<CleanupProgress, StartCall> {
         let mut progress = progress.clone();
-        if *answer == Start::NoTurn && !effect.again {
+        if *answer != Start::NoTurn {
+            return Step::wait(progress, FIRST_POLL);
+        }
+        if !effect.again {
             progress.called_at = None;
         }
-        Step::wait(progress, FIRST_POLL)
+        wait_for_turn(progress, moment, effect.again, effect_of(effect.again))
     }
+}
+
+fn effect_of(called_before: bool) -> &'static str {
+    if called_before { "the hook may have been called before" } else { "nothing was called" }
 }
 
 /// Calls one hook.
@@ -266,7 +273,7 @@ mod tests {
     }
 
     const LIMITS: Limits = Limits {
-        deadline: SignedDuration::from_mins(12),
+        deadline: SignedDuration::from_mins(20),
         tick: Duration::from_secs(60),
         crashes: 2,
         withdrawals: true,

@@ -124,13 +124,12 @@ impl Procedure for CallTool<'_> {
         }
     }
 
-    fn answered(&self, progress: &McpProgress, _: &StartCall, answer: &Start, _: &Moment) -> Next {
-        let progress = match answer {
-            Start::Started | Start::AlreadyStarted => progress.clone(),
+    fn answered(&self, progress: &McpProgress, _: &StartCall, answer: &Start, moment: &Moment) -> Next {
+        match answer {
+            Start::Started | Start::AlreadyStarted => Step::wait(progress.clone(), FIRST_POLL),
             // The call was not made.
-            Start::NoTurn => McpProgress::default(),
-        };
-        Step::wait(progress, FIRST_POLL)
+            Start::NoTurn => wait_for_turn(McpProgress::default(), moment, false, "nothing was called"),
+        }
     }
 }
 
@@ -312,14 +311,18 @@ mod tests {
                     }
                     let lost = || CallState::Ended(Err(McpError::Lost("the connection ended".into())));
                     let failed = CallState::Ended(Err(McpError::ToolFailed("no such service".into())));
-                    vec![
+                    let mut worlds = vec![
                         self.with(true, CallState::Running),
                         self.with(true, CallState::Ended(Ok("restarted".into()))),
                         self.with(true, lost()),
                         self.with(false, lost()),
-                        self.with(false, failed),
                         self.with(true, CallState::Lost),
-                    ]
+                    ];
+                    // A tool that reports a failure is believed.
+                    if !self.done {
+                        worlds.push(self.with(false, failed));
+                    }
+                    worlds
                 }
 
                 fn crashed(&self) -> Self {
@@ -397,7 +400,7 @@ mod tests {
     });
 
     const LIMITS: Limits = Limits {
-        deadline: SignedDuration::from_mins(12),
+        deadline: SignedDuration::from_mins(20),
         tick: Duration::from_secs(60),
         crashes: 2,
         withdrawals: true,

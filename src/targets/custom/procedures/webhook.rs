@@ -93,7 +93,7 @@ impl CallWebhook<'_> {
     /// Before the webhook has named a place to ask.
     fn deliver(&self, progress: WebhookProgress, seen: &WebhookSeen, moment: &Moment) -> Next {
         let again = progress.called_at.is_some();
-        let effect = if again { "the webhook may have been called before" } else { "nothing was called" };
+        let effect = effect_of(again);
         match &seen.call {
             CallState::NotStarted => match (moment.withdrawn, &seen.secret) {
                 (Some(withdrawn), _) if again => {
@@ -126,17 +126,17 @@ impl CallWebhook<'_> {
     /// The webhook has begun, and goes on by itself.
     fn ask(&self, progress: WebhookProgress, at: &str, seen: &WebhookSeen, moment: &Moment) -> Next {
         let is_over = self.is_over(moment);
+        let since = moment.since_start();
+        // The last request for the progress has ended by then.
+        let last = length(&self.webhook.deadline) + longest(&self.webhook.timeout) + GRACE;
         match &seen.call {
+            CallState::NotStarted | CallState::Running if since >= last => self.deadline_exceeded(progress),
             CallState::NotStarted if !seen.has_turn && is_over => self.deadline_exceeded(progress),
             CallState::NotStarted if !seen.has_turn => Step::wait(progress, ASK_AGAIN),
             CallState::NotStarted => {
                 Step::Perform { progress, effect: StartRequest::Ask { at: at.to_owned() }, note: None }
             }
-            CallState::Running => {
-                let since = moment.since_start();
-                let last = length(&self.webhook.deadline) + longest(&self.webhook.timeout) + GRACE;
-                if since < last { Step::wait(progress, poll_interval(since)) } else { self.deadline_exceeded(progress) }
-            }
+            CallState::Running => Step::wait(progress, poll_interval(since)),
             CallState::Ended(Ok(report)) => self.reported(progress, report, moment),
             CallState::Ended(Err(error)) if error.retry() == Retry::Backoff && !is_over => {
                 Step::wait(progress, ASK_AGAIN)
@@ -161,13 +161,23 @@ impl Procedure for CallWebhook<'_> {
         }
     }
 
-    fn answered(&self, progress: &WebhookProgress, effect: &StartRequest, answer: &Start, _: &Moment) -> Next {
+    fn answered(&self, progress: &WebhookProgress, effect: &StartRequest, answer: &Start, moment: &Moment) -> Next {
         let mut progress = progress.clone();
-        if matches!((answer, effect), (Start::NoTurn, StartRequest::Deliver { again: false, .. })) {
-            progress.called_at = None;
+        match (answer, effect) {
+            (Start::NoTurn, StartRequest::Deliver { again, .. }) => {
+                if !again {
+                    progress.called_at = None;
+                }
+                wait_for_turn(progress, moment, *again, effect_of(*again))
+            }
+            (Start::NoTurn, StartRequest::Ask { .. }) => Step::wait(progress, ASK_AGAIN),
+            (Start::Started | Start::AlreadyStarted, _) => Step::wait(progress, FIRST_POLL),
         }
-        Step::wait(progress, FIRST_POLL)
     }
+}
+
+fn effect_of(called_before: bool) -> &'static str {
+    if called_before { "the webhook may have been called before" } else { "nothing was called" }
 }
 
 /// Calls one webhook.

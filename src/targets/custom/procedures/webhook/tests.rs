@@ -161,7 +161,7 @@ impl Procedure for BelievesLost<'_> {
 }
 
 const LIMITS: Limits = Limits {
-    deadline: SignedDuration::from_mins(12),
+    deadline: SignedDuration::from_mins(20),
     tick: Duration::from_secs(60),
     crashes: 2,
     withdrawals: true,

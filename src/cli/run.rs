@@ -25,8 +25,10 @@ use crate::{
     },
 };
 
-/// A stop takes no longer than this; the chart gives the pod 15 s.
+/// The controllers and the ledger stop within this time; the chart gives the pod 15 s.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
+/// Before that, calls to hooks, webhooks and tools get so long to end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -96,7 +98,25 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => None,
         _ = tokio::signal::ctrl_c() => None,
     };
-    tracing::info!("panacea stops: what is being done is finished first, {} s at most", STOP_LIMIT.as_secs());
+    let stop_limit = DRAIN_LIMIT + STOP_LIMIT;
+    tracing::info!("panacea stops: what is being done is finished first, {} s at most", stop_limit.as_secs());
+    // The answer to a call is stored by a reconciliation, and kube starts none after a graceful shutdown has begun, also
+    // none that was scheduled before. So the controllers go on while calls end, and only new calls are refused. What has
+    // not ended by then is left to the next process: it delivers hooks and webhooks again with the same key, and does not
+    // call tools again.
+    let early = match early {
+        None => tokio::select! {
+            ended = &mut controllers => Some(ended.map_err(anyhow::Error::from)),
+            ended = &mut server => Some(ended.context("the HTTP server ended")),
+            drained = context.targets.drain(DRAIN_LIMIT) => {
+                if !drained {
+                    tracing::warn!("a call to a hook, webhook or tool has not ended; the next process goes on from there");
+                }
+                None
+            }
+        },
+        early => early,
+    };
     shutdown.cancel();
     let stopped = tokio::time::timeout(STOP_LIMIT, async {
         if early.is_none() {

@@ -154,6 +154,13 @@ impl Targets {
         })
     }
 
+    /// Starts no call to a hook, webhook or tool any more, and waits up to `limit` until those that run have ended and
+    /// their answers were read; whether that is so.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        let (hooks, mcp) = tokio::join!(self.hooks.drain(limit), self.mcp.drain(limit));
+        hooks && mcp
+    }
+
     /// The circuit breaker of a provider's API for this target, while it is not closed.
     pub fn circuit(&self, target: &ValidTarget) -> Option<CircuitStatus> {
         self.target(target).ok()?.circuit()

@@ -2,19 +2,43 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap, redirect};
 use url::Url;
 
-use super::super::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
-use crate::api::{Hook, HookMethod, Span};
+use super::{
+    super::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown},
+    in_flight::InFlight,
+    webhook::Report,
+};
+use crate::api::{Hook, HookMethod, RemediationReason, Retry, Span};
 
 /// Calls that failed for reasons that may pass are made anew, this many times in all.
 const TRIES: u32 = 3;
 /// The wait before the second try; it doubles from there.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// Calls hooks. One for the whole operator.
+/// Calls hooks and webhooks. One for the whole operator.
+#[derive(Default)]
 pub struct Hooks {
+    pub(super) http: HookClient,
+    /// Calls of hooks, by the Remediation's uid.
+    pub(super) calls: InFlight<Result<HookAnswer, HookError>>,
+    /// Deliveries to webhooks, and requests for their progress.
+    pub(super) deliveries: InFlight<Result<Report, HookError>>,
+}
+
+impl Hooks {
+    /// Starts no call any more, and waits for those that run; whether every answer was read.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        let (calls, deliveries) = tokio::join!(self.calls.drain(limit), self.deliveries.drain(limit));
+        calls && deliveries
+    }
+}
+
+/// The HTTP client of hooks and webhooks.
+#[derive(Clone)]
+pub(super) struct HookClient {
     client: Result<Client, String>,
 }
 
@@ -38,25 +62,46 @@ pub enum HookError {
     /// Whether it did anything is not known.
     #[error("{at} did not answer within {limit:?}")]
     Timeout { at: String, limit: Duration },
+    /// The call has ended without an answer. Whether it did anything is not known.
+    #[error("the call ended without an answer: {0}; it may have had its effect")]
+    Lost(String),
 }
 
 impl HookError {
-    /// CamelCase, from a closed set.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> RemediationReason {
         match self {
-            Self::Invalid(_) => "HookInvalid",
-            Self::Refused { .. } => "HookRefused",
-            Self::Unreachable { .. } => "HookUnreachable",
-            Self::Timeout { .. } => "HookTimeout",
+            Self::Invalid(_) => RemediationReason::HookInvalid,
+            Self::Refused { .. } => RemediationReason::HookRefused,
+            Self::Unreachable { .. } => RemediationReason::HookUnreachable,
+            Self::Timeout { .. } | Self::Lost(_) => RemediationReason::HookTimeout,
         }
     }
 
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 429 | 502..=504, .. })
+    /// When the same call is worth another attempt.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Refused { status: 429 | 502..=504, .. }
+            | Self::Timeout { .. }
+            | Self::Lost(_) => Retry::Backoff,
+            Self::Invalid(_) | Self::Refused { .. } => Retry::Never,
+        }
+    }
+
+    /// The same call is made again at once. A call that timed out took its whole time already.
+    fn is_repeated(&self) -> bool {
+        self.retry() == Retry::Backoff && !matches!(self, Self::Timeout { .. } | Self::Lost(_))
     }
 }
 
-impl Default for Hooks {
+/// The time that all attempts of one call take at most.
+pub fn longest(limit: &Span) -> SignedDuration {
+    let waits = FIRST_WAIT * ((1 << (TRIES - 1)) - 1);
+    let limit = limit.parse().unwrap_or(SignedDuration::ZERO);
+    limit * i32::try_from(TRIES).unwrap_or(i32::MAX) + SignedDuration::try_from(waits).unwrap_or_default()
+}
+
+impl Default for HookClient {
     fn default() -> Self {
         // A redirected POST would arrive as a GET, somewhere else.
         let client = Client::builder().user_agent(USER_AGENT).redirect(redirect::Policy::none()).build();
@@ -64,7 +109,7 @@ impl Default for Hooks {
     }
 }
 
-impl Hooks {
+impl HookClient {
     /// Calls it. `key` names the action: the same key is the same call, made again. At most three times the hook's own
     /// time limit, and 3 s.
     ///
@@ -105,7 +150,7 @@ impl Hooks {
         let mut wait = FIRST_WAIT;
         for _ in 1..TRIES {
             match ask().await {
-                Err(error) if error.may_pass() => tracing::info!(%error, "it is called again"),
+                Err(error) if error.is_repeated() => tracing::info!(%error, "it is called again"),
                 ended => return ended,
             }
             tokio::time::sleep(wait).await;

@@ -32,7 +32,11 @@ use serde_json::Value;
 use url::Url;
 
 use self::unattended::Unattended;
-use super::super::fetch::{MAX_BODY, USER_AGENT, cause, shown};
+use super::{
+    super::fetch::{MAX_BODY, USER_AGENT, cause, shown},
+    in_flight::InFlight,
+};
+use crate::api::{RemediationReason, Retry};
 
 /// For a connection to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -68,27 +72,57 @@ pub enum McpError {
 }
 
 impl McpError {
-    /// CamelCase, from a closed set.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> RemediationReason {
         match self {
-            Self::Invalid(_) => "McpInvalid",
-            Self::Unreachable { .. } => "McpUnreachable",
-            Self::Refused { .. } => "McpRefused",
-            Self::NoSuchTool { .. } => "McpNoSuchTool",
-            Self::BadArguments(_) => "McpBadArguments",
-            Self::ToolFailed(_) => "McpToolFailed",
-            Self::WantsInput(_) => "McpWantsInput",
-            Self::Lost(_) => "OutcomeUnknown",
+            Self::Invalid(_) => RemediationReason::McpInvalid,
+            Self::Unreachable { .. } => RemediationReason::McpUnreachable,
+            Self::Refused { .. } => RemediationReason::McpRefused,
+            Self::NoSuchTool { .. } => RemediationReason::McpNoSuchTool,
+            Self::BadArguments(_) => RemediationReason::McpBadArguments,
+            Self::ToolFailed(_) => RemediationReason::McpToolFailed,
+            Self::WantsInput(_) => RemediationReason::McpWantsInput,
+            Self::Lost(_) => RemediationReason::OutcomeUnknown,
+        }
+    }
+
+    /// When the same call is worth another attempt, in another action: within one the tool is called at most once.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unreachable { .. } => Retry::Backoff,
+            Self::Refused { .. } | Self::NoSuchTool { .. } => Retry::OnChange,
+            Self::Invalid(_) | Self::BadArguments(_) | Self::ToolFailed(_) | Self::WantsInput(_) | Self::Lost(_) => {
+                Retry::Never
+            }
         }
     }
 }
 
 /// Calls tools. One for the whole operator.
+#[derive(Default)]
 pub struct Mcp {
-    client: Result<Client, String>,
+    pub(super) client: McpClient,
+    /// Preparations, by the Remediation's uid.
+    pub(super) preparations: InFlight<Result<PreparedCall, McpError>>,
+    /// Calls, by the Remediation's uid.
+    pub(super) calls: InFlight<Result<String, McpError>>,
 }
 
-impl Default for Mcp {
+impl Mcp {
+    /// Starts no call any more, and waits for those that run; whether every answer was read.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        // What is only prepared has changed nothing, and is prepared again.
+        self.preparations.close();
+        self.calls.drain(limit).await
+    }
+}
+
+/// The HTTP client of MCP servers.
+#[derive(Clone)]
+pub(super) struct McpClient {
+    http: Result<Client, String>,
+}
+
+impl Default for McpClient {
     fn default() -> Self {
         // A redirect would take the token and the call somewhere that the policy does not name.
         let client = Client::builder()
@@ -96,12 +130,12 @@ impl Default for Mcp {
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_LIMIT)
             .pool_max_idle_per_host(0);
-        Self { client: client.build().map_err(|error| cause(&error)) }
+        Self { http: client.build().map_err(|error| cause(&error)) }
     }
 }
 
-impl Mcp {
-    /// Greets the server and looks whether it has the tool, and takes these arguments. Changes nothing; takes 25 s at most.
+impl McpClient {
+    /// Greets the server, and checks that it has the tool, and takes these arguments. Changes nothing; takes 25 s at most.
     ///
     /// # Errors
     /// See [`McpError`]; never `Lost`.
@@ -112,7 +146,7 @@ impl Mcp {
         tool: &str,
         arguments: JsonObject,
     ) -> Result<PreparedCall, McpError> {
-        let http = self.client.as_ref().map_err(|why| McpError::Invalid(why.clone()))?;
+        let http = self.http.as_ref().map_err(|why| McpError::Invalid(why.clone()))?;
         let parsed = Url::parse(url).map_err(|why| McpError::Invalid(format!("{url:?}: {why}")))?;
         let words = Words { at: shown(&parsed), token };
         if words.token.as_ref().is_some_and(|token| token.expose_secret().trim().is_empty()) {
@@ -410,15 +444,15 @@ mod tests {
         let failed = CallToolResult::error(vec![ContentBlock::text(format!("no, hunter2! {}", "x".repeat(900)))]);
         let why = judged(Ok(failed.into()), false, &words).unwrap_err();
         let text = why.to_string();
-        assert_eq!(why.reason(), "McpToolFailed");
+        assert_eq!(why.reason(), RemediationReason::McpToolFailed);
         assert!(text.contains("no, [the token]!") && !text.contains("hunter2") && text.len() < 600, "{text}");
         let asked = judged(Ok(CallToolResult::success(vec![]).into()), true, &words).unwrap_err();
-        assert_eq!(asked.reason(), "McpWantsInput");
-        for (code, reason) in [(ErrorCode::INVALID_PARAMS, "McpRefused"), (ErrorCode::INTERNAL_ERROR, "OutcomeUnknown")]
+        assert_eq!(asked.reason(), RemediationReason::McpWantsInput);
+        for (code, reason) in [(ErrorCode::INVALID_PARAMS, RemediationReason::McpRefused), (ErrorCode::INTERNAL_ERROR, RemediationReason::OutcomeUnknown)]
         {
             let error = ServiceError::McpError(ErrorData::new(code, "no", None));
             assert_eq!(judged(Err(error), false, &words).unwrap_err().reason(), reason);
         }
-        assert_eq!(judged(Err(ServiceError::TransportClosed), false, &words).unwrap_err().reason(), "OutcomeUnknown");
+        assert_eq!(judged(Err(ServiceError::TransportClosed), false, &words).unwrap_err().reason(), RemediationReason::OutcomeUnknown);
     }
 }

@@ -1,16 +1,28 @@
-//! Remedies that a team brings: an HTTP hook, a webhook, a tool of an MCP server. Jobs are Kubernetes objects, see
-//! [`super::kubernetes`].
+//! Remedies that a team defines: a Job, an HTTP hook, a webhook, a tool of an MCP server.
+//!
+//! `hook`, `webhook` and `mcp` make the calls; `in_flight` runs them as tasks; `procedures` decides.
 
 pub mod hook;
+mod in_flight;
 pub mod mcp;
+mod procedures;
 pub mod webhook;
 
+use self::procedures::{hook::HookExecutor, job::JobExecutor, mcp::McpExecutor, webhook::WebhookExecutor};
 use super::{
     Targets,
     executor::{Executor, Order},
 };
+use crate::api::Intent;
 
 /// Who carries out a remedy that the team defines; none for other intents.
-pub fn executor<'a>(_: &'a Targets, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
-    None
+pub fn executor<'a>(targets: &'a Targets, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+    let kubernetes = &targets.kubernetes;
+    Some(match &order.plan.intent {
+        Intent::Job(remedy) => Box::new(JobExecutor { kubernetes, order, remedy }),
+        Intent::Webhook(remedy) => Box::new(WebhookExecutor::new(kubernetes, &targets.hooks, order, remedy)),
+        Intent::Mcp(remedy) => Box::new(McpExecutor::new(kubernetes, &targets.mcp, order, remedy)),
+        Intent::CleanupMemory { hook: Some(hook), .. } => Box::new(HookExecutor { hooks: &targets.hooks, order, hook }),
+        _ => return None,
+    })
 }

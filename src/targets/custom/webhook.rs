@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{
     super::fetch::shown,
-    hook::{Answer, HookError, Hooks},
+    hook::{Answer, HookClient, HookError},
 };
 use crate::api::WebhookRemedy;
 
@@ -22,18 +22,18 @@ const POLL_EVERY: Duration = Duration::from_secs(2);
 const POLL_RANGE: (u64, u64) = (1, 30);
 
 /// One delivery. The same id is the same delivery, made again.
-pub struct Delivery<'a> {
+pub struct Delivery {
     /// Of the Remediation.
-    pub uid: &'a str,
+    pub uid: String,
     /// Seconds since 1970.
     pub sent_at: i64,
     pub body: String,
     pub secret: Option<SecretString>,
 }
 
-/// What an endpoint said.
+/// What an endpoint reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum Report {
     Done,
     /// It goes on; to be asked there, after so long.
     Later {
@@ -42,20 +42,20 @@ pub enum Progress {
     },
 }
 
-impl Hooks {
+impl HookClient {
     /// Delivers it. At most three times the webhook's own time limit, and 3 s.
     ///
     /// # Errors
     /// See [`HookError`].
-    pub async fn deliver(&self, webhook: &WebhookRemedy, delivery: &Delivery<'_>) -> Result<Progress, HookError> {
+    pub async fn deliver(&self, webhook: &WebhookRemedy, delivery: &Delivery) -> Result<Report, HookError> {
         let url = parsed(&webhook.url)?;
         let mut headers = vec![("content-type", "application/json".to_owned())];
-        headers.push(("webhook-id", delivery.uid.to_owned()));
+        headers.push(("webhook-id", delivery.uid.clone()));
         headers.push(("webhook-timestamp", delivery.sent_at.to_string()));
         if let Some(secret) = &delivery.secret {
             headers.push(("webhook-signature", signature(secret, delivery)?));
         }
-        headers.push(("idempotency-key", delivery.uid.to_owned()));
+        headers.push(("idempotency-key", delivery.uid.clone()));
         let answer = self.ask(Method::POST, &url, &webhook.timeout, &headers, Some(&delivery.body)).await?;
         progress(&url, None, &answer)
     }
@@ -64,7 +64,7 @@ impl Hooks {
     ///
     /// # Errors
     /// See [`HookError`]; refused is what the endpoint calls failed.
-    pub async fn poll(&self, webhook: &WebhookRemedy, at: &str) -> Result<Progress, HookError> {
+    pub async fn poll(&self, webhook: &WebhookRemedy, at: &str) -> Result<Report, HookError> {
         let url = parsed(at)?;
         let answer = self.ask(Method::GET, &url, &webhook.timeout, &[], None).await?;
         progress(&url, Some(&url), &answer)
@@ -76,9 +76,9 @@ fn parsed(url: &str) -> Result<Url, HookError> {
 }
 
 /// `polled`: where to ask again when the answer names no other place.
-fn progress(asked: &Url, polled: Option<&Url>, answer: &Answer) -> Result<Progress, HookError> {
+fn progress(asked: &Url, polled: Option<&Url>, answer: &Answer) -> Result<Report, HookError> {
     if answer.status != StatusCode::ACCEPTED {
-        return Ok(Progress::Done);
+        return Ok(Report::Done);
     }
     let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
     let named = text(header::LOCATION).map(|place| asked.join(place));
@@ -109,10 +109,10 @@ fn progress(asked: &Url, polled: Option<&Url>, answer: &Answer) -> Result<Progre
     let (least, most) = POLL_RANGE;
     let after = text(header::RETRY_AFTER).and_then(|seconds| seconds.parse::<u64>().ok());
     let after = after.map_or(POLL_EVERY, |seconds| Duration::from_secs(seconds.clamp(least, most)));
-    Ok(Progress::Later { at, after })
+    Ok(Report::Later { at, after })
 }
 
-fn signature(secret: &SecretString, delivery: &Delivery<'_>) -> Result<String, HookError> {
+fn signature(secret: &SecretString, delivery: &Delivery) -> Result<String, HookError> {
     let secret = secret.expose_secret().trim();
     let key = match secret.strip_prefix("whsec_") {
         Some(encoded) => STANDARD
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn signatures_are_those_of_standard_webhooks() {
         let body = r#"{"event_type":"ping","data":{"success":true}}"#.to_owned();
-        let delivery = Delivery { uid: "msg_loFOjxBNrRLzqYUf", sent_at: 1_731_705_121, body, secret: None };
+        let delivery = Delivery { uid: "msg_loFOjxBNrRLzqYUf".into(), sent_at: 1_731_705_121, body, secret: None };
         let signed = |secret: &str| signature(&SecretString::from(secret.to_owned()), &delivery);
         let expected = "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0=";
         assert_eq!(signed("whsec_plJ3nmyCDGBKInavdOK15jsl\n").unwrap(), expected);
@@ -159,9 +159,9 @@ mod tests {
             progress(&asked, polled, &Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: vec![] })
         };
         let later = |url: &str, seconds| {
-            Ok(Progress::Later { at: Url::parse(url).unwrap(), after: Duration::from_secs(seconds) })
+            Ok(Report::Later { at: Url::parse(url).unwrap(), after: Duration::from_secs(seconds) })
         };
-        assert_eq!(at(204, &[], None), Ok(Progress::Done));
+        assert_eq!(at(204, &[], None), Ok(Report::Done));
         assert_eq!(at(202, &[("location", "/runs/7")], None), later("https://ops.example.com/runs/7", 2));
         let soon = [("location", "https://ops.example.com/runs/7"), ("retry-after", "0")];
         assert_eq!(at(202, &soon, None), later("https://ops.example.com/runs/7", 1));

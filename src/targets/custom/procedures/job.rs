@@ -1,0 +1,355 @@
+//! A Job that the team defines: created once, then followed to its end.
+//!
+//! Guarantees: the Job's name is derived from the Remediation's uid, so the API server refuses a second one, also after a
+//! crash or a lost answer. A Job that was seen and then deleted is not created again. A Job that was created is followed
+//! to its end also when the policy does not want the action any more.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
+
+use super::{GRACE, length};
+use crate::{
+    api::{COMPONENT_LABEL, JobProgress, JobRemedy, POLICY_LABEL, Progress, Remediation, RemediationReason},
+    plan::guard::Permit,
+    targets::{
+        executor::{Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
+        kubernetes::{ActError, JobRun, JobState, Kubernetes, write::after_error},
+    },
+};
+
+/// Between two reads of a Job.
+const POLL: Duration = Duration::from_secs(1);
+/// Between the creation and the first read.
+const RECHECK: Duration = Duration::from_millis(500);
+/// The name of a Job is the component's name, a dash and this much of the uid: 40 + 1 + 13 of 63 characters.
+const UID_PART: usize = 13;
+
+/// Decides about one Job.
+#[derive(Debug)]
+pub struct RunJob<'a> {
+    pub namespace: &'a str,
+    pub name: String,
+    pub remedy: &'a JobRemedy,
+}
+
+/// The one effect: create the Job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreateJob;
+
+impl RunJob<'_> {
+    /// The Job has not ended, although its deadline has passed: Kubernetes ends a Job at its deadline.
+    fn is_over(&self, moment: &Moment) -> bool {
+        moment.since_start() >= length(&self.remedy.deadline) + GRACE
+    }
+}
+
+impl Procedure for RunJob<'_> {
+    type Progress = JobProgress;
+    type Seen = Result<Option<JobState>, ActError>;
+    type Effect = CreateJob;
+    type Answer = Result<(), ActError>;
+
+    fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
+        let Self { namespace, name, remedy } = self;
+        let was_seen = progress.job.is_some();
+        let state = match seen {
+            Ok(state) => state,
+            Err(error) if error.retryable() && !self.is_over(moment) => return Step::wait(progress.clone(), POLL),
+            Err(error) => return after_error(error, moment.since_start(), progress.clone()),
+        };
+        let seen = JobProgress { job: Some(name.clone()) };
+        match state {
+            None if was_seen => {
+                let message = format!("Job {name} was deleted before it ended; what it did is not known");
+                Step::failed(seen, RemediationReason::JobGone, message)
+            }
+            None => match moment.withdrawn {
+                Some(withdrawn) => {
+                    let message = format!("{}; nothing was done", withdrawn.why);
+                    Step::expired(progress.clone(), withdrawn.reason, message)
+                }
+                None => Step::Perform { progress: progress.clone(), effect: CreateJob, note: None },
+            },
+            Some(JobState::Foreign) => {
+                let message =
+                    format!("there is a Job {name} already, which is not of this remediation; nothing was done");
+                Step::failed(progress.clone(), RemediationReason::NameTaken, message)
+            }
+            Some(JobState::Complete) => {
+                let message = format!("Job {name} is complete; watching whether it helps");
+                Step::Done { progress: seen, reason: RemediationReason::Executed, message }
+            }
+            Some(JobState::Failed { why }) => {
+                let message = format!("Job {name} failed ({why}); see kubectl logs job/{name} -n {namespace}");
+                Step::failed(seen, RemediationReason::JobFailed, message)
+            }
+            Some(JobState::Running) if self.is_over(moment) => {
+                let message = format!(
+                    "Job {name} has not ended within its deadline, {}; see kubectl describe job {name}",
+                    remedy.deadline
+                );
+                Step::failed(seen, RemediationReason::DeadlineExceeded, message)
+            }
+            Some(JobState::Running) => {
+                let note = || Note::acting("job", format!("Job {name} runs, for {} at most", remedy.deadline));
+                Step::Wait { progress: seen, after: POLL, note: (!was_seen).then(note) }
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        progress: &JobProgress,
+        _: &CreateJob,
+        answer: &Result<(), ActError>,
+        moment: &Moment,
+    ) -> Step<JobProgress, CreateJob> {
+        match answer {
+            Ok(()) => Step::wait(progress.clone(), RECHECK),
+            Err(error) => after_error(error, moment.since_start(), progress.clone()),
+        }
+    }
+}
+
+/// Runs one Job.
+pub struct JobExecutor<'a> {
+    pub kubernetes: &'a Kubernetes,
+    pub order: Order<'a>,
+    pub remedy: &'a JobRemedy,
+}
+
+impl JobExecutor<'_> {
+    fn name(&self) -> String {
+        let uid = self.order.uid;
+        format!("{}-{}", self.order.plan.component, uid.get(..UID_PART).unwrap_or(uid))
+    }
+
+    fn job<'a>(&'a self, name: &'a str) -> JobRun<'a> {
+        let Order { namespace, remediation, uid, plan, .. } = self.order;
+        JobRun {
+            namespace,
+            name,
+            remedy: self.remedy,
+            deadline: length(&self.remedy.deadline).as_secs(),
+            owner: owner(&self.order),
+            labels: vec![(POLICY_LABEL, plan.policy.clone()), (COMPONENT_LABEL, plan.component.clone())],
+            facts: vec![
+                ("PANACEA_NAMESPACE", namespace.to_owned()),
+                ("PANACEA_POLICY", plan.policy.clone()),
+                ("PANACEA_COMPONENT", plan.component.clone()),
+                ("PANACEA_TARGET_KIND", plan.target.kind.clone()),
+                ("PANACEA_TARGET_NAME", plan.target.name.clone()),
+                ("PANACEA_CAUSE", plan.cause.to_string()),
+                ("PANACEA_WHY", plan.why.clone()),
+                ("PANACEA_EPISODE", plan.episode.clone()),
+                ("PANACEA_REMEDIATION", remediation.to_owned()),
+                ("PANACEA_REMEDIATION_UID", uid.to_owned()),
+            ],
+        }
+    }
+}
+
+/// The Remediation, as the controller of what it creates.
+fn owner(order: &Order<'_>) -> OwnerReference {
+    OwnerReference {
+        api_version: Remediation::api_version(&()).into_owned(),
+        kind: Remediation::kind(&()).into_owned(),
+        name: order.remediation.to_owned(),
+        uid: order.uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+#[async_trait]
+impl Effects<RunJob<'_>> for JobExecutor<'_> {
+    async fn observe(&self, _: &JobProgress, _: &Moment) -> Result<Option<JobState>, ActError> {
+        self.kubernetes.job(self.order.namespace, &self.name(), self.order.uid).await
+    }
+
+    async fn perform(&self, _: &CreateJob, _: &JobProgress, _: &Permit) -> Result<(), ActError> {
+        self.kubernetes.run_job(&self.job(&self.name())).await
+    }
+}
+
+#[async_trait]
+impl Executor for JobExecutor<'_> {
+    async fn preflight(&self) -> Result<(), ActError> {
+        self.kubernetes.preflight_job(&self.job(&self.name())).await
+    }
+
+    async fn run(
+        &self,
+        stored: Option<&Progress>,
+        moment: Moment,
+        permit: &Permit,
+        journal: &dyn Journal,
+    ) -> Result<Ran, NotStored> {
+        let procedure = RunJob { namespace: self.order.namespace, name: self.name(), remedy: self.remedy };
+        run((&procedure, self), stored, moment, permit, journal).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::targets::{
+        executor::End,
+        model::{Limits, World, walk},
+    };
+
+    /// The API server.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Cluster {
+        job: Option<JobState>,
+        created: u32,
+        deleted: bool,
+    }
+
+    const EMPTY: Cluster = Cluster { job: None, created: 0, deleted: false };
+
+    impl Cluster {
+        fn create(&self) -> Self {
+            match self.job {
+                // The name is taken: the API server refuses a second one.
+                Some(_) => self.clone(),
+                None => Self { job: Some(JobState::Running), created: self.created + 1, ..self.clone() },
+            }
+        }
+
+        fn broken<P: Procedure<Progress = JobProgress, Effect = CreateJob>>(
+            &self,
+            step: &Step<JobProgress, P::Effect>,
+        ) -> Option<String> {
+            match step {
+                _ if self.created > 1 && !self.deleted => Some("two Jobs were created".to_owned()),
+                Step::Perform { progress: JobProgress { job: Some(_) }, .. } => {
+                    Some("a Job that was seen is created again".to_owned())
+                }
+                Step::OutcomeUnknown { .. } => Some("the API server tells the outcome".to_owned()),
+                Step::Done { .. } if self.job != Some(JobState::Complete) => Some("no Job is complete".to_owned()),
+                Step::Ended { end: End::Expired, .. } if self.job.is_some() => {
+                    Some("a Job runs, and nobody follows it".to_owned())
+                }
+                _ => None,
+            }
+        }
+
+        fn changes(&self) -> Vec<Self> {
+            let with = |job| Self { job, ..self.clone() };
+            match self.job {
+                Some(JobState::Running) => vec![
+                    with(Some(JobState::Complete)),
+                    with(Some(JobState::Failed { why: "BackoffLimitExceeded".into() })),
+                    Self { deleted: true, ..with(None) },
+                ],
+                _ => Vec::new(),
+            }
+        }
+    }
+
+    macro_rules! world {
+        ($procedure:ty) => {
+            impl World<$procedure> for Cluster {
+                fn observations(&self, _: &JobProgress) -> Vec<Result<Option<JobState>, ActError>> {
+                    vec![Ok(self.job.clone()), Err(ActError::Unreachable("etcd is away".into()))]
+                }
+
+                fn results(&self, _: &CreateJob, _: &JobProgress) -> Vec<(Self, Result<(), ActError>)> {
+                    let lost = ActError::Timeout { verb: "create", resource: "jobs", seconds: 5 };
+                    vec![
+                        (self.create(), Ok(())),
+                        (self.create(), Err(lost.clone())),
+                        (self.clone(), Err(lost)),
+                        (self.clone(), Err(ActError::Rejected("no".into()))),
+                    ]
+                }
+
+                fn later(&self) -> Vec<Self> {
+                    self.changes()
+                }
+
+                fn violation(&self, step: &Step<JobProgress, CreateJob>) -> Option<String> {
+                    self.broken::<$procedure>(step)
+                }
+            }
+        };
+    }
+
+    world!(RunJob<'_>);
+    world!(CreatesAgain<'_>);
+
+    /// The fault: a Job that is gone is created again.
+    struct CreatesAgain<'a>(RunJob<'a>);
+
+    impl Procedure for CreatesAgain<'_> {
+        type Progress = JobProgress;
+        type Seen = Result<Option<JobState>, ActError>;
+        type Effect = CreateJob;
+        type Answer = Result<(), ActError>;
+
+        fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
+            match seen {
+                Ok(None) => Step::Perform { progress: progress.clone(), effect: CreateJob, note: None },
+                _ => self.0.next(progress, seen, moment),
+            }
+        }
+
+        fn answered(
+            &self,
+            progress: &JobProgress,
+            effect: &CreateJob,
+            answer: &Result<(), ActError>,
+            moment: &Moment,
+        ) -> Step<JobProgress, CreateJob> {
+            self.0.answered(progress, effect, answer, moment)
+        }
+    }
+
+    const LIMITS: Limits = Limits {
+        deadline: SignedDuration::from_mins(10),
+        tick: Duration::from_secs(30),
+        crashes: 2,
+        withdrawals: true,
+        states: 100_000,
+    };
+
+    fn remedy() -> JobRemedy {
+        JobRemedy { template: None, template_ref: None, deadline: "3m".into() }
+    }
+
+    #[test]
+    fn one_job_runs_and_is_followed_to_its_end() {
+        let remedy = remedy();
+        let procedure = RunJob { namespace: "shop", name: "api-1".into(), remedy: &remedy };
+        let report = walk(&procedure, EMPTY, JobProgress::default(), LIMITS);
+        report.assert_holds();
+        for end in [
+            "Done Executed",
+            "Failed JobFailed",
+            "Failed JobGone",
+            "Failed DeadlineExceeded",
+            "Failed WriteRejected",
+            "Failed Timeout",
+            "Expired PolicyGone",
+        ] {
+            assert!(report.reached(end), "{end} was not reached: {report:?}");
+        }
+        let foreign = walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
+        foreign.assert_holds();
+        assert!(foreign.reached("Failed NameTaken"), "{foreign:?}");
+        eprintln!("job: {} states, {:?}", report.states, report.ends);
+    }
+
+    #[test]
+    fn the_model_notices_a_second_job() {
+        let remedy = remedy();
+        let procedure = RunJob { namespace: "shop", name: "api-1".into(), remedy: &remedy };
+        walk(&CreatesAgain(procedure), EMPTY, JobProgress::default(), LIMITS).assert_caught();
+    }
+}

@@ -1,0 +1,447 @@
+//! A tool of an external MCP server.
+//!
+//! Expected flow: prepare (greeting, `tools/list`, check of the arguments: changes nothing) → announce the call in the
+//! status → call → read the answer.
+//! Guarantees: the tool is called at most once. When no answer is known after the call was announced, for whatever
+//! reason, the tool is not called again, and the component's health tells whether the call helped.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+
+use super::{FIRST_POLL, GRACE, length, wait_for_turn, webhook::preflight_secret};
+use crate::{
+    api::{McpProgress, McpRemedy, Progress, RemediationReason, milliseconds},
+    plan::guard::Permit,
+    targets::{
+        custom::{
+            in_flight::{CallState, Start, poll_interval},
+            mcp::{Mcp, McpError, PreparedCall},
+        },
+        executor::{Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
+        kubernetes::{
+            ActError, Kubernetes,
+            write::{EXECUTE_LIMIT, after_error},
+        },
+    },
+};
+
+/// Decides about the call of one tool.
+#[derive(Debug)]
+pub struct CallTool<'a> {
+    pub mcp: &'a McpRemedy,
+}
+
+/// What is known before the call was announced, or about the call after that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum McpSeen {
+    /// The token could not be read.
+    NotRead(ActError),
+    /// Too many calls run.
+    NoTurn,
+    Preparing,
+    Prepared,
+    NotPrepared(McpError),
+    /// The action was withdrawn before the call was announced.
+    NotWanted,
+    Call(CallState<Result<String, McpError>>),
+}
+
+/// The one effect: start the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartCall;
+
+type Next = Step<McpProgress, StartCall>;
+
+impl CallTool<'_> {
+    fn prepare(progress: McpProgress, moment: &Moment) -> Next {
+        let since = moment.since_start();
+        if since < EXECUTE_LIMIT {
+            return Step::wait(progress, poll_interval(since));
+        }
+        let message = format!("the server was not ready for a call within {EXECUTE_LIMIT:#}; nothing was called");
+        Step::failed(progress, RemediationReason::McpUnreachable, message)
+    }
+
+    fn follow(
+        &self,
+        progress: McpProgress,
+        call: &CallState<Result<String, McpError>>,
+        since: SignedDuration,
+    ) -> Next {
+        let limit = length(&self.mcp.timeout);
+        match call {
+            CallState::NotStarted => Self::unknown(progress, "the operator ended before the answer was noted"),
+            CallState::Running if since < limit + GRACE => Step::wait(progress, poll_interval(since)),
+            CallState::Running => Self::unknown(progress, &format!("no answer within {}", self.mcp.timeout)),
+            CallState::Lost => Self::unknown(progress, "the call ended without an answer"),
+            CallState::Ended(Ok(said)) => {
+                let message = format!("the tool {} has answered {said:?}; watching whether it helps", self.mcp.tool);
+                Step::Done { progress, reason: RemediationReason::Executed, message }
+            }
+            CallState::Ended(Err(McpError::Lost(why))) => Self::unknown(progress, why),
+            CallState::Ended(Err(error)) => Step::failed(progress, error.reason(), error.to_string()),
+        }
+    }
+
+    fn unknown(progress: McpProgress, why: &str) -> Next {
+        let lost = McpError::Lost(why.to_owned());
+        let message = format!("{lost}; it is not called again; watching whether the component gets well");
+        Step::Done { progress, reason: lost.reason(), message }
+    }
+}
+
+impl Procedure for CallTool<'_> {
+    type Progress = McpProgress;
+    type Seen = McpSeen;
+    type Effect = StartCall;
+    type Answer = Start;
+
+    fn next(&self, progress: &McpProgress, seen: &McpSeen, moment: &Moment) -> Next {
+        let progress = progress.clone();
+        if let Some(called_at) = progress.called_at {
+            return match seen {
+                McpSeen::Call(call) => self.follow(progress, call, moment.now.duration_since(called_at)),
+                _ => Step::wait(progress, FIRST_POLL),
+            };
+        }
+        if let Some(withdrawn) = moment.withdrawn {
+            return Step::expired(progress, withdrawn.reason, format!("{}; nothing was called", withdrawn.why));
+        }
+        match seen {
+            McpSeen::NotRead(error) => after_error(error, moment.since_start(), progress),
+            McpSeen::NoTurn => wait_for_turn(progress, moment, false, "nothing was called"),
+            McpSeen::Preparing | McpSeen::NotWanted | McpSeen::Call(_) => Self::prepare(progress, moment),
+            McpSeen::NotPrepared(error) => Step::failed(progress, error.reason(), error.to_string()),
+            McpSeen::Prepared => {
+                let message = format!("the tool {} is called, and has {} at most", self.mcp.tool, self.mcp.timeout);
+                let progress = McpProgress { called_at: Some(milliseconds(moment.now)) };
+                Step::Perform { progress, effect: StartCall, note: Some(Note::acting("mcp", message)) }
+            }
+        }
+    }
+
+    fn answered(&self, progress: &McpProgress, _: &StartCall, answer: &Start, moment: &Moment) -> Next {
+        match answer {
+            Start::Started | Start::AlreadyStarted => Step::wait(progress.clone(), FIRST_POLL),
+            // The call was not made.
+            Start::NoTurn => wait_for_turn(McpProgress::default(), moment, false, "nothing was called"),
+        }
+    }
+}
+
+/// Calls one tool.
+pub struct McpExecutor<'a> {
+    kubernetes: &'a Kubernetes,
+    mcp: &'a Mcp,
+    order: Order<'a>,
+    remedy: &'a McpRemedy,
+    /// The call that was prepared. When it is not made in this reconciliation, it is dropped, and prepared again.
+    prepared: Mutex<Option<PreparedCall>>,
+}
+
+impl<'a> McpExecutor<'a> {
+    pub fn new(kubernetes: &'a Kubernetes, mcp: &'a Mcp, order: Order<'a>, remedy: &'a McpRemedy) -> Self {
+        Self { kubernetes, mcp, order, remedy, prepared: Mutex::new(None) }
+    }
+
+    /// Starts the preparation. Changes nothing outside.
+    async fn start_preparation(&self) -> McpSeen {
+        let token = match &self.remedy.token_secret_ref {
+            None => None,
+            Some(key) => match self.kubernetes.secret(self.order.namespace, key).await {
+                Ok(token) => Some(token),
+                Err(error) => return McpSeen::NotRead(error),
+            },
+        };
+        let arguments = match self.arguments() {
+            Ok(arguments) => arguments,
+            Err(why) => return McpSeen::NotPrepared(McpError::Invalid(format!("mcp.arguments {why}"))),
+        };
+        let (client, McpRemedy { url, tool, .. }) = (self.mcp.client.clone(), self.remedy.clone());
+        let preparation = async move { client.prepare(&url, token, &tool, arguments).await };
+        match self.mcp.preparations.start(self.order.uid, preparation) {
+            Start::Started | Start::AlreadyStarted => McpSeen::Preparing,
+            Start::NoTurn => McpSeen::NoTurn,
+        }
+    }
+
+    /// With the facts filled in.
+    fn arguments(&self) -> Result<Map<String, Value>, String> {
+        let Order { namespace, remediation, uid, plan, .. } = self.order;
+        self.remedy.arguments.filled(&|fact| {
+            Some(match fact {
+                "namespace" => namespace.to_owned(),
+                "policy" => plan.policy.clone(),
+                "component" => plan.component.clone(),
+                "kind" => plan.target.kind.clone(),
+                "name" => plan.target.name.clone(),
+                "cause" => plan.cause.to_string(),
+                "why" => plan.why.clone(),
+                "episode" => plan.episode.clone(),
+                "remediation" => remediation.to_owned(),
+                "uid" => uid.to_owned(),
+                _ => return None,
+            })
+        })
+    }
+}
+
+#[async_trait]
+impl Effects<CallTool<'_>> for McpExecutor<'_> {
+    async fn observe(&self, progress: &McpProgress, moment: &Moment) -> McpSeen {
+        let uid = self.order.uid;
+        if progress.called_at.is_some() {
+            return McpSeen::Call(self.mcp.calls.peek(uid));
+        }
+        if moment.withdrawn.is_some() {
+            self.mcp.preparations.abort(uid);
+            return McpSeen::NotWanted;
+        }
+        if !self.mcp.calls.has_turn() {
+            return McpSeen::NoTurn;
+        }
+        match self.mcp.preparations.poll(uid) {
+            CallState::NotStarted => self.start_preparation().await,
+            CallState::Running => McpSeen::Preparing,
+            CallState::Ended(Ok(call)) => {
+                *self.prepared.lock() = Some(call);
+                McpSeen::Prepared
+            }
+            CallState::Ended(Err(error)) => McpSeen::NotPrepared(error),
+            CallState::Lost => McpSeen::NotPrepared(McpError::Invalid("the preparation panicked".to_owned())),
+        }
+    }
+
+    async fn perform(&self, _: &StartCall, _: &McpProgress, _: &Permit) -> Start {
+        // Each prepared call is made once.
+        let Some(call) = self.prepared.lock().take() else { return Start::NoTurn };
+        let limit = Duration::try_from(length(&self.remedy.timeout)).unwrap_or_default();
+        self.mcp.calls.start(self.order.uid, call.make(limit))
+    }
+}
+
+#[async_trait]
+impl Executor for McpExecutor<'_> {
+    async fn preflight(&self) -> Result<(), ActError> {
+        preflight_secret(self.kubernetes, self.order.namespace, self.remedy.token_secret_ref.as_ref()).await
+    }
+
+    async fn run(
+        &self,
+        stored: Option<&Progress>,
+        moment: Moment,
+        permit: &Permit,
+        journal: &dyn Journal,
+    ) -> Result<Ran, NotStored> {
+        run((&CallTool { mcp: self.remedy }, self), stored, moment, permit, journal).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::McpArguments,
+        targets::{
+            executor::End,
+            model::{Limits, World, walk},
+        },
+    };
+
+    /// The server, and what is in flight to it.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Server {
+        /// Calls that were started.
+        calls: u32,
+        /// The tool has done it.
+        done: bool,
+        call: CallState<Result<String, McpError>>,
+        /// An operator process ended since the call was started, or about to be.
+        crashed: bool,
+    }
+
+    const IDLE: Server = Server { calls: 0, done: false, call: CallState::NotStarted, crashed: false };
+
+    impl Server {
+        fn with(&self, done: bool, call: CallState<Result<String, McpError>>) -> Self {
+            Self { done: self.done || done, call, ..self.clone() }
+        }
+
+        /// The answer is in memory, and says what happened.
+        fn has_answer(&self) -> bool {
+            match &self.call {
+                CallState::Ended(Err(McpError::Lost(_))) => false,
+                CallState::Ended(_) => true,
+                _ => false,
+            }
+        }
+    }
+
+    macro_rules! world {
+        ($procedure:ty) => {
+            impl World<$procedure> for Server {
+                fn observations(&self, progress: &McpProgress) -> Vec<McpSeen> {
+                    if progress.called_at.is_some() {
+                        return vec![McpSeen::Call(self.call.clone())];
+                    }
+                    let at = || "https://ops/mcp".to_owned();
+                    vec![
+                        McpSeen::NotRead(ActError::Unreachable("the API server is away".into())),
+                        McpSeen::NoTurn,
+                        McpSeen::Preparing,
+                        McpSeen::Prepared,
+                        McpSeen::NotPrepared(McpError::Unreachable { at: at(), why: "refused".into() }),
+                        McpSeen::NotPrepared(McpError::Refused { at: at(), why: "401".into() }),
+                    ]
+                }
+
+                fn results(&self, _: &StartCall, _: &McpProgress) -> Vec<(Self, Start)> {
+                    // What was prepared is lost with the process, so nothing but the status refuses a second call.
+                    let started = Self { calls: self.calls + 1, ..self.with(false, CallState::Running) };
+                    vec![(started, Start::Started), (self.clone(), Start::NoTurn)]
+                }
+
+                fn later(&self) -> Vec<Self> {
+                    if self.call != CallState::Running {
+                        return Vec::new();
+                    }
+                    let lost = || CallState::Ended(Err(McpError::Lost("the connection ended".into())));
+                    let failed = CallState::Ended(Err(McpError::ToolFailed("no such service".into())));
+                    let mut worlds = vec![
+                        self.with(true, CallState::Running),
+                        self.with(true, CallState::Ended(Ok("restarted".into()))),
+                        self.with(true, lost()),
+                        self.with(false, lost()),
+                        self.with(true, CallState::Lost),
+                    ];
+                    // A tool that reports a failure is believed.
+                    if !self.done {
+                        worlds.push(self.with(false, failed));
+                    }
+                    worlds
+                }
+
+                fn crashed(&self) -> Self {
+                    Self { crashed: true, ..self.with(false, CallState::NotStarted) }
+                }
+
+                fn violation(&self, step: &Next) -> Option<String> {
+                    match step {
+                        _ if self.calls > 1 => Some("the tool was called twice".to_owned()),
+                        Step::OutcomeUnknown { .. } => Some("the component's health decides".to_owned()),
+                        Step::Done { reason: RemediationReason::OutcomeUnknown, .. } if self.has_answer() => {
+                            Some("the answer is known".to_owned())
+                        }
+                        Step::Done { reason: RemediationReason::OutcomeUnknown, .. }
+                            if self.calls == 0 && !self.crashed =>
+                        {
+                            Some("nothing was called".to_owned())
+                        }
+                        Step::Done { reason: RemediationReason::Executed, .. } if !self.done => {
+                            Some("the tool has not done it".to_owned())
+                        }
+                        Step::Ended { end: End::Expired, .. } if self.calls > 0 => {
+                            Some("the tool was called".to_owned())
+                        }
+                        Step::Ended { message, .. } if self.calls > 0 && message.contains("nothing was called") => {
+                            Some("the tool was called".to_owned())
+                        }
+                        Step::Ended { .. } if self.done => Some("the tool has done it, and is not verified".to_owned()),
+                        _ => None,
+                    }
+                }
+            }
+        };
+    }
+
+    world!(CallTool<'_>);
+    world!(IgnoresCalledAt<'_>);
+    world!(BelievesLost<'_>);
+
+    macro_rules! fault {
+        ($name:ident, $next:expr) => {
+            struct $name<'a>(CallTool<'a>);
+
+            impl Procedure for $name<'_> {
+                type Progress = McpProgress;
+                type Seen = McpSeen;
+                type Effect = StartCall;
+                type Answer = Start;
+
+                fn next(&self, progress: &McpProgress, seen: &McpSeen, moment: &Moment) -> Next {
+                    let next: fn(&CallTool<'_>, &McpProgress, &McpSeen, &Moment) -> Next = $next;
+                    next(&self.0, progress, seen, moment)
+                }
+
+                fn answered(&self, progress: &McpProgress, effect: &StartCall, answer: &Start, now: &Moment) -> Next {
+                    self.0.answered(progress, effect, answer, now)
+                }
+            }
+        };
+    }
+
+    // A call that was announced before a crash is made again.
+    fault!(IgnoresCalledAt, |procedure, progress, seen, moment| match seen {
+        McpSeen::Call(CallState::NotStarted) => {
+            procedure.next(&McpProgress::default(), &McpSeen::Prepared, moment)
+        }
+        _ => procedure.next(progress, seen, moment),
+    });
+    // A call whose answer was lost counts as a success.
+    fault!(BelievesLost, |procedure, progress, seen, moment| match seen {
+        McpSeen::Call(CallState::Ended(Err(McpError::Lost(_)))) => {
+            procedure.next(progress, &McpSeen::Call(CallState::Ended(Ok("done".into()))), moment)
+        }
+        _ => procedure.next(progress, seen, moment),
+    });
+
+    const LIMITS: Limits = Limits {
+        deadline: SignedDuration::from_mins(20),
+        tick: Duration::from_secs(60),
+        crashes: 2,
+        withdrawals: true,
+        states: 100_000,
+    };
+
+    fn remedy() -> McpRemedy {
+        McpRemedy {
+            url: "https://ops/mcp".into(),
+            tool: "restart".into(),
+            arguments: McpArguments::default(),
+            token_secret_ref: None,
+            timeout: "3m".into(),
+        }
+    }
+
+    #[test]
+    fn a_tool_is_called_at_most_once() {
+        let mcp = remedy();
+        let report = walk(&CallTool { mcp: &mcp }, IDLE, McpProgress::default(), LIMITS);
+        report.assert_holds();
+        for end in [
+            "Done Executed",
+            "Done OutcomeUnknown",
+            "Failed McpToolFailed",
+            "Failed McpUnreachable",
+            "Failed McpRefused",
+            "Failed Unreachable",
+            "Expired HeldBackTooLong",
+            "Expired PolicyGone",
+        ] {
+            assert!(report.reached(end), "{end} was not reached: {report:?}");
+        }
+        eprintln!("mcp: {} states, {:?}", report.states, report.ends);
+    }
+
+    #[test]
+    fn the_model_notices_a_second_call_and_a_lost_answer_that_is_believed() {
+        let mcp = remedy();
+        let caught = |report: crate::targets::model::Report| report.assert_caught();
+        caught(walk(&IgnoresCalledAt(CallTool { mcp: &mcp }), IDLE, McpProgress::default(), LIMITS));
+        caught(walk(&BelievesLost(CallTool { mcp: &mcp }), IDLE, McpProgress::default(), LIMITS));
+    }
+}

@@ -1,8 +1,8 @@
 //! A Job that the team defines: created once, then followed to its end.
 //!
 //! Guarantees: the Job's name is derived from the Remediation's uid, so the API server refuses a second one, also after a
-//! crash or a lost answer. A Job whose creation was confirmed, or that was
-//! seen, is not created again after it was deleted. A Job that was created is followed to its end also when the policy does not want the action any more.
+//! crash or a lost answer. A Job whose creation was confirmed, or that was seen, is not created again after it was
+//! deleted. A Job that was created is followed to its end also when the policy does not want the action any more.
 
 use std::time::Duration;
 
@@ -342,7 +342,8 @@ mod tests {
         ] {
             assert!(report.reached(end), "{end} was not reached: {report:?}");
         }
-        let foreign = walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
+        let foreign =
+            walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
         foreign.assert_holds();
         assert!(foreign.reached("Failed NameTaken"), "{foreign:?}");
         eprintln!("job: {} states, {:?}", report.states, report.ends);

@@ -448,11 +448,16 @@ mod tests {
         assert!(text.contains("no, [the token]!") && !text.contains("hunter2") && text.len() < 600, "{text}");
         let asked = judged(Ok(CallToolResult::success(vec![]).into()), true, &words).unwrap_err();
         assert_eq!(asked.reason(), RemediationReason::McpWantsInput);
-        for (code, reason) in [(ErrorCode::INVALID_PARAMS, RemediationReason::McpRefused), (ErrorCode::INTERNAL_ERROR, RemediationReason::OutcomeUnknown)]
-        {
+        for (code, reason) in [
+            (ErrorCode::INVALID_PARAMS, RemediationReason::McpRefused),
+            (ErrorCode::INTERNAL_ERROR, RemediationReason::OutcomeUnknown),
+        ] {
             let error = ServiceError::McpError(ErrorData::new(code, "no", None));
             assert_eq!(judged(Err(error), false, &words).unwrap_err().reason(), reason);
         }
-        assert_eq!(judged(Err(ServiceError::TransportClosed), false, &words).unwrap_err().reason(), RemediationReason::OutcomeUnknown);
+        assert_eq!(
+            judged(Err(ServiceError::TransportClosed), false, &words).unwrap_err().reason(),
+            RemediationReason::OutcomeUnknown
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! A Job that the team defines: created once, then followed to its end.
 //!
 //! Guarantees: the Job's name is derived from the Remediation's uid, so the API server refuses a second one, also after a
-//! crash or a lost answer. A Job that was seen and then deleted is not created again. A Job that was created is followed
-//! to its end also when the policy does not want the action any more.
+//! crash or a lost answer. A Job whose creation was confirmed, or that was seen, is not created again after it was
+//! deleted. A Job that was created is followed to its end also when the policy does not want the action any more.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Procedure for RunJob<'_> {
 
     fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
         let Self { namespace, name, remedy } = self;
-        let was_seen = progress.job.is_some();
+        let was_created = progress.job.is_some();
         let state = match seen {
             Ok(state) => state,
             Err(error) if error.retryable() && !self.is_over(moment) => return Step::wait(progress.clone(), POLL),
@@ -62,7 +62,7 @@ impl Procedure for RunJob<'_> {
         };
         let seen = JobProgress { job: Some(name.clone()) };
         match state {
-            None if was_seen => {
+            None if was_created => {
                 let message = format!("Job {name} was deleted before it ended; what it did is not known");
                 Step::failed(seen, RemediationReason::JobGone, message)
             }
@@ -76,7 +76,7 @@ impl Procedure for RunJob<'_> {
             Some(JobState::Foreign) => {
                 let message =
                     format!("there is a Job {name} already, which is not of this remediation; nothing was done");
-                Step::failed(progress.clone(), RemediationReason::NameTaken, message)
+                Step::failed(JobProgress::default(), RemediationReason::NameTaken, message)
             }
             Some(JobState::Complete) => {
                 let message = format!("Job {name} is complete; watching whether it helps");
@@ -94,8 +94,9 @@ impl Procedure for RunJob<'_> {
                 Step::failed(seen, RemediationReason::DeadlineExceeded, message)
             }
             Some(JobState::Running) => {
-                let note = || Note::acting("job", format!("Job {name} runs, for {} at most", remedy.deadline));
-                Step::Wait { progress: seen, after: POLL, note: (!was_seen).then(note) }
+                // The journal reports a note that stands once.
+                let note = Note::acting("job", format!("Job {name} runs, for {} at most", remedy.deadline));
+                Step::Wait { progress: seen, after: POLL, note: Some(note) }
             }
         }
     }
@@ -108,7 +109,8 @@ impl Procedure for RunJob<'_> {
         moment: &Moment,
     ) -> Step<JobProgress, CreateJob> {
         match answer {
-            Ok(()) => Step::wait(progress.clone(), RECHECK),
+            // A Job that is deleted before the first read must not be created again.
+            Ok(()) => Step::wait(JobProgress { job: Some(self.name.clone()) }, RECHECK),
             Err(error) => after_error(error, moment.since_start(), progress.clone()),
         }
     }
@@ -340,7 +342,8 @@ mod tests {
         ] {
             assert!(report.reached(end), "{end} was not reached: {report:?}");
         }
-        let foreign = walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
+        let foreign =
+            walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
         foreign.assert_holds();
         assert!(foreign.reached("Failed NameTaken"), "{foreign:?}");
         eprintln!("job: {} states, {:?}", report.states, report.ends);

@@ -66,12 +66,7 @@ impl CallTool<'_> {
         Step::failed(progress, RemediationReason::McpUnreachable, message)
     }
 
-    fn follow(
-        &self,
-        progress: McpProgress,
-        call: &CallState<Result<String, McpError>>,
-        since: SignedDuration,
-    ) -> Next {
+    fn follow(&self, progress: McpProgress, call: &CallState<Result<String, McpError>>, since: SignedDuration) -> Next {
         let limit = length(&self.mcp.timeout);
         match call {
             CallState::NotStarted => Self::unknown(progress, "the operator ended before the answer was noted"),

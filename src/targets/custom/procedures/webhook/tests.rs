@@ -62,10 +62,7 @@ macro_rules! world {
                 let seen = |call: Call, has_turn, secret| WebhookSeen { call, has_turn, secret };
                 // Once there is a place to ask, the answer to the delivery is not read any more.
                 if progress.poll_url.is_some() && !self.asks {
-                    return vec![
-                        seen(CallState::NotStarted, true, Ok(())),
-                        seen(CallState::NotStarted, false, Ok(())),
-                    ];
+                    return vec![seen(CallState::NotStarted, true, Ok(())), seen(CallState::NotStarted, false, Ok(()))];
                 }
                 let mut all = vec![seen(self.call.clone(), true, Ok(()))];
                 if self.call == CallState::NotStarted {
@@ -169,12 +166,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn webhook() -> WebhookRemedy {
-    WebhookRemedy {
-        url: "https://ops/heal".into(),
-        secret_ref: None,
-        timeout: "60s".into(),
-        deadline: "3m".into(),
-    }
+    WebhookRemedy { url: "https://ops/heal".into(), secret_ref: None, timeout: "60s".into(), deadline: "3m".into() }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{net::TcpListener, time::Duration};
 
 use panacea::{
     api::{Hook, HookMethod},
-    targets::custom::hook::{HookAnswer, HookError, Hooks},
+    targets::custom::hook::{HookAnswer, HookClient, HookError},
 };
 use serde_json::json;
 use wiremock::{
@@ -18,7 +18,7 @@ fn hook(url: String) -> Hook {
 }
 
 async fn call(hook: &Hook) -> Result<HookAnswer, HookError> {
-    Hooks::default().call(hook, "uid-1").await
+    HookClient::default().call(hook, "uid-1").await
 }
 
 /// Answers with these, one a call; the last one from then on.
@@ -68,7 +68,7 @@ async fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
     let server = answers(vec![busy(), ResponseTemplate::new(200)]).await;
     assert_eq!(call(&hook(format!("{}/gc", server.uri()))).await, Ok(HookAnswer::default()));
     let server = answers(vec![busy()]).await;
-    assert_eq!(call(&hook(format!("{}/gc", server.uri()))).await.unwrap_err().reason(), "HookRefused");
+    assert_eq!(call(&hook(format!("{}/gc", server.uri()))).await.unwrap_err().reason().name(), "HookRefused");
     assert_eq!(server.received_requests().await.unwrap().len(), 3);
 
     let server = answers(vec![ResponseTemplate::new(500).set_body_string("no collector")]).await;
@@ -94,11 +94,11 @@ async fn no_answer_in_time_and_nobody_there() {
     let mut slow = hook(format!("{}/gc", server.uri()));
     slow.timeout = "200ms".into();
     let error = call(&slow).await.unwrap_err();
-    assert_eq!(error.reason(), "HookTimeout", "{error}");
+    assert_eq!(error.reason().name(), "HookTimeout", "{error}");
     assert_eq!(server.received_requests().await.unwrap().len(), 1, "it may be at work");
 
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = call(&hook(format!("http://{closed}/gc"))).await.unwrap_err();
-    assert_eq!(error.reason(), "HookUnreachable");
+    assert_eq!(error.reason().name(), "HookUnreachable");
     assert!(error.to_string().to_lowercase().contains("refused"), "{error}");
 }

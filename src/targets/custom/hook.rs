@@ -38,7 +38,7 @@ impl Hooks {
 
 /// The HTTP client of hooks and webhooks.
 #[derive(Clone)]
-pub(super) struct HookClient {
+pub struct HookClient {
     client: Result<Client, String>,
 }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::api::{
-    ActionKind, Capabilities, Checker, Component, HealingPolicySpec, JsonPath, RemediationTarget, Span, TargetFacts, ValidTarget,
-    ValidateTarget,
+    ActionKind, Capabilities, Checker, Component, HealingPolicySpec, JsonPath, RemediationTarget, Span, TargetFacts,
+    ValidTarget, ValidateTarget,
 };
 
 /// `spec.plan.target.kind` of a Remediation for an http target.

@@ -23,6 +23,7 @@ pub fn caller(action: ActionKind) -> Caller {
     Caller { action, id: "srv-1".into(), words: WORDS }
 }
 
+/// A run may follow two calls, the second after proof that the first had no effect, each for its whole limit.
 pub fn limits(minutes: i64, tick: u64) -> Limits {
     Limits {
         deadline: SignedDuration::from_mins(minutes),

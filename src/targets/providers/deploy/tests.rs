@@ -197,7 +197,7 @@ fn with_auto() -> Service {
 
 #[test]
 fn a_rollback_is_made_once_in_every_order_of_answers_losses_and_crashes() {
-    let report = walk(&rolls_back(), with_auto(), ProviderProgress::default(), limits(30, 120));
+    let report = walk(&rolls_back(), with_auto(), ProviderProgress::default(), limits(45, 180));
     report.assert_holds();
     for end in [
         "Done Executed",
@@ -210,17 +210,16 @@ fn a_rollback_is_made_once_in_every_order_of_answers_losses_and_crashes() {
     ] {
         assert!(report.reached(end), "{end} was not reached: {report:?}");
     }
-    eprintln!("rollback: {} states, {:?}", report.states, report.ends);
 }
 
 #[test]
 fn a_rollback_of_what_others_deploy_too_is_left_to_a_person() {
     let released = Service { released: true, ..with_auto() };
-    let report = walk(&rolls_back(), released, ProviderProgress::default(), limits(30, 120));
+    let report = walk(&rolls_back(), released, ProviderProgress::default(), limits(45, 180));
     report.assert_holds();
     assert!(report.reached("Failed Superseded"), "{report:?}");
     let others = Service { others: true, ..Service::default() };
-    let report = walk(&rolls_back(), others, ProviderProgress::default(), limits(30, 120));
+    let report = walk(&rolls_back(), others, ProviderProgress::default(), limits(45, 180));
     report.assert_holds();
     assert!(report.reached("OutcomeUnknown"), "{report:?}");
 }
@@ -229,14 +228,13 @@ fn a_rollback_of_what_others_deploy_too_is_left_to_a_person() {
 fn a_redeploy_restores_all_variables_first() {
     let procedure = redeploy("srv-1", WORDS, &template("dep-1"));
     let service = Service { env: 12, ..Service::default() };
-    let report = walk(&procedure, service.clone(), ProviderProgress::default(), limits(60, 300));
+    let report = walk(&procedure, service.clone(), ProviderProgress::default(), limits(100, 300));
     report.assert_holds();
     for end in ["Done Executed", "Failed DeployFailed", "Failed CredentialsRefused", "Expired PolicyGone"] {
         assert!(report.reached(end), "{end} was not reached: {report:?}");
     }
-    eprintln!("redeploy: {} states, {:?}", report.states, report.ends);
     let changed = Service { env_changed: true, ..service };
-    let report = walk(&procedure, changed, ProviderProgress::default(), limits(60, 300));
+    let report = walk(&procedure, changed, ProviderProgress::default(), limits(100, 300));
     report.assert_holds();
     assert!(report.reached("Failed Superseded"), "{report:?}");
 }
@@ -244,6 +242,6 @@ fn a_redeploy_restores_all_variables_first() {
 #[test]
 fn the_model_notices_a_forgotten_call_and_a_denied_one() {
     let progress = ProviderProgress::default;
-    walk(&Forgets(rolls_back()), with_auto(), progress(), limits(30, 120)).assert_caught();
-    walk(&Denies(rolls_back()), with_auto(), progress(), limits(30, 120)).assert_caught();
+    walk(&Forgets(rolls_back()), with_auto(), progress(), limits(45, 180)).assert_caught();
+    walk(&Denies(rolls_back()), with_auto(), progress(), limits(45, 180)).assert_caught();
 }

@@ -102,7 +102,7 @@ fn down() -> Hosted {
 
 #[test]
 fn a_recovery_is_never_sent_twice_without_a_clear_answer() {
-    let report = walk(&recover(), down(), ProviderProgress::default(), limits(15, 30));
+    let report = walk(&recover(), down(), ProviderProgress::default(), limits(20, 60));
     report.assert_holds();
     for end in [
         "Done Executed",
@@ -115,11 +115,10 @@ fn a_recovery_is_never_sent_twice_without_a_clear_answer() {
     ] {
         assert!(report.reached(end), "{end} was not reached: {report:?}");
     }
-    eprintln!("recover: {} states, {:?}", report.states, report.ends);
 }
 
 #[test]
 fn the_model_notices_a_forgotten_call_and_a_denied_one() {
-    walk(&Forgets(recover()), down(), ProviderProgress::default(), limits(15, 30)).assert_caught();
-    walk(&Denies(recover()), down(), ProviderProgress::default(), limits(15, 30)).assert_caught();
+    walk(&Forgets(recover()), down(), ProviderProgress::default(), limits(20, 60)).assert_caught();
+    walk(&Denies(recover()), down(), ProviderProgress::default(), limits(20, 60)).assert_caught();
 }

@@ -107,7 +107,7 @@ fn restart() -> Restart {
 
 #[test]
 fn a_restart_is_made_once_in_every_order_of_answers_losses_and_crashes() {
-    let report = walk(&restart(), Service::default(), ProviderProgress::default(), limits(20, 60));
+    let report = walk(&restart(), Service::default(), ProviderProgress::default(), limits(30, 120));
     report.assert_holds();
     for end in [
         "Done Executed",
@@ -121,14 +121,13 @@ fn a_restart_is_made_once_in_every_order_of_answers_losses_and_crashes() {
     ] {
         assert!(report.reached(end), "{end} was not reached: {report:?}");
     }
-    eprintln!("restart: {} states, {:?}", report.states, report.ends);
     let foreign = Service { foreign: true, ..Service::default() };
-    walk(&restart(), foreign, ProviderProgress::default(), limits(20, 60)).assert_holds();
+    walk(&restart(), foreign, ProviderProgress::default(), limits(30, 120)).assert_holds();
 }
 
 #[test]
 fn the_model_notices_a_forgotten_call_and_a_denied_one() {
     let (service, progress) = (Service::default, ProviderProgress::default);
-    walk(&Forgets(restart()), service(), progress(), limits(20, 60)).assert_caught();
-    walk(&Denies(restart()), service(), progress(), limits(20, 60)).assert_caught();
+    walk(&Forgets(restart()), service(), progress(), limits(30, 120)).assert_caught();
+    walk(&Denies(restart()), service(), progress(), limits(30, 120)).assert_caught();
 }

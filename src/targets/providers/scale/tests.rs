@@ -72,7 +72,7 @@ fn service() -> Service {
 
 #[test]
 fn a_number_is_set_until_it_is_seen_and_never_over_another_one() {
-    let report = walk(&scale(), service(), ProviderProgress::default(), limits(20, 60));
+    let report = walk(&scale(), service(), ProviderProgress::default(), limits(20, 120));
     report.assert_holds();
     for end in [
         "Done Executed",
@@ -85,13 +85,12 @@ fn a_number_is_set_until_it_is_seen_and_never_over_another_one() {
     ] {
         assert!(report.reached(end), "{end} was not reached: {report:?}");
     }
-    eprintln!("scale: {} states, {:?}", report.states, report.ends);
 }
 
 #[test]
 fn the_model_notices_a_forgotten_call_and_a_denied_one() {
-    walk(&Forgets(scale()), service(), ProviderProgress::default(), limits(20, 60)).assert_caught();
-    walk(&Denies(scale()), service(), ProviderProgress::default(), limits(20, 60)).assert_caught();
+    walk(&Forgets(scale()), service(), ProviderProgress::default(), limits(20, 120)).assert_caught();
+    walk(&Denies(scale()), service(), ProviderProgress::default(), limits(20, 120)).assert_caught();
 }
 
 #[test]

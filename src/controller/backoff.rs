@@ -10,7 +10,7 @@ use crate::api::Retry;
 
 /// The wait after the first failure; it doubles from there.
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(15);
 /// Of an error that another attempt does not cure before something changes: the watch brings the change.
 const ON_CHANGE: Duration = Duration::from_secs(300);
 /// Objects whose failures are counted at most.
@@ -61,8 +61,8 @@ mod tests {
         let backoff = Backoff::default();
         let waits: Vec<f64> = (0..10).map(|_| backoff.next(Retry::Backoff, &policy.metadata).as_secs_f64()).collect();
         for (n, wait) in waits.iter().enumerate() {
-            let least = f64::from(1 << n.min(6)).min(60.0);
-            assert!((least..=2.0 * least + 60.0).contains(wait), "{n}: {waits:?}");
+            let least = f64::from(1 << n.min(6)).min(15.0);
+            assert!((least..=2.0 * least + 15.0).contains(wait), "{n}: {waits:?}");
         }
         backoff.reset(&policy.metadata);
         assert!(backoff.next(Retry::Backoff, &policy.metadata) < Duration::from_secs(3));

@@ -75,6 +75,7 @@ pub async fn reconcile(
     };
     match round(&context, policy, &valid, &memory).await {
         Ok(action) => {
+            ctx.backoff.reset(metadata);
             memory.lock().told.remove(invalid_policy::OUTDATED);
             Ok(action)
         }

@@ -62,9 +62,15 @@ pub struct RemediationContext {
 /// # Errors
 /// When the API server or the ledger cannot be written to; the step is repeated.
 pub async fn reconcile(object: Arc<GuardedRemediation>, context: Arc<RemediationContext>) -> Result<Action, Error> {
+    let action = next_step(&object, &context).await?;
+    context.shared.backoff.reset(object.meta());
+    Ok(action)
+}
+
+async fn next_step(object: &Arc<GuardedRemediation>, context: &RemediationContext) -> Result<Action, Error> {
     let remediation = match &object.0 {
         Ok(remediation) => remediation,
-        Err(_) => return unreadable(&context.shared, &object).await,
+        Err(_) => return unreadable(&context.shared, object).await,
     };
     // The watch is behind: for a moment, or for as long as it is interrupted.
     let newer;

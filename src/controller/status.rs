@@ -287,3 +287,102 @@ fn in_words(remediation: &Remediation) -> String {
 pub fn phase(remediation: &Remediation) -> Phase {
     remediation.status.as_ref().map(|status| status.phase).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        analyze::{
+            observation::FaultKind,
+            scenario::{Story, at, policy},
+        },
+        controller::memory::Check,
+    };
+
+    /// The status after the story, on top of `old`.
+    fn status(story: &Story, old: &HealingPolicyStatus, open: &[&Remediation]) -> HealingPolicyStatus {
+        let mut memory = PolicyMemory::default();
+        let last = story.last.clone().map(|(observation, assessment)| Check { observation, assessment });
+        let entry = ComponentMemory { tracker: story.tracker.clone(), last, ..ComponentMemory::default() };
+        memory.components.insert("api".to_owned(), entry);
+        let ledger = LedgerHealth::Available;
+        let input = StatusInput { old, generation: Some(1), now: at(story.now), ledger: &ledger, open };
+        next_status(&input, &story.policy, &mut memory)
+    }
+
+    fn condition<'a>(status: &'a HealingPolicyStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        (&found.status, &found.reason, &found.message)
+    }
+
+    fn remediation(phase: &str) -> Remediation {
+        serde_json::from_value(json!({
+            "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation",
+            "metadata": {"name": "shop-api-1-0", "namespace": "prod"},
+            "spec": {"plan": {
+                "policy": "shop", "policyUid": "p-1", "component": "api",
+                "target": {"kind": "Deployment", "name": "api"}, "action": "Restart", "intent": {"restart": {}},
+                "cause": "Crash", "episode": "1", "step": 0, "why": "it crashes", "decidedAt": "2026-11-28T04:00:00Z",
+                "approvalRequired": true,
+            }},
+            "status": {"phase": phase},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_policy_whose_components_are_healthy_says_so_in_every_condition() {
+        let status = status(&Story::settled(), &HealingPolicyStatus::default(), &[]);
+        let all = ["Ready", "Healthy", "Healing", "ApprovalRequired", "LedgerAvailable", "Suspended"];
+        let shown: Vec<&str> = all.iter().map(|kind| condition(&status, kind).0).collect();
+        assert_eq!(shown, ["True", "True", "False", "False", "True", "False"]);
+        let summary = status.summary.unwrap();
+        assert_eq!((summary.healthy.as_str(), summary.worst.as_str(), summary.doing.as_str()), ("1/1", "Healthy", "Watching"));
+        assert_eq!(status.observed_generation, Some(1));
+    }
+
+    #[test]
+    fn a_bad_component_an_open_action_and_a_waiting_approval_are_named() {
+        let mut story = Story::settled();
+        story.fault(FaultKind::CrashLoop, 2).until(3602.0);
+        let (verifying, waiting) = (remediation("Verifying"), remediation("AwaitingApproval"));
+        let healing = status(&story, &HealingPolicyStatus::default(), &[&verifying]);
+        assert_eq!(condition(&healing, "Healthy").0, "False");
+        assert!(condition(&healing, "Healthy").2.contains("api is"), "{healing:?}");
+        assert_eq!(condition(&healing, "Healing").1, "RemediationOpen");
+        assert_eq!(healing.summary.as_ref().unwrap().doing, "Restart api: Verifying");
+        let asked = status(&story, &HealingPolicyStatus::default(), &[&waiting]);
+        let (state, reason, message) = condition(&asked, "ApprovalRequired");
+        assert_eq!((state, reason), ("True", "AwaitingApproval"));
+        assert!(message.contains("kubectl patch rem shop-api-1-0 -n prod"), "{message}");
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_unknown_and_a_suspended_policy_says_so() {
+        let mut story = Story::settled();
+        story.visible = false;
+        story.until(3700.0);
+        let blind = status(&story, &HealingPolicyStatus::default(), &[]);
+        assert_eq!(condition(&blind, "Healthy").0, "Unknown");
+        assert_eq!((condition(&blind, "Ready").0, condition(&blind, "Ready").1), ("False", "Forbidden"));
+        let suspended = Story::with(policy(json!({"suspend": true})));
+        let suspended = status(&suspended, &HealingPolicyStatus::default(), &[]);
+        assert_eq!((condition(&suspended, "Suspended").0, condition(&suspended, "Healthy").0), ("True", "Unknown"));
+    }
+
+    #[test]
+    fn the_same_state_is_the_same_status_so_that_nothing_is_written() {
+        let mut story = Story::settled();
+        let first = status(&story, &HealingPolicyStatus::default(), &[]);
+        story.until(3700.0);
+        let second = status(&story, &first, &[]);
+        assert_eq!(first, second);
+        let invalid = Unusable::invalid(&[]);
+        let input = StatusInput { old: &first, generation: Some(2), now: at(0.0), ledger: &LedgerHealth::Unknown, open: &[] };
+        let unusable = unusable_status(&input, &invalid);
+        assert_eq!(unusable.components, first.components, "what was learned is kept");
+        assert_eq!(condition(&unusable, "Ready").0, "False");
+    }
+}

@@ -173,3 +173,92 @@ impl fmt::Display for Relief<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        analyze::{
+            observation::FaultKind,
+            scenario::{Story, at},
+        },
+        controller::memory::Check,
+    };
+
+    /// A rollback of v2 to v1 that was executed at 3605 s.
+    fn rollback() -> (ActionPlan, RemediationStatus) {
+        let template = |revision: u32, version: &str| json!({"revision": revision, "hash": format!("h-{version}"), "digest": version});
+        let plan: Value = json!({
+            "policy": "shop", "policyUid": "p-1", "component": "api", "target": {"kind": "Deployment", "name": "api"},
+            "action": "Rollback", "intent": {"rollback": {"to": template(1, "v1")}}, "release": template(2, "v2"),
+            "cause": "ReleaseRegression", "episode": "1", "step": 0, "why": "v2 crashes", "decidedAt": at(3603.0),
+            "approvalRequired": false,
+        });
+        let status = RemediationStatus {
+            phase: Phase::Verifying,
+            started_at: Some(at(3604.0)),
+            executed_at: Some(at(3605.0)),
+            ..RemediationStatus::default()
+        };
+        (serde_json::from_value(plan).unwrap(), status)
+    }
+
+    /// v2 crashed and is confirmed bad; what comes next is the test's.
+    fn crashed() -> Story {
+        let mut story = Story::settled();
+        story.release("v2").fault(FaultKind::CrashLoop, 2).until(3604.0);
+        story
+    }
+
+    fn judged(story: &Story) -> Verification {
+        let (plan, status) = rollback();
+        let (observation, assessment) = story.last.clone().unwrap();
+        let last = Some(Check { observation, assessment });
+        let entry = ComponentMemory { tracker: story.tracker.clone(), last, ..ComponentMemory::default() };
+        judge(&plan, &status, &entry, &story.policy.limits, at(story.now))
+    }
+
+    fn ended(verification: Verification) -> (Phase, RemediationReason) {
+        match verification {
+            Verification::Done { phase, reason, .. } => (phase, reason),
+            Verification::Wait { .. } => panic!("it still waits"),
+        }
+    }
+
+    #[test]
+    fn a_success_is_healthy_without_a_break_for_the_stabilization_with_the_template_that_was_meant() {
+        let mut story = crashed();
+        assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "no check since the write");
+        story.release("v1").until(3606.0);
+        assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "the rollout is not complete");
+        story.complete().until(3660.0);
+        assert!(matches!(judged(&story), Verification::Wait { healthy_since: Some(_) }), "healthy, not for long enough");
+        story.until(3606.0 + 200.0);
+        assert_eq!(ended(judged(&story)), (Phase::Succeeded, RemediationReason::Healthy));
+    }
+
+    #[test]
+    fn the_template_of_before_is_waited_for_and_another_release_ends_the_verification() {
+        let mut story = crashed();
+        story.until(3610.0);
+        assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "caches may be behind");
+        story.release("v3").until(3612.0);
+        assert_eq!(ended(judged(&story)), (Phase::Ineffective, RemediationReason::Inconclusive));
+    }
+
+    #[test]
+    fn what_is_not_healthy_in_time_was_ineffective_and_what_cannot_be_checked_inconclusive() {
+        let mut story = crashed();
+        story.release("v1").fault(FaultKind::CrashLoop, 2).until(3605.0 + 599.0);
+        assert_eq!(judged(&story), Verification::Wait { healthy_since: None });
+        story.until(3605.0 + 700.0);
+        assert_eq!(ended(judged(&story)), (Phase::Ineffective, RemediationReason::StillUnhealthy));
+        // Nobody checked since: the stabilization time comes on top.
+        let (_, status) = rollback();
+        let limits = &story.policy.limits;
+        assert_eq!(unseen(&status, limits, at(3605.0 + 719.0)), Verification::Wait { healthy_since: None });
+        assert_eq!(ended(unseen(&status, limits, at(3605.0 + 720.0))), (Phase::Ineffective, RemediationReason::Inconclusive));
+    }
+}

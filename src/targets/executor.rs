@@ -281,14 +281,15 @@ where
         moment.now = Timestamp::now();
         step = procedure.answered(&progress, &effect, &answer, &moment);
     }
-    let progress = step.progress().clone().into_progress();
+    // Progress that holds nothing and was never stored is none.
+    let holds_nothing = last.is_none() && *step.progress() == P::Progress::default();
+    let progress = step.progress().clone().into_progress().filter(|_| !holds_nothing);
     let changed = last.as_ref() != Some(step.progress());
     let outcome = match step {
         // More effects than one reconciliation makes: goes on at once.
         Step::Perform { .. } => return Ok(Ran { progress, outcome: Outcome::Wait(Duration::ZERO) }),
         Step::Wait { progress, after, note } => {
-            let untouched = last.is_none() && progress == P::Progress::default();
-            if (changed && !untouched) || note.is_some() {
+            if (changed && !holds_nothing) || note.is_some() {
                 journal.store(progress.into_progress(), note).await?;
             }
             Outcome::Wait(after)

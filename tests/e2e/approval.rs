@@ -181,18 +181,18 @@ async fn only_who_may_patch_remediations_decides_and_only_once_and_nothing_else(
         assert!(!refused.success() && refused.stderr.contains("Forbidden"), "{refused:?}");
 
         for change in [
-            r#"{"spec":{"action":"Restart"}}"#,
-            r#"{"spec":{"approvalRequired":false}}"#,
-            r#"{"spec":{"component":"other"}}"#,
-            r#"{"spec":{"target":{"kind":"Deployment","name":"other"}}}"#,
-            r#"{"spec":{"to":{"revision":2,"hash":"other","digest":"other"}}}"#,
-            r#"{"spec":{"to":null}}"#,
-            r#"{"spec":{"decidedAt":"2020-01-01T00:00:00Z"}}"#,
-            r#"{"spec":{"why":"because","approval":{"decision":"Approved"}}}"#,
+            r#"{"spec":{"plan":{"action":"Restart"}}}"#,
+            r#"{"spec":{"plan":{"approvalRequired":false}}}"#,
+            r#"{"spec":{"plan":{"component":"other"}}}"#,
+            r#"{"spec":{"plan":{"target":{"kind":"Deployment","name":"other"}}}}"#,
+            r#"{"spec":{"plan":{"intent":{"rollback":{"to":{"revision":2,"hash":"other","digest":"other"}}}}}}"#,
+            r#"{"spec":{"plan":{"release":null}}}"#,
+            r#"{"spec":{"plan":{"decidedAt":"2020-01-01T00:00:00Z"}}}"#,
+            r#"{"spec":{"plan":{"why":"because"},"approval":{"decision":"Approved"}}}"#,
         ] {
             let refused = test.kubectl(&patch(change)).await;
             assert!(!refused.success(), "{change} was taken");
-            assert!(refused.stderr.contains("the spec of a Remediation cannot be changed"), "{change}: {refused:?}");
+            assert!(refused.stderr.contains("spec.plan cannot be changed"), "{change}: {refused:?}");
         }
         let unknown = test.kubectl(&patch(r#"{"spec":{"approval":{"decision":"Perhaps"}}}"#)).await;
         assert!(!unknown.success() && unknown.stderr.contains("Approved"), "{unknown:?}");

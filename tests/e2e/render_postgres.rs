@@ -94,7 +94,7 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
             status.clone().filter(|one| one.phase == Phase::AwaitingApproval).ok_or_else(|| format!("{status:?}"))
         })
         .await;
-        assert!(asked.message.contains("what was written to it in the last seconds may be lost"), "{}", asked.message);
+        assert!(asked.message.contains("writes of the last seconds may be lost"), "{}", asked.message);
         // Nothing is done unasked.
         let left = test.wait_status("shop", "dpg-left", HealthStatus::Critical).await;
         assert!(left.message.contains("unavailable"), "{}", left.message);

@@ -1,7 +1,7 @@
 //! The rules of the house that no compiler keeps: purity, the map, and the size of files.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -175,5 +175,66 @@ fn no_file_is_longer_than_a_person_reads() {
     for file in rust_files(&source("src")) {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= 500, "{} has {lines} lines, more than 500: split it by what it does", file.display());
+    }
+}
+
+/// Modules below `src/` and what each imports of the others, `use crate::{…}` and paths alike.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let root = source("src");
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in rust_files(&root) {
+        let first = file.strip_prefix(&root).unwrap().components().next().unwrap();
+        let module = Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let code: String =
+            text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+        let names = code.split("crate::").skip(1).flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => leading_names(list),
+            None => vec![name(rest)],
+        });
+        all.entry(module).or_default().extend(names.filter(|name| root.join(name).is_dir() || root.join(format!("{name}.rs")).is_file()));
+    }
+    for (module, names) in &mut all {
+        names.remove(module);
+    }
+    all
+}
+
+fn name(text: &str) -> String {
+    text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect()
+}
+
+/// The first names in a list of imports in braces, up to its closing brace.
+fn leading_names(list: &str) -> Vec<String> {
+    let (mut depth, mut names, mut item) = (0, Vec::new(), String::new());
+    for character in list.chars() {
+        match character {
+            '}' if depth == 0 => break,
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(name(std::mem::take(&mut item).trim())),
+            _ if depth == 0 => item.push(character),
+            _ => {}
+        }
+    }
+    names.push(name(item.trim()));
+    names
+}
+
+/// One circle is defended, in src/api/target.rs: the spec of a target is API and lives with its target.
+#[test]
+fn modules_import_in_one_direction() {
+    let imports = imports();
+    assert!(imports["controller"].contains("plan"), "the reader of imports finds nothing: {imports:?}");
+    let order = ["main", "cli", "server", "controller", "knowledge", "targets", "plan", "analyze", "postgres_url", "api"];
+    let place = |module: &str| order.iter().position(|name| *name == module);
+    for (module, names) in &imports {
+        for name in names {
+            let defended = (module.as_str(), name.as_str()) == ("api", "targets");
+            assert!(
+                defended || place(module) < place(name),
+                "{module} imports {name}, which comes before it in {order:?}; imports: {imports:?}"
+            );
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The last step: the rows into the ledger, and the object let go.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::{
     ResourceExt as _,
@@ -9,11 +11,13 @@ use kube::{
 
 use super::Reconciliation;
 use crate::{
-    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Retry, Suspension, milliseconds},
+    api::{LEDGER_FINALIZER, REMEDIATION_MANAGER, Remediation, RemediationStatus, Suspension, milliseconds},
     controller::{Error, limited, rows},
     knowledge::Recorded,
 };
 
+/// Between two attempts to record rows while the database is away.
+const RETRY_SPOOLED: Duration = Duration::from_secs(2);
 /// Recorded Remediations kept a policy, beyond those that the guards still need.
 const KEEP_RECORDED: usize = 50;
 
@@ -29,9 +33,7 @@ impl Reconciliation<'_> {
             match self.ctx.ledger.record(rows::remediation_rows(&ended)).await? {
                 Recorded::WriteTracker => {}
                 // The spool may die with the pod, the object does not: it is kept until the rows are in the database.
-                Recorded::Spooled => {
-                    return Ok(Action::requeue(self.ctx.backoff.next(Retry::Backoff, &self.remediation.metadata)));
-                }
+                Recorded::Spooled => return Ok(Action::requeue(RETRY_SPOOLED)),
             }
             status.recorded_at = Some(milliseconds(Timestamp::now()));
             self.write(&status, false).await?;

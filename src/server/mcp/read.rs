@@ -374,7 +374,7 @@ pub(super) async fn remediations(
     let mut fields = Vec::new();
     for (field, value) in [("policy", &asked.policy), ("component", &asked.component)] {
         if let Some(value) = value {
-            fields.push(format!("spec.{field}={}", name(field, value)?));
+            fields.push(format!("spec.plan.{field}={}", name(field, value)?));
         }
     }
     let (mut all, more) = cluster.list::<Remediation>(namespace, &fields).await?;

@@ -244,7 +244,6 @@ mod tests {
             vec![
                 WriteSeen::Begun(Ok(self.writes > 0)),
                 WriteSeen::Begun(Err(ActError::Unreachable("away".into()))),
-                WriteSeen::NotRead,
             ]
         }
 

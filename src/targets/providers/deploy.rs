@@ -87,6 +87,8 @@ pub enum DeployEffect {
     SwitchAutoDeployOff { trigger: String },
     /// Has commits deployed on `trigger` again; then the action ends.
     RestoreAutoDeploy { trigger: String, then: Ending },
+    /// Changes nothing: reports that auto-deploy is off, before the call.
+    Report,
     /// The call.
     Send,
     /// Changes nothing: ends after its note.
@@ -258,7 +260,7 @@ impl Deploy {
             left_off(progress)
         );
         let note = Note { reason: EventReason::AutoDeployOff, subject: String::new(), message };
-        Ok(self.caller.send(progress.clone(), DeployEffect::Send, Some(note), moment))
+        Ok(Step::Perform { progress: progress.clone(), effect: DeployEffect::Report, note: Some(note) })
     }
 
     fn restored(
@@ -320,6 +322,7 @@ impl Procedure for Deploy {
             (DeployEffect::RestoreAutoDeploy { trigger, then }, DeployAnswer::Changed(answer)) => {
                 Ok(self.restored(progress, (trigger, then), answer))
             }
+            (DeployEffect::Report, _) => Ok(self.caller.send(progress.clone(), DeployEffect::Send, None, moment)),
             (DeployEffect::Finish(then), _) => Ok(ended(progress.clone(), then.clone(), "")),
             // What is left is observed anew.
             _ => Ok(Step::wait(progress.clone(), OBSERVE_AFTER)),

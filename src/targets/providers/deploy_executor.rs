@@ -150,7 +150,7 @@ impl<A: DeployApi> Effects<Deploy> for DeployExecutor<'_, A> {
                 DeployAnswer::Changed(self.api.set_auto_deploy(namespace, trigger).await)
             }
             DeployEffect::Send => DeployAnswer::Sent(self.api.send(namespace, plan).await),
-            DeployEffect::Finish(_) => DeployAnswer::Changed(Ok(())),
+            DeployEffect::Finish(_) | DeployEffect::Report => DeployAnswer::Changed(Ok(())),
         }
     }
 }

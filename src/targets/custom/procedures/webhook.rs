@@ -284,7 +284,7 @@ fn facts(order: &Order<'_>) -> String {
         "data": {
             "remediation": remediation, "uid": uid, "namespace": namespace, "policy": plan.policy,
             "component": plan.component, "target": plan.target, "cause": plan.cause, "why": plan.why,
-            "episode": plan.episode, "rung": plan.step,
+            "episode": plan.episode, "step": plan.step,
         },
     });
     if let Some(foreseen) = &plan.foreseen {

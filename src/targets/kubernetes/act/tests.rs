@@ -171,9 +171,9 @@ async fn what_the_api_server_refuses() {
         refused(rollback(vec![read(deployment(2, "v2", 3)), both(), answer]).await.0, reason, retryable);
     };
     check(403, "deployments.apps \"api\" is forbidden: cannot patch", "Forbidden", false).await;
-    check(403, "admission webhook \"policy.example\" denied the request", "Rejected", false).await;
-    check(422, "Deployment.apps \"api\" is invalid", "Rejected", false).await;
-    check(400, "bad request", "Rejected", false).await;
+    check(403, "admission webhook \"policy.example\" denied the request", "WriteRejected", false).await;
+    check(422, "Deployment.apps \"api\" is invalid", "WriteRejected", false).await;
+    check(400, "bad request", "WriteRejected", false).await;
     check(429, "too many requests", "Unreachable", true).await;
     check(503, "etcd is away", "Unreachable", true).await;
     let forbidden = get(DEPLOYMENT, 403, failure(403, "Forbidden", "no"));

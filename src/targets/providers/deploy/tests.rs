@@ -115,7 +115,7 @@ fn results(service: &Service, effect: &DeployEffect, progress: &ProviderProgress
     match effect {
         DeployEffect::SwitchAutoDeployOff { .. } => changed(Service { auto_off: true, ..service.clone() }),
         DeployEffect::RestoreAutoDeploy { .. } => changed(Service { auto_off: false, ..service.clone() }),
-        DeployEffect::Finish(_) => vec![(service.clone(), DeployAnswer::Changed(Ok(())))],
+        DeployEffect::Finish(_) | DeployEffect::Report => vec![(service.clone(), DeployAnswer::Changed(Ok(())))],
         DeployEffect::RestoreEnv(names) => {
             let mut all = changed(Service { env: service.env - names.len(), ..service.clone() });
             let half = Service { env: service.env - names.len() / 2, ..service.clone() };

@@ -150,5 +150,5 @@ async fn what_was_judged_is_kept_and_nothing_else() {
     assert_eq!(reason(keep(script(bad_data()), digest_of(good_data())).await.0), "Superseded");
     assert_eq!(reason(keep(vec![read(deployment(3, "v3", 3))], digest_of(good_data())).await.0), "Superseded");
     let large = json!({"text": "x".repeat(1_000_001)});
-    assert_eq!(reason(keep(script(large.clone()), digest_of(large)).await.0), "Rejected");
+    assert_eq!(reason(keep(script(large.clone()), digest_of(large)).await.0), "WriteRejected");
 }

@@ -57,7 +57,7 @@ use super::{ActionPlan, Progress, Suspension};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("self.plan == oldSelf.plan", "spec.plan cannot be changed; only spec.approval may be set"),
+    validation = ("has(self.plan) == has(oldSelf.plan) && (!has(self.plan) || self.plan == oldSelf.plan)", "spec.plan cannot be changed; only spec.approval may be set"),
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {

@@ -339,7 +339,10 @@ mod tests {
         let shown: Vec<&str> = all.iter().map(|kind| condition(&status, kind).0).collect();
         assert_eq!(shown, ["True", "True", "False", "False", "True", "False"]);
         let summary = status.summary.unwrap();
-        assert_eq!((summary.healthy.as_str(), summary.worst.as_str(), summary.doing.as_str()), ("1/1", "Healthy", "Watching"));
+        assert_eq!(
+            (summary.healthy.as_str(), summary.worst.as_str(), summary.doing.as_str()),
+            ("1/1", "Healthy", "Watching")
+        );
         assert_eq!(status.observed_generation, Some(1));
     }
 
@@ -380,7 +383,8 @@ mod tests {
         let second = status(&story, &first, &[]);
         assert_eq!(first, second);
         let invalid = Unusable::invalid(&[]);
-        let input = StatusInput { old: &first, generation: Some(2), now: at(0.0), ledger: &LedgerHealth::Unknown, open: &[] };
+        let input =
+            StatusInput { old: &first, generation: Some(2), now: at(0.0), ledger: &LedgerHealth::Unknown, open: &[] };
         let unusable = unusable_status(&input, &invalid);
         assert_eq!(unusable.components, first.components, "what was learned is kept");
         assert_eq!(condition(&unusable, "Ready").0, "False");

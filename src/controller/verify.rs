@@ -234,7 +234,10 @@ mod tests {
         story.release("v1").until(3606.0);
         assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "the rollout is not complete");
         story.complete().until(3660.0);
-        assert!(matches!(judged(&story), Verification::Wait { healthy_since: Some(_) }), "healthy, not for long enough");
+        assert!(
+            matches!(judged(&story), Verification::Wait { healthy_since: Some(_) }),
+            "healthy, not for long enough"
+        );
         story.until(3606.0 + 200.0);
         assert_eq!(ended(judged(&story)), (Phase::Succeeded, RemediationReason::Healthy));
     }
@@ -259,6 +262,9 @@ mod tests {
         let (_, status) = rollback();
         let limits = &story.policy.limits;
         assert_eq!(unseen(&status, limits, at(3605.0 + 719.0)), Verification::Wait { healthy_since: None });
-        assert_eq!(ended(unseen(&status, limits, at(3605.0 + 720.0))), (Phase::Ineffective, RemediationReason::Inconclusive));
+        assert_eq!(
+            ended(unseen(&status, limits, at(3605.0 + 720.0))),
+            (Phase::Ineffective, RemediationReason::Inconclusive)
+        );
     }
 }

@@ -219,7 +219,7 @@ fn follow<P: Procedure, W: World<P>>(
             waited.progress = progress;
             let ticks = after.as_millis().div_ceil(limits.tick.as_millis().max(1)).max(1);
             let after = limits.tick * u32::try_from(ticks).unwrap_or(u32::MAX);
-            waited.now = waited.now + SignedDuration::try_from(after).unwrap_or_default();
+            waited.now += SignedDuration::try_from(after).unwrap_or_default();
             crash(&waited, "crashes while it waits", limits, open);
             for world in waited.world.later() {
                 let mut changed = waited.then("the world changes");

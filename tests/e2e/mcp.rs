@@ -88,7 +88,7 @@ async fn assert_checks(test: &Test, assistant: &Assistant, remediation: &str) ->
     assert!(explained["from"]["hash"].is_string() && explained["to"]["hash"].is_string(), "{explained}");
     assert!(explained["timeline"].as_array().unwrap().len() >= 2, "{explained}");
     let plan = explained["plan"].as_str().unwrap();
-    for said in ["Why: ", "Deployment/api goes back", "AwaitingApproval", "kubectl patch rem", plan] {
+    for said in ["Why: ", "Deployment/api is rolled back", "AwaitingApproval", "kubectl patch rem", plan] {
         assert!(text.contains(said), "{said} is not in {text}");
     }
     plan.to_owned()

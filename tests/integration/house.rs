@@ -192,7 +192,9 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
             Some(list) => leading_names(list),
             None => vec![name(rest)],
         });
-        all.entry(module).or_default().extend(names.filter(|name| root.join(name).is_dir() || root.join(format!("{name}.rs")).is_file()));
+        all.entry(module)
+            .or_default()
+            .extend(names.filter(|name| root.join(name).is_dir() || root.join(format!("{name}.rs")).is_file()));
     }
     for (module, names) in &mut all {
         names.remove(module);
@@ -226,7 +228,8 @@ fn leading_names(list: &str) -> Vec<String> {
 fn modules_import_in_one_direction() {
     let imports = imports();
     assert!(imports["controller"].contains("plan"), "the reader of imports finds nothing: {imports:?}");
-    let order = ["main", "cli", "server", "controller", "knowledge", "targets", "plan", "analyze", "postgres_url", "api"];
+    let order =
+        ["main", "cli", "server", "controller", "knowledge", "targets", "plan", "analyze", "postgres_url", "api"];
     let place = |module: &str| order.iter().position(|name| *name == module);
     for (module, names) in &imports {
         for name in names {

@@ -241,10 +241,7 @@ mod tests {
 
     impl World<Write> for Workload {
         fn observations(&self, (): &()) -> Vec<WriteSeen> {
-            vec![
-                WriteSeen::Begun(Ok(self.writes > 0)),
-                WriteSeen::Begun(Err(ActError::Unreachable("away".into()))),
-            ]
+            vec![WriteSeen::Begun(Ok(self.writes > 0)), WriteSeen::Begun(Err(ActError::Unreachable("away".into())))]
         }
 
         fn results(&self, _: &MakeWrite, (): &()) -> Vec<(Self, Result<Outcome, ActError>)> {

@@ -192,9 +192,9 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
             Some(list) => leading_names(list),
             None => vec![name(rest)],
         });
-        all.entry(module)
-            .or_default()
-            .extend(names.filter(|name| root.join(name).is_dir() || root.join(format!("{name}.rs")).is_file()));
+        all.entry(module).or_default().extend(names.filter(|name| {
+            !name.is_empty() && (root.join(name).is_dir() || root.join(format!("{name}.rs")).is_file())
+        }));
     }
     for (module, names) in &mut all {
         names.remove(module);

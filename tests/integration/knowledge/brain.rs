@@ -169,10 +169,13 @@ fn healed(namespace: &str) -> Remediation {
         "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation",
         "metadata": {"name": "web-api-19ab-0", "namespace": namespace, "uid": format!("uid-of-{namespace}")},
         "spec": {
-            "policy": "web", "policyUid": "p", "component": "api", "target": {"kind": "Deployment", "name": "api"},
-            "action": "Rollback", "cause": "ReleaseRegression", "episode": "19ab", "rung": 0,
-            "why": "error_rate is 40.0%, critical from 10.0%\u{1b}[31m", "decidedAt": "2026-11-22T10:00:00Z",
-            "approvalRequired": true, "from": template(3, "bad"), "to": template(2, "good"),
+            "plan": {
+                "policy": "web", "policyUid": "p", "component": "api", "target": {"kind": "Deployment", "name": "api"},
+                "action": "Rollback", "intent": {"rollback": {"to": template(2, "good")}},
+                "cause": "ReleaseRegression", "episode": "19ab", "step": 0,
+                "why": "error_rate is 40.0%, critical from 10.0%\u{1b}[31m", "decidedAt": "2026-11-22T10:00:00Z",
+                "approvalRequired": true, "release": template(3, "bad"),
+            },
             "approval": {"decision": "Approved", "reason": "go"},
         },
         "status": {

@@ -21,6 +21,9 @@ use crate::{
     targets::kubernetes::ActError,
 };
 
+/// A step that keeps failing without effect, for reasons that may pass, is given up after this time.
+pub const EXECUTE_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+
 /// Effects in one reconciliation, at most: a procedure that wants more waits in between.
 const MAX_EFFECTS: usize = 32;
 
@@ -50,6 +53,11 @@ impl Moment {
     pub fn since_start(&self) -> SignedDuration {
         self.now.duration_since(self.started_at)
     }
+}
+
+/// The wait before the next attempt or observation: a fifth of the time `since` the first, within the two limits.
+pub fn fifth_of(since: SignedDuration, (least, most): (Duration, Duration)) -> Duration {
+    (Duration::try_from(since).unwrap_or_default() / 5).clamp(least, most)
 }
 
 /// The next step of an action.

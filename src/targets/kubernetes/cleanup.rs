@@ -10,10 +10,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use super::{
-    ActError, Evicted, Kubernetes, PodsSeen, WorkloadRef,
-    write::{EXECUTE_LIMIT, after_error},
-};
+use super::{ActError, Evicted, Kubernetes, PodsSeen, WorkloadRef, write::after_error};
 use crate::{
     analyze::observation::Measured,
     api::{
@@ -22,7 +19,9 @@ use crate::{
     plan::guard::Permit,
     targets::{
         Targets,
-        executor::{Effects, End, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
+        executor::{
+            EXECUTE_LIMIT, Effects, End, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run,
+        },
     },
 };
 

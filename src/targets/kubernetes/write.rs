@@ -14,12 +14,13 @@ use crate::{
     plan::guard::Permit,
     targets::{
         Targets,
-        executor::{Effects, End, Executor, Journal, Moment, NotStored, Order, Procedure, Ran, Step, run},
+        executor::{
+            EXECUTE_LIMIT, Effects, End, Executor, Journal, Moment, NotStored, Order, Procedure, Ran, Step, fifth_of,
+            run,
+        },
     },
 };
 
-/// A write that keeps failing for reasons that may pass is given up after this time.
-pub const EXECUTE_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// Between two attempts: a fifth of the time since the start, within these.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 
@@ -39,8 +40,7 @@ pub fn judge_error(error: &ActError, since: SignedDuration) -> Judged {
         ),
         ActError::Rescaled { .. } => (End::Expired, error.to_string()),
         error if error.retryable() && since < EXECUTE_LIMIT => {
-            let wait = Duration::try_from(since).unwrap_or_default() / 5;
-            return Judged::Again(wait.clamp(RETRY.0, RETRY.1));
+            return Judged::Again(fifth_of(since, RETRY));
         }
         error => (End::Failed, error.to_string()),
     };

@@ -14,11 +14,9 @@ use super::{Postgres, PostgresError, PostgresFailure, SessionEnd, target::sessio
 use crate::{
     api::{PostgresDatabase, Progress, RemediationReason, Retry, SessionProgress, SessionRef, SessionSelector},
     plan::guard::Permit,
-    targets::{
-        executor::{
-            Effects, End, Executor, Journal, Moment, NotStored, Note, Order, Preparation, Procedure, Ran, Step, run,
-        },
-        kubernetes::write::EXECUTE_LIMIT,
+    targets::executor::{
+        EXECUTE_LIMIT, Effects, End, Executor, Journal, Moment, NotStored, Note, Order, Preparation, Procedure, Ran,
+        Step, run,
     },
 };
 

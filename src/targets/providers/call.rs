@@ -13,13 +13,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::{common::HostedError, env_vars::listed};
 use crate::{
     api::{ActionKind, ProviderProgress, RemediationReason, milliseconds},
-    targets::executor::{End, Moment, Note, Step},
+    targets::executor::{EXECUTE_LIMIT, End, Moment, Note, Step, fifth_of},
 };
 
 /// So often a call may have no clear answer and no effect; then it is given up.
 pub(super) const MAX_WITHOUT_EFFECT: u32 = 2;
-/// A call that keeps failing without effect, for reasons that may pass, is given up after this time.
-pub(super) const EXECUTE_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 /// After an answer the effect is observed after this time.
 pub(super) const OBSERVE_AFTER: Duration = Duration::from_secs(1);
 /// Between two observations: a fifth of the time since the call, within these.
@@ -270,10 +268,6 @@ pub(super) fn poll_after(sent_at: Timestamp, moment: &Moment) -> Duration {
 
 pub(super) fn retry_after(moment: &Moment) -> Duration {
     fifth_of(moment.since_start(), RETRY)
-}
-
-fn fifth_of(since: SignedDuration, (least, most): (Duration, Duration)) -> Duration {
-    (Duration::try_from(since).unwrap_or_default() / 5).clamp(least, most)
 }
 
 /// What stays changed when the action ends now, for a person: empty, or "; …".

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::{FIRST_POLL, GRACE, length, wait_for_turn, webhook::preflight_secret};
+use super::{FIRST_POLL, GRACE, length, preflight_secret, wait_for_turn};
 use crate::{
     api::{McpProgress, McpRemedy, Progress, RemediationReason, milliseconds},
     plan::guard::Permit,
@@ -21,11 +21,10 @@ use crate::{
             in_flight::{CallState, Start, poll_interval},
             mcp::{Mcp, McpError, PreparedCall},
         },
-        executor::{Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
-        kubernetes::{
-            ActError, Kubernetes,
-            write::{EXECUTE_LIMIT, after_error},
+        executor::{
+            EXECUTE_LIMIT, Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run,
         },
+        kubernetes::{ActError, Kubernetes, write::after_error},
     },
 };
 

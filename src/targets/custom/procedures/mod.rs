@@ -11,10 +11,10 @@ use jiff::SignedDuration;
 
 use super::in_flight::poll_interval;
 use crate::{
-    api::{RemediationReason, Span},
+    api::{KeyRef, RemediationReason, Span},
     targets::{
-        executor::{End, Moment, Note, Step},
-        kubernetes::write::EXECUTE_LIMIT,
+        executor::{EXECUTE_LIMIT, End, Moment, Note, Step},
+        kubernetes::{ActError, Kubernetes},
     },
 };
 
@@ -39,4 +39,16 @@ fn wait_for_turn<P, E>(progress: P, moment: &Moment, called_before: bool, effect
     let end = if called_before { End::Failed } else { End::Expired };
     let message = format!("the call waited for its turn for {EXECUTE_LIMIT:#}, since too many others run; {effect}");
     Step::Ended { progress, end, reason: RemediationReason::HeldBackTooLong, message }
+}
+
+/// Whether a Secret may be read, exists and is text. It is read anew when it is used.
+///
+/// # Errors
+/// See [`ActError`].
+async fn preflight_secret(kubernetes: &Kubernetes, namespace: &str, key: Option<&KeyRef>) -> Result<(), ActError> {
+    if let Some(key) = key {
+        kubernetes.preflight_secret(namespace).await?;
+        kubernetes.secret(namespace, key).await?;
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::{FIRST_POLL, GRACE, length, wait_for_turn};
+use super::{FIRST_POLL, GRACE, length, preflight_secret, wait_for_turn};
 use crate::{
     api::{Progress, RemediationReason, Retry, WebhookProgress, WebhookRemedy, milliseconds},
     plan::guard::Permit,
@@ -258,22 +258,6 @@ impl Executor for WebhookExecutor<'_> {
         let procedure = CallWebhook { webhook: self.webhook, key: self.order.uid };
         run((&procedure, self), stored, moment, permit, journal).await
     }
-}
-
-/// Whether a Secret may be read, exists and is text. It is read anew when it is used.
-///
-/// # Errors
-/// See [`ActError`].
-pub(super) async fn preflight_secret(
-    kubernetes: &Kubernetes,
-    namespace: &str,
-    key: Option<&crate::api::KeyRef>,
-) -> Result<(), ActError> {
-    if let Some(key) = key {
-        kubernetes.preflight_secret(namespace).await?;
-        kubernetes.secret(namespace, key).await?;
-    }
-    Ok(())
 }
 
 /// The facts, as a webhook gets them. A second delivery has the same text.

@@ -169,15 +169,39 @@ pub trait Procedure: Send + Sync {
     ) -> Step<Self::Progress, Self::Effect>;
 }
 
-/// The I/O of a procedure.
+/// The I/O of a procedure. Every implementation is an [`Executor`].
 #[async_trait]
-pub trait Effects<P: Procedure>: Send + Sync {
+pub trait Effects: Send + Sync {
+    type Procedure: Procedure;
+
+    fn procedure(&self) -> Self::Procedure;
+
+    /// See [`Executor::preflight`].
+    async fn preflight(&self) -> Result<(), ActError> {
+        Ok(())
+    }
+
+    /// See [`Executor::preflight_interval`].
+    fn preflight_interval(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// See [`Executor::prepare`].
+    async fn prepare(&self, _waited: SignedDuration) -> Preparation {
+        Preparation::NotNeeded
+    }
+
     /// Reads what [`Procedure::next`] decides on. Changes nothing.
-    async fn observe(&self, progress: &P::Progress, moment: &Moment) -> P::Seen;
+    async fn observe(&self, progress: &ProgressOf<Self>, moment: &Moment) -> SeenOf<Self>;
 
     /// Changes the outside once. Bounded in time.
-    async fn perform(&self, effect: &P::Effect, progress: &P::Progress, permit: &Permit) -> P::Answer;
+    async fn perform(&self, effect: &EffectOf<Self>, progress: &ProgressOf<Self>, permit: &Permit) -> AnswerOf<Self>;
 }
+
+type ProgressOf<E> = <<E as Effects>::Procedure as Procedure>::Progress;
+type SeenOf<E> = <<E as Effects>::Procedure as Procedure>::Seen;
+type EffectOf<E> = <<E as Effects>::Procedure as Procedure>::Effect;
+type AnswerOf<E> = <<E as Effects>::Procedure as Procedure>::Answer;
 
 /// Where progress is stored before an effect.
 #[async_trait]
@@ -231,19 +255,13 @@ pub trait Executor: Send + Sync {
     ///
     /// # Errors
     /// What refuses the action; see [`ActError`].
-    async fn preflight(&self) -> Result<(), ActError> {
-        Ok(())
-    }
+    async fn preflight(&self) -> Result<(), ActError>;
 
     /// How often a refused preflight may be asked again, at most.
-    fn preflight_interval(&self) -> Duration {
-        Duration::ZERO
-    }
+    fn preflight_interval(&self) -> Duration;
 
     /// What would be done exactly. `waited`: since the first call for this action.
-    async fn prepare(&self, _waited: SignedDuration) -> Preparation {
-        Preparation::NotNeeded
-    }
+    async fn prepare(&self, waited: SignedDuration) -> Preparation;
 
     /// Takes the action as far as possible without waiting.
     ///
@@ -258,22 +276,50 @@ pub trait Executor: Send + Sync {
     ) -> Result<Ran, NotStored>;
 }
 
+#[async_trait]
+impl<E> Executor for E
+where
+    E: Effects,
+    ProgressOf<E>: Stored,
+{
+    async fn preflight(&self) -> Result<(), ActError> {
+        Effects::preflight(self).await
+    }
+
+    fn preflight_interval(&self) -> Duration {
+        Effects::preflight_interval(self)
+    }
+
+    async fn prepare(&self, waited: SignedDuration) -> Preparation {
+        Effects::prepare(self, waited).await
+    }
+
+    async fn run(
+        &self,
+        stored: Option<&Progress>,
+        moment: Moment,
+        permit: &Permit,
+        journal: &dyn Journal,
+    ) -> Result<Ran, NotStored> {
+        run(self, stored, moment, permit, journal).await
+    }
+}
+
 /// Runs a procedure with its I/O, one reconciliation at a time. The clock is read again after the observation and after
 /// every effect.
-///
-/// # Errors
-/// When the journal could not store the progress; the effect that the progress announces was not performed.
-pub async fn run<P>(
-    (procedure, effects): (&P, &impl Effects<P>),
+async fn run<E>(
+    effects: &E,
     stored: Option<&Progress>,
     mut moment: Moment,
     permit: &Permit,
     journal: &dyn Journal,
 ) -> Result<Ran, NotStored>
 where
-    P: Procedure<Progress: Stored>,
+    E: Effects,
+    ProgressOf<E>: Stored,
 {
-    let is_stored = stored.and_then(P::Progress::stored).cloned();
+    let procedure = effects.procedure();
+    let is_stored = stored.and_then(ProgressOf::<E>::stored).cloned();
     let mut last = is_stored.clone();
     let progress = is_stored.unwrap_or_default();
     let seen = effects.observe(&progress, &moment).await;
@@ -290,7 +336,7 @@ where
         step = procedure.answered(&progress, &effect, &answer, &moment);
     }
     // Progress that holds nothing and was never stored is none.
-    let holds_nothing = last.is_none() && *step.progress() == P::Progress::default();
+    let holds_nothing = last.is_none() && *step.progress() == ProgressOf::<E>::default();
     let progress = step.progress().clone().into_progress().filter(|_| !holds_nothing);
     let changed = last.as_ref() != Some(step.progress());
     let outcome = match step {
@@ -379,7 +425,13 @@ mod tests {
     }
 
     #[async_trait]
-    impl Effects<TwoEffects> for Log {
+    impl Effects for Log {
+        type Procedure = TwoEffects;
+
+        fn procedure(&self) -> TwoEffects {
+            TwoEffects
+        }
+
         async fn observe(&self, _: &JobProgress, _: &Moment) {}
 
         async fn perform(&self, effect: &u32, _: &JobProgress, _: &Permit) -> u32 {
@@ -394,7 +446,7 @@ mod tests {
         let permit = Permit::begun(&status).unwrap();
         let moment = Moment { now: start(), started_at: start(), withdrawn: None };
         let stored = stored.map(Progress::from);
-        let ran = run((&TwoEffects, &log), stored.as_ref(), moment, &permit, &log).await;
+        let ran = run(&log, stored.as_ref(), moment, &permit, &log).await;
         (ran, log.lines.into_inner())
     }
 

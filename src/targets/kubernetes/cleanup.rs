@@ -13,15 +13,11 @@ use kube::ResourceExt as _;
 use super::{ActError, Evicted, Kubernetes, PodsSeen, WorkloadRef, write::after_error};
 use crate::{
     analyze::observation::Measured,
-    api::{
-        ActionKind, CleanupProgress, LeakingPod, MemoryGrowth, Progress, RemediationReason, ValidPolicy, milliseconds,
-    },
+    api::{ActionKind, CleanupProgress, LeakingPod, MemoryGrowth, RemediationReason, ValidPolicy, milliseconds},
     plan::guard::Permit,
     targets::{
         Targets,
-        executor::{
-            EXECUTE_LIMIT, Effects, End, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run,
-        },
+        executor::{EXECUTE_LIMIT, Effects, End, Moment, Note, Order, Procedure, Step},
     },
 };
 
@@ -251,7 +247,20 @@ impl CleanupExecutor<'_> {
 }
 
 #[async_trait]
-impl<'a> Effects<Cleanup<'a>> for CleanupExecutor<'a> {
+impl<'a> Effects for CleanupExecutor<'a> {
+    type Procedure = Cleanup<'a>;
+
+    fn procedure(&self) -> Cleanup<'a> {
+        Cleanup { growth: self.growth }
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        let ends = (self.order.plan.release.as_ref(), None);
+        self.kubernetes.preflight(self.workload, ActionKind::CleanupMemory, ends, None).await?;
+        let unpulled = self.targets.unpulled_images(self.order.namespace);
+        self.kubernetes.preflight_images(self.workload, None, &unpulled).await
+    }
+
     async fn observe(&self, progress: &CleanupProgress, _: &Moment) -> CleanupSeen {
         if progress.pods.is_empty() {
             return CleanupSeen::Candidates(self.candidates().await);
@@ -262,26 +271,6 @@ impl<'a> Effects<Cleanup<'a>> for CleanupExecutor<'a> {
 
     async fn perform(&self, Evict(pod): &Evict, _: &CleanupProgress, _: &Permit) -> Result<Evicted, ActError> {
         self.kubernetes.evict_pod(self.workload, pod).await
-    }
-}
-
-#[async_trait]
-impl Executor for CleanupExecutor<'_> {
-    async fn preflight(&self) -> Result<(), ActError> {
-        let ends = (self.order.plan.release.as_ref(), None);
-        self.kubernetes.preflight(self.workload, ActionKind::CleanupMemory, ends, None).await?;
-        let unpulled = self.targets.unpulled_images(self.order.namespace);
-        self.kubernetes.preflight_images(self.workload, None, &unpulled).await
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        run((&Cleanup { growth: self.growth }, self), stored, moment, permit, journal).await
     }
 }
 

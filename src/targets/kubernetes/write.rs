@@ -10,14 +10,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef};
 use crate::{
-    api::{ActionPlan, Intent, Progress, RemediationReason, ValidPolicy},
+    api::{ActionPlan, Intent, RemediationReason, ValidPolicy},
     plan::guard::Permit,
     targets::{
         Targets,
-        executor::{
-            EXECUTE_LIMIT, Effects, End, Executor, Journal, Moment, NotStored, Order, Procedure, Ran, Step, fifth_of,
-            run,
-        },
+        executor::{EXECUTE_LIMIT, Effects, End, Moment, Order, Procedure, Step, fifth_of},
     },
 };
 
@@ -121,6 +118,18 @@ pub struct WriteExecutor<'a> {
 }
 
 impl WriteExecutor<'_> {
+    /// The workloads that the policy is about.
+    fn named(&self) -> Named {
+        let components = self.policy.into_iter().flat_map(|policy| &policy.components);
+        let workloads = components.filter_map(|component| component.target.workload());
+        workloads.map(|(kind, name)| (kind, name.to_owned())).collect::<BTreeSet<_>>()
+    }
+}
+
+#[async_trait]
+impl Effects for WriteExecutor<'_> {
+    type Procedure = Write;
+
     fn procedure(&self) -> Write {
         let done = match &self.order.plan.intent {
             Intent::Rollback { to } => format!("the template of {to} is back"),
@@ -134,16 +143,20 @@ impl WriteExecutor<'_> {
         Write { done }
     }
 
-    /// The workloads that the policy is about.
-    fn named(&self) -> Named {
-        let components = self.policy.into_iter().flat_map(|policy| &policy.components);
-        let workloads = components.filter_map(|component| component.target.workload());
-        workloads.map(|(kind, name)| (kind, name.to_owned())).collect::<BTreeSet<_>>()
+    async fn preflight(&self) -> Result<(), ActError> {
+        let plan = self.order.plan;
+        if let Intent::Scale(scaling) = &plan.intent {
+            return self.kubernetes.preflight_scale(self.workload, *scaling).await;
+        }
+        let named = self.named();
+        let config = plan.intent.config().map(|config| (config, &named));
+        let to = plan.intent.template();
+        let ends = (plan.release.as_ref(), to);
+        self.kubernetes.preflight(self.workload, plan.action, ends, config).await?;
+        let unpulled = self.targets.unpulled_images(self.order.namespace);
+        self.kubernetes.preflight_images(self.workload, to, &unpulled).await
     }
-}
 
-#[async_trait]
-impl Effects<Write> for WriteExecutor<'_> {
     async fn observe(&self, (): &(), moment: &Moment) -> WriteSeen {
         if moment.withdrawn.is_none() {
             return WriteSeen::NotRead;
@@ -197,33 +210,6 @@ pub async fn has_begun(
         Intent::Scale(scaling) => kubernetes.is_scaled(workload, release, *scaling).await,
         Intent::Restart {} => kubernetes.is_restarted(workload, release, started_at).await,
         _ => Ok(false),
-    }
-}
-
-#[async_trait]
-impl Executor for WriteExecutor<'_> {
-    async fn preflight(&self) -> Result<(), ActError> {
-        let plan = self.order.plan;
-        if let Intent::Scale(scaling) = &plan.intent {
-            return self.kubernetes.preflight_scale(self.workload, *scaling).await;
-        }
-        let named = self.named();
-        let config = plan.intent.config().map(|config| (config, &named));
-        let to = plan.intent.template();
-        let ends = (plan.release.as_ref(), to);
-        self.kubernetes.preflight(self.workload, plan.action, ends, config).await?;
-        let unpulled = self.targets.unpulled_images(self.order.namespace);
-        self.kubernetes.preflight_images(self.workload, to, &unpulled).await
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        run((&self.procedure(), self), stored, moment, permit, journal).await
     }
 }
 

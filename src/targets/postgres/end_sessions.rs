@@ -12,12 +12,9 @@ use jiff::SignedDuration;
 
 use super::{Postgres, PostgresError, PostgresFailure, SessionEnd, target::sessions_in_words};
 use crate::{
-    api::{PostgresDatabase, Progress, RemediationReason, Retry, SessionProgress, SessionRef, SessionSelector},
+    api::{PostgresDatabase, RemediationReason, Retry, SessionProgress, SessionRef, SessionSelector},
     plan::guard::Permit,
-    targets::executor::{
-        EXECUTE_LIMIT, Effects, End, Executor, Journal, Moment, NotStored, Note, Order, Preparation, Procedure, Ran,
-        Step, run,
-    },
+    targets::executor::{EXECUTE_LIMIT, Effects, End, Moment, Note, Order, Preparation, Procedure, Step},
 };
 
 /// Between two attempts.
@@ -161,7 +158,19 @@ pub struct SessionsExecutor<'a> {
 }
 
 #[async_trait]
-impl Effects<EndSessions> for SessionsExecutor<'_> {
+impl Effects for SessionsExecutor<'_> {
+    type Procedure = EndSessions;
+
+    fn procedure(&self) -> EndSessions {
+        EndSessions { how: self.how }
+    }
+
+    async fn prepare(&self, waited: SignedDuration) -> Preparation {
+        let matching = self.postgres.matching(self.order.namespace, self.database, self.selector).await;
+        let youngest = self.selector.ages().filter_map(|age| age.parse().ok()).min().unwrap_or_default();
+        preparation(matching, youngest, waited)
+    }
+
     async fn observe(&self, _: &SessionProgress, moment: &Moment) -> Result<Vec<SessionRef>, PostgresError> {
         if moment.withdrawn.is_some() {
             return Ok(Vec::new());
@@ -178,25 +187,6 @@ impl Effects<EndSessions> for SessionsExecutor<'_> {
         _: &Permit,
     ) -> Result<Vec<i32>, PostgresError> {
         self.postgres.end(self.order.namespace, self.database, sessions, self.how).await
-    }
-}
-
-#[async_trait]
-impl Executor for SessionsExecutor<'_> {
-    async fn prepare(&self, waited: SignedDuration) -> Preparation {
-        let matching = self.postgres.matching(self.order.namespace, self.database, self.selector).await;
-        let youngest = self.selector.ages().filter_map(|age| age.parse().ok()).min().unwrap_or_default();
-        preparation(matching, youngest, waited)
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        run((&EndSessions { how: self.how }, self), stored, moment, permit, journal).await
     }
 }
 

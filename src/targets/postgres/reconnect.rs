@@ -11,16 +11,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Postgres, PostgresError};
 use crate::{
-    api::{ConnectionProgress, PostgresDatabase, Progress, Reconnect, RemediationReason, Retry, milliseconds},
+    api::{ConnectionProgress, PostgresDatabase, Reconnect, RemediationReason, Retry, milliseconds},
     plan::guard::Permit,
-    targets::executor::{Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
+    targets::executor::{Effects, Moment, Note, Order, Procedure, Step},
 };
 
 /// Between the last failed attempt and the end.
 const SOON: Duration = Duration::from_millis(10);
 
 /// Decides about the attempts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reconnection {
     /// The wait before each attempt.
     pub delays: Vec<SignedDuration>,
@@ -118,24 +118,17 @@ pub struct ReconnectExecutor<'a> {
 }
 
 #[async_trait]
-impl Effects<Reconnection> for ReconnectExecutor<'_> {
+impl Effects for ReconnectExecutor<'_> {
+    type Procedure = Reconnection;
+
+    fn procedure(&self) -> Reconnection {
+        self.procedure.clone()
+    }
+
     async fn observe(&self, _: &ConnectionProgress, _: &Moment) {}
 
     async fn perform(&self, attempt: &Attempt, _: &ConnectionProgress, _: &Permit) -> Result<(), PostgresError> {
         self.postgres.reconnect(self.order.namespace, self.database, attempt.again).await
-    }
-}
-
-#[async_trait]
-impl Executor for ReconnectExecutor<'_> {
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        run((&self.procedure, self), stored, moment, permit, journal).await
     }
 }
 

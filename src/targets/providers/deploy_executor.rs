@@ -13,10 +13,10 @@ use super::{
     env_vars::{EnvChanges, EnvError},
 };
 use crate::{
-    api::{ActionPlan, Progress, ProviderProgress},
+    api::{ActionPlan, ProviderProgress},
     plan::guard::Permit,
     targets::{
-        executor::{Effects, Executor, Journal, Moment, NotStored, Order, Ran, run},
+        executor::{Effects, Moment, Order},
         kubernetes::ActError,
     },
 };
@@ -124,7 +124,21 @@ impl<'a, A: DeployApi> DeployExecutor<'a, A> {
 }
 
 #[async_trait]
-impl<A: DeployApi> Effects<Deploy> for DeployExecutor<'_, A> {
+impl<A: DeployApi> Effects for DeployExecutor<'_, A> {
+    type Procedure = Deploy;
+
+    fn procedure(&self) -> Deploy {
+        self.procedure.clone()
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        self.api.preflight_deploy(self.order.namespace, self.order.plan).await
+    }
+
+    fn preflight_interval(&self) -> Duration {
+        PREFLIGHT_INTERVAL
+    }
+
     async fn observe(&self, progress: &ProviderProgress, moment: &Moment) -> DeploySeen {
         let Order { namespace, plan, .. } = self.order;
         if CallState::of(progress) != CallState::NotSent {
@@ -152,26 +166,5 @@ impl<A: DeployApi> Effects<Deploy> for DeployExecutor<'_, A> {
             DeployEffect::Send => DeployAnswer::Sent(self.api.send(namespace, plan).await),
             DeployEffect::Finish(_) | DeployEffect::Report => DeployAnswer::Changed(Ok(())),
         }
-    }
-}
-
-#[async_trait]
-impl<A: DeployApi> Executor for DeployExecutor<'_, A> {
-    async fn preflight(&self) -> Result<(), ActError> {
-        self.api.preflight_deploy(self.order.namespace, self.order.plan).await
-    }
-
-    fn preflight_interval(&self) -> Duration {
-        PREFLIGHT_INTERVAL
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        run((&self.procedure, self), stored, moment, permit, journal).await
     }
 }

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 
 use super::{FIRST_POLL, GRACE, wait_for_turn};
 use crate::{
-    api::{CleanupProgress, Hook, Progress, RemediationReason, milliseconds},
+    api::{CleanupProgress, Hook, RemediationReason, milliseconds},
     plan::guard::Permit,
     targets::{
         custom::{
             hook::{HookAnswer, HookError, Hooks, longest},
             in_flight::{CallState, Start, poll_interval},
         },
-        executor::{Effects, Executor, Journal, Moment, NotStored, Order, Procedure, Ran, Step, run},
+        executor::{Effects, Moment, Order, Procedure, Step},
     },
 };
 
@@ -120,7 +120,13 @@ pub struct HookExecutor<'a> {
 }
 
 #[async_trait]
-impl Effects<CallHook<'_>> for HookExecutor<'_> {
+impl<'a> Effects for HookExecutor<'a> {
+    type Procedure = CallHook<'a>;
+
+    fn procedure(&self) -> CallHook<'a> {
+        CallHook { hook: self.hook, key: self.order.uid }
+    }
+
     async fn observe(&self, _: &CleanupProgress, _: &Moment) -> HookSeen {
         let calls = &self.hooks.calls;
         HookSeen { call: calls.peek(self.order.uid), has_turn: calls.has_turn() }
@@ -129,20 +135,6 @@ impl Effects<CallHook<'_>> for HookExecutor<'_> {
     async fn perform(&self, effect: &StartCall, _: &CleanupProgress, _: &Permit) -> Start {
         let (http, hook, key) = (self.hooks.http.clone(), self.hook.clone(), effect.key.clone());
         self.hooks.calls.start(self.order.uid, async move { http.call(&hook, &key).await })
-    }
-}
-
-#[async_trait]
-impl Executor for HookExecutor<'_> {
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        let procedure = CallHook { hook: self.hook, key: self.order.uid };
-        run((&procedure, self), stored, moment, permit, journal).await
     }
 }
 

@@ -12,10 +12,10 @@ use kube::Resource as _;
 
 use super::{GRACE, length};
 use crate::{
-    api::{COMPONENT_LABEL, JobProgress, JobRemedy, POLICY_LABEL, Progress, Remediation, RemediationReason},
+    api::{COMPONENT_LABEL, JobProgress, JobRemedy, POLICY_LABEL, Remediation, RemediationReason},
     plan::guard::Permit,
     targets::{
-        executor::{Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
+        executor::{Effects, Moment, Note, Order, Procedure, Step},
         kubernetes::{ActError, JobRun, JobState, Kubernetes, write::after_error},
     },
 };
@@ -167,31 +167,23 @@ fn owner(order: &Order<'_>) -> OwnerReference {
 }
 
 #[async_trait]
-impl Effects<RunJob<'_>> for JobExecutor<'_> {
+impl<'a> Effects for JobExecutor<'a> {
+    type Procedure = RunJob<'a>;
+
+    fn procedure(&self) -> RunJob<'a> {
+        RunJob { namespace: self.order.namespace, name: self.name(), remedy: self.remedy }
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        self.kubernetes.preflight_job(&self.job(&self.name())).await
+    }
+
     async fn observe(&self, _: &JobProgress, _: &Moment) -> Result<Option<JobState>, ActError> {
         self.kubernetes.job(self.order.namespace, &self.name(), self.order.uid).await
     }
 
     async fn perform(&self, _: &CreateJob, _: &JobProgress, _: &Permit) -> Result<(), ActError> {
         self.kubernetes.run_job(&self.job(&self.name())).await
-    }
-}
-
-#[async_trait]
-impl Executor for JobExecutor<'_> {
-    async fn preflight(&self) -> Result<(), ActError> {
-        self.kubernetes.preflight_job(&self.job(&self.name())).await
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        let procedure = RunJob { namespace: self.order.namespace, name: self.name(), remedy: self.remedy };
-        run((&procedure, self), stored, moment, permit, journal).await
     }
 }
 

@@ -14,16 +14,14 @@ use serde_json::{Map, Value};
 
 use super::{FIRST_POLL, GRACE, length, preflight_secret, wait_for_turn};
 use crate::{
-    api::{McpProgress, McpRemedy, Progress, RemediationReason, milliseconds},
+    api::{McpProgress, McpRemedy, RemediationReason, milliseconds},
     plan::guard::Permit,
     targets::{
         custom::{
             in_flight::{CallState, Start, poll_interval},
             mcp::{Mcp, McpError, PreparedCall},
         },
-        executor::{
-            EXECUTE_LIMIT, Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run,
-        },
+        executor::{EXECUTE_LIMIT, Effects, Moment, Note, Order, Procedure, Step},
         kubernetes::{ActError, Kubernetes, write::after_error},
     },
 };
@@ -185,7 +183,17 @@ impl<'a> McpExecutor<'a> {
 }
 
 #[async_trait]
-impl Effects<CallTool<'_>> for McpExecutor<'_> {
+impl<'a> Effects for McpExecutor<'a> {
+    type Procedure = CallTool<'a>;
+
+    fn procedure(&self) -> CallTool<'a> {
+        CallTool { mcp: self.remedy }
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        preflight_secret(self.kubernetes, self.order.namespace, self.remedy.token_secret_ref.as_ref()).await
+    }
+
     async fn observe(&self, progress: &McpProgress, moment: &Moment) -> McpSeen {
         let uid = self.order.uid;
         if progress.called_at.is_some() {
@@ -215,23 +223,6 @@ impl Effects<CallTool<'_>> for McpExecutor<'_> {
         let Some(call) = self.prepared.lock().take() else { return Start::NoTurn };
         let limit = Duration::try_from(length(&self.remedy.timeout)).unwrap_or_default();
         self.mcp.calls.start(self.order.uid, call.make(limit))
-    }
-}
-
-#[async_trait]
-impl Executor for McpExecutor<'_> {
-    async fn preflight(&self) -> Result<(), ActError> {
-        preflight_secret(self.kubernetes, self.order.namespace, self.remedy.token_secret_ref.as_ref()).await
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        run((&CallTool { mcp: self.remedy }, self), stored, moment, permit, journal).await
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{FIRST_POLL, GRACE, length, preflight_secret, wait_for_turn};
 use crate::{
-    api::{Progress, RemediationReason, Retry, WebhookProgress, WebhookRemedy, milliseconds},
+    api::{RemediationReason, Retry, WebhookProgress, WebhookRemedy, milliseconds},
     plan::guard::Permit,
     targets::{
         custom::{
@@ -22,7 +22,7 @@ use crate::{
             in_flight::{CallState, Start, poll_interval},
             webhook::{Delivery, Report},
         },
-        executor::{Effects, Executor, Journal, Moment, NotStored, Note, Order, Procedure, Ran, Step, run},
+        executor::{Effects, Moment, Note, Order, Procedure, Step},
         kubernetes::{ActError, Kubernetes, write::after_error},
     },
 };
@@ -208,7 +208,17 @@ impl<'a> WebhookExecutor<'a> {
 }
 
 #[async_trait]
-impl Effects<CallWebhook<'_>> for WebhookExecutor<'_> {
+impl<'a> Effects for WebhookExecutor<'a> {
+    type Procedure = CallWebhook<'a>;
+
+    fn procedure(&self) -> CallWebhook<'a> {
+        CallWebhook { webhook: self.webhook, key: self.order.uid }
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        preflight_secret(self.kubernetes, self.order.namespace, self.webhook.secret_ref.as_ref()).await
+    }
+
     async fn observe(&self, progress: &WebhookProgress, moment: &Moment) -> WebhookSeen {
         let requests = &self.hooks.deliveries;
         if progress.poll_url.is_some() {
@@ -239,24 +249,6 @@ impl Effects<CallWebhook<'_>> for WebhookExecutor<'_> {
                 self.hooks.deliveries.start(&self.ask_key(), async move { http.poll(&webhook, &at).await })
             }
         }
-    }
-}
-
-#[async_trait]
-impl Executor for WebhookExecutor<'_> {
-    async fn preflight(&self) -> Result<(), ActError> {
-        preflight_secret(self.kubernetes, self.order.namespace, self.webhook.secret_ref.as_ref()).await
-    }
-
-    async fn run(
-        &self,
-        stored: Option<&Progress>,
-        moment: Moment,
-        permit: &Permit,
-        journal: &dyn Journal,
-    ) -> Result<Ran, NotStored> {
-        let procedure = CallWebhook { webhook: self.webhook, key: self.order.uid };
-        run((&procedure, self), stored, moment, permit, journal).await
     }
 }
 

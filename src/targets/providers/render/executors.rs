@@ -6,10 +6,10 @@ use async_trait::async_trait;
 
 use super::{Render, database::by_status};
 use crate::{
-    api::{Progress, ProviderProgress, RenderPostgres, RenderService},
+    api::{ProviderProgress, RenderPostgres, RenderService},
     plan::guard::Permit,
     targets::{
-        executor::{Effects, Executor, Journal, Moment, NotStored, Order, Ran, run},
+        executor::{Effects, Moment, Order},
         kubernetes::ActError,
         providers::{
             call::CallState,
@@ -47,7 +47,21 @@ pub(super) struct RecoverExecutor<'a> {
 }
 
 #[async_trait]
-impl Effects<Restart> for RestartExecutor<'_> {
+impl Effects for RestartExecutor<'_> {
+    type Procedure = Restart;
+
+    fn procedure(&self) -> Restart {
+        self.procedure.clone()
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        self.render.preflight(self.order.namespace, self.service, self.order.plan.action).await
+    }
+
+    fn preflight_interval(&self) -> Duration {
+        PREFLIGHT_INTERVAL
+    }
+
     async fn observe(&self, progress: &ProviderProgress, moment: &Moment) -> RestartSeen {
         let namespace = self.order.namespace;
         if CallState::of(progress) != CallState::NotSent {
@@ -66,7 +80,21 @@ impl Effects<Restart> for RestartExecutor<'_> {
 }
 
 #[async_trait]
-impl Effects<Scale> for ScaleExecutor<'_> {
+impl Effects for ScaleExecutor<'_> {
+    type Procedure = Scale;
+
+    fn procedure(&self) -> Scale {
+        self.procedure.clone()
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        self.render.preflight(self.order.namespace, self.service, self.order.plan.action).await
+    }
+
+    fn preflight_interval(&self) -> Duration {
+        PREFLIGHT_INTERVAL
+    }
+
     async fn observe(&self, progress: &ProviderProgress, moment: &Moment) -> ScaleSeen {
         let namespace = self.order.namespace;
         if CallState::of(progress) != CallState::NotSent {
@@ -88,7 +116,21 @@ impl Effects<Scale> for ScaleExecutor<'_> {
 }
 
 #[async_trait]
-impl Effects<Recover> for RecoverExecutor<'_> {
+impl Effects for RecoverExecutor<'_> {
+    type Procedure = Recover;
+
+    fn procedure(&self) -> Recover {
+        self.procedure.clone()
+    }
+
+    async fn preflight(&self) -> Result<(), ActError> {
+        self.render.preflight_recovery(self.order.namespace, self.postgres, self.order.plan.action).await
+    }
+
+    fn preflight_interval(&self) -> Duration {
+        PREFLIGHT_INTERVAL
+    }
+
     async fn observe(&self, progress: &ProviderProgress, moment: &Moment) -> RecoverSeen {
         let (namespace, before) = (self.order.namespace, progress.newest_before.as_deref());
         match CallState::of(progress) {
@@ -111,35 +153,3 @@ impl Effects<Recover> for RecoverExecutor<'_> {
         self.render.recover(self.order.namespace, self.postgres, self.order.plan.action).await
     }
 }
-
-/// An executor with the given preflight.
-macro_rules! executor {
-    ($name:ident, $self:ident => $preflight:expr) => {
-        #[async_trait]
-        impl Executor for $name<'_> {
-            async fn preflight(&$self) -> Result<(), ActError> {
-                $preflight.await
-            }
-
-            fn preflight_interval(&self) -> Duration {
-                PREFLIGHT_INTERVAL
-            }
-
-            async fn run(
-                &self,
-                stored: Option<&Progress>,
-                moment: Moment,
-                permit: &Permit,
-                journal: &dyn Journal,
-            ) -> Result<Ran, NotStored> {
-                run((&self.procedure, self), stored, moment, permit, journal).await
-            }
-        }
-    };
-}
-
-executor!(RestartExecutor, self => self.render.preflight(self.order.namespace, self.service, self.order.plan.action));
-executor!(ScaleExecutor, self => self.render.preflight(self.order.namespace, self.service, self.order.plan.action));
-executor!(RecoverExecutor, self => {
-    self.render.preflight_recovery(self.order.namespace, self.postgres, self.order.plan.action)
-});

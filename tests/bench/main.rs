@@ -23,11 +23,12 @@ async fn main() -> ExitCode {
         Some("hosting") => hosting::measure().await,
         Some("ledger") => ledger::measure().await,
         Some("memory") => memory::measure().await,
+        Some("memory-http") => memory::measure_http().await,
         Some("remedies") => remedies::measure().await,
         Some("ledger-queries") => ledger_queries::measure().await,
         _ => {
             eprintln!(
-                "usage: bench hosting|ledger|ledger-queries, or bench mttr|memory|remedies in a cluster: see make bench-hosting, make bench-ledger, make bench-mttr, make bench-memory, make bench-remedies"
+                "usage: bench hosting|ledger|ledger-queries, or bench mttr|memory|memory-http|remedies in a cluster: see make bench-hosting, make bench-ledger, make bench-mttr, make bench-memory, make bench-memory-http, make bench-remedies"
             );
             return ExitCode::from(2);
         }

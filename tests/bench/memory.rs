@@ -1,10 +1,12 @@
-//! The operator's resident memory with 1 and with 1,000 components, each a Deployment of one pod. Prints Markdown rows
-//! for docs/benchmarks.md.
+//! The operator's resident memory with 1 and with 1,000 components, each a Deployment of one pod, and with 10,000 http
+//! components; also the CPU time of the latter. Prints Markdown rows for docs/benchmarks.md.
 
 use std::time::Duration;
 
+use axum::{Router, routing::get};
 use panacea::api::HealthStatus;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::support::{
     cluster::{Test, run},
@@ -30,6 +32,57 @@ pub async fn measure() {
     rows.iter().for_each(|row| println!("{row}"));
 }
 
+/// `COMPONENTS` http components (default 10,000), each checked once a minute, on one server of this process.
+pub async fn measure_http() {
+    let components = std::env::var("COMPONENTS").map_or(10_000, |number| number.parse().unwrap());
+    let mut row = String::new();
+    run("memory-http", async |test| {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(server, Router::new().route("/", get("ok"))).await });
+        let operator = Operator::start(test, Options::default().with("PANACEA_LOG", "info")).await;
+        let empty = value(&operator.metrics().await, "process_resident_memory_bytes");
+        let names: Vec<String> = (0..components).map(|number| format!("c{number}")).collect();
+        for (number, names) in names.chunks(PER_POLICY).enumerate() {
+            let target = |name: &String| json!({"name": name, "target": {"http": {"url": url}}});
+            let mut wanted = policy(&format!("p{number}"), &[], &json!({"spec": {"interval": "60s"}}));
+            wanted["spec"]["components"] = names.iter().map(target).collect();
+            test.apply_policy(&wanted).await;
+        }
+        checked(&operator, components * 2).await;
+        let (cpu, checks) = (cpu_seconds(&operator), checks(&operator).await);
+        checked(&operator, components * 4).await;
+        let minutes = (self::checks(&operator).await - checks) / components as f64;
+        let cpu = (cpu_seconds(&operator) - cpu) / minutes;
+        let bytes = value(&operator.metrics().await, "process_resident_memory_bytes");
+        let own = (bytes - empty) / components as f64 / 1e3;
+        row = format!("| {components} | {:.1} | {own:.1} | {cpu:.1} |", bytes / 1e6);
+    })
+    .await;
+    println!("\n| http components | resident memory, MB | kB a component | CPU, s a minute |");
+    println!("|---|---|---|---|\n{row}");
+}
+
+/// User and system time of the process, from /proc: fields 14 and 15, in hundredths of a second.
+fn cpu_seconds(operator: &Operator) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", operator.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = |field: usize| fields.split_whitespace().nth(field - 3).unwrap().parse::<f64>().unwrap();
+    (ticks(14) + ticks(15)) / 100.0
+}
+
+async fn checks(operator: &Operator) -> f64 {
+    value(&operator.metrics().await, "panacea_checks_total")
+}
+
+async fn checked(operator: &Operator, wanted: usize) {
+    wait::until("the checks of all components", Duration::from_secs(1200), async || {
+        let checks = checks(operator).await;
+        if checks >= wanted as f64 { Ok(()) } else { Err(format!("{checks} of {wanted} checks")) }
+    })
+    .await;
+}
+
 async fn with_components(test: &Test, components: usize) -> f64 {
     let names: Vec<String> = (0..components).map(|number| format!("c{number}")).collect();
     for name in &names {
@@ -50,13 +103,8 @@ async fn with_components(test: &Test, components: usize) -> f64 {
         if healthy == components { Ok(()) } else { Err(format!("{healthy} of {components}")) }
     })
     .await;
-    // Full windows: 100 looks at each component.
-    let wanted = (components * 100) as f64;
-    wait::until("100 looks at each component", Duration::from_secs(1200), async || {
-        let looks = value(&operator.metrics().await, "panacea_checks_total");
-        if looks >= wanted { Ok(()) } else { Err(format!("{looks} of {wanted} looks")) }
-    })
-    .await;
+    // Full windows: 100 checks of each component.
+    checked(&operator, components * 100).await;
     value(&operator.metrics().await, "process_resident_memory_bytes")
 }
 

@@ -5,17 +5,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod current;
+
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::{core::v1::Container, events::v1::Event};
 use kube::{
     ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
 };
 use panacea::api::{Phase, Remediation};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection, Row as _};
 use support::{
     cluster::{Test, env, run},
@@ -26,10 +28,13 @@ use tokio::process::Command;
 
 const GOOD: &str = "shop/checkout:v1";
 /// A release that is not healed by then failed the demo.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("current") {
+        return current::demo().await;
+    }
     let mut healed = None;
     let demo = run("demo", async |test| healed = Some(demo(test).await));
     tokio::select! {
@@ -64,9 +69,10 @@ async fn demo(test: &Test) -> (f64, f64) {
         ),
     );
 
-    let crash = release(test, "shop/checkout:v2-crash", "a version that crashes at start").await;
+    let crash = release(test, &version("shop/checkout:v2-crash"), "a version that crashes at start").await;
     let errors =
-        release(test, "shop/checkout:v3-errors", "a version that answers 40% of its requests with errors").await;
+        release(test, &version("shop/checkout:v3-errors"), "a version that answers 40% of its requests with errors")
+            .await;
 
     println!("\n$ kubectl get hp,rem");
     kubectl(test, &["get", "hp,rem"]).await;
@@ -75,26 +81,35 @@ async fn demo(test: &Test) -> (f64, f64) {
     (crash, errors)
 }
 
-/// Releases a bad version and tells what happens until it is healed: seconds from the release until the component
-/// was healthy again for good.
-async fn release(test: &Test, image: &str, words: &str) -> f64 {
+fn version(image: &str) -> Value {
+    json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}}})
+}
+
+/// Releases a bad version and reports each step until the component is healed. Returns the seconds from the release until
+/// the component stayed healthy.
+async fn release(test: &Test, patch: &Value, words: &str) -> f64 {
     println!();
+    let good = containers(test).await;
     let known: BTreeSet<String> = test.remediations().await.iter().map(Remediation::name_any).collect();
     let released = Timestamp::now();
-    test.release("checkout", image).await;
+    let image = image_of(&test.patch_deployment("checkout", patch.clone()).await);
     say("+0.0 s", "released", &format!("{image}, {words}"));
     let remediation = tokio::select! {
         remediation = healed(test, &known) => remediation,
-        () = narrate(test, released) => unreachable!("the watch goes on by itself"),
+        () = narrate(test, released) => unreachable!("the watch never ends"),
         () = tokio::time::sleep(LIMIT) => panic!("{image} was not healed within {} s", LIMIT.as_secs()),
     };
-    // Both must be true in the API server, not only in what was told.
-    let deployment = test.deployment("checkout").await;
-    assert_eq!(image_of(&deployment), GOOD, "the good version is back");
+    // The API server must show the rollback too, not only the events.
+    assert_eq!(containers(test).await, good, "the good version runs again");
     test.wait_rolled_out("checkout").await;
     let since =
         remediation.status.and_then(|status| status.healthy_since).expect("a success has been healthy since a time");
     since.duration_since(released).as_secs_f64()
+}
+
+async fn containers(test: &Test) -> Vec<Container> {
+    let template = test.deployment("checkout").await.spec.map(|spec| spec.template);
+    template.and_then(|template| template.spec).map(|spec| spec.containers).unwrap_or_default()
 }
 
 async fn healed(test: &Test, known: &BTreeSet<String>) -> Remediation {

@@ -21,6 +21,7 @@ mod healing;
 mod kept;
 mod keys;
 mod ledger;
+mod manifests;
 mod mcp;
 mod mcp_remedy;
 mod midway;

@@ -1,4 +1,4 @@
-//! Carries a deploy out through the API of any provider.
+//! Carries out a deploy through the API of any provider.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,9 +7,8 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::{
-    call::CallState,
     common::{Before, DeployState, HostedError},
-    deploy::{Deploy, DeployAnswer, DeployEffect, DeploySeen, EnvChange},
+    deploy::{Deploy, DeployAnswer, DeployEffect, DeploySeen, Desired, EnvChange},
     env_vars::{EnvChanges, EnvError},
 };
 use crate::{
@@ -24,73 +23,48 @@ use crate::{
 /// A refused preflight may be asked again after this time, for the provider's rate limits.
 pub(super) const PREFLIGHT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What a provider offers for deploys of one service.
+/// The deploys of one service, in a provider's API.
 #[async_trait]
 pub trait DeployApi: Send + Sync {
     /// # Errors
-    /// BadRemedy or Forbidden, for a person; an error that may pass is no reason.
-    async fn preflight_deploy(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError>;
+    /// BadRemedy or Forbidden, for a person. An error that may pass refuses nothing.
+    async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError>;
 
-    /// What is there before the call.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
+    /// The service before the call.
     async fn before(&self, namespace: &str) -> Result<Before, HostedError>;
 
-    /// Asks for the deploy of the plan; the deploy, where the answer names it, and the status of the answer.
+    /// Requests the deploy; its id, where the response names it, and the status of the response.
     ///
     /// # Errors
-    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
-    async fn send(&self, namespace: &str, plan: &ActionPlan) -> Result<(Option<String>, u16), HostedError>;
+    /// [`HostedError::not_done`] tells whether the call certainly had no effect.
+    async fn send(&self, namespace: &str, desired: &Desired) -> Result<(Option<String>, u16), HostedError>;
 
-    /// How far the deploy of the plan is, since it was sent.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
+    /// How far the deploy is, since it was sent.
     async fn deploy_state(
         &self,
         namespace: &str,
-        plan: &ActionPlan,
+        desired: &Desired,
         sent: &ProviderProgress,
     ) -> Result<DeployState, HostedError>;
 
     /// Has new commits deployed on `trigger` (`commit`, `checksPass`), or on nothing (`off`). Idempotent. A provider without
     /// auto-deploy never reports that it is on.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
     async fn set_auto_deploy(&self, _namespace: &str, _trigger: &str) -> Result<(), HostedError> {
         Ok(())
     }
 
     /// The environment variables of the plan that differ. `begun`: those of which some are restored already.
-    ///
-    /// # Errors
-    /// See [`EnvError`].
-    async fn env_changes(
-        &self,
-        _namespace: &str,
-        _plan: &ActionPlan,
-        _begun: &[String],
-    ) -> Result<EnvChanges, EnvError> {
+    async fn env_changes(&self, _: &str, _plan: &ActionPlan, _begun: &[String]) -> Result<EnvChanges, EnvError> {
         Ok(EnvChanges::new())
     }
 
     /// Sets one environment variable, or removes it. Idempotent.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    async fn set_env_var(
-        &self,
-        _namespace: &str,
-        _name: &str,
-        _value: Option<&SecretString>,
-    ) -> Result<(), HostedError> {
+    async fn set_env_var(&self, _: &str, _name: &str, _: Option<&SecretString>) -> Result<(), HostedError> {
         Ok(())
     }
 }
 
-/// Carries one deploy out.
+/// Carries out one deploy.
 pub struct DeployExecutor<'a, A> {
     api: A,
     order: Order<'a>,
@@ -132,7 +106,7 @@ impl<A: DeployApi> Effects for DeployExecutor<'_, A> {
     }
 
     async fn preflight(&self) -> Result<(), ActError> {
-        self.api.preflight_deploy(self.order.namespace, self.order.plan).await
+        self.api.preflight(self.order.namespace, self.order.plan).await
     }
 
     fn preflight_interval(&self) -> Duration {
@@ -140,21 +114,17 @@ impl<A: DeployApi> Effects for DeployExecutor<'_, A> {
     }
 
     async fn observe(&self, progress: &ProviderProgress, moment: &Moment) -> DeploySeen {
-        let Order { namespace, plan, .. } = self.order;
-        if CallState::of(progress) != CallState::NotSent {
-            return DeploySeen::After(self.api.deploy_state(namespace, plan, progress).await);
-        }
-        if moment.withdrawn.is_some() && progress.env_vars.is_empty() {
-            return DeploySeen::NotRead;
-        }
-        match self.api.before(namespace).await {
-            Ok(before) => DeploySeen::Before(Ok(before), self.env_changes(&progress.env_vars).await),
-            Err(error) => DeploySeen::Before(Err(error), Ok(Vec::new())),
-        }
+        let namespace = self.order.namespace;
+        let before = async {
+            let before = self.api.before(namespace).await?;
+            Ok((before, self.env_changes(&progress.env_vars).await))
+        };
+        DeploySeen::read(progress, moment, before, self.api.deploy_state(namespace, &self.procedure.desired, progress))
+            .await
     }
 
     async fn perform(&self, effect: &DeployEffect, _: &ProviderProgress, _: &Permit) -> DeployAnswer {
-        let Order { namespace, plan, .. } = self.order;
+        let namespace = self.order.namespace;
         match effect {
             DeployEffect::RestoreEnv(names) => DeployAnswer::Changed(self.restore_env(names).await),
             DeployEffect::SwitchAutoDeployOff { .. } => {
@@ -163,7 +133,7 @@ impl<A: DeployApi> Effects for DeployExecutor<'_, A> {
             DeployEffect::RestoreAutoDeploy { trigger, .. } => {
                 DeployAnswer::Changed(self.api.set_auto_deploy(namespace, trigger).await)
             }
-            DeployEffect::Send => DeployAnswer::Sent(self.api.send(namespace, plan).await),
+            DeployEffect::Send => DeployAnswer::Sent(self.api.send(namespace, &self.procedure.desired).await),
             DeployEffect::Finish(_) | DeployEffect::Report => DeployAnswer::Changed(Ok(())),
         }
     }

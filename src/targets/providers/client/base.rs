@@ -1,4 +1,4 @@
-//! Where an API is.
+//! The base URL of an API.
 
 use std::{fmt, str::FromStr};
 
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_into_a_path_stays_in_its_segment() {
+    fn a_path_segment_is_escaped() {
         for base in ["https://api.render.com/v1", "https://api.render.com/v1/"] {
             let base: BaseUrl = base.parse().unwrap();
             let url = base.join(&["services", "srv-1/../2?x", "restart"]);

@@ -1,4 +1,4 @@
-//! What a provider says of its limits: `Ratelimit-Remaining`, `Ratelimit-Reset` (Vercel: `X-RateLimit-…`),
+//! What a provider reports of its limits: `Ratelimit-Remaining`, `Ratelimit-Reset` (Vercel: `X-RateLimit-…`),
 //! `Retry-After`. Pure.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// Nobody is believed who wants us to wait for longer.
+/// The longest wait that is accepted.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// A reset above this is a time since 1970 and not a number of seconds from now (2001-09-09).
 const EPOCH_FROM: u64 = 1_000_000_000;
@@ -18,19 +18,19 @@ pub(super) struct Told {
     pub resets_in: Duration,
 }
 
-/// What the headers say of the rate limit, if they say both.
+/// The rate limit by the headers, if both are present.
 pub(super) fn told(headers: &HeaderMap, now: Timestamp) -> Option<Told> {
     let left = number(headers, "ratelimit-remaining")?;
     let resets_in = from_now(number(headers, "ratelimit-reset")?, now);
     Some(Told { left: u32::try_from(left).unwrap_or(u32::MAX), resets_in })
 }
 
-/// When to come again: `Retry-After` in seconds or as a date, else the reset of a limit that is used up.
+/// When a retry is allowed: `Retry-After` in seconds or as a date, else the reset of a limit that is used up.
 pub(super) fn again_in(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::trim);
     let after = said.and_then(|text| match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        // An HTTP date is what RFC 2822 has, with GMT for its zone.
+        // An HTTP date is one of RFC 2822, in the zone GMT.
         Err(_) => DateTimeParser::new().parse_timestamp(text).ok().map(|at| until(at, now)),
     });
     let reset = || told(headers, now).filter(|told| told.left == 0).map(|told| told.resets_in);

@@ -1,14 +1,17 @@
 use super::*;
-use crate::targets::{
-    model::{World, walk},
-    providers::fixtures::*,
+use crate::{
+    api::ActionKind,
+    targets::{
+        model::{World, walk},
+        providers::fixtures::*,
+    },
 };
 
 const WORDS: DeployWords = DeployWords {
     provider: crate::targets::providers::fixtures::WORDS,
     limit: SignedDuration::from_mins(15),
     brings: |id, to| format!("deploy {id} of what {to} was"),
-    others: "other deploys have come",
+    others: "other deploys were made",
     left_behind: "",
 };
 
@@ -86,7 +89,7 @@ fn observations(service: &Service, progress: &ProviderProgress) -> Vec<DeploySee
             true => Err(EnvError::Changed("V00 was changed".into())),
             false => Ok(names(service.env)),
         };
-        return vec![DeploySeen::Before(Ok(before), env), DeploySeen::Before(Err(unread()), Ok(Vec::new()))];
+        return vec![DeploySeen::Before(Ok((before, env))), DeploySeen::Before(Err(unread()))];
     }
     let (id, made) = ("dep-9".to_owned(), service.deploys > 0);
     let state = match service.stage {
@@ -160,11 +163,13 @@ fn violation(service: &Service, step: &DeployStep) -> Option<String> {
         Step::Ended { reason: DeployFailed | DeadlineExceeded, .. } => None,
         Step::Ended { .. } if made => Some("the deploy was made, and the end says that it was not".to_owned()),
         Step::Ended { progress, message, .. }
-            if !progress.env_vars.is_empty() && !message.contains("are put back, or some of them") =>
+            if !progress.env_vars.is_empty() && !message.contains("are restored, or some of them") =>
         {
             Some("variables stay changed, and the end does not say so".to_owned())
         }
-        Step::OutcomeUnknown { message, .. } if !service.others && !message.contains("cannot be looked at") => {
+        Step::OutcomeUnknown { message, .. }
+            if !service.others && !message.contains("the service cannot be checked") =>
+        {
             Some("the outcome can be told".to_owned())
         }
         _ => None,
@@ -187,8 +192,12 @@ fn template(hash: &str) -> TemplateRef {
     TemplateRef { revision: 0, hash: hash.into(), digest: hash.into() }
 }
 
+fn deploy(action: ActionKind, desired: Desired) -> Deploy {
+    Deploy { caller: caller(action), words: WORDS, desired }
+}
+
 fn rolls_back() -> Deploy {
-    rollback("srv-1", ActionKind::Rollback, WORDS, Some(&template("dep-1")), &template("dep-0"))
+    deploy(ActionKind::Rollback, Desired::Rollback(template("dep-0")))
 }
 
 fn with_auto() -> Service {
@@ -226,7 +235,7 @@ fn a_rollback_of_what_others_deploy_too_is_left_to_a_person() {
 
 #[test]
 fn a_redeploy_restores_all_variables_first() {
-    let procedure = redeploy("srv-1", WORDS, &template("dep-1"));
+    let procedure = deploy(ActionKind::RollbackConfig, Desired::Redeploy(template("dep-1")));
     let service = Service { env: 12, ..Service::default() };
     let report = walk(&procedure, service.clone(), ProviderProgress::default(), limits(100, 300));
     report.assert_holds();

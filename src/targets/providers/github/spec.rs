@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{
-    Access, ActionKind, Capabilities, Cause, Checker, Component, HOSTED_PAUSE, HealingPolicySpec, KeyRef,
-    RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
+use crate::{
+    api::{
+        Access, ActionKind, Capabilities, Cause, Checker, Component, HOSTED_PAUSE, HealingPolicySpec, KeyRef,
+        RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
+    },
+    targets::providers::hosted_facts,
 };
 
 /// `spec.target.kind` of a Remediation whose target is what is deployed to an environment of a GitHub repository.
@@ -151,20 +154,4 @@ fn is_workflow(check: &mut Checker, workflow: &GithubWorkflow) -> bool {
     check.mistakes() == before
 }
 
-impl TargetFacts for GithubEnvironment {
-    fn capabilities(&self) -> &'static Capabilities {
-        &ENVIRONMENT
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: GITHUB_KIND.to_owned(), name: self.id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{GITHUB_KIND}/{}", self.id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.name)
-    }
-}
+hosted_facts!(GithubEnvironment, &ENVIRONMENT, GITHUB_KIND, id, name);

@@ -1,111 +1,132 @@
 //! An environment of a GitHub repository as a target.
 
-use async_trait::async_trait;
-use jiff::SignedDuration;
+use std::time::Duration;
 
-use super::Github;
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Github, state::hosted};
 use crate::{
     analyze::observation::TargetState,
-    api::{ActionPlan, CircuitStatus, GITHUB_KIND, GithubEnvironment, Intent, ProviderProgress},
+    api::{CircuitStatus, GITHUB_KIND, GithubEnvironment, Intent},
     targets::{
         Observed, Target,
         executor::{Executor, Order},
-        kubernetes::ActError,
         providers::{
+            account::Account,
             call::ProviderWords,
-            common::{Before, DeployState, HostedError, breaker_limits},
-            deploy::{DeployWords, rollback},
-            deploy_executor::{DeployApi, DeployExecutor},
-            hosted_state, rolls_back_to,
+            client::{Answer, Call, Quota, Repeat},
+            common::{HostedError, observed},
+            deploy::{Deploy, DeployWords, Desired},
+            deploy_executor::DeployExecutor,
+            hosted_state,
         },
     },
 };
 
-/// GitHub promises no time within which a dispatch becomes a run.
-const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(90);
-/// It may be built again, and wait for a runner and an approval.
-const LIMIT: SignedDuration = SignedDuration::from_hours(1);
-const LEFT_BEHIND: &str =
-    "; the next deployment may bring the bad commit back: revert it, or hold deployments until it is mended";
+/// Limits of the API (<https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api>): 5,000 calls an hour
+/// with a token, of which responses 304 do not count; and 900 points a minute, a read being one and a write five. Writes are
+/// kept far below what GitHub allows.
+const CALLS: (u32, Duration) = (5000, Duration::from_secs(3600));
+const READS: (u32, Duration) = (800, Duration::from_secs(60));
+const WRITES: (u32, Duration) = (20, Duration::from_secs(60));
 
 /// Of a rollback by a workflow.
 const BY_WORKFLOW: DeployWords = DeployWords {
     provider: ProviderWords {
         provider: GITHUB_KIND,
         pages: "the repository's Actions",
-        settles_within: SETTLES_WITHIN,
+        // GitHub promises no time within which a dispatch becomes a run.
+        settles_within: SignedDuration::from_secs(90),
+        auto_deploy_off: |_| String::new(),
     },
-    limit: LIMIT,
+    // The commit may be built again, and wait for a runner and an approval.
+    limit: SignedDuration::from_hours(1),
     brings: |id, to| format!("the commit of {to} (by run {id})"),
-    others: "other runs of the workflow have come",
-    left_behind: LEFT_BEHIND,
+    others: "other runs of the workflow were started",
+    left_behind: "; the next deployment may release the bad commit again: revert the commit, or hold deployments until it is fixed",
 };
 
 /// Of a rollback by a deployment.
 const BY_DEPLOYMENT: DeployWords = DeployWords {
-    provider: ProviderWords {
-        provider: GITHUB_KIND,
-        pages: "the repository's Deployments",
-        settles_within: SETTLES_WITHIN,
-    },
-    limit: LIMIT,
+    provider: ProviderWords { pages: "the repository's Deployments", ..BY_WORKFLOW.provider },
     brings: |id, to| format!("the commit of {to} (by deployment {id})"),
-    others: "other deployments have come",
-    left_behind: LEFT_BEHIND,
+    others: "other deployments were made",
+    ..BY_WORKFLOW
 };
 
-/// What is deployed to an environment.
+/// An environment of a GitHub repository.
 #[derive(Clone, Copy)]
 pub struct GithubTarget<'a> {
     pub github: &'a Github,
     pub environment: &'a GithubEnvironment,
 }
 
+impl<'a> GithubTarget<'a> {
+    pub(super) async fn account(&self, namespace: &str) -> Result<Account<'a>, HostedError> {
+        self.github.api.account(namespace, &self.environment.id, &self.environment.access).await
+    }
+
+    /// Reads below the repository.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        account: &Account<'_>,
+        what: &str,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, HostedError> {
+        let (path, quotas) = (self.path(path), quotas("read", READS));
+        Ok(self.github.api.client.read(&account.key, &account.read(what, &path, query, &quotas)).await?)
+    }
+
+    /// Changes something below the repository.
+    pub(super) async fn post(
+        &self,
+        account: &Account<'_>,
+        what: &str,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<Answer, HostedError> {
+        let (path, quotas) = (self.path(path), quotas("write", WRITES));
+        let call = account.write(Method::POST, what, &path, &quotas, Repeat::IfNotDone);
+        Ok(self.github.api.client.send(&account.key, &Call { json: Some(body), ..call }).await?)
+    }
+
+    fn path<'b>(&'b self, below: &[&'b str]) -> Vec<&'b str> {
+        let GithubEnvironment { owner, name, .. } = self.environment;
+        [&["repos", owner.as_str(), name.as_str()], below].concat()
+    }
+}
+
+/// Every call counts against the hour's limit, and against that of its kind.
+fn quotas(kind: &str, (calls, per): (u32, Duration)) -> [Quota; 2] {
+    let core = Quota { spares_unchanged: true, ..Quota::new("core", CALLS.0, CALLS.1) };
+    [core, Quota::new(kind, calls, per)]
+}
+
 #[async_trait]
 impl<'a> Target<'a> for GithubTarget<'a> {
     async fn observe(&self, namespace: &str) -> Observed<TargetState> {
-        self.github.observe(namespace, self.environment).await.map(hosted_state)
+        let read = async { self.read(&self.account(namespace).await?).await };
+        let read = read.await.map(|read| (hosted(&read, Timestamp::now()), Vec::new()));
+        observed(read).map(hosted_state)
     }
 
     fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
-        let plan = order.plan;
-        let Intent::Rollback { to } = &plan.intent else { return None };
+        let Intent::Rollback { to } = &order.plan.intent else { return None };
         let words = if self.environment.workflow.is_some() { BY_WORKFLOW } else { BY_DEPLOYMENT };
-        let procedure = rollback(&self.environment.id, plan.action, words, plan.release.as_ref(), to);
+        let procedure = Deploy::new(order.plan, &self.environment.id, words, Desired::Rollback(to.clone()));
         Some(Box::new(DeployExecutor::new(*self, order, procedure)))
     }
 
     fn circuit(&self) -> Option<CircuitStatus> {
-        self.github.cloud.circuit(&self.environment.id)
+        self.github.api.circuit(&self.environment.id)
     }
 
     fn restore_circuit(&self, shown: &CircuitStatus) {
-        let GithubEnvironment { id, access, .. } = self.environment;
-        self.github.cloud.restore_circuit(id, shown, breaker_limits(access));
-    }
-}
-
-#[async_trait]
-impl DeployApi for GithubTarget<'_> {
-    async fn preflight_deploy(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
-        self.github.preflight_rollback(namespace, self.environment, plan.intent.template()).await
-    }
-
-    async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
-        self.github.before(namespace, self.environment).await
-    }
-
-    async fn send(&self, namespace: &str, plan: &ActionPlan) -> Result<(Option<String>, u16), HostedError> {
-        self.github.roll_back(namespace, self.environment, rolls_back_to(plan)?).await
-    }
-
-    async fn deploy_state(
-        &self,
-        namespace: &str,
-        plan: &ActionPlan,
-        sent: &ProviderProgress,
-    ) -> Result<DeployState, HostedError> {
-        let (ours, before) = (sent.deploy.as_deref(), sent.newest_before.as_deref());
-        self.github.rolled_back(namespace, self.environment, rolls_back_to(plan)?, ours, before).await
+        self.github.api.restore_circuit(&self.environment.id, &self.environment.access, shown);
     }
 }

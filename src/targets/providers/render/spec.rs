@@ -3,9 +3,12 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{
-    Access, ActionKind, Capabilities, Cause, Checker, Component, HOSTED_PAUSE, HealingPolicySpec, KeyRef, MetricFacts,
-    RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
+use crate::{
+    api::{
+        Access, ActionKind, Capabilities, Cause, Checker, Component, HOSTED_PAUSE, HealingPolicySpec, KeyRef,
+        MetricFacts, RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
+    },
+    targets::providers::hosted_facts,
 };
 
 /// `spec.target.kind` of a Remediation whose target Render hosts.
@@ -125,38 +128,5 @@ impl ValidateTarget for RenderTarget {
     }
 }
 
-impl TargetFacts for RenderService {
-    fn capabilities(&self) -> &'static Capabilities {
-        &SERVICE
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: RENDER_KIND.to_owned(), name: self.service_id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{RENDER_KIND}/{}", self.service_id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.service_id)
-    }
-}
-
-impl TargetFacts for RenderPostgres {
-    fn capabilities(&self) -> &'static Capabilities {
-        &POSTGRES
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: RENDER_KIND.to_owned(), name: self.postgres_id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{RENDER_KIND}/{}", self.postgres_id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.postgres_id)
-    }
-}
+hosted_facts!(RenderService, &SERVICE, RENDER_KIND, service_id, service_id);
+hosted_facts!(RenderPostgres, &POSTGRES, RENDER_KIND, postgres_id, postgres_id);

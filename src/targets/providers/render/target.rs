@@ -1,57 +1,57 @@
-//! Services and databases of Render as targets.
+//! A service of Render as a target.
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use reqwest::Method;
 use secrecy::SecretString;
+use serde_json::json;
 
 use super::{
     Render,
-    executors::{RecoverExecutor, RestartExecutor, ScaleExecutor},
-    scale::autoscaled,
+    act::autoscaled,
+    wire::{self},
 };
 use crate::{
     analyze::{observation::TargetState, tracker::GoodState},
-    api::{
-        ActionPlan, Cause, CircuitStatus, Intent, ProviderProgress, RENDER_KIND, RenderPostgres, RenderService,
-        TemplateRef,
-    },
+    api::{ActionPlan, CircuitStatus, Intent, ProviderProgress, RENDER_KIND, RenderService},
     targets::{
         Observed, Target,
         executor::{Executor, Order},
         kubernetes::{ActError, SnapshotOf},
         providers::{
             call::{Caller, ProviderWords},
-            common::{Before, DeployState, HostedError, breaker_limits},
-            deploy::{DeployWords, redeploy, rollback},
+            call_executor::CallExecutor,
+            client::Repeat,
+            common::{Before, DeployState, HostedError},
+            deploy::{Deploy, DeployWords, Desired},
             deploy_executor::{DeployApi, DeployExecutor},
             env_vars::{EnvChanges, EnvError},
             hosted_state,
-            recover::Recover,
             restart::Restart,
-            rolls_back_to,
             scale::Scale,
         },
     },
 };
 
-const WORDS: ProviderWords =
-    ProviderWords { provider: RENDER_KIND, pages: "Render's dashboard", settles_within: SignedDuration::from_secs(30) };
+pub const WORDS: ProviderWords = ProviderWords {
+    provider: RENDER_KIND,
+    pages: "Render's dashboard",
+    settles_within: SignedDuration::from_secs(30),
+    auto_deploy_off: |trigger| {
+        format!(
+            "; auto-deploy stays off until you switch it on again: Settings → Auto-Deploy in Render's dashboard, or PATCH of the service with {{\"autoDeployTrigger\": {trigger:?}}}"
+        )
+    },
+};
 
 const DEPLOY_WORDS: DeployWords = DeployWords {
     provider: WORDS,
     // A rollback is not built again.
     limit: SignedDuration::from_mins(15),
     brings: |id, to| format!("deploy {id} of what {to} was"),
-    others: "other deploys have come",
+    others: "other deploys were made",
     left_behind: "",
 };
-
-/// How to switch auto-deploy on again, which was on `trigger`.
-pub fn auto_deploy_left_off(trigger: &str) -> String {
-    format!(
-        "; auto-deploy stays off until you switch it on again: Settings → Auto-Deploy in Render's dashboard, or PATCH of the service with {{\"autoDeployTrigger\": {trigger:?}}}"
-    )
-}
 
 /// A service that Render hosts.
 #[derive(Clone, Copy)]
@@ -63,137 +63,115 @@ pub struct RenderServiceTarget<'a> {
 #[async_trait]
 impl<'a> Target<'a> for RenderServiceTarget<'a> {
     async fn observe(&self, namespace: &str) -> Observed<TargetState> {
-        self.render.observe(namespace, self.service).await.map(hosted_state)
+        let key = self.key(namespace);
+        self.render.services.observe(&key, self.hosted(namespace, &key)).await.map(hosted_state)
     }
 
     fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
-        let Self { render, service } = *self;
-        let (plan, id) = (order.plan, service.service_id.clone());
-        let judged = || plan.release.as_ref().map(|release| release.hash.clone());
-        let caller = Caller { action: plan.action, id, words: WORDS };
-        let procedure = match &plan.intent {
-            Intent::Restart {} => {
-                let procedure = Restart { caller, judged: judged() };
-                return Some(Box::new(RestartExecutor { render, service, order, procedure }));
-            }
+        let (api, plan, id) = (*self, order.plan, &self.service.service_id);
+        let caller = Caller::new(plan, id, WORDS);
+        let desired = match &plan.intent {
+            Intent::Restart {} => return Some(Box::new(CallExecutor { api, order, procedure: Restart { caller } })),
             Intent::Scale(scaling) => {
-                let autoscaled = autoscaled(&service.service_id);
-                let procedure = Scale { caller, judged: judged(), scaling: *scaling, autoscaled };
-                return Some(Box::new(ScaleExecutor { render, service, order, procedure }));
+                let procedure = Scale { caller, scaling: *scaling, autoscaled: autoscaled(id) };
+                return Some(Box::new(CallExecutor { api, order, procedure }));
             }
-            Intent::Rollback { to } | Intent::RollbackState { to, .. } => {
-                rollback(&caller.id, plan.action, DEPLOY_WORDS, plan.release.as_ref(), to)
-            }
-            Intent::RollbackConfig { .. } => redeploy(&caller.id, DEPLOY_WORDS, plan.release.as_ref()?),
+            Intent::Rollback { to } | Intent::RollbackState { to, .. } => Desired::Rollback(to.clone()),
+            Intent::RollbackConfig { .. } => Desired::Redeploy(plan.release.clone()?),
             _ => return None,
         };
-        Some(Box::new(DeployExecutor::new(*self, order, procedure)))
+        Some(Box::new(DeployExecutor::new(api, order, Deploy::new(plan, id, DEPLOY_WORDS, desired))))
     }
 
     fn circuit(&self) -> Option<CircuitStatus> {
-        self.render.cloud.circuit(&self.service.service_id)
+        self.render.api.circuit(&self.service.service_id)
     }
 
     fn restore_circuit(&self, shown: &CircuitStatus) {
-        let RenderService { service_id, access, .. } = self.service;
-        self.render.cloud.restore_circuit(service_id, shown, breaker_limits(access));
+        self.render.api.restore_circuit(&self.service.service_id, &self.service.access, shown);
     }
 
     async fn snapshot(&self, namespace: &str, of: SnapshotOf, good: &GoodState) -> Option<Result<(), ActError>> {
-        Some(self.render.keep(namespace, self.service, of, good).await)
+        Some(self.keep(namespace, of, good).await)
     }
 }
 
 #[async_trait]
 impl DeployApi for RenderServiceTarget<'_> {
-    async fn preflight_deploy(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
-        self.render.preflight(namespace, self.service, plan.action).await?;
-        match plan.intent.config() {
-            Some(config) => self.render.preflight_env(namespace, self.service, config).await,
-            None => Ok(()),
-        }
+    async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
+        self.may_act(namespace, plan.action).await?;
+        self.may_restore_env(namespace, plan).await
     }
 
     async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
-        self.render.before(namespace, self.service).await
+        self.before_call(namespace).await
     }
 
-    async fn send(&self, namespace: &str, plan: &ActionPlan) -> Result<(Option<String>, u16), HostedError> {
-        if matches!(plan.intent, Intent::RollbackConfig { .. }) {
-            return self.render.deploy_again(namespace, self.service, &judged(plan)?.hash).await;
+    async fn send(&self, namespace: &str, desired: &Desired) -> Result<(Option<String>, u16), HostedError> {
+        let account = self.account(namespace).await?;
+        let to = match desired {
+            Desired::Rollback(to) => &to.hash,
+            Desired::Redeploy(of) => return self.deploy_again(namespace, &account, &of.hash).await,
+        };
+        let (what, json) = (format!("roll service {} back to {to}", account.id), json!({"deployId": to}));
+        let sent = self.post_deploy(namespace, &account, (&what, "rollback"), &json).await?;
+        if let Some(deploy) = &sent.0 {
+            self.note_target(deploy, to);
         }
-        self.render.roll_back(namespace, self.service, &rolls_back_to(plan)?.hash).await
+        Ok(sent)
     }
 
     async fn deploy_state(
         &self,
         namespace: &str,
-        plan: &ActionPlan,
+        desired: &Desired,
         sent: &ProviderProgress,
     ) -> Result<DeployState, HostedError> {
-        let Self { render, service } = *self;
-        let newest_before = sent.newest_before.as_deref();
-        if matches!(plan.intent, Intent::RollbackConfig { .. }) {
-            let which = (judged(plan)?.hash.as_str(), sent.deploy.as_deref(), newest_before);
-            return render.deployed_again(namespace, service, which).await;
+        let account = self.account(namespace).await?;
+        if let Some(deploy) = &sent.deploy {
+            return Ok(state_of(&self.deploy(&account, deploy).await?));
         }
-        match &sent.deploy {
-            Some(deploy) => render.rollback_state(namespace, service, deploy).await,
-            None => render.find_rollback(namespace, service, &rolls_back_to(plan)?.hash, newest_before).await,
+        let deploys = self.deploys(&account).await?;
+        let newer = deploys.iter().take_while(|deploy| Some(&deploy.id) != sent.newest_before.as_ref());
+        let newer: Vec<&wire::Deploy> = newer.collect();
+        match desired {
+            Desired::Rollback(to) => {
+                for deploy in &newer {
+                    if self.rollback_target(&account, deploy, &[]).await?.as_ref() == Some(&to.hash) {
+                        return Ok(state_of(deploy));
+                    }
+                }
+            }
+            Desired::Redeploy(of) => {
+                let source = self.deploy(&account, &of.hash).await?.source();
+                // The oldest: deploys after it are somebody else's.
+                let ours = newer.iter().rev().find(|one| one.trigger == "api" && one.source() == source);
+                if let Some(ours) = ours {
+                    return Ok(state_of(ours));
+                }
+            }
         }
+        Ok(DeployState::without_ours(newer.is_empty()))
     }
 
     async fn set_auto_deploy(&self, namespace: &str, trigger: &str) -> Result<(), HostedError> {
-        self.render.set_auto_deploy(namespace, self.service, trigger).await
+        let account = self.account(namespace).await?;
+        let id = account.id;
+        let (what, json) = (format!("set auto-deploy of {id} to {trigger}"), json!({"autoDeployTrigger": trigger}));
+        let call = (what.as_str(), &["services", id][..]);
+        self.render.change(&account, Method::PATCH, call, Some(&json), Repeat::Always).await.map(drop)
     }
 
     async fn env_changes(&self, namespace: &str, plan: &ActionPlan, begun: &[String]) -> Result<EnvChanges, EnvError> {
-        match plan.intent.config() {
-            Some(config) => self.render.env_changes(namespace, self.service, config, begun).await,
-            None => Ok(EnvChanges::new()),
-        }
+        self.changed_env(namespace, plan, begun).await
     }
 
     async fn set_env_var(&self, namespace: &str, name: &str, value: Option<&SecretString>) -> Result<(), HostedError> {
-        self.render.set_env_var(namespace, self.service, name, value).await
+        self.put_env_var(namespace, name, value).await
     }
 }
 
-fn judged(plan: &ActionPlan) -> Result<&TemplateRef, HostedError> {
-    let none = HostedError::Unsupported("the remediation names no state to go back to");
-    plan.release.as_ref().ok_or(none)
-}
-
-/// A Postgres that Render hosts.
-#[derive(Clone, Copy)]
-pub struct RenderPostgresTarget<'a> {
-    pub render: &'a Render,
-    pub postgres: &'a RenderPostgres,
-}
-
-#[async_trait]
-impl<'a> Target<'a> for RenderPostgresTarget<'a> {
-    async fn observe(&self, namespace: &str) -> Observed<TargetState> {
-        self.render.observe_postgres(namespace, self.postgres).await.map(TargetState::Database)
-    }
-
-    fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
-        let Self { render, postgres } = *self;
-        let plan = order.plan;
-        if !matches!(plan.intent, Intent::Restart {} | Intent::Failover {}) {
-            return None;
-        }
-        let caller = Caller { action: plan.action, id: postgres.postgres_id.clone(), words: WORDS };
-        let procedure = Recover { caller, unreachable: plan.cause == Cause::Unreachable };
-        Some(Box::new(RecoverExecutor { render, postgres, order, procedure }))
-    }
-
-    fn circuit(&self) -> Option<CircuitStatus> {
-        self.render.cloud.circuit(&self.postgres.postgres_id)
-    }
-
-    fn restore_circuit(&self, shown: &CircuitStatus) {
-        let RenderPostgres { postgres_id, access, .. } = self.postgres;
-        self.render.cloud.restore_circuit(postgres_id, shown, breaker_limits(access));
-    }
+fn state_of(deploy: &wire::Deploy) -> DeployState {
+    let (id, status) = (deploy.id.clone(), deploy.status.clone());
+    DeployState::Deploy { id, status, live: deploy.is_live(), over: deploy.is_over() }
 }

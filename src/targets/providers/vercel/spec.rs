@@ -3,9 +3,12 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{
-    Access, ActionKind, Capabilities, Cause, Checker, Component, HOSTED_PAUSE, HealingPolicySpec, KeyRef,
-    RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
+use crate::{
+    api::{
+        Access, ActionKind, Capabilities, Cause, Checker, Component, HOSTED_PAUSE, HealingPolicySpec, KeyRef,
+        RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
+    },
+    targets::providers::hosted_facts,
 };
 
 /// `spec.target.kind` of a Remediation whose target Vercel hosts.
@@ -68,20 +71,4 @@ impl ValidateTarget for VercelTarget {
     }
 }
 
-impl TargetFacts for VercelProject {
-    fn capabilities(&self) -> &'static Capabilities {
-        &PROJECT
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: VERCEL_KIND.to_owned(), name: self.project_id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{VERCEL_KIND}/{}", self.project_id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.project_id)
-    }
-}
+hosted_facts!(VercelProject, &PROJECT, VERCEL_KIND, project_id, project_id);

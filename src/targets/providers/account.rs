@@ -85,10 +85,6 @@ impl ProviderApi {
         Ok(Account { id, access, key, until })
     }
 
-    pub fn circuit(&self, id: &str) -> Option<CircuitStatus> {
-        self.client.circuit(id)
-    }
-
     pub fn restore_circuit(&self, id: &str, access: &Access, shown: &CircuitStatus) {
         self.client.restore_circuit(id, shown, breaker_limits(access));
     }

@@ -104,13 +104,13 @@ pub struct Caller {
     pub id: String,
     pub words: ProviderWords,
     /// The deploy that was assessed.
-    pub judged: Option<String>,
+    pub assessed: Option<String>,
 }
 
 impl Caller {
     pub fn new(plan: &ActionPlan, id: &str, words: ProviderWords) -> Self {
-        let judged = plan.release.as_ref().map(|release| release.hash.clone());
-        Self { action: plan.action, id: id.to_owned(), words, judged }
+        let assessed = plan.release.as_ref().map(|release| release.hash.clone());
+        Self { action: plan.action, id: id.to_owned(), words, assessed }
     }
 
     /// The next step: `begin` decides before the call, `follow` after it. `limit`: so long the effect is observed.
@@ -219,7 +219,7 @@ impl Caller {
         let Self { action, id, words, .. } = self;
         let (pages, left) = (words.pages, left_changed(words, &progress));
         let message = format!(
-            "{action} of {id} was sent, and its outcome is unknown: {why}. It is not sent again; check {pages}{left}"
+            "{action} of {id} was sent, and its outcome is unknown: {why}. The call is not sent again; check {pages}{left}"
         );
         Step::OutcomeUnknown { progress, message }
     }
@@ -239,7 +239,7 @@ impl Caller {
 
     /// # Errors
     /// When another deploy serves than the one that was assessed.
-    pub fn still_judged(&self, progress: &ProviderProgress, live: Option<&str>) -> Result<(), Box<WithoutEffect>> {
+    pub fn still_assessed(&self, progress: &ProviderProgress, live: Option<&str>) -> Result<(), Box<WithoutEffect>> {
         let Some(other) = self.other_deploy(live) else { return Ok(()) };
         let message = format!("{other} is live now; nothing was done");
         Err(WithoutEffect::new(progress.clone(), End::Failed, RemediationReason::Superseded, message))
@@ -247,8 +247,8 @@ impl Caller {
 
     /// What serves, when another deploy was assessed.
     pub fn other_deploy(&self, live: Option<&str>) -> Option<String> {
-        let judged = self.judged.as_deref()?;
-        (live != Some(judged)).then(|| live.map_or_else(|| "no deploy".to_owned(), |live| format!("deploy {live}")))
+        let assessed = self.assessed.as_deref()?;
+        (live != Some(assessed)).then(|| live.map_or_else(|| "no deploy".to_owned(), |live| format!("deploy {live}")))
     }
 }
 

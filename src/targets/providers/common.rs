@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     analyze::observation::{Measured, Reading, UnknownReason, Unmeasured},
-    api::{RemediationReason, Retry},
+    api::RemediationReason,
 };
 
 /// How a provider's API is reached.
@@ -160,24 +160,14 @@ impl HostedError {
         self.unknown().into()
     }
 
-    /// When the same call is worth another attempt, if it had no effect.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::CredentialsMissing(_) | Self::Forbidden(_) => Retry::OnChange,
-            Self::Unsupported(_) | Self::OtherEffect { .. } => Retry::Never,
-            Self::KeyUnread(why) => why.retry(),
-            Self::Unsettled(_) => Retry::Backoff,
-            Self::Call(error) if error.kind.may_pass() => Retry::Backoff,
-            Self::Call(error) => match error.kind.status() {
-                Some(401..=404) => Retry::OnChange,
-                _ => Retry::Never,
-            },
-        }
-    }
-
     /// The same call may succeed later although nobody changes anything.
     pub fn retryable(&self) -> bool {
-        self.retry() == Retry::Backoff
+        match self {
+            Self::KeyUnread(why) => why.retryable(),
+            Self::Unsettled(_) => true,
+            Self::Call(error) => error.kind.may_pass(),
+            _ => false,
+        }
     }
 
     /// The call certainly had no effect.
@@ -238,6 +228,14 @@ impl HostedError {
             error if error.retryable() => Ok(()),
             error => Err(ActError::BadRemedy(error.to_string())),
         }
+    }
+}
+
+/// Refuses an action for the reason that was read.
+pub(super) fn refused(read: Result<Option<String>, HostedError>) -> Result<(), ActError> {
+    match read {
+        Err(error) => error.forbids(),
+        Ok(why) => why.map_or(Ok(()), |why| Err(ActError::BadRemedy(why))),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
         left_off, left_restored, poll_after, retry_after,
     },
     common::{Before, DeployState, HostedError},
-    env_vars::{EnvError, listed},
+    env_vars::{EnvChanges, EnvError, listed},
 };
 use crate::{
     api::{ActionPlan, EventReason, ProviderProgress, RemediationReason, TemplateRef},
@@ -67,16 +67,8 @@ pub struct Deploy {
     pub desired: Desired,
 }
 
-/// An environment variable that differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EnvChange {
-    pub name: String,
-    /// It is to be removed.
-    pub removed: bool,
-}
-
 /// Before the call the environment variables that differ are observed too; none when none are to be restored.
-pub type DeploySeen = CallSeen<(Before, Result<Vec<EnvChange>, EnvError>), DeployState>;
+pub type DeploySeen = CallSeen<(Before, Result<EnvChanges, EnvError>), DeployState>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeployEffect {
@@ -132,10 +124,10 @@ impl Deploy {
     fn begin(
         &self,
         progress: &ProviderProgress,
-        (before, env): &(Before, Result<Vec<EnvChange>, EnvError>),
+        (before, env): &(Before, Result<EnvChanges, EnvError>),
         moment: &Moment,
     ) -> Decided<DeployEffect> {
-        self.caller.still_judged(progress, before.live.as_deref())?;
+        self.caller.still_assessed(progress, before.live.as_deref())?;
         match env {
             Err(error) => return env_failed(progress, error, moment, &self.caller),
             Ok(changes) if !changes.is_empty() => return restore_env(progress, changes, moment),
@@ -329,7 +321,7 @@ fn ended(progress: ProviderProgress, ending: Ending, left: &str) -> DeployStep {
 }
 
 /// Restores some of the variables; their names are stored before the first.
-fn restore_env(progress: &ProviderProgress, changes: &[EnvChange], moment: &Moment) -> Decided<DeployEffect> {
+fn restore_env(progress: &ProviderProgress, changes: &EnvChanges, moment: &Moment) -> Decided<DeployEffect> {
     if moment.since_start() >= ENV_LIMIT {
         let message =
             format!("not all environment variables are restored after {ENV_LIMIT:#}, and nothing was deployed");
@@ -337,10 +329,10 @@ fn restore_env(progress: &ProviderProgress, changes: &[EnvChange], moment: &Mome
     }
     let (mut progress, mut note) = (progress.clone(), None);
     if progress.env_vars.is_empty() {
-        progress.env_vars = changes.iter().map(|change| change.name.clone()).collect();
+        progress.env_vars = changes.iter().map(|(name, _)| name.clone()).collect();
         note = Some(Note::acting("env", in_words(changes)));
     }
-    let names = changes.iter().take(AT_ONCE).map(|change| change.name.clone()).collect();
+    let names = changes.iter().take(AT_ONCE).map(|(name, _)| name.clone()).collect();
     Ok(Step::Perform { progress, effect: DeployEffect::RestoreEnv(names), note })
 }
 
@@ -364,10 +356,10 @@ fn env_failed(
 }
 
 /// Names, never values.
-fn in_words(changes: &[EnvChange]) -> String {
+fn in_words(changes: &EnvChanges) -> String {
     let names = |removed: bool| {
-        let these = changes.iter().filter(|change| change.removed == removed).map(|change| change.name.as_str());
-        listed(&these.collect::<Vec<&str>>())
+        let these = changes.iter().filter(|(_, value)| value.is_none() == removed).map(|(name, _)| name);
+        listed(&these.collect::<Vec<_>>())
     };
     let parts = [("setting", names(false)), ("removing", names(true))];
     let parts = parts.iter().filter(|(_, names)| !names.is_empty()).map(|(verb, names)| format!("{verb} {names}"));

@@ -1,14 +1,14 @@
 //! Carries out a deploy through the API of any provider.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::{
-    common::{Before, DeployState, HostedError},
-    deploy::{Deploy, DeployAnswer, DeployEffect, DeploySeen, Desired, EnvChange},
+    common::{Before, DeployState, HostedError, PREFLIGHT_INTERVAL},
+    deploy::{Deploy, DeployAnswer, DeployEffect, DeploySeen, Desired},
     env_vars::{EnvChanges, EnvError},
 };
 use crate::{
@@ -19,9 +19,6 @@ use crate::{
         kubernetes::ActError,
     },
 };
-
-/// A refused preflight may be asked again after this time, for the provider's rate limits.
-pub(super) const PREFLIGHT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The deploys of one service, in a provider's API.
 #[async_trait]
@@ -69,29 +66,25 @@ pub struct DeployExecutor<'a, A> {
     api: A,
     order: Order<'a>,
     procedure: Deploy,
-    /// The values of the variables that differ, as last read. In no progress, effect or message.
-    values: Mutex<BTreeMap<String, Option<SecretString>>>,
+    /// The environment variables that differ, as last read. Their values are in no progress, effect or message.
+    changes: Mutex<EnvChanges>,
 }
 
 impl<'a, A: DeployApi> DeployExecutor<'a, A> {
     pub fn new(api: A, order: Order<'a>, procedure: Deploy) -> Self {
-        Self { api, order, procedure, values: Mutex::default() }
+        Self { api, order, procedure, changes: Mutex::default() }
     }
 
-    async fn env_changes(&self, begun: &[String]) -> Result<Vec<EnvChange>, EnvError> {
+    async fn env_changes(&self, begun: &[String]) -> Result<EnvChanges, EnvError> {
         let changes = self.api.env_changes(self.order.namespace, self.order.plan, begun).await?;
-        let names = changes.iter().map(|(name, value)| EnvChange { name: name.clone(), removed: value.is_none() });
-        let names = names.collect();
-        *self.values.lock() = changes.into_iter().collect();
-        Ok(names)
+        self.changes.lock().clone_from(&changes);
+        Ok(changes)
     }
 
     async fn restore_env(&self, names: &[String]) -> Result<(), HostedError> {
-        for name in names {
-            let value = self.values.lock().get(name).cloned();
-            if let Some(value) = value {
-                self.api.set_env_var(self.order.namespace, name, value.as_ref()).await?;
-            }
+        let changes = self.changes.lock().clone();
+        for (name, value) in changes.iter().filter(|(name, _)| names.contains(name)) {
+            self.api.set_env_var(self.order.namespace, name, value.as_ref()).await?;
         }
         Ok(())
     }
@@ -114,13 +107,12 @@ impl<A: DeployApi> Effects for DeployExecutor<'_, A> {
     }
 
     async fn observe(&self, progress: &ProviderProgress, moment: &Moment) -> DeploySeen {
-        let namespace = self.order.namespace;
+        let (namespace, desired) = (self.order.namespace, &self.procedure.desired);
         let before = async {
             let before = self.api.before(namespace).await?;
             Ok((before, self.env_changes(&progress.env_vars).await))
         };
-        DeploySeen::read(progress, moment, before, self.api.deploy_state(namespace, &self.procedure.desired, progress))
-            .await
+        DeploySeen::read(progress, moment, before, self.api.deploy_state(namespace, desired, progress)).await
     }
 
     async fn perform(&self, effect: &DeployEffect, _: &ProviderProgress, _: &Permit) -> DeployAnswer {

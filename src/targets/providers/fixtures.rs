@@ -24,7 +24,7 @@ pub const WORDS: ProviderWords = ProviderWords {
 const LAG: SignedDuration = SignedDuration::from_secs(20);
 
 pub fn caller(action: ActionKind) -> Caller {
-    Caller { action, id: "srv-1".into(), words: WORDS, judged: Some("dep-1".into()) }
+    Caller { action, id: "srv-1".into(), words: WORDS, assessed: Some("dep-1".into()) }
 }
 
 /// A run may follow two calls, the second after proof that the first had no effect, each for its whole limit.

@@ -84,8 +84,9 @@ impl OneCall for Recover {
             }
             _ => {
                 let provider = self.caller.words.provider;
-                let message =
-                    format!("{provider} reports {status:?}, so the database is left to {provider}; nothing was done");
+                let message = format!(
+                    "{provider} reports status {status:?}, so the database is left to {provider}; nothing was done"
+                );
                 let busy = ActError::OwnerBusy(message);
                 (busy.reason(), busy.to_string())
             }
@@ -117,8 +118,9 @@ impl OneCall for Recover {
         }
         if !seen.serves && reached(Self::LIMIT) {
             let limit = Self::LIMIT;
-            let message =
-                format!("{provider} has accepted the {what}, and reports {status:?} after {limit:#}; check {pages}");
+            let message = format!(
+                "{provider} has accepted the {what}, and reports status {status:?} after {limit:#}; check {pages}"
+            );
             return Ok(Step::failed(progress, RemediationReason::DeadlineExceeded, message));
         }
         Ok(Step::wait(progress, poll_after(sent_at, moment)))

@@ -26,7 +26,7 @@ impl OneCall for Restart {
     }
 
     fn begin(&self, progress: ProviderProgress, before: &Before) -> Result<ProviderProgress, Box<WithoutEffect>> {
-        self.caller.still_judged(&progress, before.live.as_deref())?;
+        self.caller.still_assessed(&progress, before.live.as_deref())?;
         let (newest_before, instances_before) = (before.newest_restart.clone(), before.instances.clone());
         Ok(ProviderProgress { newest_before, instances_before, ..progress })
     }

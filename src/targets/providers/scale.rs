@@ -74,7 +74,7 @@ impl OneCall for Scale {
         progress: ProviderProgress,
         (before, size): &(Before, Size),
     ) -> Result<ProviderProgress, Box<WithoutEffect>> {
-        self.caller.still_judged(&progress, before.live.as_deref())?;
+        self.caller.still_assessed(&progress, before.live.as_deref())?;
         self.ours(&progress, *size)?;
         Ok(progress)
     }

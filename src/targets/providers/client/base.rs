@@ -1,6 +1,6 @@
 //! The base URL of an API.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use url::Url;
 
@@ -18,12 +18,6 @@ impl BaseUrl {
             path.pop_if_empty().extend(segments);
         }
         url
-    }
-}
-
-impl fmt::Display for BaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
     }
 }
 

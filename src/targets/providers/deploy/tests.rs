@@ -44,8 +44,8 @@ struct Service {
     env_changed: bool,
 }
 
-fn names(count: usize) -> Vec<EnvChange> {
-    (0..count).map(|place| EnvChange { name: format!("V{place:02}"), removed: place == 0 }).collect()
+fn names(count: usize) -> EnvChanges {
+    (0..count).map(|place| (format!("V{place:02}"), (place > 0).then(|| "value".into()))).collect()
 }
 
 macro_rules! world {
@@ -93,7 +93,7 @@ fn observations(service: &Service, progress: &ProviderProgress) -> Vec<DeploySee
     }
     let (id, made) = ("dep-9".to_owned(), service.deploys > 0);
     let state = match service.stage {
-        Stage::Waits => DeployState::Waits { id, why: "it waits for an approval".into() },
+        Stage::Waits => DeployState::Waits { id, why: "an approval is pending".into() },
         stage => {
             let (live, over) = (stage == Stage::Live, stage == Stage::Failed);
             DeployState::Deploy { id, status: format!("{stage:?}"), live, over }

@@ -15,7 +15,7 @@ use crate::{
         providers::{
             account::Account,
             client::{Answer, Failure},
-            common::{Before, DeployState, HostedError},
+            common::{Before, DeployState, HostedError, refused},
             deploy::Desired,
             deploy_executor::DeployApi,
         },
@@ -29,7 +29,7 @@ const RUNS: &str = "50";
 impl DeployApi for GithubTarget<'_> {
     async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
         let id = &self.environment.id;
-        let why = async {
+        let read = async {
             let account = self.account(namespace).await?;
             if let Some(GithubWorkflow { file, .. }) = &self.environment.workflow {
                 let what = format!("read workflow {file} of {id}");
@@ -43,12 +43,9 @@ impl DeployApi for GithubTarget<'_> {
                 return Ok(Some(format!("{} is no deployment of {id}", to.hash)));
             };
             let served = self.progress(&account, number).await?.served;
-            Ok::<_, HostedError>((!served).then(|| format!("deployment {number} of {id} has never succeeded")))
+            Ok((!served).then(|| format!("deployment {number} of {id} has never succeeded")))
         };
-        match why.await {
-            Err(error) => error.forbids(),
-            Ok(why) => why.map_or(Ok(()), |why| Err(ActError::BadRemedy(why))),
-        }
+        refused(read.await)
     }
 
     async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
@@ -146,13 +143,11 @@ impl GithubTarget<'_> {
         let run = match ours {
             Some(id) => self.run(account, id).await?,
             None => {
-                let runs = self.runs(account, workflow).await?;
-                let newer: Vec<&Run> = runs.iter().filter(|run| run.id > before).collect();
-                let back = newer.iter().filter(|run| goes_to(run, commit)).min_by_key(|run| run.id);
-                match back {
-                    Some(run) => (*run).clone(),
-                    None => return Ok(DeployState::without_ours(newer.is_empty())),
-                }
+                let mut newer = self.runs(account, workflow).await?;
+                newer.retain(|run| run.id > before);
+                let ours = newer.iter().filter(|run| goes_to(run, commit)).min_by_key(|run| run.id);
+                let Some(ours) = ours else { return Ok(DeployState::without_ours(newer.is_empty())) };
+                ours.clone()
             }
         };
         if run.conclusion.as_deref() != Some("success") {
@@ -178,13 +173,12 @@ impl GithubTarget<'_> {
         let id = match ours.and_then(|id| id.parse().ok()) {
             Some(id) => id,
             None => {
-                let deployments = self.deployments(account).await?;
-                let newer: Vec<&Deployment> = deployments.iter().filter(|one| one.id > before).collect();
-                let is_back = |one: &&&Deployment| one.task == ROLLBACK_TASK && one.sha == commit;
-                match newer.iter().filter(is_back).min_by_key(|one| one.id) {
-                    Some(deployment) => deployment.id,
-                    None => return Ok(DeployState::without_ours(newer.is_empty())),
-                }
+                let mut newer = self.deployments(account).await?;
+                newer.retain(|one| one.id > before);
+                let ours = newer.iter().filter(|one| one.task == ROLLBACK_TASK && one.sha == commit);
+                let ours = ours.map(|one| one.id).min();
+                let Some(ours) = ours else { return Ok(DeployState::without_ours(newer.is_empty())) };
+                ours
             }
         };
         Ok(of_deployment(id, &self.progress(account, id).await?))

@@ -146,7 +146,7 @@ pub fn of_run(run: &Run, deployed: bool) -> DeployState {
             false,
         ),
         ("waiting" | "action_required", _) | ("completed", Some("action_required")) => {
-            DeployState::Waits { why: format!("it waits for an approval: {url}"), id }
+            DeployState::Waits { why: format!("an approval is pending: {url}"), id }
         }
         ("completed", ended) => state(format!("{} ({url})", ended.unwrap_or("completed")), false, true),
         (status, _) => state(format!("{status} ({url})"), false, false),
@@ -159,7 +159,7 @@ pub fn of_deployment(id: u64, progress: &Progress) -> DeployState {
     let (id, at) = (id.to_string(), if url.is_empty() { String::new() } else { format!(" ({url})") });
     match state.as_str() {
         _ if *served => DeployState::Deploy { id, status: "success".to_owned(), live: true, over: false },
-        "waiting" => DeployState::Waits { id, why: format!("it waits for an approval{at}") },
+        "waiting" => DeployState::Waits { id, why: format!("an approval is pending{at}") },
         state => {
             let over = matches!(state, "failure" | "error" | "inactive");
             DeployState::Deploy { id, status: format!("{state}{at}"), live: false, over }
@@ -281,7 +281,7 @@ mod tests {
             );
         }
         for (status, conclusion) in [("waiting", json!(null)), ("completed", json!("action_required"))] {
-            assert_eq!(state(status, conclusion, true).0, "it waits for an approval: https://github.com/runs/77");
+            assert_eq!(state(status, conclusion, true).0, "an approval is pending: https://github.com/runs/77");
         }
     }
 

@@ -123,7 +123,7 @@ impl<'a> Target<'a> for GithubTarget<'a> {
     }
 
     fn circuit(&self) -> Option<CircuitStatus> {
-        self.github.api.circuit(&self.environment.id)
+        self.github.api.client.circuit(&self.environment.id)
     }
 
     fn restore_circuit(&self, shown: &CircuitStatus) {

@@ -82,7 +82,7 @@ impl<'a> Target<'a> for RenderPostgresTarget<'a> {
     }
 
     fn circuit(&self) -> Option<CircuitStatus> {
-        self.render.api.circuit(&self.postgres.postgres_id)
+        self.render.api.client.circuit(&self.postgres.postgres_id)
     }
 
     fn restore_circuit(&self, shown: &CircuitStatus) {
@@ -259,7 +259,7 @@ fn may_recover(id: &str, postgres: &Postgres, action: ActionKind) -> Result<(), 
 }
 
 fn at_work(postgres: &Postgres) -> String {
-    format!("Render reports {:?}, and the database is left to Render", postgres.status)
+    format!("Render reports status {:?}, and the database is left to Render", postgres.status)
 }
 
 /// `down_since`: since when the status is unavailable, as far as it was observed.
@@ -279,12 +279,13 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
         }
         DatabaseState::AtWork => shown = Some(at_work(postgres)),
         DatabaseState::Broken => {
-            shown = Some(format!("Render reports {:?}; check Render's dashboard", postgres.status));
+            shown = Some(format!("Render reports status {:?}; check Render's dashboard", postgres.status));
         }
         DatabaseState::Down => {
             let since = down_since.unwrap_or(now);
             let recovers = if postgres.high_availability_enabled { FAILS_OVER_WITHIN } else { RECOVERS_WITHIN };
-            let detail = format!("Render reports it unavailable, observed since {}", since.strftime("%H:%M:%SZ"));
+            let detail =
+                format!("Render reports status \"unavailable\", observed since {}", since.strftime("%H:%M:%SZ"));
             if now.duration_since(since) < recovers {
                 shown = Some(format!("{detail}; it has {recovers:#} to recover without action"));
                 may_be_fault = true;
@@ -293,7 +294,8 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
             }
         }
         DatabaseState::Unknown => {
-            let message = format!("Render does not report its state: its status is {:?}", postgres.status);
+            let message =
+                format!("Render does not report the state of the database: its status is {:?}", postgres.status);
             return Err(HostedError::Unsettled(message));
         }
     }

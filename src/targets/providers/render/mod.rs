@@ -7,7 +7,7 @@
 mod act;
 mod batch;
 mod database;
-mod env;
+mod deploys;
 mod memory;
 mod observe;
 pub mod spec;
@@ -64,7 +64,7 @@ pub struct Render {
     targets: Mutex<HashMap<String, String>>,
     fleets: batch::Fleets,
     /// The configuration of deploys, by service; the newest last.
-    running: Mutex<HashMap<String, Vec<Arc<env::Running>>>>,
+    running: Mutex<HashMap<String, Vec<Arc<deploys::Running>>>>,
 }
 
 impl Render {

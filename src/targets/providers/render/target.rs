@@ -2,18 +2,11 @@
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use reqwest::Method;
-use secrecy::SecretString;
-use serde_json::json;
 
-use super::{
-    Render,
-    act::autoscaled,
-    wire::{self},
-};
+use super::{Render, act::autoscaled};
 use crate::{
     analyze::{observation::TargetState, tracker::GoodState},
-    api::{ActionPlan, CircuitStatus, Intent, ProviderProgress, RENDER_KIND, RenderService},
+    api::{CircuitStatus, Intent, RENDER_KIND, RenderService},
     targets::{
         Observed, Target,
         executor::{Executor, Order},
@@ -21,11 +14,8 @@ use crate::{
         providers::{
             call::{Caller, ProviderWords},
             call_executor::CallExecutor,
-            client::Repeat,
-            common::{Before, DeployState, HostedError},
             deploy::{Deploy, DeployWords, Desired},
-            deploy_executor::{DeployApi, DeployExecutor},
-            env_vars::{EnvChanges, EnvError},
+            deploy_executor::DeployExecutor,
             hosted_state,
             restart::Restart,
             scale::Scale,
@@ -84,7 +74,7 @@ impl<'a> Target<'a> for RenderServiceTarget<'a> {
     }
 
     fn circuit(&self) -> Option<CircuitStatus> {
-        self.render.api.circuit(&self.service.service_id)
+        self.render.api.client.circuit(&self.service.service_id)
     }
 
     fn restore_circuit(&self, shown: &CircuitStatus) {
@@ -94,84 +84,4 @@ impl<'a> Target<'a> for RenderServiceTarget<'a> {
     async fn snapshot(&self, namespace: &str, of: SnapshotOf, good: &GoodState) -> Option<Result<(), ActError>> {
         Some(self.keep(namespace, of, good).await)
     }
-}
-
-#[async_trait]
-impl DeployApi for RenderServiceTarget<'_> {
-    async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
-        self.may_act(namespace, plan.action).await?;
-        self.may_restore_env(namespace, plan).await
-    }
-
-    async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
-        self.before_call(namespace).await
-    }
-
-    async fn send(&self, namespace: &str, desired: &Desired) -> Result<(Option<String>, u16), HostedError> {
-        let account = self.account(namespace).await?;
-        let to = match desired {
-            Desired::Rollback(to) => &to.hash,
-            Desired::Redeploy(of) => return self.deploy_again(namespace, &account, &of.hash).await,
-        };
-        let (what, json) = (format!("roll service {} back to {to}", account.id), json!({"deployId": to}));
-        let sent = self.post_deploy(namespace, &account, (&what, "rollback"), &json).await?;
-        if let Some(deploy) = &sent.0 {
-            self.note_target(deploy, to);
-        }
-        Ok(sent)
-    }
-
-    async fn deploy_state(
-        &self,
-        namespace: &str,
-        desired: &Desired,
-        sent: &ProviderProgress,
-    ) -> Result<DeployState, HostedError> {
-        let account = self.account(namespace).await?;
-        if let Some(deploy) = &sent.deploy {
-            return Ok(state_of(&self.deploy(&account, deploy).await?));
-        }
-        let deploys = self.deploys(&account).await?;
-        let newer = deploys.iter().take_while(|deploy| Some(&deploy.id) != sent.newest_before.as_ref());
-        let newer: Vec<&wire::Deploy> = newer.collect();
-        match desired {
-            Desired::Rollback(to) => {
-                for deploy in &newer {
-                    if self.rollback_target(&account, deploy, &[]).await?.as_ref() == Some(&to.hash) {
-                        return Ok(state_of(deploy));
-                    }
-                }
-            }
-            Desired::Redeploy(of) => {
-                let source = self.deploy(&account, &of.hash).await?.source();
-                // The oldest: deploys after it are somebody else's.
-                let ours = newer.iter().rev().find(|one| one.trigger == "api" && one.source() == source);
-                if let Some(ours) = ours {
-                    return Ok(state_of(ours));
-                }
-            }
-        }
-        Ok(DeployState::without_ours(newer.is_empty()))
-    }
-
-    async fn set_auto_deploy(&self, namespace: &str, trigger: &str) -> Result<(), HostedError> {
-        let account = self.account(namespace).await?;
-        let id = account.id;
-        let (what, json) = (format!("set auto-deploy of {id} to {trigger}"), json!({"autoDeployTrigger": trigger}));
-        let call = (what.as_str(), &["services", id][..]);
-        self.render.change(&account, Method::PATCH, call, Some(&json), Repeat::Always).await.map(drop)
-    }
-
-    async fn env_changes(&self, namespace: &str, plan: &ActionPlan, begun: &[String]) -> Result<EnvChanges, EnvError> {
-        self.changed_env(namespace, plan, begun).await
-    }
-
-    async fn set_env_var(&self, namespace: &str, name: &str, value: Option<&SecretString>) -> Result<(), HostedError> {
-        self.put_env_var(namespace, name, value).await
-    }
-}
-
-fn state_of(deploy: &wire::Deploy) -> DeployState {
-    let (id, status) = (deploy.id.clone(), deploy.status.clone());
-    DeployState::Deploy { id, status, live: deploy.is_live(), over: deploy.is_over() }
 }

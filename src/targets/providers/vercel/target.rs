@@ -23,7 +23,7 @@ use crate::{
             account::Account,
             call::ProviderWords,
             client::{Call, Quota, Repeat},
-            common::{Before, DeployState, HostedError, Metrics, observed},
+            common::{Before, DeployState, HostedError, Metrics, observed, refused},
             deploy::{Deploy, DeployWords, Desired},
             deploy_executor::{DeployApi, DeployExecutor},
             hosted_state,
@@ -142,7 +142,7 @@ impl<'a> Target<'a> for VercelTarget<'a> {
     }
 
     fn circuit(&self) -> Option<CircuitStatus> {
-        self.vercel.0.circuit(&self.project.project_id)
+        self.vercel.0.client.circuit(&self.project.project_id)
     }
 
     fn restore_circuit(&self, shown: &CircuitStatus) {
@@ -153,26 +153,20 @@ impl<'a> Target<'a> for VercelTarget<'a> {
 #[async_trait]
 impl DeployApi for VercelTarget<'_> {
     async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
-        let to = plan.intent.template().map(|to| to.hash.as_str());
         let read = async {
             let account = self.account(namespace).await?;
-            let project = self.project(&account).await?;
-            let is_candidate = match to {
-                Some(to) => self.is_candidate(&account, to).await?,
-                None => true,
-            };
-            Ok::<_, HostedError>((project.paused, is_candidate))
+            let id = account.id;
+            if self.project(&account).await?.paused {
+                return Ok(Some(format!("{id} is paused; resume it in Vercel's dashboard")));
+            }
+            let Some(to) = plan.intent.template().map(|to| &to.hash) else { return Ok(None) };
+            Ok((!self.is_candidate(&account, to).await?).then(|| {
+                format!(
+                    "Vercel does not roll {id} back to deployment {to}: it is deleted, did not serve production, or the plan allows the one before alone"
+                )
+            }))
         };
-        let id = &self.project.project_id;
-        match read.await {
-            Err(error) => error.forbids(),
-            Ok((true, _)) => Err(ActError::BadRemedy(format!("{id} is paused; resume it in Vercel's dashboard"))),
-            Ok((_, false)) => Err(ActError::BadRemedy(format!(
-                "Vercel does not roll {id} back to deployment {}: it is deleted, did not serve production, or the plan allows the one before alone",
-                to.unwrap_or_default()
-            ))),
-            Ok((false, true)) => Ok(()),
-        }
+        refused(read.await)
     }
 
     async fn before(&self, namespace: &str) -> Result<Before, HostedError> {

@@ -1,11 +1,12 @@
-//! The environment variables of a service. A change takes effect with the next deploy, and Render keeps no versions: a deploy
-//! runs with the variables that were set when it was first seen live.
+//! Rollbacks and new deploys of a service, and its environment variables.
 //!
-//! They are read once per deploy and operator process, and again when they are to be restored. Their values are in no
-//! message: from an error of a call that carries values, Render's words are removed.
+//! A change of the variables takes effect with the next deploy, and Render keeps no versions: a deploy runs with the variables
+//! that were set when it was first seen live. They are read once per deploy and operator process, and again when they are to
+//! be restored. Their values are in no message: from an error of a call that carries values, Render's words are removed.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,13 +18,15 @@ use super::{
 };
 use crate::{
     analyze::tracker::GoodState,
-    api::{ActionPlan, ConfigKind, ConfigObject},
+    api::{ActionPlan, ConfigKind, ConfigObject, ProviderProgress},
     targets::{
         kubernetes::{ActError, SnapshotOf},
         providers::{
             account::Account,
             client::{Failure, Repeat},
-            common::HostedError,
+            common::{Before, DeployState, HostedError},
+            deploy::Desired,
+            deploy_executor::DeployApi,
             env_vars::{EnvChanges, EnvError, EnvVars, MAX_CHANGES, MAX_NAME},
         },
     },
@@ -124,16 +127,114 @@ impl RenderServiceTarget<'_> {
         self.render.api.kubernetes.store_env_snapshot(namespace, copy, &known.vars).await
     }
 
-    /// See [`DeployApi::env_changes`](crate::targets::providers::deploy_executor::DeployApi::env_changes).
-    ///
-    /// # Errors
-    /// Changed when somebody else has changed the variables since they were assessed.
-    pub(super) async fn changed_env(
+    /// Requests a new deploy of the commit or image of the deploy `of`, with the current environment variables.
+    pub(super) async fn deploy_again(
         &self,
         namespace: &str,
-        plan: &ActionPlan,
-        begun: &[String],
-    ) -> Result<EnvChanges, EnvError> {
+        account: &Account<'_>,
+        of: &str,
+    ) -> Result<(Option<String>, u16), HostedError> {
+        let deploy = self.deploy(account, of).await?;
+        // Without commit or image Render would deploy the branch's newest commit.
+        let json = match (deploy.commit, deploy.image) {
+            (Some(commit), _) if !commit.id.is_empty() => json!({"commitId": commit.id}),
+            (_, Some(image)) if !image.reference.is_empty() => json!({"imageUrl": image.reference}),
+            _ => {
+                return Err(HostedError::Unsupported(
+                    "Render reports neither commit nor image of the live deploy, so it cannot be deployed again",
+                ));
+            }
+        };
+        let what = format!("deploy {} again", account.id);
+        self.post_deploy(namespace, account, (&what, "deploys"), &json).await
+    }
+
+    async fn env_vars(&self, account: &Account<'_>) -> Result<EnvVars, HostedError> {
+        let (what, path) =
+            (format!("list environment variables of {}", account.id), ["services", account.id, "env-vars"]);
+        let listed = self.render.list(account, (&what, &path), PAGES, |_: &[EnvVar]| false).await;
+        match listed.map_err(discreet)? {
+            (vars, true) => Ok(vars.into_iter().map(|var| (var.key, var.value)).collect()),
+            // An incomplete list would remove variables.
+            _ => Err(HostedError::Unsupported("it has more than 900 environment variables, which are not read")),
+        }
+    }
+}
+
+#[async_trait]
+impl DeployApi for RenderServiceTarget<'_> {
+    async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
+        self.may_act(namespace, plan.action).await?;
+        match self.env_changes(namespace, plan, &[]).await {
+            // A change since is checked again before the action.
+            Ok(_) | Err(EnvError::Changed(_)) => Ok(()),
+            Err(EnvError::Snapshot(why)) if why.retryable() => Ok(()),
+            Err(EnvError::Snapshot(why)) => Err(why),
+            Err(EnvError::Hosted(error)) => error.forbids(),
+            Err(why @ (EnvError::TooMany(_) | EnvError::LongName(_))) => Err(ActError::BadRemedy(why.to_string())),
+        }
+    }
+
+    async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
+        self.before_call(namespace).await
+    }
+
+    async fn send(&self, namespace: &str, desired: &Desired) -> Result<(Option<String>, u16), HostedError> {
+        let account = self.account(namespace).await?;
+        let to = match desired {
+            Desired::Rollback(to) => &to.hash,
+            Desired::Redeploy(of) => return self.deploy_again(namespace, &account, &of.hash).await,
+        };
+        let (what, json) = (format!("roll service {} back to {to}", account.id), json!({"deployId": to}));
+        let sent = self.post_deploy(namespace, &account, (&what, "rollback"), &json).await?;
+        if let Some(deploy) = &sent.0 {
+            self.note_target(deploy, to);
+        }
+        Ok(sent)
+    }
+
+    async fn deploy_state(
+        &self,
+        namespace: &str,
+        desired: &Desired,
+        sent: &ProviderProgress,
+    ) -> Result<DeployState, HostedError> {
+        let account = self.account(namespace).await?;
+        if let Some(deploy) = &sent.deploy {
+            return Ok(state_of(&self.deploy(&account, deploy).await?));
+        }
+        let deploys = self.deploys(&account).await?;
+        let newer = deploys.iter().take_while(|deploy| Some(&deploy.id) != sent.newest_before.as_ref());
+        let newer: Vec<&Deploy> = newer.collect();
+        match desired {
+            Desired::Rollback(to) => {
+                for deploy in &newer {
+                    if self.rollback_target(&account, deploy, &[]).await?.as_ref() == Some(&to.hash) {
+                        return Ok(state_of(deploy));
+                    }
+                }
+            }
+            Desired::Redeploy(of) => {
+                let source = self.deploy(&account, &of.hash).await?.source();
+                // The oldest: deploys after it are somebody else's.
+                let ours = newer.iter().rev().find(|one| one.trigger == "api" && one.source() == source);
+                if let Some(ours) = ours {
+                    return Ok(state_of(ours));
+                }
+            }
+        }
+        Ok(DeployState::without_ours(newer.is_empty()))
+    }
+
+    async fn set_auto_deploy(&self, namespace: &str, trigger: &str) -> Result<(), HostedError> {
+        let account = self.account(namespace).await?;
+        let id = account.id;
+        let (what, json) = (format!("set auto-deploy of {id} to {trigger}"), json!({"autoDeployTrigger": trigger}));
+        let call = (what.as_str(), &["services", id][..]);
+        self.render.change(&account, Method::PATCH, call, Some(&json), Repeat::Always).await.map(drop)
+    }
+
+    async fn env_changes(&self, namespace: &str, plan: &ActionPlan, begun: &[String]) -> Result<EnvChanges, EnvError> {
         let (id, kubernetes) = (&self.service.service_id, &self.render.api.kubernetes);
         let Some(config) = plan.intent.config() else { return Ok(EnvChanges::new()) };
         let change = config.objects.iter().find(|change| change.kind == ConfigKind::EnvVars && change.name == *id);
@@ -167,25 +268,7 @@ impl RenderServiceTarget<'_> {
         Ok(changes)
     }
 
-    /// # Errors
-    /// TargetGone, Forbidden or BadRemedy, when the snapshot does not exist or was changed. An error that may pass, and a change
-    /// of the variables since, refuse nothing.
-    pub(super) async fn may_restore_env(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
-        match self.changed_env(namespace, plan, &[]).await {
-            Ok(_) | Err(EnvError::Changed(_)) => Ok(()),
-            Err(EnvError::Snapshot(why)) if why.retryable() => Ok(()),
-            Err(EnvError::Snapshot(why)) => Err(why),
-            Err(EnvError::Hosted(error)) => error.forbids(),
-            Err(why @ (EnvError::TooMany(_) | EnvError::LongName(_))) => Err(ActError::BadRemedy(why.to_string())),
-        }
-    }
-
-    pub(super) async fn put_env_var(
-        &self,
-        namespace: &str,
-        name: &str,
-        value: Option<&SecretString>,
-    ) -> Result<(), HostedError> {
+    async fn set_env_var(&self, namespace: &str, name: &str, value: Option<&SecretString>) -> Result<(), HostedError> {
         let account = self.account(namespace).await?;
         let path = ["services", account.id, "env-vars", name];
         let (verb, method) = if value.is_some() { ("set", Method::PUT) } else { ("remove", Method::DELETE) };
@@ -197,39 +280,11 @@ impl RenderServiceTarget<'_> {
             answer => answer.map(drop),
         }
     }
+}
 
-    /// Requests a new deploy of the commit or image of the deploy `of`, with the current environment variables.
-    pub(super) async fn deploy_again(
-        &self,
-        namespace: &str,
-        account: &Account<'_>,
-        of: &str,
-    ) -> Result<(Option<String>, u16), HostedError> {
-        let deploy = self.deploy(account, of).await?;
-        // Without commit or image Render would deploy the branch's newest commit.
-        let json = match (deploy.commit, deploy.image) {
-            (Some(commit), _) if !commit.id.is_empty() => json!({"commitId": commit.id}),
-            (_, Some(image)) if !image.reference.is_empty() => json!({"imageUrl": image.reference}),
-            _ => {
-                return Err(HostedError::Unsupported(
-                    "Render reports neither commit nor image of the live deploy, so it cannot be deployed again",
-                ));
-            }
-        };
-        let what = format!("deploy {} again", account.id);
-        self.post_deploy(namespace, account, (&what, "deploys"), &json).await
-    }
-
-    async fn env_vars(&self, account: &Account<'_>) -> Result<EnvVars, HostedError> {
-        let (what, path) =
-            (format!("list environment variables of {}", account.id), ["services", account.id, "env-vars"]);
-        let listed = self.render.list(account, (&what, &path), PAGES, |_: &[EnvVar]| false).await;
-        match listed.map_err(discreet)? {
-            (vars, true) => Ok(vars.into_iter().map(|var| (var.key, var.value)).collect()),
-            // An incomplete list would remove variables.
-            _ => Err(HostedError::Unsupported("it has more than 900 environment variables, which are not read")),
-        }
-    }
+fn state_of(deploy: &Deploy) -> DeployState {
+    let (id, status) = (deploy.id.clone(), deploy.status.clone());
+    DeployState::Deploy { id, status, live: deploy.is_live(), over: deploy.is_over() }
 }
 
 /// Without the words of the response: they may hold a value.

@@ -64,24 +64,23 @@ impl ProviderApi {
     ) -> Result<Account<'a>, HostedError> {
         let until = Instant::now() + READ_LIMIT;
         let KeyWords { name, field, variable } = self.words;
-        let Some(reference) = &access.key else {
-            let key = self.key.clone().ok_or_else(|| {
+        let key = match &access.key {
+            None => self.key.clone().ok_or_else(|| {
                 HostedError::CredentialsMissing(format!(
                     "there is no {name} for {id}: name a Secret in {field}, or start the operator with {variable}"
                 ))
-            })?;
-            return Ok(Account { id, access, key, until });
+            })?,
+            Some(reference) => self.kubernetes.secret(namespace, reference).await.map_err(|why| match why {
+                ActError::BadRemedy(why) => {
+                    HostedError::CredentialsMissing(format!("there is no {name} for {id}: {why} ({field})"))
+                }
+                ActError::Forbidden { .. } => HostedError::Forbidden(format!(
+                    "the {name} of {id} in Secret {} cannot be read: {why}; set rbac.readCredentials in the chart",
+                    reference.name
+                )),
+                why => HostedError::KeyUnread(why),
+            })?,
         };
-        let key = self.kubernetes.secret(namespace, reference).await.map_err(|why| match why {
-            ActError::BadRemedy(why) => {
-                HostedError::CredentialsMissing(format!("there is no {name} for {id}: {why} ({field})"))
-            }
-            ActError::Forbidden { .. } => HostedError::Forbidden(format!(
-                "the {name} of {id} in Secret {} cannot be read: {why}; set rbac.readCredentials in the chart",
-                reference.name
-            )),
-            why => HostedError::KeyUnread(why),
-        })?;
         Ok(Account { id, access, key, until })
     }
 

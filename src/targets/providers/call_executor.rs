@@ -35,7 +35,6 @@ pub trait CallApi<P: OneCall>: Send + Sync {
     async fn send(&self, namespace: &str, procedure: &P) -> Result<u16, HostedError>;
 }
 
-/// Carries out one call.
 pub struct CallExecutor<'a, A, P> {
     pub api: A,
     pub order: Order<'a>,

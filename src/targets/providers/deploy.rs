@@ -24,16 +24,16 @@ use crate::{
 
 /// Variables that are restored in one reconciliation, at most.
 const AT_ONCE: usize = 10;
-/// So long after the call a new deploy is live: it may be built again.
+/// From the call until a new deploy is live, which may be built again.
 const REDEPLOY_LIMIT: SignedDuration = SignedDuration::from_mins(30);
-/// So long after the start all environment variables are restored.
+/// From the start until all environment variables are restored.
 const ENV_LIMIT: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a provider gives to the messages and limits of a rollback.
 #[derive(Debug, Clone, Copy)]
 pub struct DeployWords {
     pub provider: ProviderWords,
-    /// So long after the call a rollback is live.
+    /// From the call until a rollback is live.
     pub limit: SignedDuration,
     /// Names the deploy (first argument) that a rollback to the target (second argument) puts live.
     pub brings: fn(&str, &str) -> String,
@@ -59,7 +59,6 @@ impl Desired {
     }
 }
 
-/// Decides about one deploy.
 #[derive(Debug, Clone)]
 pub struct Deploy {
     caller: Caller,
@@ -88,7 +87,7 @@ pub enum DeployEffect {
 
 #[derive(Debug, Clone)]
 pub enum DeployAnswer {
-    /// The deploy, where the answer names it, and the status of the answer.
+    /// The deploy, where the response names it, and the status of the response.
     Sent(Result<(Option<String>, u16), HostedError>),
     Changed(Result<(), HostedError>),
 }
@@ -152,9 +151,8 @@ impl Deploy {
         state: &DeployState,
         moment: &Moment,
     ) -> Decided<DeployEffect> {
-        let (limit, accepted) = (self.limit(), progress.begun);
-        let (mut progress, left) = (progress.clone(), left_off(&self.words.provider, progress));
-        let over = moment.now >= sent_at + limit;
+        let (limit, words, left) = (self.limit(), &self.caller.words, left_off(&self.caller.words, progress));
+        let (mut progress, late) = (progress.clone(), moment.now >= sent_at + limit);
         let wait = |progress| Ok(Step::wait(progress, poll_after(sent_at, moment)));
         let too_late = |progress, message| Ok(Step::failed(progress, RemediationReason::DeadlineExceeded, message));
         match state {
@@ -166,35 +164,32 @@ impl Deploy {
             }
             DeployState::Deploy { id, status, over: true, .. } => {
                 progress.deploy = Some(id.clone());
-                let (pages, left) = (self.words.provider.pages, left_changed(&self.words.provider, &progress));
-                let message = format!("{} ended as {status}; check {pages}{left}", self.brings(id));
+                let left = left_changed(words, &progress);
+                let message = format!("{} ended as {status}; check {}{left}", self.brings(id), words.pages);
                 Ok(Step::failed(progress, RemediationReason::DeployFailed, message))
             }
-            DeployState::Deploy { id, status, .. } if over => {
-                too_late(progress, format!("{} is not live after {limit:#}: {status}{left}", self.brings(id)))
+            DeployState::Deploy { id, status: why, .. } | DeployState::Waits { id, why } if late => {
+                too_late(progress, format!("{} is not live after {limit:#}: {why}{left}", self.brings(id)))
             }
             DeployState::Deploy { id, .. } if progress.deploy.as_ref() != Some(id) => {
                 progress.deploy = Some(id.clone());
                 Ok(self.caller.seen_to_begin(progress, &format!("listed since the call: {}", self.brings(id))))
             }
             DeployState::Deploy { .. } => wait(progress),
-            DeployState::Waits { id, why } if over => {
-                too_late(progress, format!("{} is not live after {limit:#}: {why}{left}", self.brings(id)))
-            }
             DeployState::Waits { id, why } => {
                 (progress.begun, progress.deploy) = (true, Some(id.clone()));
                 let message =
                     format!("{} waits for manual action: {why} (until {limit:#} after the call)", self.brings(id));
                 Ok(Step::NeedsPerson { progress, after: poll_after(sent_at, moment), message })
             }
-            DeployState::Nothing if accepted && over => {
-                let provider = self.words.provider.provider;
+            DeployState::Nothing if progress.begun && late => {
+                let provider = words.provider;
                 let message = format!("{provider} has accepted the call, which had no effect in {limit:#}{left}");
                 too_late(progress, message)
             }
-            DeployState::Nothing if accepted => wait(progress),
+            DeployState::Nothing if progress.begun => wait(progress),
             DeployState::Nothing => self.caller.no_effect(progress, sent_at, moment),
-            DeployState::Others if over || moment.now >= sent_at + self.words.provider.settles_within => {
+            DeployState::Others if late || moment.now >= sent_at + words.settles_within => {
                 Ok(self.caller.outcome_unknown(progress, &self.others()))
             }
             DeployState::Others => wait(progress),
@@ -223,7 +218,7 @@ impl Deploy {
             Ok((deploy, code)) => (deploy.clone(), *code),
             Err(error) => return self.caller.not_accepted(progress.clone(), error, moment),
         };
-        let (provider, id, which) = (self.words.provider.provider, &self.caller.id, deploy.as_deref().unwrap_or("…"));
+        let (provider, id, which) = (self.caller.words.provider, &self.caller.id, deploy.as_deref().unwrap_or("…"));
         let message = match &self.desired {
             Desired::Rollback(_) => format!("{provider} puts {} live; waiting until it is", self.brings(which)),
             Desired::Redeploy(_) => format!(
@@ -244,7 +239,7 @@ impl Deploy {
             let what = "auto-deploy could not be switched off, so nothing was rolled back";
             return self.caller.retry(progress.clone(), error, what, moment);
         }
-        let (id, left) = (&self.caller.id, left_off(&self.words.provider, progress));
+        let (id, left) = (&self.caller.id, left_off(&self.caller.words, progress));
         let message = format!(
             "auto-deploy of {id} (on {trigger}) is switched off, since the next deploy would undo the rollback{left}"
         );
@@ -259,7 +254,7 @@ impl Deploy {
         answer: &Result<(), HostedError>,
     ) -> DeployStep {
         if let Err(error) = answer {
-            let left = left_off(&self.words.provider, progress);
+            let left = left_off(&self.caller.words, progress);
             let left = format!("; auto-deploy could not be switched on again ({error}){left}");
             return ended(progress.clone(), then.clone(), &left);
         }

@@ -61,7 +61,6 @@ pub trait DeployApi: Send + Sync {
     }
 }
 
-/// Carries out one deploy.
 pub struct DeployExecutor<'a, A> {
     api: A,
     order: Order<'a>,
@@ -73,12 +72,6 @@ pub struct DeployExecutor<'a, A> {
 impl<'a, A: DeployApi> DeployExecutor<'a, A> {
     pub fn new(api: A, order: Order<'a>, procedure: Deploy) -> Self {
         Self { api, order, procedure, changes: Mutex::default() }
-    }
-
-    async fn env_changes(&self, begun: &[String]) -> Result<EnvChanges, EnvError> {
-        let changes = self.api.env_changes(self.order.namespace, self.order.plan, begun).await?;
-        self.changes.lock().clone_from(&changes);
-        Ok(changes)
     }
 
     async fn restore_env(&self, names: &[String]) -> Result<(), HostedError> {
@@ -110,7 +103,9 @@ impl<A: DeployApi> Effects for DeployExecutor<'_, A> {
         let (namespace, desired) = (self.order.namespace, &self.procedure.desired);
         let before = async {
             let before = self.api.before(namespace).await?;
-            Ok((before, self.env_changes(&progress.env_vars).await))
+            let changes = self.api.env_changes(namespace, self.order.plan, &progress.env_vars).await;
+            *self.changes.lock() = changes.clone().unwrap_or_default();
+            Ok((before, changes))
         };
         DeploySeen::read(progress, moment, before, self.api.deploy_state(namespace, desired, progress)).await
     }

@@ -1,5 +1,28 @@
 //! The providers that host services. Each provider's folder has its targets; the procedures here name no provider.
 
+/// `TargetFacts` of a service: its provider's name, its id, and `$(name)` in queries. In scope of the modules below.
+macro_rules! hosted_facts {
+    ($target:ty, $capabilities:expr, $kind:expr, $id:ident, $query_name:ident) => {
+        impl TargetFacts for $target {
+            fn capabilities(&self) -> &'static Capabilities {
+                $capabilities
+            }
+
+            fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
+                RemediationTarget { kind: $kind.to_owned(), name: self.$id.clone() }
+            }
+
+            fn describe(&self) -> String {
+                format!("{}/{}", $kind, self.$id)
+            }
+
+            fn query_name(&self) -> Option<&str> {
+                Some(&self.$query_name)
+            }
+        }
+    };
+}
+
 mod account;
 mod call;
 mod call_executor;
@@ -60,27 +83,3 @@ fn hosted_state(hosted: Hosted) -> TargetState {
 pub fn unfinished(progress: &ProviderProgress) -> Unfinished {
     Unfinished { may_have_effect: progress.sent_at.is_some(), left: call::left_changed(&render::WORDS, progress) }
 }
-
-/// [`TargetFacts`](crate::api::TargetFacts) of a service: its provider's name, its id, and `$(name)` in queries.
-macro_rules! hosted_facts {
-    ($target:ty, $capabilities:expr, $kind:expr, $id:ident, $query_name:ident) => {
-        impl TargetFacts for $target {
-            fn capabilities(&self) -> &'static Capabilities {
-                $capabilities
-            }
-
-            fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-                RemediationTarget { kind: $kind.to_owned(), name: self.$id.clone() }
-            }
-
-            fn describe(&self) -> String {
-                format!("{}/{}", $kind, self.$id)
-            }
-
-            fn query_name(&self) -> Option<&str> {
-                Some(&self.$query_name)
-            }
-        }
-    };
-}
-use hosted_facts;

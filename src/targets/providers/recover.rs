@@ -22,7 +22,6 @@ const UNSEEN: SignedDuration = SignedDuration::from_secs(60);
 /// A database that was down before the call and serves sooner came up without the call, which may still take it down.
 const SOONEST: SignedDuration = SignedDuration::from_secs(10);
 
-/// Decides about one restart or failover.
 #[derive(Debug, Clone)]
 pub struct Recover {
     pub caller: Caller,

@@ -11,7 +11,6 @@ use crate::{
     targets::executor::{Moment, Step},
 };
 
-/// Decides about one restart.
 #[derive(Debug, Clone)]
 pub struct Restart {
     pub caller: Caller,

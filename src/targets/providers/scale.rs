@@ -15,7 +15,6 @@ use crate::{
     },
 };
 
-/// Decides about one number of instances.
 #[derive(Debug, Clone)]
 pub struct Scale {
     pub caller: Caller,

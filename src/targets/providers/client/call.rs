@@ -21,7 +21,7 @@ use super::{
     breaker::{Admission, Breaker, BreakerLimits, End, State},
     cache::cache,
     error::{CallError, Failure},
-    headers::{Told, again_in, told},
+    headers::{Reported, again_in, reported},
     quota::{Credential, Quota, Quotas},
     retry::wait_before_next,
 };
@@ -181,8 +181,8 @@ impl ApiClient {
             attempts += 1;
             permit.end = End::Failed;
             let left = deadline.saturating_duration_since(Instant::now());
-            let (told, received) = once(request, call.time.attempt.min(left), &self.manner).await;
-            turn.outcome = (told, matches!(&received, Ok(Received { json: None, .. })));
+            let (reported, received) = once(request, call.time.attempt.min(left), &self.manner).await;
+            turn.outcome = (reported, matches!(&received, Ok(Received { json: None, .. })));
             drop(turn);
             let failed = received.as_ref().is_err_and(Failure::is_failure);
             permit.end = if failed { End::Failed } else { End::Healthy };
@@ -287,7 +287,7 @@ struct Turn<'a> {
     credential: Credential,
     quotas: &'a [Quota],
     /// What the response reports of the limit, and whether it was 304.
-    outcome: (Option<Told>, bool),
+    outcome: (Option<Reported>, bool),
 }
 
 impl Drop for Turn<'_> {
@@ -323,7 +323,7 @@ struct Received {
 }
 
 /// The response to one request, and what it reports of the limit.
-type Tried = (Option<Told>, Result<Received, Failure>);
+type Tried = (Option<Reported>, Result<Received, Failure>);
 
 async fn once(request: RequestBuilder, limit: Duration, manner: &Manner) -> Tried {
     let read = async {
@@ -338,12 +338,12 @@ async fn once(request: RequestBuilder, limit: Duration, manner: &Manner) -> Trie
 
 async fn read(response: Response, manner: &Manner) -> Tried {
     let (code, now) = (response.status(), Timestamp::now());
-    let (status, told) = (code.as_u16(), told(response.headers(), now));
+    let (status, reported) = (code.as_u16(), reported(response.headers(), now));
     let after = again_in(response.headers(), now);
     let tag = response.headers().get(ETAG).cloned();
-    let bad = |why| (told, Err(Failure::BadAnswer { status, why }));
+    let bad = |why| (reported, Err(Failure::BadAnswer { status, why }));
     if code == StatusCode::NOT_MODIFIED {
-        return (told, Ok(Received { status, json: None, tag: None }));
+        return (reported, Ok(Received { status, json: None, tag: None }));
     }
     let content = match body(response, MAX_BODY).await {
         Ok(Body::Whole(content)) => content,
@@ -351,24 +351,24 @@ async fn read(response: Response, manner: &Manner) -> Tried {
         Ok(Body::TooLong) => Vec::new(),
         // A refusal counts also without its message.
         Err(_) if code.is_client_error() => Vec::new(),
-        Err(error) => return (told, Err(Failure::Broken(cause(&error)))),
+        Err(error) => return (reported, Err(Failure::Broken(cause(&error)))),
     };
     if !code.is_success() {
         let (limit, failure) = refused(code, said(&content), after, manner);
-        return (limit.or(told), Err(failure));
+        return (limit.or(reported), Err(failure));
     }
     let tag = tag.filter(|_| content.len() <= LONGEST);
     if content.iter().all(u8::is_ascii_whitespace) {
-        return (told, Ok(Received { status, json: Some(Value::Null), tag }));
+        return (reported, Ok(Received { status, json: Some(Value::Null), tag }));
     }
     match serde_json::from_slice(&content) {
-        Ok(json) => (told, Ok(Received { status, json: Some(json), tag })),
+        Ok(json) => (reported, Ok(Received { status, json: Some(json), tag })),
         Err(_) => bad(format!("the response is not JSON: {:?}", beginning(&content))),
     }
 }
 
 /// A rate limit stops the calls that count against it, for the time that the response says.
-fn refused(status: StatusCode, said: String, after: Option<Duration>, manner: &Manner) -> (Option<Told>, Failure) {
+fn refused(status: StatusCode, said: String, after: Option<Duration>, manner: &Manner) -> (Option<Reported>, Failure) {
     // A 403 has two meanings: the key has no permission, and (GitHub) the rate limit is used up.
     let of_rate = match status.as_u16() {
         429 => true,
@@ -376,7 +376,7 @@ fn refused(status: StatusCode, said: String, after: Option<Duration>, manner: &M
         _ => false,
     };
     let after = if of_rate { after.or(manner.limited_for) } else { after.filter(|_| status != StatusCode::FORBIDDEN) };
-    let limit = after.filter(|_| of_rate).map(|resets_in| Told { left: 0, resets_in });
+    let limit = after.filter(|_| of_rate).map(|resets_in| Reported { left: 0, resets_in });
     (limit, Failure::Status { status: status.as_u16(), said, after })
 }
 

@@ -12,7 +12,7 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use super::headers::Told;
+use super::headers::Reported;
 
 /// So many calls in any window of this length.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ struct Window {
     /// Calls without a response yet.
     in_flight: u32,
     /// The provider's report: calls that are left, until that time.
-    told: Option<(u32, Instant)>,
+    reported: Option<(u32, Instant)>,
 }
 
 impl Window {
@@ -61,7 +61,7 @@ impl Window {
         while self.sent.front().is_some_and(|at| now.saturating_duration_since(*at) >= length) {
             self.sent.pop_front();
         }
-        self.told = self.told.filter(|(_, until)| now < *until);
+        self.reported = self.reported.filter(|(_, until)| now < *until);
     }
 
     /// How long until one more may be sent.
@@ -72,17 +72,17 @@ impl Window {
             Some(oldest) => length.saturating_sub(now.saturating_duration_since(*oldest)),
             None => quota.per,
         };
-        let by_told = match self.told {
+        let by_report = match self.reported {
             Some((0, until)) => until.saturating_duration_since(now),
             _ => Duration::ZERO,
         };
-        by_count.max(by_told)
+        by_count.max(by_report)
     }
 
     fn take(&mut self, now: Instant) {
         self.sent.push_back(now);
         self.in_flight += 1;
-        if let Some((left, _)) = &mut self.told {
+        if let Some((left, _)) = &mut self.reported {
             *left = left.saturating_sub(1);
         }
     }
@@ -93,16 +93,16 @@ impl Window {
         if quota.spares_unchanged {
             self.sent.pop_back();
         }
-        if let Some((left, _)) = &mut self.told {
+        if let Some((left, _)) = &mut self.reported {
             *left = left.saturating_add(1);
         }
     }
 
-    fn hear(&mut self, told: Told, now: Instant) {
+    fn report(&mut self, reported: Reported, now: Instant) {
         // Calls under way may not be in the provider's count yet.
-        let left = told.left.saturating_sub(self.in_flight);
-        let until = now + told.resets_in;
-        self.told = match self.told {
+        let left = reported.left.saturating_sub(self.in_flight);
+        let until = now + reported.resets_in;
+        self.reported = match self.reported {
             // Responses overtake each other: of one window the least counts.
             Some((before, old)) if until <= old + MARGIN && old <= until + MARGIN => {
                 Some((left.min(before), until.max(old)))
@@ -112,7 +112,7 @@ impl Window {
     }
 
     fn is_empty(&self) -> bool {
-        self.sent.is_empty() && self.in_flight == 0 && self.told.is_none()
+        self.sent.is_empty() && self.in_flight == 0 && self.reported.is_none()
     }
 }
 
@@ -145,12 +145,12 @@ impl Quotas {
         Ok(())
     }
 
-    /// The call has ended; `told`: the limit by its response; `unchanged`: the response was 304.
+    /// The call has ended; `reported`: the limit by its response; `unchanged`: the response was 304.
     pub fn ended(
         &mut self,
         credential: Credential,
         quotas: &[Quota],
-        (told, unchanged): (Option<Told>, bool),
+        (reported, unchanged): (Option<Reported>, bool),
         now: Instant,
     ) {
         for quota in quotas {
@@ -159,8 +159,8 @@ impl Quotas {
             if unchanged {
                 window.unchanged(quota);
             }
-            if let Some(told) = told {
-                window.hear(told, now);
+            if let Some(reported) = reported {
+                window.report(reported, now);
             }
         }
     }
@@ -229,20 +229,20 @@ mod tests {
         let (mut quotas, start) = (Quotas::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let (key, get) = (credential("a"), [quota("GET", 400)]);
-        let told = |left, seconds| Some(Told { left, resets_in: Duration::from_secs(seconds) });
+        let reported = |left, seconds| Some(Reported { left, resets_in: Duration::from_secs(seconds) });
         assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
         assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
         // Others use the key: three are left, and one of them is on its way.
-        quotas.ended(key, &get, (told(3, 30), false), at(1));
+        quotas.ended(key, &get, (reported(3, 30), false), at(1));
         assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
         // A late response does not add calls.
-        quotas.ended(key, &get, (told(9, 30), false), at(1));
+        quotas.ended(key, &get, (reported(9, 30), false), at(1));
         assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
         assert_eq!(quotas.take(key, &get, at(2)), Err(Duration::from_secs(29)));
         assert_eq!(quotas.take(key, &get, at(31)), Ok(()), "a new window has begun");
         // Used up, by a response 429; and free again sooner than reported before.
-        quotas.ended(key, &get, (told(20, 60), false), at(31));
-        quotas.ended(key, &get, (told(0, 5), false), at(31));
+        quotas.ended(key, &get, (reported(20, 60), false), at(31));
+        quotas.ended(key, &get, (reported(0, 5), false), at(31));
         assert_eq!(quotas.take(key, &get, at(32)), Err(Duration::from_secs(4)));
     }
 
@@ -254,10 +254,10 @@ mod tests {
             Quota { spares_unchanged, ..quota(name, calls) }
         });
         let (both, key) = ([hour.clone(), minute], credential("a"));
-        let told = Some(Told { left: 1, resets_in: Duration::from_secs(60) });
+        let reported = Some(Reported { left: 1, resets_in: Duration::from_secs(60) });
         for _ in 0..4 {
             assert_eq!(quotas.take(key, &both, now), Ok(()));
-            quotas.ended(key, &both, (told, true), now);
+            quotas.ended(key, &both, (reported, true), now);
         }
         assert_eq!(quotas.take(key, &[hour], now), Ok(()), "none of them counted");
         assert!(quotas.take(key, &both, now).is_err(), "the fifth is the last here, and the first there");

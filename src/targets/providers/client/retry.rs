@@ -67,8 +67,8 @@ mod tests {
         assert_eq!((wait(1, 0.0), wait(1, 1.0)), (Some(Duration::ZERO), Some(Duration::from_millis(200))));
         assert_eq!((wait(2, 1.0), wait(3, 1.0)), (Some(Duration::from_millis(400)), None));
         let limited = |after| Failure::Status { status: 429, said: String::new(), after };
-        let told = limited(Some(Duration::from_secs(9)));
-        assert_eq!(wait_before_next(&told, Repeat::IfNotDone, 1, 0.1), Some(Duration::from_secs(9)));
+        let reported = limited(Some(Duration::from_secs(9)));
+        assert_eq!(wait_before_next(&reported, Repeat::IfNotDone, 1, 0.1), Some(Duration::from_secs(9)));
         let silent = wait_before_next(&limited(None), Repeat::IfNotDone, 2, 0.0);
         assert_eq!(silent, Some(Duration::from_secs(1)));
     }

@@ -36,7 +36,7 @@ struct Service {
     /// The provider has auto-deploy.
     has_auto: bool,
     released: bool,
-    /// Somebody else asks for a deploy after the call.
+    /// Somebody else requests a deploy after the call.
     others: bool,
     /// Environment variables that differ.
     env: usize,
@@ -144,7 +144,7 @@ fn violation(service: &Service, step: &DeployStep) -> Option<String> {
     }
     match step {
         Step::Perform { effect: DeployEffect::Send, .. } if made => {
-            Some("the call is made again, and the first one had its effect".to_owned())
+            Some("the call is repeated, and the first one had its effect".to_owned())
         }
         Step::Perform { effect: DeployEffect::Send, .. } if service.has_auto && !service.auto_off => {
             Some("it is rolled back while auto-deploy is on".to_owned())
@@ -157,7 +157,7 @@ fn violation(service: &Service, step: &DeployStep) -> Option<String> {
             (!stored || names.len() > AT_ONCE).then(|| "variables are set that are not stored".to_owned())
         }
         Step::Perform { effect: DeployEffect::RestoreAutoDeploy { .. }, .. } if made => {
-            Some("auto-deploy would bring back what is rolled back".to_owned())
+            Some("auto-deploy would undo the rollback".to_owned())
         }
         Step::Done { .. } if service.stage != Stage::Live => Some("nothing is live".to_owned()),
         Step::Ended { reason: DeployFailed | DeadlineExceeded, .. } => None,
@@ -170,7 +170,7 @@ fn violation(service: &Service, step: &DeployStep) -> Option<String> {
         Step::OutcomeUnknown { message, .. }
             if !service.others && !message.contains("the service cannot be checked") =>
         {
-            Some("the outcome can be told".to_owned())
+            Some("the outcome can be known".to_owned())
         }
         _ => None,
     }

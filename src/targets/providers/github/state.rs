@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(commit(Some(&run(json!({"event": "push"})))), Ok(BAD.to_owned()), "it deploys what it is of");
         let other = run(json!({"path": ".github/workflows/deploy.yml@refs/heads/main"}));
         assert_eq!(commit(Some(&other)), Ok(BAD.to_owned()));
-        // One that the workflow has recorded by itself.
+        // A deployment that the workflow has recorded itself.
         assert_eq!(commit_of(&deployment(6, GOOD), Some(&run(json!({}))), file), Ok(GOOD.to_owned()));
         for title in ["Rollback", "Roll back to aaaaaaa", &format!("x{GOOD}"), &GOOD.to_uppercase()] {
             let why =

@@ -11,7 +11,7 @@ type Seen = CallSeen<Standing, Since>;
 struct Hosted {
     state: DatabaseState,
     calls: u32,
-    /// A call had no clear answer.
+    /// A call had no clear response.
     unclear: bool,
 }
 
@@ -74,7 +74,7 @@ fn violation(hosted: &Hosted, step: &Step<ProviderProgress, SendCall>) -> Option
     let done = hosted.calls > 0;
     match step {
         Step::Perform { .. } if done || hosted.unclear => {
-            Some("the call is made again without a clear answer".to_owned())
+            Some("the call is repeated without a clear response".to_owned())
         }
         Step::Perform { .. } if hosted.state == DatabaseState::AtWork => {
             Some("the provider is at work on it".to_owned())
@@ -86,7 +86,7 @@ fn violation(hosted: &Hosted, step: &Step<ProviderProgress, SendCall>) -> Option
         Step::OutcomeUnknown { progress, message }
             if progress.begun && !message.contains("the service cannot be checked") =>
         {
-            Some("the outcome can be told".to_owned())
+            Some("the outcome can be known".to_owned())
         }
         _ => None,
     }

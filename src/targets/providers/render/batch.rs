@@ -60,9 +60,9 @@ impl Known {
 
     /// Divides a response by services. A service without a series stays unknown: it has no data, or an API that reads only one
     /// resource has left it out.
-    pub fn take(&mut self, asked: &[String], answer: Vec<Series>, now: Instant) {
+    pub fn take(&mut self, services: &[String], answer: Vec<Series>, now: Instant) {
         for series in answer {
-            let Some(service) = asked.iter().find(|service| series.is_of(service)) else { continue };
+            let Some(service) = services.iter().find(|service| series.is_of(service)) else { continue };
             let known = self.0.entry(service.clone()).or_insert_with(|| (now, Vec::new()));
             if known.0 < now {
                 *known = (now, Vec::new());
@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn a_response_is_divided_by_instances_and_reused_for_a_while() {
         let (mut known, now) = (Known::default(), Instant::now());
-        let asked = ["srv-a".to_owned(), "srv-ab".to_owned(), "srv-none".to_owned()];
+        let services = ["srv-a".to_owned(), "srv-ab".to_owned(), "srv-none".to_owned()];
         let answer =
             vec![series("srv-ab-1", 1.0), series("srv-a-1", 2.0), series("srv-a-2", 3.0), series("srv-x-1", 4.0)];
-        known.take(&asked, answer, now);
+        known.take(&services, answer, now);
         let values = |known: &Known, service: &str, what, now| {
             known.of(service, what, now).map(|all| all.iter().map(|one| one.values[0].value).collect::<Vec<f64>>())
         };
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(values(&known, "srv-a", Shared::Cpu, after(11)), None);
         assert_eq!(values(&known, "srv-a", Shared::CpuLimit, after(11)), Some(vec![2.0, 3.0]));
         // A newer response replaces the one before.
-        known.take(&asked, vec![series("srv-a-3", 5.0)], after(1));
+        known.take(&services, vec![series("srv-a-3", 5.0)], after(1));
         assert_eq!(values(&known, "srv-a", Shared::Cpu, after(1)), Some(vec![5.0]));
     }
 

@@ -251,11 +251,11 @@ impl<'a> RenderServiceTarget<'a> {
         if let Some(series) = known.of(id, what, Instant::now()) {
             return Ok(series);
         }
-        let asked = fleet.worth_reading(id, what, &known, Instant::now());
-        if asked.len() > 1 {
-            let resources: Vec<&str> = asked.iter().map(String::as_str).collect();
+        let services = fleet.worth_reading(id, what, &known, Instant::now());
+        if services.len() > 1 {
+            let resources: Vec<&str> = services.iter().map(String::as_str).collect();
             match self.render.metric(account, metric, &resources, None).await {
-                Ok(series) => known.take(&asked, series, Instant::now()),
+                Ok(series) => known.take(&services, series, Instant::now()),
                 // One service that does not exist any more may spoil the response for all.
                 Err(why) if matches!(why.status(), Some(400 | 403 | 404 | 410)) => {}
                 Err(why) => return Err(why.into()),
@@ -265,7 +265,7 @@ impl<'a> RenderServiceTarget<'a> {
             }
         }
         let series = self.render.metric(account, metric, &[id], None).await?;
-        known.take(&asked[..1], series.clone(), Instant::now());
+        known.take(&services[..1], series.clone(), Instant::now());
         Ok(series)
     }
 }

@@ -84,7 +84,7 @@ fn observations(service: &Service, progress: &ProviderProgress) -> Vec<Seen> {
 fn violation(service: &Service, step: &Step<ProviderProgress, SendCall>) -> Option<String> {
     let done = service.restarts > 0;
     match step {
-        Step::Perform { .. } if done => Some("the call is made again, and the first one had its effect".to_owned()),
+        Step::Perform { .. } if done => Some("the call is repeated, and the first one had its effect".to_owned()),
         Step::Done { .. } if !done => Some("nothing was restarted".to_owned()),
         Step::Ended { end: End::Expired, .. } if done => Some("the restart is not verified".to_owned()),
         Step::Ended { reason: RemediationReason::Superseded | RemediationReason::DeadlineExceeded, .. } => None,
@@ -92,7 +92,7 @@ fn violation(service: &Service, step: &Step<ProviderProgress, SendCall>) -> Opti
         Step::OutcomeUnknown { message, .. }
             if !service.foreign && !message.contains("the service cannot be checked") =>
         {
-            Some("the outcome can be told".to_owned())
+            Some("the outcome can be known".to_owned())
         }
         _ => None,
     }

@@ -50,7 +50,7 @@ macro_rules! world {
                         Some("the number was set".to_owned())
                     }
                     Step::OutcomeUnknown { message, .. } if !message.contains("the service cannot be checked") => {
-                        Some("the outcome can be told".to_owned())
+                        Some("the outcome can be known".to_owned())
                     }
                     _ => None,
                 }

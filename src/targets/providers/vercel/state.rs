@@ -36,13 +36,13 @@ pub fn hosted(project: &Project, deployments: &[Deployment]) -> Result<Hosted, S
 }
 
 /// When the last rollback or promotion was requested, for [`rolled_back`].
-pub fn asked_at(project: &Project) -> Option<String> {
+pub fn requested_at_last(project: &Project) -> Option<String> {
     project.last_alias_request.as_ref().map(|request| request.requested_at.to_string())
 }
 
-/// The state of a rollback to `to` that was requested after `asked_before`. All times are Vercel's own.
-pub fn rolled_back(project: &Project, to: &str, asked_before: Option<&str>) -> DeployState {
-    let before = asked_before.and_then(|before| before.parse::<f64>().ok());
+/// The state of a rollback to `to` that was requested after `requested_before`. All times are Vercel's own.
+pub fn rolled_back(project: &Project, to: &str, requested_before: Option<&str>) -> DeployState {
+    let before = requested_before.and_then(|before| before.parse::<f64>().ok());
     let since = |at: f64| before.is_none_or(|before| at > before);
     let Some(request) = project.last_alias_request.as_ref().filter(|request| since(request.requested_at)) else {
         return DeployState::Nothing;
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(state("dpl_1", "skipped", later, "rollback", before), deploy("skipped", false, true));
         assert_eq!(state("dpl_0", "succeeded", later, "rollback", before), DeployState::Others);
         assert_eq!(state("dpl_1", "succeeded", later, "promote", before), DeployState::Others);
-        let asked = asked_at(&moved("dpl_1", "succeeded", later, "rollback"));
+        let asked = requested_at_last(&moved("dpl_1", "succeeded", later, "rollback"));
         assert_eq!(state("dpl_1", "succeeded", later, "rollback", asked.as_deref()), DeployState::Nothing);
     }
 }

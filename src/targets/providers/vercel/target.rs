@@ -107,7 +107,7 @@ impl<'a> VercelTarget<'a> {
                 return Ok(false);
             }
         }
-        // The deployment may be older: the response to the rollback tells.
+        // The deployment may be older: the response to the rollback says so.
         Ok(true)
     }
 
@@ -172,7 +172,8 @@ impl DeployApi for VercelTarget<'_> {
     async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
         let project = self.project(&self.account(namespace).await?).await?;
         // Vercel puts no new deployment live after a rollback: there is no auto-deploy to switch off.
-        let (live, newest_deploy) = (state::live(&project).map(|live| live.id.clone()), state::asked_at(&project));
+        let (live, newest_deploy) =
+            (state::live(&project).map(|live| live.id.clone()), state::requested_at_last(&project));
         Ok(Before { live, newest_deploy, ..Before::default() })
     }
 

@@ -203,8 +203,8 @@ async fn a_limit_that_comes_as_403_is_no_refusal_of_the_key_and_stops_the_calls(
         let call = Call { quotas: &quotas, ..call(Repeat::Always) };
         let first = send(&cloud, &call).await.unwrap_err();
         assert_eq!(first.kind.is_limit(), after.is_some(), "{first}");
-        let Failure::Status { after: told, .. } = &first.kind else { panic!("{first}") };
-        assert_eq!(told.map(|told| told.as_secs()), after, "{first}");
+        let Failure::Status { after: reported, .. } = &first.kind else { panic!("{first}") };
+        assert_eq!(reported.map(|reported| reported.as_secs()), after, "{first}");
         let second = send(&cloud, &call).await.unwrap_err();
         let throttled = matches!(second.kind, Failure::Throttled { .. });
         assert_eq!((throttled, requests(&server).await.len()), (after.is_some(), if after.is_some() { 1 } else { 2 }));

@@ -93,6 +93,9 @@ impl WithoutEffect {
     }
 }
 
+/// A call that was sent: its progress, and when.
+pub type Sent = (ProviderProgress, Timestamp);
+
 /// A step, or an end without effect.
 pub type Decided<E> = Result<Step<ProviderProgress, E>, Box<WithoutEffect>>;
 
@@ -161,7 +164,7 @@ impl Caller {
     pub fn not_accepted<E>(&self, progress: ProviderProgress, error: &HostedError, moment: &Moment) -> Decided<E> {
         let mut progress = ProviderProgress { status_code: error.status(), ..progress };
         if !error.not_done() {
-            let message = format!("{error}; the outcome is unknown, checking provider state before retry");
+            let message = format!("{error}; the outcome is unknown, checking provider state before any retry");
             return Ok(note(progress, "unclear", &message));
         }
         // The call may be sent again without an observation.
@@ -256,6 +259,8 @@ impl Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendCall;
 
+pub type Begin = Result<ProviderProgress, Box<WithoutEffect>>;
+
 /// A procedure of one call that changes nothing beside it.
 pub trait OneCall: Clone + Send + Sync {
     /// The service before the call.
@@ -268,19 +273,10 @@ pub trait OneCall: Clone + Send + Sync {
 
     fn caller(&self) -> &Caller;
 
-    /// The progress that is stored with the call.
-    ///
-    /// # Errors
-    /// When the call is not to be sent any more.
-    fn begin(&self, progress: ProviderProgress, before: &Self::Before) -> Result<ProviderProgress, Box<WithoutEffect>>;
+    /// The progress that is stored with the call; an end when the call is not to be sent any more.
+    fn begin(&self, progress: ProviderProgress, before: &Self::Before) -> Begin;
 
-    fn follow(
-        &self,
-        progress: ProviderProgress,
-        sent_at: Timestamp,
-        after: &Self::After,
-        moment: &Moment,
-    ) -> Decided<SendCall>;
+    fn follow(&self, sent: Sent, after: &Self::After, moment: &Moment) -> Decided<SendCall>;
 
     /// What is reported when the provider has accepted the call.
     fn accepted(&self) -> String;
@@ -304,7 +300,7 @@ impl<P: OneCall> Procedure for P {
     ) -> Step<ProviderProgress, SendCall> {
         let begin =
             |before: &P::Before| Ok(self.caller().send(self.begin(progress.clone(), before)?, SendCall, moment));
-        let follow = |after: &P::After, sent_at| self.follow(progress.clone(), sent_at, after, moment);
+        let follow = |after: &P::After, sent_at| self.follow((progress.clone(), sent_at), after, moment);
         let decided = self.caller().next(progress, seen, (moment, P::LIMIT), begin, follow);
         decided.unwrap_or_else(|end| end.into_step())
     }

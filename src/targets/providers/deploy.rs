@@ -4,11 +4,11 @@
 //! restored when nothing was rolled back. Environment variables are restored before the deploy. Both are stored before the
 //! first change, and both are idempotent; the deploy itself is not.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::{
     call::{
-        CallSeen, Caller, Decided, Ending, OBSERVE_AFTER, ProviderWords, WithoutEffect, is_late, left_changed,
+        CallSeen, Caller, Decided, Ending, OBSERVE_AFTER, ProviderWords, Sent, WithoutEffect, is_late, left_changed,
         left_off, left_restored, poll_after, retry_after,
     },
     common::{Before, DeployState, HostedError},
@@ -144,15 +144,9 @@ impl Deploy {
     }
 
     /// Follows the deploy until it is live, or will not be any more.
-    fn follow(
-        &self,
-        progress: &ProviderProgress,
-        sent_at: Timestamp,
-        state: &DeployState,
-        moment: &Moment,
-    ) -> Decided<DeployEffect> {
-        let (limit, words, left) = (self.limit(), &self.caller.words, left_off(&self.caller.words, progress));
-        let (mut progress, late) = (progress.clone(), moment.now >= sent_at + limit);
+    fn follow(&self, (mut progress, sent_at): Sent, state: &DeployState, moment: &Moment) -> Decided<DeployEffect> {
+        let (limit, words, left) = (self.limit(), &self.caller.words, left_off(&self.caller.words, &progress));
+        let late = moment.now >= sent_at + limit;
         let wait = |progress| Ok(Step::wait(progress, poll_after(sent_at, moment)));
         let too_late = |progress, message| Ok(Step::failed(progress, RemediationReason::DeadlineExceeded, message));
         match state {
@@ -228,23 +222,13 @@ impl Deploy {
         Ok(self.caller.accepted(ProviderProgress { deploy, ..progress.clone() }, code, &message))
     }
 
-    fn switched_off(
-        &self,
-        progress: &ProviderProgress,
-        trigger: &str,
-        answer: &Result<(), HostedError>,
-        moment: &Moment,
-    ) -> Decided<DeployEffect> {
-        if let Err(error) = answer {
-            let what = "auto-deploy could not be switched off, so nothing was rolled back";
-            return self.caller.retry(progress.clone(), error, what, moment);
-        }
+    fn switched_off(&self, progress: &ProviderProgress, trigger: &str) -> DeployStep {
         let (id, left) = (&self.caller.id, left_off(&self.caller.words, progress));
         let message = format!(
             "auto-deploy of {id} (on {trigger}) is switched off, since the next deploy would undo the rollback{left}"
         );
         let note = Note { reason: EventReason::AutoDeployOff, subject: String::new(), message };
-        Ok(Step::Perform { progress: progress.clone(), effect: DeployEffect::Report, note: Some(note) })
+        Step::Perform { progress: progress.clone(), effect: DeployEffect::Report, note: Some(note) }
     }
 
     fn restored(
@@ -275,7 +259,7 @@ impl Procedure for Deploy {
     fn next(&self, progress: &ProviderProgress, seen: &DeploySeen, moment: &Moment) -> DeployStep {
         let decided = self.caller.given_up(progress).and_then(|()| {
             let begin = |before: &_| self.begin(progress, before, moment);
-            let follow = |state: &_, sent_at| self.follow(progress, sent_at, state, moment);
+            let follow = |state: &_, sent_at| self.follow((progress.clone(), sent_at), state, moment);
             self.caller.next(progress, seen, (moment, self.limit()), begin, follow)
         });
         decided.unwrap_or_else(|end| self.end(*end))
@@ -294,9 +278,11 @@ impl Procedure for Deploy {
                 let what = "not all environment variables are restored, and nothing was deployed";
                 self.caller.retry(progress.clone(), error, what, moment)
             }
-            (DeployEffect::SwitchAutoDeployOff { trigger }, DeployAnswer::Changed(answer)) => {
-                self.switched_off(progress, trigger, answer, moment)
+            (DeployEffect::SwitchAutoDeployOff { .. }, DeployAnswer::Changed(Err(error))) => {
+                let what = "auto-deploy could not be switched off, so nothing was rolled back";
+                self.caller.retry(progress.clone(), error, what, moment)
             }
+            (DeployEffect::SwitchAutoDeployOff { trigger }, _) => Ok(self.switched_off(progress, trigger)),
             (DeployEffect::RestoreAutoDeploy { trigger, then }, DeployAnswer::Changed(answer)) => {
                 Ok(self.restored(progress, (trigger, then), answer))
             }

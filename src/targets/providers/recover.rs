@@ -3,10 +3,10 @@
 //! The provider lists no events of a database, so a call without a clear response is never repeated: an observation may
 //! prove that the call had an effect, and nothing proves that it had none. The outcome is unknown then.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::{
-    call::{Caller, Decided, OneCall, SendCall, WithoutEffect, poll_after},
+    call::{Begin, Caller, Decided, OneCall, SendCall, Sent, WithoutEffect, poll_after},
     common::{DatabaseState, Since},
 };
 use crate::{
@@ -38,13 +38,7 @@ impl Recover {
     }
 
     /// The call had no clear response.
-    fn unclear(
-        &self,
-        progress: ProviderProgress,
-        sent_at: Timestamp,
-        seen: &Since,
-        moment: &Moment,
-    ) -> Step<ProviderProgress, SendCall> {
+    fn unclear(&self, (progress, sent_at): Sent, seen: &Since, moment: &Moment) -> Step<ProviderProgress, SendCall> {
         let (words, what, status) = (&self.caller.words, self.what(), &seen.status);
         if seen.came {
             return self
@@ -67,11 +61,7 @@ impl OneCall for Recover {
         &self.caller
     }
 
-    fn begin(
-        &self,
-        progress: ProviderProgress,
-        (status, state): &Standing,
-    ) -> Result<ProviderProgress, Box<WithoutEffect>> {
+    fn begin(&self, progress: ProviderProgress, (status, state): &Standing) -> Begin {
         // Checked before each attempt: a database that is healthy, or that the provider changes, is left alone.
         let (reason, message) = match state {
             DatabaseState::Serves if self.unreachable => {
@@ -93,15 +83,9 @@ impl OneCall for Recover {
         Err(WithoutEffect::new(progress, End::Expired, reason, message))
     }
 
-    fn follow(
-        &self,
-        progress: ProviderProgress,
-        sent_at: Timestamp,
-        seen: &Since,
-        moment: &Moment,
-    ) -> Decided<SendCall> {
+    fn follow(&self, (progress, sent_at): Sent, seen: &Since, moment: &Moment) -> Decided<SendCall> {
         if !progress.begun {
-            return Ok(self.unclear(progress, sent_at, seen, moment));
+            return Ok(self.unclear((progress, sent_at), seen, moment));
         }
         let (provider, pages, what, status) =
             (self.caller.words.provider, self.caller.words.pages, self.what(), &seen.status);

@@ -1,9 +1,7 @@
 //! Restart of a service: all instances are replaced.
 
-use jiff::Timestamp;
-
 use super::{
-    call::{Caller, Decided, OneCall, SendCall, WithoutEffect, poll_after},
+    call::{Begin, Caller, Decided, OneCall, SendCall, Sent, poll_after},
     common::{Before, Replaced, Restarted},
 };
 use crate::{
@@ -24,19 +22,13 @@ impl OneCall for Restart {
         &self.caller
     }
 
-    fn begin(&self, progress: ProviderProgress, before: &Before) -> Result<ProviderProgress, Box<WithoutEffect>> {
+    fn begin(&self, progress: ProviderProgress, before: &Before) -> Begin {
         self.caller.still_assessed(&progress, before.live.as_deref())?;
         let (newest_before, instances_before) = (before.newest_restart.clone(), before.instances.clone());
         Ok(ProviderProgress { newest_before, instances_before, ..progress })
     }
 
-    fn follow(
-        &self,
-        progress: ProviderProgress,
-        sent_at: Timestamp,
-        seen: &Restarted,
-        moment: &Moment,
-    ) -> Decided<SendCall> {
+    fn follow(&self, (progress, sent_at): Sent, seen: &Restarted, moment: &Moment) -> Decided<SendCall> {
         let (provider, pages, limit) = (self.caller.words.provider, self.caller.words.pages, Self::LIMIT);
         let over = moment.now >= sent_at + limit;
         let late = |progress, message| Step::failed(progress, RemediationReason::DeadlineExceeded, message);

@@ -1,10 +1,8 @@
 //! Scaling of a service. The number of instances is absolute: setting it twice is harmless as long as nobody else has set
 //! another number.
 
-use jiff::Timestamp;
-
 use super::{
-    call::{Caller, Decided, OneCall, SendCall, WithoutEffect, is_late, poll_after, retry_after},
+    call::{Begin, Caller, Decided, OneCall, SendCall, Sent, WithoutEffect, is_late, poll_after, retry_after},
     common::{Before, HostedError, Size},
 };
 use crate::{
@@ -24,13 +22,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    fn wait_for(
-        &self,
-        progress: ProviderProgress,
-        size: Size,
-        sent_at: Timestamp,
-        moment: &Moment,
-    ) -> Step<ProviderProgress, SendCall> {
+    fn wait_for(&self, (progress, sent_at): Sent, size: Size, moment: &Moment) -> Step<ProviderProgress, SendCall> {
         let (to, limit, pages) = (self.scaling.to, Self::LIMIT, self.caller.words.pages);
         if size.desired == Some(to) && size.run == to {
             let message = format!("running instances: {to}, as desired; watching whether it helps");
@@ -68,26 +60,16 @@ impl OneCall for Scale {
         &self.caller
     }
 
-    fn begin(
-        &self,
-        progress: ProviderProgress,
-        (before, size): &(Before, Size),
-    ) -> Result<ProviderProgress, Box<WithoutEffect>> {
+    fn begin(&self, progress: ProviderProgress, (before, size): &(Before, Size)) -> Begin {
         self.caller.still_assessed(&progress, before.live.as_deref())?;
         self.ours(&progress, *size)?;
         Ok(progress)
     }
 
-    fn follow(
-        &self,
-        mut progress: ProviderProgress,
-        sent_at: Timestamp,
-        size: &Size,
-        moment: &Moment,
-    ) -> Decided<SendCall> {
+    fn follow(&self, (mut progress, sent_at): Sent, size: &Size, moment: &Moment) -> Decided<SendCall> {
         self.ours(&progress, *size)?;
         if progress.begun || size.desired == Some(self.scaling.to) {
-            return Ok(self.wait_for(progress, *size, sent_at, moment));
+            return Ok(self.wait_for((progress, sent_at), *size, moment));
         }
         if !is_late(moment) {
             progress.without_effect += 1;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     GithubTarget,
     state::{ROLLBACK_TASK, goes_to, of_deployment, of_run},
-    wire::{Deployment, Dispatched, Run, Runs, Workflow},
+    wire::{Run, Runs, Workflow},
 };
 use crate::{
     api::{ActionPlan, GithubWorkflow, ProviderProgress, TemplateRef},
@@ -106,8 +106,7 @@ impl GithubTarget<'_> {
             }
             answer => answer?,
         };
-        let run: Option<Dispatched> = serde_json::from_value(answer.json).ok();
-        Ok((run.map(|run| run.workflow_run_id.to_string()), answer.status))
+        Ok((answer.json["workflow_run_id"].as_u64().map(|id| id.to_string()), answer.status))
     }
 
     async fn deploy(&self, account: &Account<'_>, to: &TemplateRef) -> Result<(Option<String>, u16), HostedError> {
@@ -128,8 +127,7 @@ impl GithubTarget<'_> {
             let why = "GitHub has merged the default branch into it in place of deploying it";
             return Err(HostedError::OtherEffect { call: what, attempts, status, why });
         }
-        let made: Option<Deployment> = serde_json::from_value(json).ok();
-        Ok((made.map(|made| made.id.to_string()), status))
+        Ok((json["id"].as_u64().map(|id| id.to_string()), status))
     }
 
     async fn run_state(

@@ -60,9 +60,3 @@ pub struct Run {
     #[serde(default)]
     pub head_sha: String,
 }
-
-/// The response 200 to a dispatch.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Dispatched {
-    pub workflow_run_id: u64,
-}

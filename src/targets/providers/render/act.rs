@@ -4,11 +4,7 @@ use async_trait::async_trait;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{
-    RenderServiceTarget,
-    state::live,
-    wire::{Deploy, Service},
-};
+use super::{RenderServiceTarget, state::live, wire::Service};
 use crate::{
     api::{ActionKind, ActionPlan, ProviderProgress},
     targets::{
@@ -92,8 +88,7 @@ impl RenderServiceTarget<'_> {
         json: &Value,
     ) -> Result<(Option<String>, u16), HostedError> {
         let answer = self.post(namespace, account, call, Some(json), Repeat::IfNotDone).await?;
-        let deploy: Option<Deploy> = serde_json::from_value(answer.json).ok();
-        Ok((deploy.map(|deploy| deploy.id), answer.status))
+        Ok((answer.json["id"].as_str().map(str::to_owned), answer.status))
     }
 
     async fn size(&self, namespace: &str) -> Result<Size, HostedError> {

@@ -12,28 +12,45 @@ mod memory;
 mod observe;
 pub mod spec;
 mod state;
-mod target;
 mod usage;
 mod wire;
 
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp, Unit};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub(super) use target::WORDS;
-pub use {database::RenderPostgresTarget, target::RenderServiceTarget};
+pub use database::RenderPostgresTarget;
 
-use super::{
-    super::kubernetes::Kubernetes,
-    account::{Account, KeyWords, ProviderApi},
-    client::{Answer, Call, Manner, Quota, Repeat},
-    common::{HostedError, ProviderConfig},
+use crate::{
+    analyze::{
+        observation::{Database, Hosted, TargetState},
+        tracker::GoodState,
+    },
+    api::{CircuitStatus, Intent, RENDER_KIND, RenderService},
+    targets::{
+        Observed, Target,
+        executor::{Executor, Order},
+        kubernetes::{ActError, Kubernetes, SnapshotOf},
+        providers::{
+            account::{Account, KeyWords, ProviderApi},
+            call::{Caller, ProviderWords},
+            call_executor::CallExecutor,
+            client::{Answer, Call, Manner, Quota, Repeat},
+            common::{HostedError, ProviderConfig},
+            deploy::{Deploy, DeployWords, Desired},
+            deploy_executor::DeployExecutor,
+            hosted_state,
+            restart::Restart,
+            scale::Scale,
+        },
+    },
 };
-use crate::analyze::observation::{Database, Hosted};
+use act::autoscaled;
 use memory::Memory;
 use wire::{Item, Series};
 
@@ -54,6 +71,26 @@ const MANY: usize = 1024;
 
 const KEY: KeyWords =
     KeyWords { name: "Render API key", field: "target.render.apiKeySecretRef", variable: "RENDER_API_KEY" };
+
+pub(super) const WORDS: ProviderWords = ProviderWords {
+    provider: RENDER_KIND,
+    pages: "Render's dashboard",
+    settles_within: SignedDuration::from_secs(30),
+    auto_deploy_off: |trigger| {
+        format!(
+            "; auto-deploy stays off until you switch it on again: Settings → Auto-Deploy in Render's dashboard, or PATCH of the service with {{\"autoDeployTrigger\": {trigger:?}}}"
+        )
+    },
+};
+
+const DEPLOY_WORDS: DeployWords = DeployWords {
+    provider: WORDS,
+    // A rollback is not built again.
+    limit: SignedDuration::from_mins(15),
+    brings: |id, to| format!("deploy {id} of what {to} was"),
+    others: "other deploys were made",
+    left_behind: "",
+};
 
 /// Observes services and acts on them. One for the whole operator.
 pub struct Render {
@@ -158,5 +195,48 @@ impl Render {
             many => format!("read {metric} of {} services", many.len()),
         };
         self.get(account, &what, &["metrics", metric], &query).await
+    }
+}
+
+/// A service that Render hosts.
+#[derive(Clone, Copy)]
+pub struct RenderServiceTarget<'a> {
+    pub render: &'a Render,
+    pub service: &'a RenderService,
+}
+
+#[async_trait]
+impl<'a> Target<'a> for RenderServiceTarget<'a> {
+    async fn observe(&self, namespace: &str) -> Observed<TargetState> {
+        let key = self.key(namespace);
+        self.render.services.observe(&key, self.hosted(namespace, &key)).await.map(hosted_state)
+    }
+
+    fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        let (api, plan, id) = (*self, order.plan, &self.service.service_id);
+        let caller = Caller::new(plan, id, WORDS);
+        let desired = match &plan.intent {
+            Intent::Restart {} => return Some(Box::new(CallExecutor { api, order, procedure: Restart { caller } })),
+            Intent::Scale(scaling) => {
+                let procedure = Scale { caller, scaling: *scaling, autoscaled: autoscaled(id) };
+                return Some(Box::new(CallExecutor { api, order, procedure }));
+            }
+            Intent::Rollback { to } | Intent::RollbackState { to, .. } => Desired::Rollback(to.clone()),
+            Intent::RollbackConfig { .. } => Desired::Redeploy(plan.release.clone()?),
+            _ => return None,
+        };
+        Some(Box::new(DeployExecutor::new(api, order, Deploy::new(plan, id, DEPLOY_WORDS, desired))))
+    }
+
+    fn circuit(&self) -> Option<CircuitStatus> {
+        self.render.api.client.circuit(&self.service.service_id)
+    }
+
+    fn restore_circuit(&self, shown: &CircuitStatus) {
+        self.render.api.restore_circuit(&self.service.service_id, &self.service.access, shown);
+    }
+
+    async fn snapshot(&self, namespace: &str, of: SnapshotOf, good: &GoodState) -> Option<Result<(), ActError>> {
+        Some(self.keep(namespace, of, good).await)
     }
 }

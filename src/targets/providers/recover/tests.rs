@@ -1,7 +1,8 @@
 use super::*;
 use crate::targets::{
+    executor::Procedure,
     model::{World, walk},
-    providers::fixtures::*,
+    providers::{call::CallSeen, common::HostedError, fixtures::*},
 };
 
 type Seen = CallSeen<Standing, Since>;

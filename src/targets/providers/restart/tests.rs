@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     api::ActionKind,
     targets::{
-        executor::End,
+        executor::{End, Procedure},
         model::{World, walk},
-        providers::fixtures::*,
+        providers::{call::CallSeen, common::HostedError, fixtures::*},
     },
 };
 

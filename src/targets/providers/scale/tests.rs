@@ -2,8 +2,9 @@ use super::*;
 use crate::{
     api::ActionKind,
     targets::{
+        executor::Procedure,
         model::{World, walk},
-        providers::fixtures::*,
+        providers::{call::CallSeen, fixtures::*},
     },
 };
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     analyze::{
         metric::{CPU_USAGE, MEMORY_USAGE},
-        observation::{Hosted, UnknownReason, Unmeasured},
+        observation::{Hosted, Reading, UnknownReason, Unmeasured},
     },
     targets::providers::{
         account::{Account, READ_LIMIT},
@@ -271,7 +271,7 @@ impl<'a> RenderServiceTarget<'a> {
 }
 
 /// The metrics were measured of this deploy; metrics come late. A service without requests has none.
-fn is_of(metrics: &Metrics, live: &Deploy, now: Timestamp) -> bool {
+fn is_of(metrics: &[(&str, Reading)], live: &Deploy, now: Timestamp) -> bool {
     let Some(since) = live.finished_at.filter(|at| now.duration_since(*at) <= usage::STALE) else { return true };
     metrics.iter().filter_map(|(_, reading)| reading.sample.as_ref()).all(|sample| sample.at >= since)
 }
@@ -281,7 +281,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::analyze::observation::{Measured, Reading, Sample};
+    use crate::analyze::observation::{Measured, Sample};
 
     #[test]
     fn metrics_from_before_a_deploy_went_live_are_not_of_that_deploy() {
@@ -294,10 +294,8 @@ mod tests {
             let sample = Some(Sample { of: "it".into(), at: ago(seconds) });
             ("error_rate", Reading { sample, ..Reading::new(Measured::Known(0.0), false) })
         };
-        assert!(
-            !is_of(&vec![measured(30)], &live(20), now) && !is_of(&vec![measured(10), measured(30)], &live(20), now)
-        );
-        assert!(is_of(&vec![measured(10)], &live(20), now) && is_of(&vec![], &live(20), now));
-        assert!(is_of(&vec![measured(170)], &live(160), now), "waiting ends when the figure is stale");
+        assert!(!is_of(&[measured(30)], &live(20), now) && !is_of(&[measured(10), measured(30)], &live(20), now));
+        assert!(is_of(&[measured(10)], &live(20), now) && is_of(&[], &live(20), now));
+        assert!(is_of(&[measured(170)], &live(160), now), "waiting ends when the figure is stale");
     }
 }

@@ -119,8 +119,8 @@ pub fn latency(answer: Answer<'_>, now: Timestamp) -> Metric {
     })
 }
 
-fn known<'a>(answer: Answer<'a>) -> Result<&'a Vec<Series>, Unmeasured> {
-    answer.as_ref().map_err(Unmeasured::clone)
+fn known(answer: Answer<'_>) -> Result<&[Series], Unmeasured> {
+    answer.as_deref().map_err(Unmeasured::clone)
 }
 
 fn fresh(series: &Series, now: Timestamp) -> Option<&Point> {

@@ -320,7 +320,7 @@ async fn a_run_that_does_not_roll_back_is_told_with_its_address() {
         );
 
         let waits = test.of_component("reviewed").await.unwrap();
-        test.wait_event("PersonNeeded", &waits.name_any(), "it waits for an approval: https://github.com/").await;
+        test.wait_event("PersonNeeded", &waits.name_any(), "an approval is pending: https://github.com/").await;
         fake.with(|world| world.repositories.get_mut("octo-org/reviewed").unwrap().reviewed = false);
         let (phase, _, words) = message("reviewed").await;
         assert_eq!(phase, Phase::Succeeded, "{words}");
@@ -347,11 +347,10 @@ async fn a_dispatch_that_cannot_be_told_is_left_to_a_person() {
         let ended = test.wait_remediation_within(Phase::Failed, LONG).await;
         let status = ended.status.as_ref().unwrap();
         assert_eq!(status.reason, "OutcomeUnknown", "{}", status.message);
-        for words in ["other runs of the workflow have come since", "A person has to look in the repository's Actions"]
-        {
+        for words in ["other runs of the workflow were started since", "check the repository's Actions"] {
             assert!(status.message.contains(words), "{}", status.message);
         }
-        test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+        test.wait_event("PersonNeeded", &ended.name_any(), "its outcome is unknown").await;
         assert_eq!((fake.calls(DISPATCH), fake.dispatched("octo-org/shop")), (1, 1));
     })
     .await;

@@ -205,7 +205,7 @@ async fn trouble_with_looking_is_unknown_with_its_reason_after_the_right_number_
         let troubles = [
             ("srv-500", Some(Fault::Status(500)), 3, "Unreachable", "status 500"),
             ("srv-503", Some(Fault::Status(503)), 3, "Unreachable", "status 503"),
-            ("srv-hang", Some(Fault::Hang), 3, "Timeout", "no answer within"),
+            ("srv-hang", Some(Fault::Hang), 3, "Timeout", "no response within"),
             ("srv-reset", Some(Fault::Reset), 3, "Unreachable", "the connection broke"),
             ("srv-html", Some(Fault::Html), 1, "BadAnswer", "Please log in"),
             ("srv-401", Some(Fault::Status(401)), 1, "CredentialsRefused", "the API key is not valid"),
@@ -334,10 +334,10 @@ async fn what_cannot_be_told_is_left_to_a_person_and_not_sent_again() {
         let ended = test.wait_component_ended("shop").await;
         let status = ended.status.as_ref().unwrap();
         assert_eq!((status.phase, status.reason.as_str()), (Phase::Failed, "OutcomeUnknown"), "{}", status.message);
-        for words in ["other deploys have come since", "A person has to look", "auto-deploy stays off until you"] {
+        for words in ["other deploys were made since", "check Render's dashboard", "auto-deploy stays off until you"] {
             assert!(status.message.contains(words), "{}", status.message);
         }
-        test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+        test.wait_event("PersonNeeded", &ended.name_any(), "its outcome is unknown").await;
         assert_eq!(fake.calls("POST /services/{id}/rollback"), 1);
         test.wait_recorded(&ended.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("rollback_failed".to_owned(), false, ended.name_any())]);

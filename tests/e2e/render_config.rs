@@ -280,7 +280,7 @@ async fn a_deploy_that_does_not_go_live_is_a_failure_with_its_status() {
     let trouble = |fake: &FakeRender| {
         fake.with(|world| world.services.get_mut("srv-shop").unwrap().deploys_end = Some("build_failed"));
     };
-    let words = ["ended as build_failed", "MODE, OLD, EXTRA are put back"];
+    let words = ["ended as build_failed", "MODE, OLD, EXTRA are restored"];
     ends("render-env-build", trouble, ("DeployFailed", &words), (2, 1)).await;
 }
 

@@ -63,7 +63,7 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
         }
         fake.with(|world| world.databases.values_mut().for_each(|one| one.down = true));
         let shown = test.wait_status("shop", "dpg-alone", HealthStatus::Degraded).await;
-        for words in ["Render says that it is unavailable", "it has 30s to get over it by itself"] {
+        for words in [r#"Render reports status "unavailable""#, "it has 30s to recover without action"] {
             assert!(shown.message.contains(words), "{}", shown.message);
         }
         assert!(test.remediations().await.is_empty(), "Render is at it");
@@ -74,9 +74,13 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
             (restarted.spec.plan.cause, restarted.spec.plan.target.name.as_str()),
             (Cause::Unreachable, "dpg-alone")
         );
-        assert!(restarted.spec.plan.why.contains("Render says that it is unavailable"), "{}", restarted.spec.plan.why);
-        test.wait_event("Acting", &restarted.name_any(), "waiting until it serves again").await;
-        test.wait_event("Verifying", &restarted.name_any(), "it is available again after the restart").await;
+        assert!(
+            restarted.spec.plan.why.contains(r#"Render reports status "unavailable""#),
+            "{}",
+            restarted.spec.plan.why
+        );
+        test.wait_event("Acting", &restarted.name_any(), "waiting until the database serves again").await;
+        test.wait_event("Verifying", &restarted.name_any(), "the database is available again after the restart").await;
 
         let failed_over = test.wait_component_ended("dpg-pair").await;
         assert_eq!(ended(&failed_over), (ActionKind::Failover, Phase::Succeeded, "Healthy".to_owned()));
@@ -180,16 +184,17 @@ async fn answers(name: &str, answers: &[Answer]) {
             assert_eq!((status.phase, status.reason.as_str()), (phase, reason), "{id}: {}", status.message);
             assert_eq!(ended.spec.plan.cause, Cause::Exhaustion, "{id}");
             if reason == "OutcomeUnknown" {
-                for words in ["A person has to look in Render's dashboard", "it is not sent again"] {
+                for words in ["check Render's dashboard", "is not sent again"] {
                     assert!(status.message.contains(words), "{}", status.message);
                 }
-                test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+                test.wait_event("PersonNeeded", &ended.name_any(), "its outcome is unknown").await;
             }
         }
         for &(id, _, _, _, _, reason) in answers {
             if id == "dpg-unseen" {
                 let unseen = test.of_component(id).await.unwrap();
-                test.wait_event("Verifying", &unseen.name_any(), "it was available at every look since").await;
+                test.wait_event("Verifying", &unseen.name_any(), "the database was available at every check since")
+                    .await;
             }
             // Nothing is done on top of what may be under way.
             if reason == "OutcomeUnknown" {
@@ -292,7 +297,7 @@ async fn what_render_is_at_is_shown_and_waited_for_and_its_figures_are_measured(
 
         // What it is like while Render is at work on it is no reason to restart it, and is one when that is over.
         fake.postgres("dpg-busy", |one| one.at = Some("maintenance_in_progress".to_owned()));
-        expect("dpg-busy", HealthStatus::Degraded, "Render says \"maintenance_in_progress\" of it").await;
+        expect("dpg-busy", HealthStatus::Degraded, "Render reports status \"maintenance_in_progress\"").await;
         fake.postgres("dpg-busy", |one| one.connections = 99.0);
         let untouched = async || match test.of_component("dpg-busy").await {
             None => Ok(()),

@@ -59,7 +59,7 @@ async fn what_has_too_few_instances_gets_more_within_its_bounds() {
                 .map(|hosted| (hosted.attempts, hosted.status_code)),
             Some((1, Some(202)))
         );
-        test.wait_event("Verifying", &healed.name_any(), "4 instances run now").await;
+        test.wait_event("Verifying", &healed.name_any(), "running instances: 4, as desired").await;
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("service_scaled".to_owned(), true, healed.name_any())]);
         assert_eq!(operator.action_outputs().await.remove(0)["replicas"], json!({"from": 2, "to": 4}));
@@ -138,7 +138,7 @@ async fn what_is_not_ours_to_scale_is_left() {
         test.wait_refusal("shop", "nightly", panacea::plan::guard::Guard::NoRemedy).await;
         // Nobody is asked for what cannot be done.
         let auto = of("auto", Phase::Blocked).await.status.unwrap();
-        assert!(auto.message.contains("Render scales srv-auto by itself"), "{}", auto.message);
+        assert!(auto.message.contains("Render scales srv-auto automatically"), "{}", auto.message);
         fake.with(|world| world.scale("srv-other", 1));
         test.approve(&other.name_any()).await;
         let failed = test.wait_component_ended("other").await.status.unwrap();

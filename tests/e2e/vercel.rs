@@ -196,7 +196,7 @@ async fn what_vercel_refuses_is_known_before_it_is_asked_and_what_fails_is_told(
         let failed = test.wait_remediation_within(Phase::Failed, LONG).await;
         let status = failed.status.unwrap();
         assert_eq!((failed.spec.plan.component.as_str(), status.reason.as_str()), ("fails", "DeployFailed"));
-        assert!(status.message.contains("ended as failed; see it in Vercel's dashboard"), "{}", status.message);
+        assert!(status.message.contains("ended as failed; check Vercel's dashboard"), "{}", status.message);
         let blocked = test.wait_remediation_within(Phase::Blocked, LONG).await;
         let message = &blocked.status.as_ref().unwrap().message;
         assert_eq!(blocked.spec.plan.component, "hobby");
@@ -224,10 +224,10 @@ async fn what_cannot_be_told_is_left_to_a_person() {
         let ended = test.wait_remediation_within(Phase::Failed, LONG).await;
         let status = ended.status.as_ref().unwrap();
         assert_eq!(status.reason, "OutcomeUnknown", "{}", status.message);
-        for words in ["other rollbacks or promotions have come since", "A person has to look in Vercel's dashboard"] {
+        for words in ["other rollbacks or promotions were made since", "check Vercel's dashboard"] {
             assert!(status.message.contains(words), "{}", status.message);
         }
-        test.wait_event("PersonNeeded", &ended.name_any(), "cannot be told").await;
+        test.wait_event("PersonNeeded", &ended.name_any(), "its outcome is unknown").await;
         assert_eq!((fake.calls(ROLLBACK), fake.rollbacks("prj_shop")), (1, 0));
     })
     .await;

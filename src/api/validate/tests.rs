@@ -283,7 +283,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             github(json!({"workflow": {"file": "rollback.yml", "inputs": {"sha": "abc"}}})),
             "target.github.workflow.shaInput",
-            "take it out of inputs",
+            "remove it from inputs",
         ),
         (
             json!({"target": {"render": {"serviceId": "srv-1"}}, "remedies": [{"action": "CleanupMemory"}]}),

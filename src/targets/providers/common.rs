@@ -1,44 +1,56 @@
-//! What is the same for all providers that host services: keys, errors, and how far an action is.
+//! What all providers that host services have in common: observations, errors, and how far an action is.
 //!
-//! Their APIs take no idempotency key: whether a call that was not answered had an effect is found out by what has happened
-//! since, which [`Before`] tells apart from what was there before the call.
+//! Their APIs take no idempotency key: whether a call without a response had an effect is found out by comparison with
+//! [`Before`], the service before the call.
 
-use std::time::{Duration, Instant};
+use std::{fmt, time::Duration};
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::{
-    super::kubernetes::{ActError, Kubernetes},
+    super::kubernetes::ActError,
     Observed,
-    client::{BaseUrl, BreakerLimits, CallError, Failure, TimeLimits},
+    client::{BaseUrl, CallError, Failure},
 };
 use crate::{
-    analyze::observation::{Hosted, UnknownReason, Unmeasured},
-    api::{Access, KeyRef, RemediationReason, Retry},
+    analyze::observation::{Measured, Reading, UnknownReason, Unmeasured},
+    api::RemediationReason,
 };
-
-/// One observation of a service; a second one soon after it may be the same.
-pub type HostedObservation = Observed<Hosted>;
 
 /// How a provider's API is reached.
 #[derive(Debug, Clone)]
 pub struct ProviderConfig {
     pub base_url: BaseUrl,
-    /// Of targets that name none.
+    /// Of targets that name no key.
     pub key: Option<SecretString>,
 }
 
-/// A service before something is done to it.
+/// Between two preflights of a refused action at least, for the provider's rate limits.
+pub(super) const PREFLIGHT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Metrics that a target brings, by name.
+pub(super) type Metrics = Vec<(&'static str, Reading)>;
+
+/// The observation that was just read.
+pub(super) fn observed<T>(read: Result<(T, Metrics), HostedError>) -> Observed<T> {
+    let (target, metrics) = match read {
+        Ok((target, metrics)) => (Measured::Known(target), metrics),
+        Err(error) => (Measured::Unknown(error.into()), Vec::new()),
+    };
+    Observed { at: Timestamp::now(), target, metrics }
+}
+
+/// A service before a call.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Before {
     /// The deploy that serves.
     pub live: Option<String>,
     pub instances: Vec<String>,
-    /// Of a Render Postgres its status.
     pub newest_restart: Option<String>,
-    /// Of rollbacks: what is newer came after the call.
+    /// For rollbacks: a newer one came after the call.
     pub newest_deploy: Option<String>,
-    /// What has it deploy by itself, where that is to be switched off: `commit`, `checksPass`.
+    /// What triggers auto-deploy, where that is to be switched off: `commit`, `checksPass`.
     pub deploys_on: Option<String>,
 }
 
@@ -47,33 +59,33 @@ pub struct Before {
 pub struct Size {
     pub run: u32,
     /// None: the provider does not report it.
-    pub wanted: Option<u32>,
+    pub desired: Option<u32>,
     pub autoscaled: bool,
 }
 
 /// The state of a hosted database, by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stands {
+pub enum DatabaseState {
     Serves,
     Down,
-    /// The provider is at work on it: it is configured, updated, maintained, restored.
+    /// The provider configures, updates, maintains or restores the database.
     AtWork,
     Suspended,
-    /// What the provider was at did not succeed.
+    /// The provider's work on the database failed.
     Broken,
-    /// The provider does not know, or its word is not known here.
+    /// The provider does not know the state, or the status is unknown here.
     Unknown,
 }
 
-/// What has happened to a database since a call was sent.
+/// A database since a call was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Since {
     /// Its status now, in the provider's word.
     pub status: String,
     pub serves: bool,
-    /// It served before the call.
+    /// The database served before the call.
     pub served: bool,
-    /// It was seen since not to serve, in another way than before the call.
+    /// Since the call the database was seen not to serve, with another status than before the call.
     pub came: bool,
 }
 
@@ -82,7 +94,7 @@ pub struct Since {
 pub enum Replaced {
     /// No restart is listed, and the instances are those from before.
     Nothing,
-    /// Some are others, and no restart is listed: it may be one, or something else.
+    /// Some are new, and no restart is listed: the cause may be a restart, or something else.
     Unclear,
     /// A restart is listed, and old instances still run.
     Begun,
@@ -90,7 +102,7 @@ pub enum Replaced {
     Done,
 }
 
-/// A restart, as far as it is seen.
+/// The effect of a restart so far, and what serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restarted {
     pub replaced: Replaced,
@@ -98,23 +110,30 @@ pub struct Restarted {
     pub live: Option<String>,
 }
 
-/// A rollback, as far as it is seen.
+/// How far a deploy is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeployState {
-    /// Nothing has come since.
+    /// No deploy is listed since the call.
     Nothing,
-    /// Others have come.
+    /// Other deploys are.
     Others,
-    /// This deploy is it (or this run, that makes it), and it has this status.
+    /// The deploy (or the run that makes it).
     Deploy { id: String, status: String, live: bool, over: bool },
-    /// This is it, and it goes no further before a person does something.
+    /// The deploy waits for manual action.
     Waits { id: String, why: String },
 }
 
-/// Why something was not read or not done.
+impl DeployState {
+    /// The operator's own deploy is not listed.
+    pub fn without_ours(nothing_newer: bool) -> Self {
+        if nothing_newer { Self::Nothing } else { Self::Others }
+    }
+}
+
+/// Why a service could not be read, or a call not be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostedError {
-    /// No key is named, or there is none where it should be.
+    /// No key is named, or the named Secret holds none.
     #[error("{0}")]
     CredentialsMissing(String),
     /// The operator's role does not let it read the key.
@@ -125,15 +144,15 @@ pub enum HostedError {
     KeyUnread(ActError),
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The provider does not tell yet what serves.
+    /// The provider does not report yet what serves.
     #[error("{0}")]
     Unsettled(String),
-    /// The provider has nothing that this could be done to.
+    /// The provider has nothing that the action could change.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// The provider has answered that it did something else in place of it.
+    /// The provider did something else instead.
     #[error("{call}: status {status}: {why}")]
-    Elsewise { call: String, attempts: u32, status: u16, why: &'static str },
+    OtherEffect { call: String, attempts: u32, status: u16, why: &'static str },
 }
 
 impl HostedError {
@@ -141,27 +160,17 @@ impl HostedError {
         self.unknown().into()
     }
 
-    /// When the same call is worth another attempt, if it had no effect.
-    pub fn retry(&self) -> Retry {
+    /// The same call may succeed later although nobody changes anything.
+    pub fn retryable(&self) -> bool {
         match self {
-            Self::CredentialsMissing(_) | Self::Forbidden(_) => Retry::OnChange,
-            Self::Unsupported(_) | Self::Elsewise { .. } => Retry::Never,
-            Self::KeyUnread(why) => why.retry(),
-            Self::Unsettled(_) => Retry::Backoff,
-            Self::Call(error) if error.kind.may_pass() => Retry::Backoff,
-            Self::Call(error) => match error.kind.status() {
-                Some(401..=404) => Retry::OnChange,
-                _ => Retry::Never,
-            },
+            Self::KeyUnread(why) => why.retryable(),
+            Self::Unsettled(_) => true,
+            Self::Call(error) => error.kind.may_pass(),
+            _ => false,
         }
     }
 
-    /// The same call may succeed later with nobody changing anything.
-    pub fn retryable(&self) -> bool {
-        self.retry() == Retry::Backoff
-    }
-
-    /// For certain it had no effect.
+    /// The call certainly had no effect.
     pub fn not_done(&self) -> bool {
         match self {
             Self::Call(error) => error.kind.not_done(),
@@ -173,7 +182,7 @@ impl HostedError {
     pub fn attempts(&self) -> u32 {
         match self {
             Self::Call(error) => error.attempts,
-            Self::Elsewise { attempts, .. } => *attempts,
+            Self::OtherEffect { attempts, .. } => *attempts,
             _ => 0,
         }
     }
@@ -182,7 +191,7 @@ impl HostedError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Call(error) => error.kind.status(),
-            Self::Elsewise { status, .. } => Some(*status),
+            Self::OtherEffect { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -194,7 +203,7 @@ impl HostedError {
             Self::Forbidden(_) => Reason::Forbidden,
             Self::KeyUnread(_) => Reason::Unreachable,
             Self::Unsettled(_) => Reason::Unsettled,
-            Self::Unsupported(_) | Self::Elsewise { .. } => Reason::Refused,
+            Self::Unsupported(_) | Self::OtherEffect { .. } => Reason::Refused,
             Self::Call(error) => match &error.kind {
                 Failure::Invalid(_) => Reason::NotConfigured,
                 Failure::Throttled { .. } => Reason::RateLimited,
@@ -212,7 +221,7 @@ impl HostedError {
         }
     }
 
-    /// Whether it says that an action cannot be done at all: what may pass does not.
+    /// Refuses an action that cannot succeed; an error that may pass refuses nothing.
     pub(super) fn forbids(self) -> Result<(), ActError> {
         match self {
             Self::Forbidden(message) => Err(ActError::Forbidden { verb: "get", resource: "secrets", message }),
@@ -222,68 +231,18 @@ impl HostedError {
     }
 }
 
+/// Refuses an action for the reason that was read.
+pub(super) fn refused(read: Result<Option<String>, HostedError>) -> Result<(), ActError> {
+    match read {
+        Err(error) => error.forbids(),
+        Ok(why) => why.map_or(Ok(()), |why| Err(ActError::BadRemedy(why))),
+    }
+}
+
 impl From<HostedError> for Unmeasured {
     fn from(error: HostedError) -> Self {
         Self::new(error.unknown(), error.to_string())
     }
-}
-
-/// A provider's words for its key, for messages.
-pub(super) struct KeyWords {
-    /// "Render API key".
-    pub name: &'static str,
-    /// The field of a policy that names a Secret.
-    pub field: &'static str,
-    /// The operator's own.
-    pub variable: &'static str,
-}
-
-/// The key of the service `id`, read now.
-///
-/// # Errors
-/// CredentialsMissing, Forbidden or KeyUnread, with the Secret's name.
-pub(super) async fn key_of(
-    kubernetes: &Kubernetes,
-    own: Option<&SecretString>,
-    words: &KeyWords,
-    (namespace, id): (&str, &str),
-    reference: Option<&KeyRef>,
-) -> Result<SecretString, HostedError> {
-    let KeyWords { name, field, variable } = words;
-    let Some(reference) = reference else {
-        return own.cloned().ok_or_else(|| {
-            HostedError::CredentialsMissing(format!(
-                "there is no {name} for {id}: name a Secret in {field}, or start the operator with {variable}"
-            ))
-        });
-    };
-    kubernetes.secret(namespace, reference).await.map_err(|why| match why {
-        ActError::BadRemedy(why) => {
-            HostedError::CredentialsMissing(format!("there is no {name} for {id}: {why} ({field})"))
-        }
-        ActError::Forbidden { .. } => HostedError::Forbidden(format!(
-            "the {name} of {id} in Secret {} cannot be read: {why}; set rbac.readCredentials in the chart",
-            reference.name
-        )),
-        why => HostedError::KeyUnread(why),
-    })
-}
-
-/// One request that changes something, and all its tries.
-pub(super) const WRITE_LIMIT: TimeLimits =
-    TimeLimits { attempt: Duration::from_secs(10), total: Duration::from_secs(20) };
-/// One request that reads.
-const READ_ATTEMPT: Duration = Duration::from_millis(2500);
-/// An observation with all its requests: fresh enough to be acted on when it ends.
-pub(super) const READ_LIMIT: Duration = Duration::from_secs(9);
-
-/// Of a request that reads, and its tries.
-pub(super) fn read_limits(until: Instant) -> TimeLimits {
-    TimeLimits { attempt: READ_ATTEMPT, total: until.saturating_duration_since(Instant::now()) }
-}
-
-pub(super) fn breaker_limits(access: &Access) -> BreakerLimits {
-    BreakerLimits { threshold: access.failure_threshold, recovery: access.recovery_timeout }
 }
 
 /// "commit 4af0e84: fix the login".
@@ -293,4 +252,15 @@ pub(super) fn commit_label(id: &str, message: &str) -> String {
     let message: String = first.chars().take(LONGEST).collect();
     let id: String = id.chars().take(7).collect();
     if message.is_empty() { format!("commit {id}") } else { format!("commit {id}: {message}") }
+}
+
+/// "the newest deploy dep-2 (commit 4af0e84: fix) ended as build_failed; dep-1 still serves".
+pub(super) fn failed_deploy<T: fmt::Display>(
+    noun: &str,
+    (id, label): (T, &str),
+    status: &str,
+    live: Option<T>,
+) -> String {
+    let serves = live.map(|live| format!("; {live} still serves")).unwrap_or_default();
+    format!("the newest {noun} {id} ({label}) ended as {status}{serves}")
 }

@@ -1,4 +1,4 @@
-//! The environment variables of a hosted service: names, and values that are shown nowhere.
+//! The environment variables of a hosted service: names, and values that appear in no message.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::{super::kubernetes::ActError, common::HostedError};
 
-/// Variables that one action restores: each is a call, and a provider limits how many there are in a minute.
+/// Variables that one action restores: each is a call, and a provider limits the calls in a minute.
 pub const MAX_CHANGES: usize = 100;
 /// Characters of a name that a status can hold.
 pub(super) const MAX_NAME: usize = 256;
 
-/// What differs from the state to restore: by name its value, none of what is to be removed.
+/// Variables that differ from the state to restore, with the value to set; none: to be removed.
 pub type EnvChanges = Vec<(String, Option<SecretString>)>;
 
 /// Why environment variables are not restored.
@@ -20,19 +20,19 @@ pub type EnvChanges = Vec<(String, Option<SecretString>)>;
 pub enum EnvError {
     #[error(transparent)]
     Hosted(#[from] HostedError),
-    /// The copy cannot be read, or is not what was judged.
-    #[error("the copy of the environment variables: {0}")]
-    Copy(ActError),
-    /// They are not what was judged any more.
+    /// The snapshot cannot be read, or differs from the one that was assessed.
+    #[error("the snapshot of the environment variables: {0}")]
+    Snapshot(ActError),
+    /// The variables were changed since they were assessed.
     #[error("{0}")]
     Changed(String),
-    #[error("{0} environment variables differ, more than the {MAX_CHANGES} that one action puts back")]
+    #[error("{0} environment variables differ, more than the {MAX_CHANGES} that one action restores")]
     TooMany(usize),
-    #[error("the name of the environment variable {0}… has more than {MAX_NAME} characters; put it back by hand")]
+    #[error("the name of the environment variable {0}… has more than {MAX_NAME} characters; restore it manually")]
     LongName(String),
 }
 
-/// For messages: not more than a person reads.
+/// For messages: the first 20, and the number of the others.
 pub(super) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     const SHOWN: usize = 20;
     let mut text: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
@@ -41,33 +41,24 @@ pub(super) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     text.join(", ")
 }
 
-/// By name. No Debug and no Display: it holds values.
+/// By name. No Debug and no Display: values would appear.
 #[derive(Clone, Default)]
 pub struct EnvVars(BTreeMap<String, SecretString>);
 
 impl EnvVars {
-    /// Names to values, as JSON: to be compared by a keyed digest, or kept in a Secret, and nothing else.
+    /// Names to values, as JSON: for a keyed digest or a Secret, and nothing else.
     pub(in crate::targets) fn to_json(&self) -> Value {
         self.0.iter().map(|(name, value)| (name.clone(), Value::from(value.expose_secret()))).collect()
     }
 
-    /// What [`Self::to_json`] has made; none of anything else.
+    /// From the output of [`Self::to_json`]; none of other input.
     pub(in crate::targets) fn from_json(json: &[u8]) -> Option<Self> {
         let map: BTreeMap<String, String> = serde_json::from_slice(json).ok()?;
         Some(map.into_iter().collect())
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What has to be done to these to make them `good`: by name the value that is to be set, none of what is to be taken
-    /// away. What is the same is left out.
-    pub fn changes_to(&self, good: &Self) -> Vec<(String, Option<SecretString>)> {
+    /// The changes that make these variables `good`.
+    pub fn changes_to(&self, good: &Self) -> EnvChanges {
         let same = |name: &String, value: &SecretString| {
             self.0.get(name).is_some_and(|now| now.expose_secret() == value.expose_secret())
         };
@@ -93,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_set_and_what_was_not_there_is_taken_away() {
+    fn only_differences_are_set_and_new_variables_are_removed() {
         let now = of(&[("SAME", "1"), ("CHANGED", "bad"), ("NEW", "x")]);
         let good = of(&[("SAME", "1"), ("CHANGED", "good"), ("GONE", "y")]);
         let way = now.changes_to(&good);
@@ -106,10 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_read_back_as_it_was() {
+    fn a_snapshot_is_read_as_it_was_stored() {
         let all = of(&[("A", "ä\n\"b\""), ("EMPTY", "")]);
         let back = EnvVars::from_json(all.to_json().to_string().as_bytes()).unwrap();
-        assert!(back.len() == 2 && back.changes_to(&all).is_empty());
+        assert!(back.changes_to(&all).is_empty() && all.changes_to(&back).is_empty());
         assert!(EnvVars::from_json(b"[1]").is_none());
     }
 }

@@ -14,13 +14,17 @@ use crate::{
     targets::model::{Limits, start},
 };
 
-pub const WORDS: ProviderWords =
-    ProviderWords { provider: "Acme", pages: "Acme's dashboard", settles_within: SignedDuration::from_secs(30) };
+pub const WORDS: ProviderWords = ProviderWords {
+    provider: "Acme",
+    pages: "Acme's dashboard",
+    settles_within: SignedDuration::from_secs(30),
+    auto_deploy_off: |trigger| format!("; switch auto-deploy on again (on {trigger})"),
+};
 /// An effect is listed after this time: sooner than `settles_within`.
 const LAG: SignedDuration = SignedDuration::from_secs(20);
 
 pub fn caller(action: ActionKind) -> Caller {
-    Caller { action, id: "srv-1".into(), words: WORDS }
+    Caller { action, id: "srv-1".into(), words: WORDS, assessed: Some("dep-1".into()) }
 }
 
 /// A run may follow two calls, the second after proof that the first had no effect, each for its whole limit.

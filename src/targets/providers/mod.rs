@@ -1,6 +1,31 @@
-//! The providers that host services. Each provider's folder has its client and its targets; the procedures here name none.
+//! The providers that host services. Each provider's folder has its targets; the procedures here name no provider.
 
+/// `TargetFacts` of a service: its provider's name, its id, and `$(name)` in queries. In scope of the modules below.
+macro_rules! hosted_facts {
+    ($target:ty, $capabilities:expr, $kind:expr, $id:ident, $query_name:ident) => {
+        impl TargetFacts for $target {
+            fn capabilities(&self) -> &'static Capabilities {
+                $capabilities
+            }
+
+            fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
+                RemediationTarget { kind: $kind.to_owned(), name: self.$id.clone() }
+            }
+
+            fn describe(&self) -> String {
+                format!("{}/{}", $kind, self.$id)
+            }
+
+            fn query_name(&self) -> Option<&str> {
+                Some(&self.$query_name)
+            }
+        }
+    };
+}
+
+mod account;
 mod call;
+mod call_executor;
 pub mod client;
 pub mod common;
 mod deploy;
@@ -18,9 +43,9 @@ pub mod vercel;
 use super::{Observed, Unfinished, kubernetes::Kubernetes};
 use crate::{
     analyze::observation::{Hosted, TargetState},
-    api::{ActionPlan, ProviderProgress, TemplateRef},
+    api::ProviderProgress,
 };
-use common::{HostedError, ProviderConfig};
+use common::ProviderConfig;
 use github::Github;
 use render::Render;
 use vercel::Vercel;
@@ -42,11 +67,10 @@ pub struct Hosting {
 
 impl Hosting {
     pub fn new(config: HostingConfig, kubernetes: &Kubernetes) -> Self {
-        let HostingConfig { render, vercel, github } = config;
         Self {
-            render: Render::new(render, kubernetes.clone()),
-            vercel: Vercel::new(vercel, kubernetes.clone()),
-            github: Github::new(github, kubernetes.clone()),
+            render: Render::new(config.render, kubernetes),
+            vercel: Vercel::new(config.vercel, kubernetes),
+            github: Github::new(config.github, kubernetes),
         }
     }
 }
@@ -55,14 +79,7 @@ fn hosted_state(hosted: Hosted) -> TargetState {
     TargetState::Hosted(Box::new(hosted))
 }
 
-/// What the plan rolls back to.
-fn rolls_back_to(plan: &ActionPlan) -> Result<&TemplateRef, HostedError> {
-    let none = HostedError::Unsupported("the remediation names no deploy to go back to");
-    plan.intent.template().ok_or(none)
-}
-
-/// What an action leaves open when nobody can follow it any more.
+/// What an action leaves open when nobody can follow it any more. Only Render has auto-deploy.
 pub fn unfinished(progress: &ProviderProgress) -> Unfinished {
-    let may_have_effect = call::CallState::of(progress) != call::CallState::NotSent;
-    Unfinished { may_have_effect, left: call::left_changed(progress) }
+    Unfinished { may_have_effect: progress.sent_at.is_some(), left: call::left_changed(&render::WORDS, progress) }
 }

@@ -1,6 +1,6 @@
-//! Where an API is.
+//! The base URL of an API.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use url::Url;
 
@@ -18,12 +18,6 @@ impl BaseUrl {
             path.pop_if_empty().extend(segments);
         }
         url
-    }
-}
-
-impl fmt::Display for BaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
     }
 }
 
@@ -73,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_into_a_path_stays_in_its_segment() {
+    fn a_path_segment_is_escaped() {
         for base in ["https://api.render.com/v1", "https://api.render.com/v1/"] {
             let base: BaseUrl = base.parse().unwrap();
             let url = base.join(&["services", "srv-1/../2?x", "restart"]);

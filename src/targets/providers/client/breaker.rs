@@ -1,4 +1,4 @@
-//! Calls to what keeps failing are stopped for a while, and begun again by one. Pure: time comes in.
+//! Stops the calls to a failing service for a while, then lets one probe through. Pure: time is an argument.
 //!
 //! ```text
 //! closed ── threshold failures in a row ──► open ── recovery over ──► half-open: one call ──► closed, or open again
@@ -14,24 +14,24 @@ pub struct BreakerLimits {
     pub recovery: Duration,
 }
 
-/// How long others wait for the one call that is let through.
+/// How long other calls wait for the probe.
 const PROBE_TAKES: Duration = Duration::from_secs(1);
 
-/// What a call is to the breaker.
+/// How a call is let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Usual,
-    /// On it depends what comes next; it is sent once.
+    /// The call closes or opens the breaker; it is sent once.
     Probe,
 }
 
-/// What became of a call that was let through.
+/// The end of a call that was let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    Well,
-    /// Or nobody waited for its end: what is not known to be well is not opened to all.
+    Healthy,
+    /// Or unknown, when the caller was dropped.
     Failed,
-    /// It was not sent at all.
+    /// The call was not sent.
     NotMade,
 }
 
@@ -53,10 +53,8 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// May a call be made now?
-    ///
     /// # Errors
-    /// In how long one may.
+    /// The time until a call is let through.
     pub fn admit(&mut self, now: Instant) -> Result<Admission, Duration> {
         match self.state {
             State::Closed => Ok(Admission::Usual),
@@ -69,22 +67,21 @@ impl Breaker {
         }
     }
 
-    /// How a call that was let through ended.
     pub fn ended(&mut self, admission: Admission, end: End, limits: BreakerLimits, now: Instant) {
         let open = State::Open { until: now + limits.recovery };
         match (admission, self.state, end) {
-            (Admission::Probe, _, End::Well) => *self = Self::default(),
+            (Admission::Probe, _, End::Healthy) => *self = Self::default(),
             (Admission::Probe, _, End::Failed) => self.state = open,
             // The next call is the probe.
             (Admission::Probe, _, End::NotMade) => self.state = State::Open { until: now },
-            (Admission::Usual, State::Closed, End::Well) => self.failures = 0,
+            (Admission::Usual, State::Closed, End::Healthy) => self.failures = 0,
             (Admission::Usual, State::Closed, End::Failed) => {
                 self.failures += 1;
                 if self.failures >= limits.threshold {
                     self.state = open;
                 }
             }
-            // Sent before the breaker opened, it is old news.
+            // The call was sent before the breaker opened.
             (Admission::Usual, _, _) => {}
         }
     }
@@ -93,15 +90,15 @@ impl Breaker {
         self.state
     }
 
-    /// Takes up what an earlier life of the operator left: open for `left` more, though no longer than `limits` say, whatever
-    /// a clock was set to. What this life has come to know itself stays.
+    /// Restores the state of an earlier operator process: open for `left` more, though no longer than `limits` say, since a
+    /// clock may be wrong. Failures that this process has counted stay.
     pub fn restore(&mut self, left: Duration, limits: BreakerLimits, now: Instant) {
         if self.is_new() {
             self.state = State::Open { until: now + left.min(limits.recovery) };
         }
     }
 
-    /// It holds nothing that a new one does not.
+    /// Equal to a new one.
     pub fn is_new(&self) -> bool {
         self.failures == 0 && self.state == State::Closed
     }
@@ -123,12 +120,12 @@ mod tests {
         };
         fail(&mut breaker, 0);
         fail(&mut breaker, 1);
-        breaker.ended(Admission::Usual, End::Well, limits, at(2));
-        assert!(breaker.is_new(), "a success between begins anew");
+        breaker.ended(Admission::Usual, End::Healthy, limits, at(2));
+        assert!(breaker.is_new(), "a success resets the count");
         (3..6).for_each(|second| fail(&mut breaker, second));
         assert_eq!(breaker.admit(at(6)), Err(Duration::from_secs(59)));
         // Late ends of calls from before it opened change nothing.
-        breaker.ended(Admission::Usual, End::Well, limits, at(7));
+        breaker.ended(Admission::Usual, End::Healthy, limits, at(7));
         breaker.ended(Admission::Usual, End::Failed, limits, at(7));
         assert_eq!(breaker.admit(at(64)), Err(Duration::from_secs(1)));
 
@@ -139,13 +136,13 @@ mod tests {
         breaker.ended(Admission::Probe, End::Failed, limits, at(66));
         assert_eq!(breaker.admit(at(125)), Err(Duration::from_secs(1)), "open for as long again");
         assert_eq!(breaker.admit(at(126)), Ok(Admission::Probe));
-        breaker.ended(Admission::Probe, End::Well, limits, at(127));
+        breaker.ended(Admission::Probe, End::Healthy, limits, at(127));
         assert!(breaker.is_new());
         assert_eq!(breaker.admit(at(127)), Ok(Admission::Usual));
     }
 
     #[test]
-    fn what_an_earlier_life_left_open_is_asked_by_one_call_when_its_time_comes() {
+    fn a_breaker_that_an_earlier_process_opened_lets_one_probe_through_in_time() {
         let limits = BreakerLimits { threshold: 3, recovery: Duration::from_secs(60) };
         let now = Instant::now();
         let restored = |seconds| {
@@ -158,7 +155,7 @@ mod tests {
         let mut over = restored(0);
         assert_eq!(over.admit(now), Ok(Admission::Probe), "not a usual call, with its tries");
         assert_eq!(over.admit(now), Err(PROBE_TAKES));
-        // What is known better is not overwritten.
+        // Newer state is not overwritten.
         over.restore(Duration::from_secs(20), limits, now);
         assert_eq!(over.state(), State::HalfOpen);
         let mut failed = Breaker::default();

@@ -1,4 +1,4 @@
-//! Sending a call: its turn, its tries, its answer.
+//! Sending a call: its turn, its tries, its response.
 
 use std::{
     collections::HashMap,
@@ -19,9 +19,9 @@ use serde_json::Value;
 use super::{
     base::BaseUrl,
     breaker::{Admission, Breaker, BreakerLimits, End, State},
+    cache::cache,
     error::{CallError, Failure},
-    etag_cache::{EtagCache, LONGEST},
-    headers::{Told, again_in, told},
+    headers::{Reported, again_in, reported},
     quota::{Credential, Quota, Quotas},
     retry::wait_before_next,
 };
@@ -30,8 +30,11 @@ use crate::targets::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, 
 
 /// For connecting, TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// Breakers that are remembered before those without content are looked for.
+/// Breakers that are remembered before those without content are removed.
 const MANY: usize = 256;
+/// Responses that are cached, and the longest one in bytes.
+const CACHED: usize = 2048;
+const LONGEST: usize = 128 * 1024;
 
 /// Calls one provider's API. One for the whole operator, so that its limits hold for all that use it.
 pub struct ApiClient {
@@ -39,23 +42,24 @@ pub struct ApiClient {
     http: Result<Client, String>,
     base: BaseUrl,
     manner: Manner,
-    kept: Mutex<EtagCache>,
+    /// Responses with their `ETag`, by credential and URL.
+    cached: Mutex<HashMap<(Credential, String), (HeaderValue, Value)>>,
     quotas: Mutex<Quotas>,
     breakers: Mutex<HashMap<String, Breaker>>,
-    /// One moment on both clocks, so that another one is always told by the same words.
+    /// One moment on both clocks, to convert others always alike.
     began: (Instant, Timestamp),
 }
 
-/// How a provider wants to be spoken to.
+/// The conventions of a provider's API.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
-    /// The media type of its answers.
+    /// The media type of its responses.
     pub accept: &'static str,
     /// Further headers of each call.
     pub headers: &'static [(&'static str, &'static str)],
-    /// What was read before is asked for with its `ETag`, and not sent again when it is the same.
+    /// Repeated reads send the `ETag`, and the provider does not send an unchanged response again.
     pub conditional: bool,
-    /// How long to wait when a rate limit does not say it.
+    /// The wait at a rate limit that does not say when it resets.
     pub limited_for: Option<Duration>,
 }
 
@@ -68,16 +72,16 @@ impl Default for Manner {
 /// When a call may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// Twice is as good as once: it only reads, or sets what it sets.
+    /// The call is idempotent.
     Always,
-    /// Only when it is certain that it had no effect: the connection was refused, or the answer was 429.
+    /// Only when the call certainly had no effect: the connection was refused, or the status was 429.
     IfNotDone,
 }
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeLimits {
-    /// One request and its whole answer.
+    /// One request and its whole response.
     pub attempt: Duration,
     /// The call with its tries and waits, those for its turn included.
     pub total: Duration,
@@ -94,9 +98,9 @@ pub struct Call<'a> {
     pub query: &'a [(&'a str, String)],
     pub json: Option<&'a Value>,
     pub repeat: Repeat,
-    /// What it counts against.
+    /// The quotas it counts against.
     pub quotas: &'a [Quota],
-    /// Whose health it depends on.
+    /// The circuit breaker, by its name.
     pub breaker: &'a str,
     pub breaker_limits: BreakerLimits,
     pub time: TimeLimits,
@@ -113,11 +117,7 @@ pub struct Answer {
 }
 
 impl ApiClient {
-    pub fn new(base: BaseUrl) -> Self {
-        Self::with_manner(base, Manner::default())
-    }
-
-    pub fn with_manner(base: BaseUrl, manner: Manner) -> Self {
+    pub fn new(base: BaseUrl, manner: Manner) -> Self {
         let http = Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_LIMIT)
@@ -125,12 +125,12 @@ impl ApiClient {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| cause(&error));
-        let (kept, quotas, breakers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (cached, quotas, breakers) = (Mutex::default(), Mutex::default(), Mutex::default());
         let began = (Instant::now(), Timestamp::now());
-        Self { http, base, manner, kept, quotas, breakers, began }
+        Self { http, base, manner, cached, quotas, breakers, began }
     }
 
-    /// How the breaker of this name stands; none while it is closed.
+    /// The state of this breaker; none while it is closed.
     pub fn circuit(&self, breaker: &str) -> Option<CircuitStatus> {
         let (state, retry_at) = match self.breakers.lock().get(breaker)?.state() {
             State::Closed => return None,
@@ -143,17 +143,17 @@ impl ApiClient {
         Some(CircuitStatus { state, retry_at })
     }
 
-    /// Takes up how it stood in an earlier life of the operator; a probe that was under way then is made anew.
+    /// Restores the state of an earlier operator process; a probe that was under way then is sent again.
     pub fn restore_circuit(&self, breaker: &str, shown: &CircuitStatus, limits: BreakerLimits) {
         let left = shown.retry_at.map(|at| at.duration_since(Timestamp::now()));
         let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
         self.breakers.lock().entry(breaker.to_owned()).or_default().restore(left, limits, Instant::now());
     }
 
-    /// What the answer holds, as `T`.
+    /// The content of the response.
     ///
     /// # Errors
-    /// See [`Failure`]; [`Failure::not_done`] tells whether it had no effect for certain.
+    /// [`Failure::not_done`] tells whether the call certainly had no effect.
     pub async fn read<T: DeserializeOwned>(&self, token: &SecretString, call: &Call<'_>) -> Result<T, CallError> {
         let Answer { status, json, attempts } = self.send(token, call).await?;
         serde_path_to_error::deserialize(json).map_err(|why| {
@@ -162,89 +162,78 @@ impl ApiClient {
         })
     }
 
-    /// Sends it when it is its turn, and again where that is safe. Takes `call.time.total` at most.
+    /// Sends the call in its turn, and again where that is safe. Takes `call.time.total` at most.
     ///
     /// # Errors
-    /// See [`Failure`]; [`Failure::not_done`] tells whether it had no effect for certain.
+    /// [`Failure::not_done`] tells whether the call certainly had no effect.
     pub async fn send(&self, token: &SecretString, call: &Call<'_>) -> Result<Answer, CallError> {
         let deadline = Instant::now() + call.time.total;
-        let request = self.request(token, call).map_err(|why| self.error(call, 0, Failure::Invalid(why)))?;
+        let mut attempts = 0;
         let mut permit = self.permit(call).map_err(|wait| self.error(call, 0, Failure::CircuitOpen { wait }))?;
         let credential = Credential::of(token);
-        let place = self.may_keep(call).then(|| (credential, self.place(call)));
-        let known = place.as_ref().and_then(|place| self.kept.lock().get(place));
-        let request = match &known {
-            Some((tag, _)) => request.header(IF_NONE_MATCH, tag),
-            None => request,
-        };
-        let mut attempts = 0;
+        let place = self.may_cache(call).then(|| (credential, self.place(call)));
+        let known = place.as_ref().and_then(|place| self.cached.lock().get(place).cloned());
         loop {
-            let turn = match self.turn(credential, call, deadline).await {
-                Ok(turn) => turn,
-                Err(kind) => {
-                    return Err(self.error(call, attempts, kind));
-                }
-            };
+            let error = |attempts, kind| self.error(call, attempts, kind);
+            let request = self.request(token, call, known.as_ref().map(|(tag, _)| tag));
+            let request = request.map_err(|why| error(attempts, Failure::Invalid(why)))?;
+            let mut turn = self.turn(credential, call, deadline).await.map_err(|kind| error(attempts, kind))?;
             attempts += 1;
             permit.end = End::Failed;
             let left = deadline.saturating_duration_since(Instant::now());
-            let Some(request) = request.try_clone() else {
-                return Err(self.error(call, attempts, Failure::Invalid("its body can be sent once only".into())));
-            };
-            let tried = once(request, call.time.attempt.min(left), &self.manner).await;
-            let unchanged = matches!(&tried, Ok(Tried { content: Content::Unchanged, .. }));
-            turn.ended(tried.as_ref().map_or_else(|failed| failed.told, |answer| answer.told), unchanged);
-            let kind = match (tried, &known) {
-                (Ok(Tried { content: Content::Unchanged, status, .. }), Some((_, json))) => {
-                    permit.end = End::Well;
-                    return Ok(Answer { status, json: json.clone(), attempts });
-                }
-                // Nobody asked whether it is.
-                (Ok(Tried { content: Content::Unchanged, status, .. }), None) => {
-                    permit.end = End::Well;
-                    let (said, after) = (String::new(), None);
-                    return Err(self.error(call, attempts, Failure::Status { status, said, after }));
-                }
-                (Ok(Tried { status, content: Content::Json { json, tag }, .. }), _) => {
-                    permit.end = End::Well;
+            let (reported, received) = once(request, call.time.attempt.min(left), &self.manner).await;
+            turn.outcome = (reported, matches!(&received, Ok(Received { json: None, .. })));
+            drop(turn);
+            let failed = received.as_ref().is_err_and(Failure::is_failure);
+            permit.end = if failed { End::Failed } else { End::Healthy };
+            let kind = match (received, &known) {
+                (Ok(Received { status, json: Some(json), tag }), _) => {
                     if let (Some(place), Some(tag)) = (place, tag) {
-                        self.kept.lock().keep(place, tag, json.clone());
+                        cache(&mut self.cached.lock(), CACHED, place, (tag, json.clone()));
                     }
                     return Ok(Answer { status, json, attempts });
                 }
-                (Err(Failed { kind, .. }), _) => kind,
+                (Ok(Received { status, json: None, .. }), Some((_, json))) => {
+                    return Ok(Answer { status, json: json.clone(), attempts });
+                }
+                // Unchanged, although no earlier response was named.
+                (Ok(Received { status, .. }), None) => Failure::Status { status, said: String::new(), after: None },
+                (Err(kind), _) => kind,
             };
-            permit.end = if kind.is_failure() { End::Failed } else { End::Well };
-            let random = fastrand::f64();
-            let wait =
-                wait_before_next(&kind, call.repeat, attempts, random).filter(|_| permit.admission == Admission::Usual);
-            let Some(wait) = wait.filter(|wait| Instant::now() + *wait < deadline) else {
-                return Err(self.error(call, attempts, kind));
-            };
-            // Not what the answer says: it may hold what was sent.
-            tracing::debug!(call = call.what, status = kind.status(), wait_ms = wait.as_millis(), "it is sent again");
+            let wait = wait_before_next(&kind, call.repeat, attempts, fastrand::f64());
+            let wait = wait.filter(|wait| permit.admission == Admission::Usual && Instant::now() + *wait < deadline);
+            let Some(wait) = wait else { return Err(error(attempts, kind)) };
+            // Not the message of the response, which may hold what was sent.
+            tracing::debug!(call = call.what, status = kind.status(), wait_ms = wait.as_millis(), "retrying the call");
             tokio::time::sleep(wait).await;
         }
     }
 
-    fn request(&self, token: &SecretString, call: &Call<'_>) -> Result<RequestBuilder, String> {
+    fn request(
+        &self,
+        token: &SecretString,
+        call: &Call<'_>,
+        known: Option<&HeaderValue>,
+    ) -> Result<RequestBuilder, String> {
         let http = self.http.as_ref().map_err(|why| format!("no HTTP client could be made: {why}"))?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret().trim()))
             .map_err(|_| "the API key holds characters that no key has".to_owned())?;
         bearer.set_sensitive(true);
-        let request = http
+        let mut request = http
             .request(call.method.clone(), self.base.join(call.path))
             .query(call.query)
             .header(AUTHORIZATION, bearer)
             .header(ACCEPT, self.manner.accept);
-        let request = self.manner.headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        Ok(match call.json {
-            Some(json) => request.json(json),
-            None => request,
-        })
+        for (name, value) in self.manner.headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(tag) = known {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        Ok(call.json.into_iter().fold(request, RequestBuilder::json))
     }
 
-    fn may_keep(&self, call: &Call<'_>) -> bool {
+    fn may_cache(&self, call: &Call<'_>) -> bool {
         self.manner.conditional && call.method == Method::GET
     }
 
@@ -261,23 +250,25 @@ impl ApiClient {
         }
         let admission = breakers.entry(call.breaker.to_owned()).or_default().admit(Instant::now())?;
         let (name, limits) = (call.breaker.to_owned(), call.breaker_limits);
-        Ok(Permit { cloud: self, name, limits, admission, end: End::NotMade })
+        Ok(Permit { client: self, name, limits, admission, end: End::NotMade })
     }
 
-    /// Waits until its quotas let it be sent.
+    /// Waits until the quotas allow the call.
     async fn turn<'a>(
         &'a self,
         credential: Credential,
         call: &'a Call<'_>,
         deadline: Instant,
     ) -> Result<Turn<'a>, Failure> {
-        // What gets its turn has the time for an answer, or it would not be known what came of it.
+        // A call in its turn has the time for a response: else its outcome would be unknown.
         let latest = deadline.checked_sub(call.time.attempt).unwrap_or(deadline);
         loop {
             let now = Instant::now();
             let taken = self.quotas.lock().take(credential, call.quotas, now);
             match taken {
-                Ok(()) => return Ok(Turn { cloud: self, credential, quotas: call.quotas, ended: false }),
+                Ok(()) => {
+                    return Ok(Turn { client: self, credential, quotas: call.quotas, outcome: (None, false) });
+                }
                 Err(wait) if now + wait > latest => return Err(Failure::Throttled { wait }),
                 Err(wait) => tokio::time::sleep(wait).await,
             }
@@ -290,131 +281,106 @@ impl ApiClient {
     }
 }
 
-/// A place in the count of calls that are under way, given back whatever becomes of the call.
+/// A place in the count of calls that are under way, released in any case.
 struct Turn<'a> {
-    cloud: &'a ApiClient,
+    client: &'a ApiClient,
     credential: Credential,
     quotas: &'a [Quota],
-    ended: bool,
-}
-
-impl Turn<'_> {
-    fn ended(mut self, told: Option<Told>, unchanged: bool) {
-        self.ended = true;
-        self.cloud.quotas.lock().ended(self.credential, self.quotas, (told, unchanged), Instant::now());
-    }
+    /// What the response reports of the limit, and whether it was 304.
+    outcome: (Option<Reported>, bool),
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.cloud.quotas.lock().ended(self.credential, self.quotas, (None, false), Instant::now());
-        }
+        self.client.quotas.lock().ended(self.credential, self.quotas, self.outcome, Instant::now());
     }
 }
 
-/// The breaker's leave. It hears how the call ended, also when nobody waited for its end.
+/// The breaker's permission. The breaker is informed of the end of the call, also when the caller was dropped.
 struct Permit<'a> {
-    cloud: &'a ApiClient,
+    client: &'a ApiClient,
     name: String,
     limits: BreakerLimits,
     admission: Admission,
-    /// If it ended now.
+    /// If the call ended now.
     end: End,
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if let Some(breaker) = self.cloud.breakers.lock().get_mut(&self.name) {
+        if let Some(breaker) = self.client.breakers.lock().get_mut(&self.name) {
             breaker.ended(self.admission, self.end, self.limits, Instant::now());
         }
     }
 }
 
-struct Tried {
+struct Received {
     status: u16,
-    content: Content,
-    told: Option<Told>,
+    /// Null when the response is empty; none when it is unchanged.
+    json: Option<Value>,
+    /// Of a response that is short enough for the cache.
+    tag: Option<HeaderValue>,
 }
 
-enum Content {
-    /// Null when it is empty. With its `ETag`, if it is short enough to be kept.
-    Json { json: Value, tag: Option<HeaderValue> },
-    /// It is what it was.
-    Unchanged,
+/// The response to one request, and what it reports of the limit.
+type Tried = (Option<Reported>, Result<Received, Failure>);
+
+async fn once(request: RequestBuilder, limit: Duration, manner: &Manner) -> Tried {
+    let read = async {
+        match request.send().await {
+            Ok(response) => read(response, manner).await,
+            Err(error) if error.is_connect() || error.is_builder() => (None, Err(Failure::Unreachable(cause(&error)))),
+            Err(error) => (None, Err(Failure::Broken(cause(&error)))),
+        }
+    };
+    tokio::time::timeout(limit, read).await.unwrap_or((None, Err(Failure::Timeout(limit))))
 }
 
-struct Failed {
-    kind: Failure,
-    told: Option<Told>,
-}
-
-async fn once(request: RequestBuilder, limit: Duration, manner: &Manner) -> Result<Tried, Failed> {
-    let failed = |kind| Failed { kind, told: None };
-    let answer = tokio::time::timeout(limit, async {
-        let response = request.send().await.map_err(|error| failed(not_sent_or_broken(&error)))?;
-        read(response, manner).await
-    });
-    answer.await.unwrap_or_else(|_| Err(failed(Failure::Timeout(limit))))
-}
-
-fn not_sent_or_broken(error: &reqwest::Error) -> Failure {
-    if error.is_connect() || error.is_builder() {
-        return Failure::Unreachable(cause(error));
-    }
-    Failure::Broken(cause(error))
-}
-
-async fn read(response: Response, manner: &Manner) -> Result<Tried, Failed> {
-    let (status, now) = (response.status(), Timestamp::now());
-    let told = told(response.headers(), now);
+async fn read(response: Response, manner: &Manner) -> Tried {
+    let (code, now) = (response.status(), Timestamp::now());
+    let (status, reported) = (code.as_u16(), reported(response.headers(), now));
     let after = again_in(response.headers(), now);
     let tag = response.headers().get(ETAG).cloned();
-    let failed = |kind| Failed { kind, told };
-    if status == StatusCode::NOT_MODIFIED {
-        return Ok(Tried { status: status.as_u16(), content: Content::Unchanged, told });
+    let bad = |why| (reported, Err(Failure::BadAnswer { status, why }));
+    if code == StatusCode::NOT_MODIFIED {
+        return (reported, Ok(Received { status, json: None, tag: None }));
     }
     let content = match body(response, MAX_BODY).await {
         Ok(Body::Whole(content)) => content,
-        Ok(Body::TooLong) if status.is_success() => {
-            let why = format!("the answer is longer than {MAX_BODY} bytes");
-            return Err(failed(Failure::BadAnswer { status: status.as_u16(), why }));
-        }
+        Ok(Body::TooLong) if code.is_success() => return bad(format!("the response is longer than {MAX_BODY} bytes")),
         Ok(Body::TooLong) => Vec::new(),
-        // What refuses is refused, whether its words arrive or not.
-        Err(_) if status.is_client_error() => Vec::new(),
-        Err(error) => return Err(failed(Failure::Broken(cause(&error)))),
+        // A refusal counts also without its message.
+        Err(_) if code.is_client_error() => Vec::new(),
+        Err(error) => return (reported, Err(Failure::Broken(cause(&error)))),
     };
-    if !status.is_success() {
-        return Err(refused(status, said(&content), after, told, manner));
+    if !code.is_success() {
+        let (limit, failure) = refused(code, said(&content), after, manner);
+        return (limit.or(reported), Err(failure));
     }
     let tag = tag.filter(|_| content.len() <= LONGEST);
     if content.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Tried { status: status.as_u16(), content: Content::Json { json: Value::Null, tag }, told });
+        return (reported, Ok(Received { status, json: Some(Value::Null), tag }));
     }
     match serde_json::from_slice(&content) {
-        Ok(json) => Ok(Tried { status: status.as_u16(), content: Content::Json { json, tag }, told }),
-        Err(_) => {
-            let why = format!("the answer is not JSON: {:?}", beginning(&content));
-            Err(failed(Failure::BadAnswer { status: status.as_u16(), why }))
-        }
+        Ok(json) => (reported, Ok(Received { status, json: Some(json), tag })),
+        Err(_) => bad(format!("the response is not JSON: {:?}", beginning(&content))),
     }
 }
 
-/// What is refused for its rate stops the calls that count against the same, for as long as it says.
-fn refused(status: StatusCode, said: String, after: Option<Duration>, told: Option<Told>, manner: &Manner) -> Failed {
-    // A 403 says two things: that the key may not, and (GitHub) that the rate limit is used up.
+/// A rate limit stops the calls that count against it, for the time that the response says.
+fn refused(status: StatusCode, said: String, after: Option<Duration>, manner: &Manner) -> (Option<Reported>, Failure) {
+    // A 403 has two meanings: the key has no permission, and (GitHub) the rate limit is used up.
     let of_rate = match status.as_u16() {
         429 => true,
         403 => after.is_some() || said.to_lowercase().contains("rate limit"),
         _ => false,
     };
     let after = if of_rate { after.or(manner.limited_for) } else { after.filter(|_| status != StatusCode::FORBIDDEN) };
-    let limit = after.filter(|_| of_rate).map(|resets_in| Told { left: 0, resets_in });
-    Failed { kind: Failure::Status { status: status.as_u16(), said, after }, told: limit.or(told) }
+    let limit = after.filter(|_| of_rate).map(|resets_in| Reported { left: 0, resets_in });
+    (limit, Failure::Status { status: status.as_u16(), said, after })
 }
 
-/// The message of an error, as far as one is there.
+/// The message of an error response; empty without one.
 fn said(content: &[u8]) -> String {
     let json: Value = serde_json::from_slice(content).unwrap_or_default();
     let message = json["message"].as_str().or_else(|| json["error"]["message"].as_str());

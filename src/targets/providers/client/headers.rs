@@ -1,4 +1,4 @@
-//! What a provider says of its limits: `Ratelimit-Remaining`, `Ratelimit-Reset` (Vercel: `X-RateLimit-…`),
+//! What a provider reports of its limits: `Ratelimit-Remaining`, `Ratelimit-Reset` (Vercel: `X-RateLimit-…`),
 //! `Retry-After`. Pure.
 
 use std::time::Duration;
@@ -6,34 +6,34 @@ use std::time::Duration;
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// Nobody is believed who wants us to wait for longer.
+/// The longest wait that is accepted.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// A reset above this is a time since 1970 and not a number of seconds from now (2001-09-09).
 const EPOCH_FROM: u64 = 1_000_000_000;
 
 /// How many calls are left, and for how long that is so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Reported {
     pub left: u32,
     pub resets_in: Duration,
 }
 
-/// What the headers say of the rate limit, if they say both.
-pub(super) fn told(headers: &HeaderMap, now: Timestamp) -> Option<Told> {
+/// The rate limit by the headers, if both are present.
+pub(super) fn reported(headers: &HeaderMap, now: Timestamp) -> Option<Reported> {
     let left = number(headers, "ratelimit-remaining")?;
     let resets_in = from_now(number(headers, "ratelimit-reset")?, now);
-    Some(Told { left: u32::try_from(left).unwrap_or(u32::MAX), resets_in })
+    Some(Reported { left: u32::try_from(left).unwrap_or(u32::MAX), resets_in })
 }
 
-/// When to come again: `Retry-After` in seconds or as a date, else the reset of a limit that is used up.
+/// When a retry is allowed: `Retry-After` in seconds or as a date, else the reset of a limit that is used up.
 pub(super) fn again_in(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::trim);
     let after = said.and_then(|text| match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        // An HTTP date is what RFC 2822 has, with GMT for its zone.
+        // An HTTP date is one of RFC 2822, in the zone GMT.
         Err(_) => DateTimeParser::new().parse_timestamp(text).ok().map(|at| until(at, now)),
     });
-    let reset = || told(headers, now).filter(|told| told.left == 0).map(|told| told.resets_in);
+    let reset = || reported(headers, now).filter(|reported| reported.left == 0).map(|reported| reported.resets_in);
     after.or_else(reset).map(|wait| wait.min(LONGEST))
 }
 
@@ -68,15 +68,15 @@ mod tests {
     fn limits_are_read_as_providers_write_them() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let limit = |left: &str, reset: &str| {
-            let told = told(&headers(&[("ratelimit-remaining", left), ("ratelimit-reset", reset)]), now)?;
-            Some((told.left, told.resets_in.as_secs()))
+            let reported = reported(&headers(&[("ratelimit-remaining", left), ("ratelimit-reset", reset)]), now)?;
+            Some((reported.left, reported.resets_in.as_secs()))
         };
         assert_eq!(limit("99", "45"), Some((99, 45)), "a number of seconds");
         assert_eq!(limit("0", "1800000030"), Some((0, 30)), "a time");
         assert_eq!(limit("0", "1799999990"), Some((0, 0)), "it is over");
         assert_eq!(limit("0", "1900000000"), Some((0, 3600)), "nobody waits for years");
         let older = headers(&[("x-ratelimit-remaining", "3"), ("x-ratelimit-reset", "1800000030")]);
-        assert_eq!(told(&older, now), Some(Told { left: 3, resets_in: Duration::from_secs(30) }));
+        assert_eq!(reported(&older, now), Some(Reported { left: 3, resets_in: Duration::from_secs(30) }));
         assert_eq!((limit("many", "3"), limit("3", "soon"), limit("-1", "3")), (None, None, None));
 
         let again = |all: &[(&'static str, &str)]| again_in(&headers(all), now).map(|wait| wait.as_secs());

@@ -1,8 +1,8 @@
-//! How many calls may be made under one credential. Pure: time comes in.
+//! How many calls may be sent under one credential. Pure: time is an argument.
 //!
-//! Every call that was sent is remembered until it has left the window, so that no window of that length, wherever it
-//! begins, holds more than the quota. A token bucket (as of the crate `governor`) would let nearly twice as many through in
-//! a window, and cannot be told by a header that others have used the credential too.
+//! Every call that was sent is remembered until it has left the window, so that no window of that length holds more than the
+//! quota. A token bucket (as of the crate `governor`) would let nearly twice as many through in a window, and has no input for
+//! a header that reports the calls of others with the credential.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,25 +12,31 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use super::headers::Told;
+use super::headers::Reported;
 
 /// So many calls in any window of this length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
-    /// Which calls share it: "GET", "deploy srv-1".
+    /// Calls of the same name share the quota: "GET", "deploy srv-1".
     pub name: String,
     pub calls: u32,
     pub per: Duration,
-    /// What is answered with 304, as unchanged, does not count.
+    /// Responses 304 (unchanged) do not count.
     pub spares_unchanged: bool,
+}
+
+impl Quota {
+    pub fn new(name: impl Into<String>, calls: u32, per: Duration) -> Self {
+        Self { name: name.into(), calls, per, spares_unchanged: false }
+    }
 }
 
 /// Requests do not arrive evenly: two that were sent a window apart may arrive within one.
 const MARGIN: Duration = Duration::from_secs(1);
-/// Windows that are remembered before those without content are looked for.
+/// Windows that are remembered before those without content are removed.
 const MANY: usize = 256;
 
-/// Stands for a credential and does not tell it.
+/// Identifies a credential and does not reveal it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credential([u8; 32]);
 
@@ -43,10 +49,10 @@ impl Credential {
 #[derive(Debug, Default)]
 struct Window {
     sent: VecDeque<Instant>,
-    /// Calls without an answer yet.
+    /// Calls without a response yet.
     in_flight: u32,
-    /// What the provider has said: so many more before that time.
-    told: Option<(u32, Instant)>,
+    /// The provider's report: calls that are left, until that time.
+    reported: Option<(u32, Instant)>,
 }
 
 impl Window {
@@ -55,50 +61,49 @@ impl Window {
         while self.sent.front().is_some_and(|at| now.saturating_duration_since(*at) >= length) {
             self.sent.pop_front();
         }
-        self.told = self.told.filter(|(_, until)| now < *until);
+        self.reported = self.reported.filter(|(_, until)| now < *until);
     }
 
     /// How long until one more may be sent.
     fn wait(&self, quota: &Quota, now: Instant) -> Duration {
-        let by_count = if self.sent.len() >= quota.calls as usize {
-            self.sent
-                .front()
-                .map_or(quota.per, |oldest| (quota.per + MARGIN).saturating_sub(now.saturating_duration_since(*oldest)))
-        } else {
-            Duration::ZERO
+        let length = quota.per + MARGIN;
+        let by_count = match self.sent.front() {
+            _ if self.sent.len() < quota.calls as usize => Duration::ZERO,
+            Some(oldest) => length.saturating_sub(now.saturating_duration_since(*oldest)),
+            None => quota.per,
         };
-        let by_told = match self.told {
+        let by_report = match self.reported {
             Some((0, until)) => until.saturating_duration_since(now),
             _ => Duration::ZERO,
         };
-        by_count.max(by_told)
+        by_count.max(by_report)
     }
 
     fn take(&mut self, now: Instant) {
         self.sent.push_back(now);
         self.in_flight += 1;
-        if let Some((left, _)) = &mut self.told {
+        if let Some((left, _)) = &mut self.reported {
             *left = left.saturating_sub(1);
         }
     }
 
-    /// An answer was 304: the provider has not counted it, and we do not where the quota says so. The call that was sent last
-    /// is forgotten: which of those under way it was makes less than [`MARGIN`].
+    /// A response was 304: the provider has not counted the call, nor does the quota where it says so. The call that was sent
+    /// last is forgotten: an error about which call it was is less than [`MARGIN`].
     fn unchanged(&mut self, quota: &Quota) {
         if quota.spares_unchanged {
             self.sent.pop_back();
         }
-        if let Some((left, _)) = &mut self.told {
+        if let Some((left, _)) = &mut self.reported {
             *left = left.saturating_add(1);
         }
     }
 
-    fn hear(&mut self, told: Told, now: Instant) {
-        // Those on their way may not be in the provider's count yet.
-        let left = told.left.saturating_sub(self.in_flight);
-        let until = now + told.resets_in;
-        self.told = match self.told {
-            // Answers overtake each other: of one window the least counts.
+    fn report(&mut self, reported: Reported, now: Instant) {
+        // Calls under way may not be in the provider's count yet.
+        let left = reported.left.saturating_sub(self.in_flight);
+        let until = now + reported.resets_in;
+        self.reported = match self.reported {
+            // Responses overtake each other: of one window the least counts.
             Some((before, old)) if until <= old + MARGIN && old <= until + MARGIN => {
                 Some((left.min(before), until.max(old)))
             }
@@ -107,7 +112,7 @@ impl Window {
     }
 
     fn is_empty(&self) -> bool {
-        self.sent.is_empty() && self.in_flight == 0 && self.told.is_none()
+        self.sent.is_empty() && self.in_flight == 0 && self.reported.is_none()
     }
 }
 
@@ -121,7 +126,7 @@ impl Quotas {
     /// Counts a call, if it may be sent now under all its quotas.
     ///
     /// # Errors
-    /// In how long it may be asked again.
+    /// The time until a retry.
     pub fn take(&mut self, credential: Credential, quotas: &[Quota], now: Instant) -> Result<(), Duration> {
         if self.windows.len() > MANY {
             self.windows.values_mut().for_each(|(quota, window)| window.forget(quota, now));
@@ -140,12 +145,12 @@ impl Quotas {
         Ok(())
     }
 
-    /// The call has ended, with what its answer says of the limit. `unchanged`: the answer was 304.
+    /// The call has ended; `reported`: the limit by its response; `unchanged`: the response was 304.
     pub fn ended(
         &mut self,
         credential: Credential,
         quotas: &[Quota],
-        (told, unchanged): (Option<Told>, bool),
+        (reported, unchanged): (Option<Reported>, bool),
         now: Instant,
     ) {
         for quota in quotas {
@@ -154,8 +159,8 @@ impl Quotas {
             if unchanged {
                 window.unchanged(quota);
             }
-            if let Some(told) = told {
-                window.hear(told, now);
+            if let Some(reported) = reported {
+                window.report(reported, now);
             }
         }
     }
@@ -206,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_and_services_have_quotas_of_their_own() {
+    fn credentials_and_services_have_separate_quotas() {
         let (mut quotas, now) = (Quotas::default(), Instant::now());
         let one = [quota("deploy srv-1", 1)];
         assert_eq!(quotas.take(credential("a"), &one, now), Ok(()));
@@ -220,46 +225,46 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_says_counts_when_it_is_less() {
+    fn the_report_of_the_provider_counts_when_it_is_less() {
         let (mut quotas, start) = (Quotas::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let (key, get) = (credential("a"), [quota("GET", 400)]);
-        let told = |left, seconds| Some(Told { left, resets_in: Duration::from_secs(seconds) });
+        let reported = |left, seconds| Some(Reported { left, resets_in: Duration::from_secs(seconds) });
         assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
         assert_eq!(quotas.take(key, &get, at(0)), Ok(()));
         // Others use the key: three are left, and one of them is on its way.
-        quotas.ended(key, &get, (told(3, 30), false), at(1));
+        quotas.ended(key, &get, (reported(3, 30), false), at(1));
         assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
-        // An older answer that came late does not bring calls back.
-        quotas.ended(key, &get, (told(9, 30), false), at(1));
+        // A late response does not add calls.
+        quotas.ended(key, &get, (reported(9, 30), false), at(1));
         assert_eq!(quotas.take(key, &get, at(1)), Ok(()));
         assert_eq!(quotas.take(key, &get, at(2)), Err(Duration::from_secs(29)));
-        assert_eq!(quotas.take(key, &get, at(31)), Ok(()), "the window has begun anew");
-        // Used up, by an answer 429; and free again sooner than was said before.
-        quotas.ended(key, &get, (told(20, 60), false), at(31));
-        quotas.ended(key, &get, (told(0, 5), false), at(31));
+        assert_eq!(quotas.take(key, &get, at(31)), Ok(()), "a new window has begun");
+        // Used up, by a response 429; and free again sooner than reported before.
+        quotas.ended(key, &get, (reported(20, 60), false), at(31));
+        quotas.ended(key, &get, (reported(0, 5), false), at(31));
         assert_eq!(quotas.take(key, &get, at(32)), Err(Duration::from_secs(4)));
     }
 
     #[test]
-    fn what_is_unchanged_counts_only_where_it_does() {
+    fn unchanged_responses_count_only_where_the_quota_says_so() {
         let (mut quotas, now) = (Quotas::default(), Instant::now());
         let [hour, minute] = [("core", true), ("points", false)].map(|(name, spares_unchanged)| {
             let calls = if spares_unchanged { 2 } else { 5 };
             Quota { spares_unchanged, ..quota(name, calls) }
         });
         let (both, key) = ([hour.clone(), minute], credential("a"));
-        let told = Some(Told { left: 1, resets_in: Duration::from_secs(60) });
+        let reported = Some(Reported { left: 1, resets_in: Duration::from_secs(60) });
         for _ in 0..4 {
             assert_eq!(quotas.take(key, &both, now), Ok(()));
-            quotas.ended(key, &both, (told, true), now);
+            quotas.ended(key, &both, (reported, true), now);
         }
         assert_eq!(quotas.take(key, &[hour], now), Ok(()), "none of them counted");
         assert!(quotas.take(key, &both, now).is_err(), "the fifth is the last here, and the first there");
     }
 
     #[test]
-    fn what_is_over_is_forgotten() {
+    fn past_windows_are_forgotten() {
         let (mut quotas, start) = (Quotas::default(), Instant::now());
         for service in 0..1000 {
             let now = start + Duration::from_secs(service);

@@ -1,4 +1,4 @@
-//! What is sent again, and when. Pure.
+//! Which calls are repeated, and when. Pure.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use super::{call::Repeat, error::Failure};
 pub(super) const TRIES: u32 = 3;
 /// The longest wait before the second try; it doubles from there.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Of a limit that does not say when it is free again.
+/// At a limit that does not say when it resets.
 const LIMITED_WAIT: Duration = Duration::from_secs(1);
 
-/// How long to wait before it is sent again; none: it is not. `random`: 0 to 1, so that many who failed together do not
-/// come back together (full jitter).
+/// The wait before the next try; none: no retry. `random`: 0 to 1, so that calls that failed together are not repeated
+/// together (full jitter).
 pub(super) fn wait_before_next(kind: &Failure, repeat: Repeat, tries: u32, random: f64) -> Option<Duration> {
     if tries >= TRIES || !is_worth_it(kind, repeat) {
         return None;
@@ -33,11 +33,7 @@ fn is_worth_it(kind: &Failure, repeat: Repeat) -> bool {
         Failure::Broken(_) | Failure::Timeout(_) | Failure::Status { status: 500 | 502..=504, .. } => {
             repeat == Repeat::Always
         }
-        Failure::Status { .. }
-        | Failure::BadAnswer { .. }
-        | Failure::Invalid(_)
-        | Failure::Throttled { .. }
-        | Failure::CircuitOpen { .. } => false,
+        _ => false,
     }
 }
 
@@ -46,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_have_been_done_is_not_sent_again() {
+    fn a_call_that_may_have_had_an_effect_is_not_repeated() {
         let status = |status| Failure::Status { status, said: String::new(), after: None };
         let broken = || Failure::Broken("reset".into());
         let sent_again = |kind: &Failure, repeat| wait_before_next(kind, repeat, 1, 0.5).is_some();
@@ -71,8 +67,8 @@ mod tests {
         assert_eq!((wait(1, 0.0), wait(1, 1.0)), (Some(Duration::ZERO), Some(Duration::from_millis(200))));
         assert_eq!((wait(2, 1.0), wait(3, 1.0)), (Some(Duration::from_millis(400)), None));
         let limited = |after| Failure::Status { status: 429, said: String::new(), after };
-        let told = limited(Some(Duration::from_secs(9)));
-        assert_eq!(wait_before_next(&told, Repeat::IfNotDone, 1, 0.1), Some(Duration::from_secs(9)));
+        let reported = limited(Some(Duration::from_secs(9)));
+        assert_eq!(wait_before_next(&reported, Repeat::IfNotDone, 1, 0.1), Some(Duration::from_secs(9)));
         let silent = wait_before_next(&limited(None), Repeat::IfNotDone, 2, 0.0);
         assert_eq!(silent, Some(Duration::from_secs(1)));
     }

@@ -1,14 +1,19 @@
+use jiff::Timestamp;
+
 use super::*;
-use crate::targets::{
-    model::{World, walk},
-    providers::fixtures::*,
+use crate::{
+    api::ActionKind,
+    targets::{
+        model::{World, walk},
+        providers::fixtures::*,
+    },
 };
 
 const WORDS: DeployWords = DeployWords {
     provider: crate::targets::providers::fixtures::WORDS,
     limit: SignedDuration::from_mins(15),
     brings: |id, to| format!("deploy {id} of what {to} was"),
-    others: "other deploys have come",
+    others: "other deploys were made",
     left_behind: "",
 };
 
@@ -33,7 +38,7 @@ struct Service {
     /// The provider has auto-deploy.
     has_auto: bool,
     released: bool,
-    /// Somebody else asks for a deploy after the call.
+    /// Somebody else requests a deploy after the call.
     others: bool,
     /// Environment variables that differ.
     env: usize,
@@ -41,8 +46,8 @@ struct Service {
     env_changed: bool,
 }
 
-fn names(count: usize) -> Vec<EnvChange> {
-    (0..count).map(|place| EnvChange { name: format!("V{place:02}"), removed: place == 0 }).collect()
+fn names(count: usize) -> EnvChanges {
+    (0..count).map(|place| (format!("V{place:02}"), (place > 0).then(|| "value".into()))).collect()
 }
 
 macro_rules! world {
@@ -86,11 +91,11 @@ fn observations(service: &Service, progress: &ProviderProgress) -> Vec<DeploySee
             true => Err(EnvError::Changed("V00 was changed".into())),
             false => Ok(names(service.env)),
         };
-        return vec![DeploySeen::Before(Ok(before), env), DeploySeen::Before(Err(unread()), Ok(Vec::new()))];
+        return vec![DeploySeen::Before(Ok((before, env))), DeploySeen::Before(Err(unread()))];
     }
     let (id, made) = ("dep-9".to_owned(), service.deploys > 0);
     let state = match service.stage {
-        Stage::Waits => DeployState::Waits { id, why: "it waits for an approval".into() },
+        Stage::Waits => DeployState::Waits { id, why: "an approval is pending".into() },
         stage => {
             let (live, over) = (stage == Stage::Live, stage == Stage::Failed);
             DeployState::Deploy { id, status: format!("{stage:?}"), live, over }
@@ -141,7 +146,7 @@ fn violation(service: &Service, step: &DeployStep) -> Option<String> {
     }
     match step {
         Step::Perform { effect: DeployEffect::Send, .. } if made => {
-            Some("the call is made again, and the first one had its effect".to_owned())
+            Some("the call is repeated, and the first one had its effect".to_owned())
         }
         Step::Perform { effect: DeployEffect::Send, .. } if service.has_auto && !service.auto_off => {
             Some("it is rolled back while auto-deploy is on".to_owned())
@@ -154,18 +159,20 @@ fn violation(service: &Service, step: &DeployStep) -> Option<String> {
             (!stored || names.len() > AT_ONCE).then(|| "variables are set that are not stored".to_owned())
         }
         Step::Perform { effect: DeployEffect::RestoreAutoDeploy { .. }, .. } if made => {
-            Some("auto-deploy would bring back what is rolled back".to_owned())
+            Some("auto-deploy would undo the rollback".to_owned())
         }
         Step::Done { .. } if service.stage != Stage::Live => Some("nothing is live".to_owned()),
         Step::Ended { reason: DeployFailed | DeadlineExceeded, .. } => None,
         Step::Ended { .. } if made => Some("the deploy was made, and the end says that it was not".to_owned()),
         Step::Ended { progress, message, .. }
-            if !progress.env_vars.is_empty() && !message.contains("are put back, or some of them") =>
+            if !progress.env_vars.is_empty() && !message.contains("are restored, or some of them") =>
         {
             Some("variables stay changed, and the end does not say so".to_owned())
         }
-        Step::OutcomeUnknown { message, .. } if !service.others && !message.contains("cannot be looked at") => {
-            Some("the outcome can be told".to_owned())
+        Step::OutcomeUnknown { message, .. }
+            if !service.others && !message.contains("the service cannot be checked") =>
+        {
+            Some("the outcome can be known".to_owned())
         }
         _ => None,
     }
@@ -187,8 +194,12 @@ fn template(hash: &str) -> TemplateRef {
     TemplateRef { revision: 0, hash: hash.into(), digest: hash.into() }
 }
 
+fn deploy(action: ActionKind, desired: Desired) -> Deploy {
+    Deploy { caller: caller(action), words: WORDS, desired }
+}
+
 fn rolls_back() -> Deploy {
-    rollback("srv-1", ActionKind::Rollback, WORDS, Some(&template("dep-1")), &template("dep-0"))
+    deploy(ActionKind::Rollback, Desired::Rollback(template("dep-0")))
 }
 
 fn with_auto() -> Service {
@@ -226,7 +237,7 @@ fn a_rollback_of_what_others_deploy_too_is_left_to_a_person() {
 
 #[test]
 fn a_redeploy_restores_all_variables_first() {
-    let procedure = redeploy("srv-1", WORDS, &template("dep-1"));
+    let procedure = deploy(ActionKind::RollbackConfig, Desired::Redeploy(template("dep-1")));
     let service = Service { env: 12, ..Service::default() };
     let report = walk(&procedure, service.clone(), ProviderProgress::default(), limits(100, 300));
     report.assert_holds();

@@ -1,4 +1,4 @@
-//! What is deployed to an environment of a GitHub repository: how a policy names it, and what can be done to it.
+//! An environment of a GitHub repository: its fields in a policy, and its actions.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::api::{
     RemediationTarget, SupportedAction, TargetFacts, ValidTarget, ValidateTarget,
 };
 
-/// `spec.target.kind` of a Remediation whose target is what is deployed to an environment of a GitHub repository.
+/// `spec.target.kind` of a Remediation whose target is an environment of a GitHub repository.
 pub const GITHUB_KIND: &str = "GitHub";
 
 pub static ENVIRONMENT: Capabilities = Capabilities {
@@ -25,39 +25,39 @@ pub static ENVIRONMENT: Capabilities = Capabilities {
     min_check_interval: HOSTED_PAUSE,
 };
 
-/// What is deployed to an environment of a GitHub repository, as its deployments tell. GitHub tells no error rate and no
-/// latency: what metrics measures decides whether a deployment is healthy.
+/// An environment of a GitHub repository, and the deployments to it. GitHub reports no error rate and no latency: the
+/// component's metrics decide whether a deployment is healthy.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct GithubTarget {
-    /// The repository, as in its address: owner/name.
+    /// The repository, as in its URL: owner/name.
     #[schemars(length(min = 3, max = 140), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+$"))]
     pub repository: String,
-    /// The environment that is deployed to, by its name in the repository's settings (Environments): production.
+    /// The name of the environment, as in the repository's settings (Environments): production.
     #[schemars(
         length(min = 1, max = 100),
         regex(pattern = "^[^\\s'\"`,;\\\\]([^\\t\\r\\n'\"`,;\\\\]*[^\\s'\"`,;\\\\])?$")
     )]
     pub environment: String,
-    /// The workflow that rolls back: it is dispatched with the commit to go back to. Left out: a deployment of that commit is
-    /// made (task deploy:rollback), for whatever carries out the repository's deployments.
+    /// The workflow that rolls back: it is dispatched with the commit to roll back to. Default: a deployment of that commit is
+    /// made (task deploy:rollback), for the tool that carries out the repository's deployments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<GithubWorkflow>,
     /// A Secret of the policy's namespace whose key holds a GitHub token: fine-grained with the repository's permissions
-    /// Deployments and, where workflow is set, Actions (read and write). Read at each look and before each action; the
-    /// operator's role needs the right (`rbac.readCredentials` of the chart). Left out: the operator's own token
+    /// Deployments and, where workflow is set, Actions (read and write). Read at each check and before each action; the
+    /// operator's role needs the permission (`rbac.readCredentials` of the chart). Default: the operator's own token
     /// (GITHUB_TOKEN).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<KeyRef>,
 }
 
-/// A workflow that deploys the commit it is given. Its run-name has to hold that commit, as in
+/// A workflow that deploys the commit of its input. Its run-name must contain that commit, as in
 /// `run-name: Roll back to ${{ inputs.sha }}`: the deployment of a dispatched run is recorded with the commit of the branch.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.inputs) || !(self.shaInput in self.inputs)", "inputs must not name the input of shaInput: it takes the commit to go back to"))]
+#[x_kube(validation = ("!has(self.inputs) || !(self.shaInput in self.inputs)", "inputs must not name the input of shaInput: it takes the commit to roll back to"))]
 pub struct GithubWorkflow {
-    /// Its file in .github/workflows of the repository: rollback.yml. It has to be there on the default branch, with
+    /// Its file in .github/workflows of the repository: rollback.yml. The file must exist on the default branch, with
     /// `on: workflow_dispatch`.
     #[schemars(length(min = 5, max = 128), regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.ya?ml$"))]
     pub file: String,
@@ -65,7 +65,7 @@ pub struct GithubWorkflow {
     #[serde(rename = "ref", default = "default_ref")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[^\\s~^:?*\\[\\\\]+$"))]
     pub git_ref: String,
-    /// The input that takes the commit to go back to, as its full SHA. Default sha.
+    /// The input that takes the commit to roll back to, as its full SHA. Default sha.
     #[serde(default = "default_sha_input")]
     #[schemars(length(min = 1, max = 100), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
     pub sha_input: String,
@@ -83,7 +83,7 @@ fn default_sha_input() -> String {
     "sha".to_owned()
 }
 
-/// What is deployed to an environment of a GitHub repository.
+/// An environment of a GitHub repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GithubEnvironment {
     /// `owner/name:environment`.
@@ -92,7 +92,7 @@ pub struct GithubEnvironment {
     /// The repository's, without its owner.
     pub name: String,
     pub environment: String,
-    /// What rolls back; none: a deployment does.
+    /// The workflow that rolls back; none: a deployment does.
     pub workflow: Option<GithubWorkflow>,
     pub access: Access,
 }
@@ -108,7 +108,7 @@ impl ValidateTarget for GithubTarget {
             fits(owner, "-_") && fits(name, "-_.") && !matches!(*name, "." | "..") && repository.len() <= 140
         });
         if parts.is_none() {
-            let message = format!("{repository:?} is no repository; it is like octo-org/shop, as in its address");
+            let message = format!("{repository:?} is no repository; it is like octo-org/shop, as in its URL");
             check.bad("target.github.repository", message);
         }
         let named = !environment.trim().is_empty()
@@ -143,7 +143,7 @@ fn is_workflow(check: &mut Checker, workflow: &GithubWorkflow) -> bool {
         bad("ref", format!("{git_ref:?} is no branch or tag, which alone can be dispatched; it is like main"));
     }
     if sha_input.is_empty() || inputs.contains_key(sha_input) {
-        bad("shaInput", format!("{sha_input:?} takes the commit to go back to; take it out of inputs"));
+        bad("shaInput", format!("{sha_input:?} takes the commit to roll back to; remove it from inputs"));
     }
     if inputs.len() > 24 {
         bad("inputs", format!("has {} entries; a workflow takes 25 inputs, and shaInput is one of them", inputs.len()));
@@ -151,20 +151,4 @@ fn is_workflow(check: &mut Checker, workflow: &GithubWorkflow) -> bool {
     check.mistakes() == before
 }
 
-impl TargetFacts for GithubEnvironment {
-    fn capabilities(&self) -> &'static Capabilities {
-        &ENVIRONMENT
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: GITHUB_KIND.to_owned(), name: self.id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{GITHUB_KIND}/{}", self.id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.name)
-    }
-}
+hosted_facts!(GithubEnvironment, &ENVIRONMENT, GITHUB_KIND, id, name);

@@ -1,32 +1,32 @@
-//! What is deployed to an environment, and how far a rollback is, from GitHub's answers: pure.
+//! What is deployed to an environment, and how far a rollback is, from GitHub's responses: pure.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::wire::{Deployment, Run, Status};
 use crate::{
     analyze::observation::{Hosted, ReleaseId},
-    targets::providers::common::{DeployState, commit_label},
+    targets::providers::common::{DeployState, commit_label, failed_deploy},
 };
 
-/// Of deployments that a rollback makes.
+/// The task of deployments that roll back.
 pub const ROLLBACK_TASK: &str = "deploy:rollback";
-/// A deployment that has begun and says nothing for so long is not under way any more.
+/// A deployment without a result for so long is not under way any more.
 const UNDER_WAY_FOR: SignedDuration = SignedDuration::from_hours(1);
 
-/// How a deployment stands.
+/// How far a deployment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct Progress {
     /// Its newest status; `pending` when it has none.
     pub state: String,
-    /// It has succeeded once: what is deployed after it turns it `inactive`.
+    /// The deployment has succeeded once; the next deployment turns it `inactive`.
     pub served: bool,
-    /// The run that has made it.
+    /// The run that made the deployment.
     pub run: Option<u64>,
-    /// Where more is told.
+    /// The log.
     pub url: String,
 }
 
-impl Standing {
+impl Progress {
     pub fn of(statuses: &[Status]) -> Self {
         let newest = statuses.iter().max_by_key(|status| status.id);
         let url = newest.and_then(|status| status.log_url.clone()).unwrap_or_default();
@@ -53,24 +53,24 @@ fn run_in(url: &str) -> Option<u64> {
     rest.split(['/', '?', '#']).next()?.parse().ok()
 }
 
-/// The commit that a run says to deploy: the one full SHA in its name.
+/// The commit that a run deploys: the full SHA in its name.
 fn commit_in(title: &str) -> Option<&str> {
     let mut words = title.split(|character: char| !character.is_ascii_alphanumeric());
     words.find(|word| word.len() == 40 && word.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// The run goes back to this commit.
+/// The run rolls back to this commit.
 pub fn goes_to(run: &Run, commit: &str) -> bool {
     run.display_title.as_deref().and_then(commit_in) == Some(commit)
 }
 
-/// The commit that a deployment has deployed. `run`: the one that has made it; `file`: the workflow that rolls back.
+/// The commit that a deployment has deployed. `run`: the run that made the deployment; `file`: the workflow that rolls back.
 ///
-/// A job with an `environment` records the commit of the branch that its run was dispatched for, whatever it checks out: only
-/// the run's name tells what that was.
+/// A job with an `environment` records the commit of the branch that its run was dispatched for, also when the job checks out
+/// another one: only the run's name holds that commit.
 ///
 /// # Errors
-/// In words, when nothing tells.
+/// A message for a person, when the commit is unknown.
 pub fn commit_of(deployment: &Deployment, run: Option<&Run>, file: &str) -> Result<String, String> {
     let dispatched = run.filter(|run| run.event == "workflow_dispatch" && run.head_sha == deployment.sha);
     let Some(run) = dispatched else { return Ok(deployment.sha.clone()) };
@@ -82,7 +82,7 @@ pub fn commit_of(deployment: &Deployment, run: Option<&Run>, file: &str) -> Resu
         return Ok(deployment.sha.clone());
     }
     Err(format!(
-        "which commit deployment {} is of is not told: the name of the run of {file} that has made it does not hold the commit ({}); write run-name: Roll back to ${{{{ inputs.<shaInput> }}}}",
+        "the commit of deployment {} is unknown: the name of the run of {file} that made it does not hold the commit ({}); write run-name: Roll back to ${{{{ inputs.<shaInput> }}}}",
         deployment.id, run.html_url
     ))
 }
@@ -91,8 +91,8 @@ pub fn commit_of(deployment: &Deployment, run: Option<&Run>, file: &str) -> Resu
 #[derive(Debug, Clone)]
 pub struct Read {
     /// Deployments that have not succeeded, newer than the one that serves; the newest first.
-    pub newer: Vec<(Deployment, Standing)>,
-    /// The one that serves, and the commit that it is of.
+    pub newer: Vec<(Deployment, Progress)>,
+    /// The deployment that serves, and its commit.
     pub live: Option<(Deployment, String)>,
 }
 
@@ -113,7 +113,7 @@ pub fn hosted(read: &Read, now: Timestamp) -> Hosted {
         commit_label(commit, deployment.description.as_deref().unwrap_or_default().trim())
     };
     let begun = |deployment: &Deployment| now.duration_since(deployment.created_at) < UNDER_WAY_FOR;
-    let failed = read.newer.first().filter(|(_, standing)| standing.has_failed());
+    let failed = read.newer.first().filter(|(_, progress)| progress.has_failed());
     Hosted {
         release: live.map(|(deployment, commit)| ReleaseId {
             revision: 0,
@@ -121,20 +121,19 @@ pub fn hosted(read: &Read, now: Timestamp) -> Hosted {
             digest: commit.clone(),
         }),
         label: live.map(|(deployment, commit)| label(deployment, commit)).unwrap_or_default(),
-        settled: !read.newer.iter().any(|(deployment, standing)| standing.is_under_way() && begun(deployment)),
+        settled: !read.newer.iter().any(|(deployment, progress)| progress.is_under_way() && begun(deployment)),
         suspended: None,
         instances: None,
         fault: None,
         config: None,
-        failed_deploy: failed.map(|(deployment, standing)| {
-            let serves = live.map(|(live, _)| format!("; {} still serves", live.id)).unwrap_or_default();
-            let (id, label, state) = (deployment.id, label(deployment, &deployment.sha), &standing.state);
-            format!("the newest deployment {id} ({label}) ended as {state}{serves}")
+        failed_deploy: failed.map(|(deployment, progress)| {
+            let (label, live) = (label(deployment, &deployment.sha), live.map(|(live, _)| live.id));
+            failed_deploy("deployment", (deployment.id, &label), &progress.state, live)
         }),
     }
 }
 
-/// What has become of a run. `deployed`: what it was to deploy serves.
+/// The state of a run. `deployed`: the commit that it deploys serves.
 pub fn of_run(run: &Run, deployed: bool) -> DeployState {
     let (id, url) = (run.id.to_string(), &run.html_url);
     let status = run.status.as_deref().unwrap_or("queued");
@@ -147,20 +146,20 @@ pub fn of_run(run: &Run, deployed: bool) -> DeployState {
             false,
         ),
         ("waiting" | "action_required", _) | ("completed", Some("action_required")) => {
-            DeployState::Waits { why: format!("it waits for an approval: {url}"), id }
+            DeployState::Waits { why: format!("an approval is pending: {url}"), id }
         }
         ("completed", ended) => state(format!("{} ({url})", ended.unwrap_or("completed")), false, true),
         (status, _) => state(format!("{status} ({url})"), false, false),
     }
 }
 
-/// What has become of a deployment.
-pub fn of_deployment(id: u64, standing: &Standing) -> DeployState {
-    let Standing { state, served, url, .. } = standing;
+/// The state of a deployment.
+pub fn of_deployment(id: u64, progress: &Progress) -> DeployState {
+    let Progress { state, served, url, .. } = progress;
     let (id, at) = (id.to_string(), if url.is_empty() { String::new() } else { format!(" ({url})") });
     match state.as_str() {
         _ if *served => DeployState::Deploy { id, status: "success".to_owned(), live: true, over: false },
-        "waiting" => DeployState::Waits { id, why: format!("it waits for an approval{at}") },
+        "waiting" => DeployState::Waits { id, why: format!("an approval is pending{at}") },
         state => {
             let over = matches!(state, "failure" | "error" | "inactive");
             DeployState::Deploy { id, status: format!("{state}{at}"), live: false, over }
@@ -183,12 +182,12 @@ mod tests {
         serde_json::from_value(fields).unwrap()
     }
 
-    fn standing(states: &[&str]) -> Standing {
+    fn progress(states: &[&str]) -> Progress {
         let statuses = states.iter().enumerate().map(|(id, state)| {
             let log_url = "https://github.com/octo-org/shop/actions/runs/77/job/8";
             serde_json::from_value(json!({"id": id, "state": state, "log_url": log_url})).unwrap()
         });
-        Standing::of(&statuses.collect::<Vec<Status>>())
+        Progress::of(&statuses.collect::<Vec<Status>>())
     }
 
     fn run(fields: Value) -> Run {
@@ -203,22 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn a_past_success_serves_whatever_came_after_it() {
-        let seen = standing(&["queued", "in_progress", "success", "inactive"]);
+    fn a_past_success_serves_also_when_later_statuses_differ() {
+        let seen = progress(&["queued", "in_progress", "success", "inactive"]);
         assert_eq!((seen.served, seen.state.as_str(), seen.run), (true, "inactive", Some(77)));
-        assert!(!standing(&["in_progress", "inactive"]).served, "it was superseded before it was there");
-        let none = Standing::of(&[]);
+        assert!(!progress(&["in_progress", "inactive"]).served, "superseded before it was live");
+        let none = Progress::of(&[]);
         assert_eq!((none.served, none.state.as_str(), none.run, none.is_under_way()), (false, "pending", None, true));
-        assert!(standing(&["in_progress", "failure"]).has_failed());
-        assert!(!standing(&["success", "failure"]).has_failed(), "it got there first");
-        assert!(!standing(&["waiting"]).is_under_way(), "nothing happens before it is approved");
+        assert!(progress(&["in_progress", "failure"]).has_failed());
+        assert!(!progress(&["success", "failure"]).has_failed(), "it succeeded first");
+        assert!(!progress(&["waiting"]).is_under_way(), "nothing happens before it is approved");
     }
 
     #[test]
     fn the_deployment_that_serves_is_the_release_and_known_by_its_commit() {
         let live = Some((deployment(5, GOOD), GOOD.to_owned()));
         let read = |newer: &[&str]| {
-            let newer = newer.iter().map(|state| (deployment(6, BAD), standing(&[state]))).collect();
+            let newer = newer.iter().map(|state| (deployment(6, BAD), progress(&[state]))).collect();
             Read { newer, live: live.clone() }
         };
         let (soon, later) = (at("2026-11-28T10:05:00Z"), at("2026-11-28T12:00:00Z"));
@@ -228,7 +227,7 @@ mod tests {
         assert_eq!((seen.label.as_str(), seen.settled, seen.failed_deploy), ("commit aaaaaaa", true, None));
         for state in ["pending", "queued", "in_progress"] {
             assert!(!hosted(&read(&[state]), soon).settled, "{state}");
-            assert!(hosted(&read(&[state]), later).settled, "{state}: nothing is heard of it any more");
+            assert!(hosted(&read(&[state]), later).settled, "{state}: it reports nothing any more");
         }
         let failed = hosted(&read(&["failure"]), soon);
         let words = failed.failed_deploy.unwrap();
@@ -249,7 +248,7 @@ mod tests {
         assert_eq!(commit(Some(&run(json!({"event": "push"})))), Ok(BAD.to_owned()), "it deploys what it is of");
         let other = run(json!({"path": ".github/workflows/deploy.yml@refs/heads/main"}));
         assert_eq!(commit(Some(&other)), Ok(BAD.to_owned()));
-        // One that the workflow has recorded by itself.
+        // A deployment that the workflow has recorded itself.
         assert_eq!(commit_of(&deployment(6, GOOD), Some(&run(json!({}))), file), Ok(GOOD.to_owned()));
         for title in ["Rollback", "Roll back to aaaaaaa", &format!("x{GOOD}"), &GOOD.to_uppercase()] {
             let why =
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_followed_to_its_conclusion_and_to_what_it_was_to_deploy() {
+    fn a_run_is_followed_to_its_conclusion_and_to_the_deployment_of_its_commit() {
         let state = |status: &str, conclusion: Value, deployed| match of_run(
             &run(json!({"status": status, "conclusion": conclusion})),
             deployed,
@@ -282,13 +281,13 @@ mod tests {
             );
         }
         for (status, conclusion) in [("waiting", json!(null)), ("completed", json!("action_required"))] {
-            assert_eq!(state(status, conclusion, true).0, "it waits for an approval: https://github.com/runs/77");
+            assert_eq!(state(status, conclusion, true).0, "an approval is pending: https://github.com/runs/77");
         }
     }
 
     #[test]
     fn a_deployment_is_followed_by_its_statuses() {
-        let state = |states: &[&str]| match of_deployment(9, &standing(states)) {
+        let state = |states: &[&str]| match of_deployment(9, &progress(states)) {
             DeployState::Deploy { live, over, .. } => (live, over),
             DeployState::Waits { .. } => (false, false),
             other => panic!("{other:?}"),
@@ -298,8 +297,8 @@ mod tests {
         for ended in ["failure", "error", "inactive"] {
             assert_eq!(state(&["in_progress", ended]), (false, true), "{ended}");
         }
-        assert!(matches!(of_deployment(9, &standing(&["waiting"])), DeployState::Waits { .. }));
-        let none = of_deployment(9, &Standing::of(&[]));
+        assert!(matches!(of_deployment(9, &progress(&["waiting"])), DeployState::Waits { .. }));
+        let none = of_deployment(9, &Progress::of(&[]));
         let expected = DeployState::Deploy { id: "9".into(), status: "pending".into(), live: false, over: false };
         assert_eq!(none, expected);
     }

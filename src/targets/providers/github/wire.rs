@@ -1,4 +1,4 @@
-//! GitHub's answers, as far as they are read (<https://docs.github.com/rest>). What need not be there is optional.
+//! GitHub's responses, as far as they are read (<https://docs.github.com/rest>). Fields that may be absent are optional.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -7,11 +7,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Deployment {
     pub id: u64,
-    /// The commit that it is recorded with.
+    /// The recorded commit.
     pub sha: String,
     #[serde(default)]
     pub task: String,
-    #[serde(default)]
     pub description: Option<String>,
     pub created_at: Timestamp,
 }
@@ -22,8 +21,7 @@ pub struct Status {
     pub id: u64,
     /// `pending`, `queued`, `waiting` (for approval), `in_progress`, `success`, `failure`, `error`, `inactive`.
     pub state: String,
-    /// Of one that a workflow has made: `…/actions/runs/{id}/job/{id}`.
-    #[serde(default)]
+    /// Of a deployment by a workflow: `…/actions/runs/{id}/job/{id}`.
     pub log_url: Option<String>,
 }
 
@@ -46,28 +44,19 @@ pub struct Runs {
 pub struct Run {
     pub id: u64,
     /// `queued`, `requested`, `waiting` (for approval), `pending`, `in_progress`, `completed`.
-    #[serde(default)]
     pub status: Option<String>,
-    /// Of a completed one: `success`, `failure`, `cancelled`, `timed_out`, `action_required`, `skipped`, `stale`, …
-    #[serde(default)]
+    /// Of a completed run: `success`, `failure`, `cancelled`, `timed_out`, `action_required`, `skipped`, `stale`, …
     pub conclusion: Option<String>,
     #[serde(default)]
     pub html_url: String,
-    /// What the workflow's `run-name` says.
-    #[serde(default)]
+    /// By the workflow's `run-name`.
     pub display_title: Option<String>,
     #[serde(default)]
     pub event: String,
     /// `.github/workflows/rollback.yml`, with `@` and the ref after it or without.
     #[serde(default)]
     pub path: String,
-    /// Of the branch that it was dispatched for.
+    /// Of the branch that the run was dispatched for.
     #[serde(default)]
     pub head_sha: String,
-}
-
-/// The answer 200 to a dispatch.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Dispatched {
-    pub workflow_run_id: u64,
 }

@@ -1,23 +1,26 @@
 use super::*;
 use crate::targets::{
+    executor::Procedure,
     model::{World, walk},
-    providers::fixtures::*,
+    providers::{call::CallSeen, common::HostedError, fixtures::*},
 };
+
+type Seen = CallSeen<Standing, Since>;
 
 /// A database whose provider lists no calls.
 #[derive(Debug, Clone, PartialEq)]
 struct Hosted {
-    stands: Stands,
+    state: DatabaseState,
     calls: u32,
-    /// A call had no clear answer.
+    /// A call had no clear response.
     unclear: bool,
 }
 
 impl Hosted {
     fn status(&self) -> &'static str {
-        match self.stands {
-            Stands::Serves => "available",
-            Stands::Down => "unavailable",
+        match self.state {
+            DatabaseState::Serves => "available",
+            DatabaseState::Down => "unavailable",
             _ => "config_restart",
         }
     }
@@ -26,12 +29,12 @@ impl Hosted {
 macro_rules! world {
     ($procedure:ty) => {
         impl World<$procedure> for Hosted {
-            fn observations(&self, progress: &ProviderProgress) -> Vec<RecoverSeen> {
+            fn observations(&self, progress: &ProviderProgress) -> Vec<Seen> {
                 observations(self, progress)
             }
 
-            fn results(&self, _: &SendRecovery, _: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
-                let done = Self { stands: Stands::AtWork, calls: self.calls + 1, unclear: false };
+            fn results(&self, _: &SendCall, _: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
+                let done = Self { state: DatabaseState::AtWork, calls: self.calls + 1, unclear: false };
                 let unanswered = Self { unclear: true, ..done.clone() };
                 let without = without_effect().into_iter();
                 let without = without.map(|error| (Self { unclear: !error.not_done(), ..self.clone() }, Err(error)));
@@ -39,55 +42,58 @@ macro_rules! world {
             }
 
             fn later(&self) -> Vec<Self> {
-                let then = match self.stands {
-                    Stands::Down => vec![Stands::Serves, Stands::AtWork],
-                    Stands::AtWork => vec![Stands::Serves, Stands::Down],
+                let then = match self.state {
+                    DatabaseState::Down => vec![DatabaseState::Serves, DatabaseState::AtWork],
+                    DatabaseState::AtWork => vec![DatabaseState::Serves, DatabaseState::Down],
                     _ => Vec::new(),
                 };
-                then.into_iter().map(|stands| Self { stands, ..self.clone() }).collect()
+                then.into_iter().map(|state| Self { state, ..self.clone() }).collect()
             }
 
-            fn violation(&self, step: &Step<ProviderProgress, SendRecovery>) -> Option<String> {
+            fn violation(&self, step: &Step<ProviderProgress, SendCall>) -> Option<String> {
                 violation(self, step)
             }
         }
     };
 }
 
-fn observations(hosted: &Hosted, progress: &ProviderProgress) -> Vec<RecoverSeen> {
-    let (status, stands) = (hosted.status().to_owned(), hosted.stands);
+fn observations(hosted: &Hosted, progress: &ProviderProgress) -> Vec<Seen> {
+    let (status, state) = (hosted.status().to_owned(), hosted.state);
     if progress.sent_at.is_none() {
-        let standing = Standing { status, stands };
-        return vec![RecoverSeen::Before(Ok(standing)), RecoverSeen::Before(Err(unread()))];
+        return vec![Seen::Before(Ok((status, state))), Seen::Before(Err(unread()))];
     }
     let since = |came| {
         let served = progress.newest_before.as_deref() == Some("available");
-        RecoverSeen::After(Ok(Since { status: status.clone(), serves: stands == Stands::Serves, served, came }))
+        Seen::After(Ok(Since { status: status.clone(), serves: state == DatabaseState::Serves, served, came }))
     };
-    let mut all = vec![since(false), RecoverSeen::After(Err(unread()))];
+    let mut all = vec![since(false), Seen::After(Err(unread()))];
     all.extend((hosted.calls > 0).then(|| since(true)));
     all
 }
 
-fn violation(hosted: &Hosted, step: &Step<ProviderProgress, SendRecovery>) -> Option<String> {
+fn violation(hosted: &Hosted, step: &Step<ProviderProgress, SendCall>) -> Option<String> {
     let done = hosted.calls > 0;
     match step {
         Step::Perform { .. } if done || hosted.unclear => {
-            Some("the call is made again without a clear answer".to_owned())
+            Some("the call is repeated without a clear response".to_owned())
         }
-        Step::Perform { .. } if hosted.stands == Stands::AtWork => Some("the provider is at work on it".to_owned()),
+        Step::Perform { .. } if hosted.state == DatabaseState::AtWork => {
+            Some("the provider is at work on it".to_owned())
+        }
         Step::Done { .. } if !done => Some("nothing was done".to_owned()),
         Step::Ended { end: End::Expired, .. } if done => Some("the call is not verified".to_owned()),
         Step::Ended { reason: RemediationReason::DeadlineExceeded, .. } => None,
         Step::Ended { .. } if done => Some("it was done, and the end says that it was not".to_owned()),
-        Step::OutcomeUnknown { progress, message } if progress.begun && !message.contains("cannot be looked at") => {
-            Some("the outcome can be told".to_owned())
+        Step::OutcomeUnknown { progress, message }
+            if progress.begun && !message.contains("the service cannot be checked") =>
+        {
+            Some("the outcome can be known".to_owned())
         }
         _ => None,
     }
 }
 
-faulty!(Recover, SendRecovery, Result<u16, HostedError>, denied);
+faulty!(Recover, SendCall, Result<u16, HostedError>, denied);
 world!(Recover);
 world!(Forgets);
 world!(Denies);
@@ -97,7 +103,7 @@ fn recover() -> Recover {
 }
 
 fn down() -> Hosted {
-    Hosted { stands: Stands::Down, calls: 0, unclear: false }
+    Hosted { state: DatabaseState::Down, calls: 0, unclear: false }
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! CPU and memory of all services that are looked at with one key, read together: `/metrics/{metric}` takes many resources
-//! (<https://api-docs.render.com/reference/get-cpu>), and reads are what a key is limited by.
+//! CPU and memory of all services that are observed with one key, read together: `/metrics/{metric}` takes many resources
+//! (<https://api-docs.render.com/reference/get-cpu>), and a key has a limit of reads.
 //!
-//! What belongs to which service is told by the series' instance: all before its last hyphen is the service's id
-//! (<https://render.com/docs/metrics-streams-reference>). Requests and latency have no such label, so each service is asked
-//! about alone.
+//! The series' instance names the service: everything before its last hyphen is the service's id
+//! (<https://render.com/docs/metrics-streams-reference>). Requests and latency have no such label, so they are read for each
+//! service alone.
 
 use parking_lot::Mutex;
 use std::{
@@ -17,15 +17,16 @@ use tokio::sync::Mutex as TurnMutex;
 use super::wire::Series;
 use crate::targets::providers::client::Credential;
 
-/// Services asked about in one call: an address of 2 KB.
+/// Services of one call: a URL of 2 KB.
 pub(super) const TOGETHER: usize = 50;
-/// A service that was not looked at for so long is not asked about beside others.
-const STILL_LOOKED_AT: Duration = Duration::from_secs(150);
-/// Keys that are remembered before those without services are looked for.
+/// A service that was not observed for so long is not read with others.
+const STILL_OBSERVED: Duration = Duration::from_secs(150);
+/// Keys that are remembered before those without services are removed.
 const MANY: usize = 64;
 
-/// What is read for many services at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A metric that is read for many services at once, by its name in the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Shared {
     Cpu,
     Memory,
@@ -34,17 +35,11 @@ pub(super) enum Shared {
 }
 
 impl Shared {
-    /// As it stands in the address.
     pub fn metric(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Memory => "memory",
-            Self::CpuLimit => "cpu-limit",
-            Self::MemoryLimit => "memory-limit",
-        }
+        self.into()
     }
 
-    /// Read anew after this time: points come each 30 s at best; limits change with the plan alone.
+    /// Read again after this time: points come each 30 s at best; limits change only with the plan.
     fn keeps(self) -> Duration {
         match self {
             Self::Cpu | Self::Memory => Duration::from_secs(10),
@@ -53,7 +48,7 @@ impl Shared {
     }
 }
 
-/// What was read last, by service, and when.
+/// The last series of each service, and when they were read.
 #[derive(Default)]
 pub(super) struct Known(HashMap<String, (Instant, Vec<Series>)>);
 
@@ -63,11 +58,11 @@ impl Known {
         (now.saturating_duration_since(*at) < what.keeps()).then(|| series.clone())
     }
 
-    /// Takes an answer apart. A service with nothing in it is not known: it has no data, or an API that reads one resource
-    /// alone has left it out.
-    pub fn take(&mut self, asked: &[String], answer: Vec<Series>, now: Instant) {
+    /// Divides a response by services. A service without a series stays unknown: it has no data, or an API that reads only one
+    /// resource has left it out.
+    pub fn take(&mut self, services: &[String], answer: Vec<Series>, now: Instant) {
         for series in answer {
-            let Some(service) = asked.iter().find(|service| series.is_of(service)) else { continue };
+            let Some(service) = services.iter().find(|service| series.is_of(service)) else { continue };
             let known = self.0.entry(service.clone()).or_insert_with(|| (now, Vec::new()));
             if known.0 < now {
                 *known = (now, Vec::new());
@@ -77,12 +72,12 @@ impl Known {
     }
 }
 
-/// The services that are looked at with one key.
+/// The services that are observed with one key.
 #[derive(Default)]
 pub(super) struct Fleet {
-    /// When each was last looked at.
-    looked_at: Mutex<HashMap<String, Instant>>,
-    /// One call at a time for each metric: whoever comes meanwhile waits for its answer.
+    /// When each was last observed.
+    observed_at: Mutex<HashMap<String, Instant>>,
+    /// One call at a time for each metric: others wait for its response.
     known: [TurnMutex<Known>; 4],
 }
 
@@ -92,21 +87,21 @@ impl Fleet {
     }
 
     pub fn observe(&self, service: &str, now: Instant) {
-        let mut looked_at = self.looked_at.lock();
-        looked_at.retain(|_, at| now.saturating_duration_since(*at) < STILL_LOOKED_AT);
-        looked_at.insert(service.to_owned(), now);
+        let mut observed_at = self.observed_at.lock();
+        observed_at.retain(|_, at| now.saturating_duration_since(*at) < STILL_OBSERVED);
+        observed_at.insert(service.to_owned(), now);
     }
 
-    /// This one, and others of which nothing young is known.
-    pub fn worth_asking(&self, service: &str, what: Shared, known: &Known, now: Instant) -> Vec<String> {
-        let looked_at = self.looked_at.lock();
+    /// This service, and others without young series.
+    pub fn worth_reading(&self, service: &str, what: Shared, known: &Known, now: Instant) -> Vec<String> {
+        let observed_at = self.observed_at.lock();
         let old = |other: &&String| other.as_str() != service && known.of(other, what, now).is_none();
-        let others = looked_at.keys().filter(old).cloned();
+        let others = observed_at.keys().filter(old).cloned();
         std::iter::once(service.to_owned()).chain(others).take(TOGETHER).collect()
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        self.looked_at.lock().values().all(|at| now.saturating_duration_since(*at) >= STILL_LOOKED_AT)
+        self.observed_at.lock().values().all(|at| now.saturating_duration_since(*at) >= STILL_OBSERVED)
     }
 }
 
@@ -141,42 +136,42 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_taken_apart_by_instances_and_kept_for_a_while() {
+    fn a_response_is_divided_by_instances_and_reused_for_a_while() {
         let (mut known, now) = (Known::default(), Instant::now());
-        let asked = ["srv-a".to_owned(), "srv-ab".to_owned(), "srv-none".to_owned()];
+        let services = ["srv-a".to_owned(), "srv-ab".to_owned(), "srv-none".to_owned()];
         let answer =
             vec![series("srv-ab-1", 1.0), series("srv-a-1", 2.0), series("srv-a-2", 3.0), series("srv-x-1", 4.0)];
-        known.take(&asked, answer, now);
+        known.take(&services, answer, now);
         let values = |known: &Known, service: &str, what, now| {
             known.of(service, what, now).map(|all| all.iter().map(|one| one.values[0].value).collect::<Vec<f64>>())
         };
         assert_eq!(values(&known, "srv-a", Shared::Cpu, now), Some(vec![2.0, 3.0]));
         assert_eq!(values(&known, "srv-ab", Shared::Cpu, now), Some(vec![1.0]));
-        assert_eq!(values(&known, "srv-none", Shared::Cpu, now), None, "nobody said that it has no data");
+        assert_eq!(values(&known, "srv-none", Shared::Cpu, now), None, "no response says that it has no data");
         assert_eq!(values(&known, "srv-x", Shared::Cpu, now), None);
         assert_eq!(values(&known, "srv-a", Shared::Cpu, after(11)), None);
         assert_eq!(values(&known, "srv-a", Shared::CpuLimit, after(11)), Some(vec![2.0, 3.0]));
-        // A newer answer stands for the whole one before.
-        known.take(&asked, vec![series("srv-a-3", 5.0)], after(1));
+        // A newer response replaces the one before.
+        known.take(&services, vec![series("srv-a-3", 5.0)], after(1));
         assert_eq!(values(&known, "srv-a", Shared::Cpu, after(1)), Some(vec![5.0]));
     }
 
     #[test]
-    fn others_that_are_looked_at_are_asked_about_in_the_same_call() {
+    fn others_that_are_observed_are_read_in_the_same_call() {
         let (fleet, now) = (Fleet::default(), Instant::now());
         for place in 0..2 * TOGETHER {
             fleet.observe(&format!("srv-{place}"), now);
         }
         let mut known = Known::default();
-        let first = fleet.worth_asking("srv-7", Shared::Cpu, &known, now);
+        let first = fleet.worth_reading("srv-7", Shared::Cpu, &known, now);
         assert_eq!((first.len(), first[0].as_str()), (TOGETHER, "srv-7"));
         known.take(&first, first.iter().map(|service| series(&format!("{service}-1"), 1.0)).collect(), now);
         let unknown = (0..2 * TOGETHER).map(|place| format!("srv-{place}")).find(|service| !first.contains(service));
-        let second = fleet.worth_asking(&unknown.unwrap(), Shared::Cpu, &known, now);
+        let second = fleet.worth_reading(&unknown.unwrap(), Shared::Cpu, &known, now);
         assert_eq!(second.len(), TOGETHER);
         assert!(second.iter().all(|service| !first.contains(service)), "two calls are enough for all");
-        // Nobody looks at them any more.
+        // They are not observed any more.
         fleet.observe("srv-new", after(200));
-        assert_eq!(fleet.worth_asking("srv-new", Shared::Cpu, &known, after(200)), ["srv-new"]);
+        assert_eq!(fleet.worth_reading("srv-new", Shared::Cpu, &known, after(200)), ["srv-new"]);
     }
 }

@@ -1,234 +1,213 @@
-//! A Postgres that Render hosts (<https://api-docs.render.com/reference/retrieve-postgres>): looked at, restarted, failed over to
-//! its standby.
+//! A Postgres that Render hosts (<https://api-docs.render.com/reference/retrieve-postgres>): observed, restarted, failed over
+//! to its standby.
 //!
-//! Render lists no events of a Postgres, and does not tell which of its instances is the primary. What has come of a call is
-//! told by its status alone, so only what was seen counts: a restart that nobody saw is not known to have been one.
+//! Render lists no events of a Postgres, and does not report which of its instances is the primary. Only its status shows the
+//! effect of a call: a restart that no observation saw is not known to have happened.
 
 use std::{collections::BTreeMap, time::Instant};
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 
 use super::{
-    Account, READ_LIMIT, Render,
-    observe::{MANY, OLD, SAME_OBSERVATION, SAME_REST, place, young},
+    Render, WORDS,
+    memory::{SAME_REST, key, young},
     usage,
     wire::Postgres,
 };
 use crate::{
-    analyze::observation::{Database, DatabaseFault, Measured, Reading, Unmeasured},
-    api::{ActionKind, RenderPostgres},
+    analyze::{
+        metric::{CPU_USAGE, MEMORY_USAGE, STORAGE_USAGE},
+        observation::{Database, DatabaseFault, TargetState, Unmeasured},
+    },
+    api::{ActionKind, ActionPlan, Cause, CircuitStatus, Intent, ProviderProgress, RenderPostgres},
     targets::{
-        Observed,
+        Observed, Target,
+        executor::{Executor, Order},
         kubernetes::ActError,
-        providers::client::Repeat,
-        providers::common::{Before, HostedError, Since, Stands},
+        providers::{
+            account::Account,
+            call::Caller,
+            call_executor::{CallApi, CallExecutor},
+            client::Repeat,
+            common::{DatabaseState, HostedError, Metrics, Since},
+            recover::{Recover, Standing},
+        },
     },
 };
 
-/// One that crashed is started anew by Render itself; so long it has for that.
+/// Render restarts a crashed Postgres itself within this time.
 const RECOVERS_WITHIN: SignedDuration = SignedDuration::from_secs(30);
-/// Where a standby takes over by itself when the primary has been silent for 30 s: within a minute
+/// A standby takes over automatically when the primary has been silent for 30 s: within a minute
 /// (<https://render.com/blog/high-availability-postgresql>).
 const FAILS_OVER_WITHIN: SignedDuration = SignedDuration::from_secs(60);
-/// Looks that are further apart do not say what was between them.
+/// Between observations that are further apart anything may have happened.
 const WITHOUT_A_BREAK: SignedDuration = SignedDuration::from_secs(20);
-/// CrdReadiness of not serving that are remembered; Render knows about ten.
+/// Statuses of not serving that are remembered; Render has about ten.
 const MOST_KINDS: usize = 16;
 
-/// A Postgres as it was last seen.
+/// What earlier observations of a Postgres found.
 #[derive(Default)]
-pub(super) struct Remembered {
-    look: Option<(Instant, Observed<Database>)>,
-    metrics: Option<(Instant, Vec<(&'static str, Reading)>)>,
-    /// Since when, and until when, Render has said that it is unavailable, as far as it was seen.
+pub(super) struct Rest {
+    metrics: Option<(Instant, Metrics)>,
+    /// Since when, and until when, Render has reported the status unavailable, as far as it was observed.
     down: Option<(Timestamp, Timestamp)>,
-    /// When it was last seen not to serve, by its status then. Of a time before which it was not asked.
+    /// When the Postgres was last seen not to serve, by its status then. Of a time before which it was not read.
     away: BTreeMap<String, Timestamp>,
 }
 
-impl Render {
-    /// One look, or the one that was made just now. Takes at most 9 s.
-    pub async fn observe_postgres(&self, namespace: &str, asked: &RenderPostgres) -> Observed<Database> {
-        let key = place(namespace, &asked.postgres_id, &asked.access);
-        let known = self.databases.lock().get(&key).and_then(|seen| young(&seen.look, SAME_OBSERVATION));
-        if let Some(look) = known {
-            return look;
-        }
-        let until = Instant::now() + READ_LIMIT;
-        let (target, metrics) = match self.observe_postgres_anew(namespace, asked, &key, until).await {
-            Ok((database, metrics)) => (Measured::Known(database), metrics),
-            Err(error) => (Measured::Unknown(error.into()), Vec::new()),
-        };
-        let look = Observed { at: Timestamp::now(), target, metrics };
-        self.remember_postgres(&key, |seen| seen.look = Some((Instant::now(), look.clone())));
-        look
+/// A Postgres that Render hosts.
+#[derive(Clone, Copy)]
+pub struct RenderPostgresTarget<'a> {
+    pub render: &'a Render,
+    pub postgres: &'a RenderPostgres,
+}
+
+#[async_trait]
+impl<'a> Target<'a> for RenderPostgresTarget<'a> {
+    async fn observe(&self, namespace: &str) -> Observed<TargetState> {
+        let key = self.key(namespace);
+        self.render.databases.observe(&key, self.database(namespace, &key)).await.map(TargetState::Database)
     }
 
-    async fn observe_postgres_anew(
-        &self,
-        namespace: &str,
-        asked: &RenderPostgres,
-        key: &str,
-        until: Instant,
-    ) -> Result<(Database, Vec<(&'static str, Reading)>), HostedError> {
-        let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
-        let postgres = self.postgres(&account, key, until).await?;
-        let (known, down_since) = {
-            let all = self.databases.lock();
-            let seen = all.get(key);
-            (seen.and_then(|seen| young(&seen.metrics, SAME_REST)), seen.and_then(|seen| seen.down))
-        };
+    fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        let plan = order.plan;
+        if !matches!(plan.intent, Intent::Restart {} | Intent::Failover {}) {
+            return None;
+        }
+        let caller = Caller::new(plan, &self.postgres.postgres_id, WORDS);
+        let procedure = Recover { caller, unreachable: plan.cause == Cause::Unreachable };
+        Some(Box::new(CallExecutor { api: *self, order, procedure }))
+    }
+
+    fn circuit(&self) -> Option<CircuitStatus> {
+        self.render.api.client.circuit(&self.postgres.postgres_id)
+    }
+
+    fn restore_circuit(&self, shown: &CircuitStatus) {
+        self.render.api.restore_circuit(&self.postgres.postgres_id, &self.postgres.access, shown);
+    }
+}
+
+impl<'a> RenderPostgresTarget<'a> {
+    fn key(&self, namespace: &str) -> String {
+        key(namespace, &self.postgres.postgres_id, &self.postgres.access)
+    }
+
+    async fn account(&self, namespace: &str) -> Result<Account<'a>, HostedError> {
+        self.render.api.account(namespace, &self.postgres.postgres_id, &self.postgres.access).await
+    }
+
+    async fn database(&self, namespace: &str, key: &str) -> Result<(Database, Metrics), HostedError> {
+        let account = self.account(namespace).await?;
+        let postgres = self.read(namespace, &account).await?;
+        let known = self.render.databases.rest(key, |seen| young(&seen.metrics, SAME_REST));
+        let down = self.render.databases.rest(key, |seen| seen.down);
         let metrics = match known {
-            // What was measured before says nothing of one that does not serve.
-            _ if stands(&postgres) != Stands::Serves => Vec::new(),
+            // Earlier metrics say nothing of a Postgres that does not serve.
+            _ if state(&postgres) != DatabaseState::Serves => Vec::new(),
             Some(known) => known,
             None => {
-                let metrics = self.metrics_of_postgres(&account, &postgres, until).await;
-                self.remember_postgres(key, |seen| seen.metrics = Some((Instant::now(), metrics.clone())));
+                let metrics = self.metrics(&account, &postgres).await;
+                let new = Some((Instant::now(), metrics.clone()));
+                self.render.databases.change(key, |seen| seen.rest.metrics = new);
                 metrics
             }
         };
-        Ok((database(&postgres, down_since.map(|(since, _)| since), Timestamp::now())?, metrics))
+        Ok((database(&postgres, down.map(|(since, _)| since), Timestamp::now())?, metrics))
     }
 
-    /// What it is now, for an action.
-    async fn postgres_now(&self, namespace: &str, asked: &RenderPostgres) -> Result<Postgres, HostedError> {
-        let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
-        let key = place(namespace, account.id, account.access);
-        self.postgres(&account, &key, Instant::now() + READ_LIMIT).await
-    }
-
-    /// What it is now, which is remembered.
-    async fn postgres(&self, account: &Account<'_>, key: &str, until: Instant) -> Result<Postgres, HostedError> {
-        let (id, asked_at) = (account.id, Timestamp::now());
+    /// Reads the current state, which is remembered.
+    async fn read(&self, namespace: &str, account: &Account<'_>) -> Result<Postgres, HostedError> {
+        let (id, read_at) = (account.id, Timestamp::now());
         let postgres: Postgres =
-            self.get(account, &format!("read Postgres {id}"), &["postgres", id], &[], until).await?;
-        self.remember_postgres(key, |seen| seen.note(&postgres, asked_at));
+            self.render.get(account, &format!("read Postgres {id}"), &["postgres", id], &[]).await?;
+        self.render.databases.change(&self.key(namespace), |seen| seen.rest.note(&postgres, read_at));
         Ok(postgres)
     }
 
-    async fn metrics_of_postgres(
-        &self,
-        account: &Account<'_>,
-        postgres: &Postgres,
-        until: Instant,
-    ) -> Vec<(&'static str, Reading)> {
-        let (now, own) = (Timestamp::now(), &[account.id]);
-        let alone =
-            async |metric: &str| self.metric(account, metric, own, None, now, until).await.map_err(Unmeasured::from);
-        let lag = async { if postgres.is_replica() { alone("replication-lag").await } else { Ok(Vec::new()) } };
+    async fn metrics(&self, account: &Account<'_>, postgres: &Postgres) -> Metrics {
+        let read =
+            async |metric| self.render.metric(account, metric, &[account.id], None).await.map_err(Unmeasured::from);
+        let lag = async { if postgres.is_replica() { read("replication-lag").await } else { Ok(Vec::new()) } };
         let (cpu, memory, cpu_limit, memory_limit, disk, capacity, active, lag) = tokio::join!(
-            alone("cpu"),
-            alone("memory"),
-            alone("cpu-limit"),
-            alone("memory-limit"),
-            alone("disk-usage"),
-            alone("disk-capacity"),
-            alone("active-connections"),
+            read("cpu"),
+            read("memory"),
+            read("cpu-limit"),
+            read("memory-limit"),
+            read("disk-usage"),
+            read("disk-capacity"),
+            read("active-connections"),
             lag,
         );
+        let now = Timestamp::now();
         let found = [
-            usage::cpu(&cpu, &cpu_limit, now),
-            usage::memory(&memory, &memory_limit, now),
-            usage::storage(&disk, &capacity, now),
+            usage::share(CPU_USAGE, &cpu, &cpu_limit, now),
+            usage::share(MEMORY_USAGE, &memory, &memory_limit, now),
+            usage::share(STORAGE_USAGE, &disk, &capacity, now),
             usage::connections(&active, postgres.max_connections(), &memory_limit, now),
             usage::lag(&lag, now),
         ];
         found.into_iter().flatten().collect()
     }
+}
 
-    fn remember_postgres(&self, key: &str, change: impl FnOnce(&mut Remembered)) {
-        let mut all = self.databases.lock();
-        if all.len() >= MANY {
-            all.retain(|_, seen| young(&seen.look, OLD).is_some());
-        }
-        change(all.entry(key.to_owned()).or_default());
-    }
-
-    /// Whether it can be restarted, or failed over, at all.
-    ///
-    /// # Errors
-    /// BadRemedy, Forbidden, or OwnerBusy while Render is at work on it, in words for a person; what may pass is no reason.
-    pub async fn preflight_recovery(
-        &self,
-        namespace: &str,
-        asked: &RenderPostgres,
-        action: ActionKind,
-    ) -> Result<(), ActError> {
-        match self.postgres_now(namespace, asked).await {
+#[async_trait]
+impl CallApi<Recover> for RenderPostgresTarget<'_> {
+    async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
+        let read = async { self.read(namespace, &self.account(namespace).await?).await };
+        match read.await {
             Err(error) => error.forbids(),
-            Ok(postgres) => may_recover(&asked.postgres_id, &postgres, action),
+            Ok(postgres) => may_recover(&self.postgres.postgres_id, &postgres, plan.action),
         }
     }
 
-    /// Its status before the call.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn before_recovery(&self, namespace: &str, asked: &RenderPostgres) -> Result<Before, HostedError> {
-        let postgres = self.postgres_now(namespace, asked).await?;
+    async fn before(&self, namespace: &str) -> Result<Standing, HostedError> {
+        let postgres = self.read(namespace, &self.account(namespace).await?).await?;
         if postgres.is_suspended() {
             return Err(HostedError::Unsupported("it is suspended; resume it in Render's dashboard"));
         }
-        Ok(Before { newest_restart: Some(postgres.status), ..Before::default() })
+        let state = by_status(&postgres.status);
+        Ok((postgres.status, state))
     }
 
-    /// Has it restarted, or its standby take over. It is begun when this is answered, and not done yet.
-    ///
-    /// # Errors
-    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
-    pub async fn recover(
-        &self,
-        namespace: &str,
-        asked: &RenderPostgres,
-        action: ActionKind,
-    ) -> Result<u16, HostedError> {
-        let account = self.account_of(namespace, &asked.postgres_id, &asked.access).await?;
+    async fn after(&self, namespace: &str, sent: &ProviderProgress) -> Result<Since, HostedError> {
+        let postgres = self.read(namespace, &self.account(namespace).await?).await?;
+        let before = sent.newest_before.as_deref();
+        let came = |seen: &Rest| sent.sent_at.map(|sent_at| seen.came(sent_at, before));
+        let came = self.render.databases.rest(&self.key(namespace), came).unwrap_or_default();
+        let serves = state(&postgres) == DatabaseState::Serves;
+        let served = before.is_some_and(|before| by_status(before) == DatabaseState::Serves);
+        Ok(Since { status: postgres.status, serves, served, came })
+    }
+
+    async fn send(&self, namespace: &str, procedure: &Recover) -> Result<u16, HostedError> {
+        let account = self.account(namespace).await?;
         let id = account.id;
-        let (what, verb) = match action {
+        let (what, verb) = match procedure.caller.action {
             ActionKind::Failover => (format!("fail Postgres {id} over"), "failover"),
             _ => (format!("restart Postgres {id}"), "restart"),
         };
         let path = ["postgres", id, verb];
-        let answer = self.change(&account, Method::POST, (&what, &path), None, Repeat::IfNotDone).await;
-        // What it is like now is another thing.
-        let key = place(namespace, id, &asked.access);
-        self.remember_postgres(&key, |seen| seen.look = None);
+        let answer = self.render.change(&account, Method::POST, (&what, &path), None, Repeat::IfNotDone).await;
+        // The next observation reads again.
+        self.render.databases.change(&self.key(namespace), |seen| seen.observation = None);
         Ok(answer?.status)
-    }
-
-    /// What has become of it since a call was sent, before which its status was `before`.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn since(
-        &self,
-        namespace: &str,
-        asked: &RenderPostgres,
-        sent_at: Timestamp,
-        before: Option<&str>,
-    ) -> Result<Since, HostedError> {
-        let postgres = self.postgres_now(namespace, asked).await?;
-        let key = place(namespace, &asked.postgres_id, &asked.access);
-        let came = self.databases.lock().get(&key).is_some_and(|seen| seen.came(sent_at, before));
-        let serves = stands(&postgres) == Stands::Serves;
-        let served = before.is_some_and(|before| by_status(before) == Stands::Serves);
-        Ok(Since { status: postgres.status, serves, served, came })
     }
 }
 
-impl Remembered {
-    /// `asked_at`: when it was asked for.
-    fn note(&mut self, postgres: &Postgres, asked_at: Timestamp) {
-        let stands = stands(postgres);
-        let goes_on = self.down.filter(|(_, last)| asked_at.duration_since(*last) <= WITHOUT_A_BREAK);
-        self.down = (stands == Stands::Down).then(|| (goes_on.map_or(asked_at, |(since, _)| since), asked_at));
-        if matches!(stands, Stands::Down | Stands::AtWork) {
+impl Rest {
+    /// `read_at`: when the request was sent.
+    fn note(&mut self, postgres: &Postgres, read_at: Timestamp) {
+        let state = state(postgres);
+        let continues = self.down.filter(|(_, last)| read_at.duration_since(*last) <= WITHOUT_A_BREAK);
+        self.down = (state == DatabaseState::Down).then(|| (continues.map_or(read_at, |(since, _)| since), read_at));
+        if matches!(state, DatabaseState::Down | DatabaseState::AtWork) {
             if self.away.len() >= MOST_KINDS {
                 self.away.clear();
             }
-            self.away.insert(postgres.status.clone(), asked_at);
+            self.away.insert(postgres.status.clone(), read_at);
         }
     }
 
@@ -238,32 +217,32 @@ impl Remembered {
 }
 
 /// By a status in Render's word.
-pub(super) fn by_status(status: &str) -> Stands {
+fn by_status(status: &str) -> DatabaseState {
     match status {
-        "available" | "maintenance_scheduled" => Stands::Serves,
-        "unavailable" => Stands::Down,
+        "available" | "maintenance_scheduled" => DatabaseState::Serves,
+        "unavailable" => DatabaseState::Down,
         "creating" | "config_restart" | "maintenance_in_progress" | "recovery_in_progress" | "updating_instance" => {
-            Stands::AtWork
+            DatabaseState::AtWork
         }
-        "suspended" => Stands::Suspended,
-        "recovery_failed" => Stands::Broken,
-        _ => Stands::Unknown,
+        "suspended" => DatabaseState::Suspended,
+        "recovery_failed" => DatabaseState::Broken,
+        _ => DatabaseState::Unknown,
     }
 }
 
-fn stands(postgres: &Postgres) -> Stands {
-    if postgres.is_suspended() { Stands::Suspended } else { by_status(&postgres.status) }
+fn state(postgres: &Postgres) -> DatabaseState {
+    if postgres.is_suspended() { DatabaseState::Suspended } else { by_status(&postgres.status) }
 }
 
-/// What makes an action impossible, in words after its id.
+/// What makes an action impossible, to follow the id.
 fn in_the_way(postgres: &Postgres, action: ActionKind) -> Option<&'static str> {
     match action {
         _ if postgres.is_suspended() => Some("is suspended; resume it in Render's dashboard"),
         ActionKind::Failover if postgres.is_replica() => {
-            Some("is a read replica, which has no standby; name its primary, or take Failover out")
+            Some("is a read replica, which has no standby; name its primary, or remove Failover from its remedies")
         }
         ActionKind::Failover if !postgres.high_availability_enabled => Some(
-            "has no standby that could take over; enable high availability in Render's dashboard, or take Failover out",
+            "has no standby that could take over; enable high availability in Render's dashboard, or remove Failover from its remedies",
         ),
         _ => None,
     }
@@ -272,16 +251,18 @@ fn in_the_way(postgres: &Postgres, action: ActionKind) -> Option<&'static str> {
 fn may_recover(id: &str, postgres: &Postgres, action: ActionKind) -> Result<(), ActError> {
     match in_the_way(postgres, action) {
         Some(why) => Err(ActError::BadRemedy(format!("{id} {why}"))),
-        None if stands(postgres) == Stands::AtWork => Err(ActError::OwnerBusy(format!("{id}: {}", at_work(postgres)))),
+        None if state(postgres) == DatabaseState::AtWork => {
+            Err(ActError::OwnerBusy(format!("{id}: {}", at_work(postgres))))
+        }
         None => Ok(()),
     }
 }
 
 fn at_work(postgres: &Postgres) -> String {
-    format!("Render says {:?} of it, which it is left to", postgres.status)
+    format!("Render reports status {:?}, and the database is left to Render", postgres.status)
 }
 
-/// `down_since`: since when it is unavailable, as far as it was seen.
+/// `down_since`: since when the status is unavailable, as far as it was observed.
 fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) -> Result<Database, HostedError> {
     let more = match postgres {
         _ if postgres.is_replica() => ", a read replica",
@@ -290,29 +271,31 @@ fn database(postgres: &Postgres, down_since: Option<Timestamp>, now: Timestamp) 
     };
     let label = format!("PostgreSQL {}{more}", postgres.version);
     let (mut fault, mut shown, mut may_be_fault) = (None, None, false);
-    match stands(postgres) {
-        Stands::Serves => {}
-        Stands::Suspended => {
+    match state(postgres) {
+        DatabaseState::Serves => {}
+        DatabaseState::Suspended => {
             let by = postgres.suspenders.join(", ");
             shown = Some(format!("it is suspended (by: {by}); resume it in Render's dashboard"));
         }
-        Stands::AtWork => shown = Some(at_work(postgres)),
-        Stands::Broken => {
-            shown = Some(format!("Render says {:?} of it; see it in Render's dashboard", postgres.status));
+        DatabaseState::AtWork => shown = Some(at_work(postgres)),
+        DatabaseState::Broken => {
+            shown = Some(format!("Render reports status {:?}; check Render's dashboard", postgres.status));
         }
-        Stands::Down => {
+        DatabaseState::Down => {
             let since = down_since.unwrap_or(now);
             let recovers = if postgres.high_availability_enabled { FAILS_OVER_WITHIN } else { RECOVERS_WITHIN };
-            let detail = format!("Render says that it is unavailable, seen since {}", since.strftime("%H:%M:%SZ"));
+            let detail =
+                format!("Render reports status \"unavailable\", observed since {}", since.strftime("%H:%M:%SZ"));
             if now.duration_since(since) < recovers {
-                shown = Some(format!("{detail}; it has {recovers:#} to get over it by itself"));
+                shown = Some(format!("{detail}; it has {recovers:#} to recover without action"));
                 may_be_fault = true;
             } else {
                 fault = Some(DatabaseFault { saturated: false, detail });
             }
         }
-        Stands::Unknown => {
-            let message = format!("Render does not tell how it is: its status is {:?}", postgres.status);
+        DatabaseState::Unknown => {
+            let message =
+                format!("Render does not report the state of the database: its status is {:?}", postgres.status);
             return Err(HostedError::Unsettled(message));
         }
     }
@@ -340,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_for_long_is_a_fault_and_what_render_is_at_is_shown() {
+    fn a_long_outage_is_a_fault_and_work_of_render_is_shown() {
         let seen = |status: &str, available, since| {
             database(&postgres(status, available, "primary"), since, now()).map(|seen| (seen.fault, seen.shown))
         };
@@ -353,7 +336,7 @@ mod tests {
             let (fault, shown) = seen("unavailable", available, Some(ago(since))).unwrap();
             assert_eq!((fault.is_some(), shown.is_some()), (down, !down), "{available} {since}");
             let seen = database(&postgres("unavailable", available, "primary"), Some(ago(since)), now()).unwrap();
-            assert_eq!(seen.may_be_fault, !down, "it is looked at again soon");
+            assert_eq!(seen.may_be_fault, !down, "it is checked again soon");
         }
         assert_eq!(seen("unavailable", false, None).unwrap().0, None, "it was seen just now");
         for at_work in
@@ -363,8 +346,8 @@ mod tests {
             assert!(fault.is_none() && shown.unwrap().contains(at_work));
         }
         assert!(seen("recovery_failed", false, None).unwrap().1.unwrap().contains("dashboard"));
-        for untold in ["unknown", "", "something_new"] {
-            assert!(matches!(seen(untold, false, None), Err(HostedError::Unsettled(_))), "{untold}");
+        for unreported in ["unknown", "", "something_new"] {
+            assert!(matches!(seen(unreported, false, None), Err(HostedError::Unsettled(_))), "{unreported}");
         }
         let mut suspended = postgres("available", false, "primary");
         (suspended.suspended, suspended.suspenders) = ("suspended".into(), vec!["billing".into()]);
@@ -372,14 +355,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_down_since_it_was_seen_so_without_a_break() {
-        let mut seen = Remembered::default();
+    fn an_outage_begins_with_the_first_of_unbroken_observations() {
+        let mut seen = Rest::default();
         let mut note = |status: &str, at| {
             seen.note(&postgres(status, false, "primary"), at);
             seen.down.map(|(since, _)| since)
         };
         assert_eq!(note("unavailable", ago(90)), Some(ago(90)));
-        assert_eq!(note("unavailable", ago(50)), Some(ago(50)), "what was between is not known");
+        assert_eq!(note("unavailable", ago(50)), Some(ago(50)), "the time between is unknown");
         assert_eq!(note("unavailable", ago(40)), Some(ago(50)));
         assert_eq!(note("config_restart", ago(30)), None);
         assert_eq!(note("unavailable", ago(20)), Some(ago(20)));
@@ -387,8 +370,8 @@ mod tests {
     }
 
     #[test]
-    fn something_came_of_a_call_when_it_was_seen_away_in_another_way_since() {
-        let mut seen = Remembered::default();
+    fn a_call_had_an_effect_when_another_outage_was_seen_since() {
+        let mut seen = Rest::default();
         seen.note(&postgres("config_restart", false, "primary"), ago(31));
         assert!(!seen.came(ago(30), Some("available")), "that was before the call");
         seen.note(&postgres("unavailable", false, "primary"), ago(20));
@@ -407,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_standby_cannot_be_failed_over() {
+    fn a_postgres_without_standby_cannot_fail_over() {
         let why = |available, role: &str, action| in_the_way(&postgres("available", available, role), action);
         assert_eq!(why(true, "primary", ActionKind::Failover), None);
         assert!(why(false, "primary", ActionKind::Failover).unwrap().contains("enable high availability"));

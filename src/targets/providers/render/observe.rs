@@ -1,127 +1,102 @@
-//! One look at a service: itself, its deploys, instances and events, and its metrics.
+//! What one observation of a service reads: the service, its deploys, instances, events and metrics.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Account, READ_LIMIT, Render,
+    MANY, RenderServiceTarget,
     batch::Shared,
+    memory::{SAME_REST, key, young},
     state::{Read, hosted, live},
     usage,
-    wire::{Deploy, DeployItem, Event, EventItem, Instance, Series, Service},
+    wire::{Deploy, Event, Instance, Item, Series, Service},
 };
 use crate::{
-    analyze::observation::{Hosted, Measured, Reading, UnknownReason, Unmeasured},
-    api::{Access, RenderService},
-    targets::providers::common::{HostedError, HostedObservation},
+    analyze::{
+        metric::{CPU_USAGE, MEMORY_USAGE},
+        observation::{Hosted, Reading, UnknownReason, Unmeasured},
+    },
+    targets::providers::{
+        account::{Account, READ_LIMIT},
+        client::{Credential, cache},
+        common::{HostedError, Metrics},
+    },
 };
 
-/// A look this young stands for another one: an action asks more often than a service changes. Shorter than the pause between
-/// two looks of a policy.
-pub(super) const SAME_OBSERVATION: Duration = Duration::from_secs(3);
-/// Metrics have a point each 30 s at best, and the service itself changes seldom: read anew after this time.
-pub(super) const SAME_REST: Duration = Duration::from_secs(15);
-/// Metrics are asked for so far back, at their best resolution.
-const METRICS_OVER: SignedDuration = SignedDuration::from_mins(3);
-const RESOLUTION_S: &str = "30";
-/// After this time a service that is not looked at any more may be forgotten.
-pub(super) const OLD: Duration = Duration::from_secs(600);
-/// Deploys and events read in one look: the newest.
-const DEPLOYS: &str = "20";
+/// Deploys of a page, and pages that are searched for the deploy that serves, behind failed ones.
+const DEPLOYS: (usize, usize) = (20, 5);
+/// Events that one observation reads: the newest.
 const EVENTS: &str = "50";
-/// Further pages that are read to find the deploy that serves behind failed ones.
-const MORE_PAGES: usize = 4;
 /// A rollback of a rollback of …
 const MAX_DEPTH: usize = 5;
-/// So long after a rollback was made its event may be missing.
+/// For so long after a rollback its event may be missing.
 const EVENT_LATE: SignedDuration = SignedDuration::from_secs(60);
-/// Services, and rollbacks, that are remembered before old ones are forgotten.
-pub(super) const MANY: usize = 1024;
 
-/// A service as it was last seen.
-#[derive(Default)]
-pub(super) struct Remembered {
-    look: Option<(Instant, HostedObservation)>,
-    rest: Option<(Instant, Rest)>,
-}
+/// What not every observation reads, and when it was read.
+pub(super) type Rest = Option<(Instant, Seldom)>;
 
-/// What is not read at each look.
 #[derive(Clone)]
-struct Rest {
+pub(super) struct Seldom {
     service: Service,
     /// The deploy that served then.
     live: Option<String>,
     instances: Option<Vec<Instance>>,
-    metrics: Vec<(&'static str, Reading)>,
-}
-
-pub(super) fn young<T: Clone>(remembered: &Option<(Instant, T)>, age: Duration) -> Option<T> {
-    remembered.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, what)| what.clone())
+    metrics: Metrics,
 }
 
 type Answer = Result<Vec<Series>, Unmeasured>;
 
-impl Render {
-    /// One look, or the one that was made just now. Takes at most 9 s.
-    pub async fn observe(&self, namespace: &str, service: &RenderService) -> HostedObservation {
-        let key = key(namespace, service);
-        if let Some(look) = self.remembered(&key, |seen| young(&seen.look, SAME_OBSERVATION)) {
-            return look;
-        }
-        let until = Instant::now() + READ_LIMIT;
-        let read = self.observe_anew(namespace, service, &key, until).await;
-        let at = Timestamp::now();
-        let (target, metrics) = match read {
-            Ok((hosted, metrics)) => (Measured::Known(hosted), metrics),
-            Err(error) => (Measured::Unknown(error.into()), Vec::new()),
-        };
-        let look = HostedObservation { at, target, metrics };
-        self.remember(key, |seen| seen.look = Some((Instant::now(), look.clone())));
-        look
+impl<'a> RenderServiceTarget<'a> {
+    /// Policies with the same key share observations, but not releases with and without their environment.
+    pub(super) fn key(&self, namespace: &str) -> String {
+        let with = if self.service.env_vars { " with its environment" } else { "" };
+        format!("{}{with}", key(namespace, &self.service.service_id, &self.service.access))
     }
 
-    async fn observe_anew(
-        &self,
-        namespace: &str,
-        asked: &RenderService,
-        key: &str,
-        until: Instant,
-    ) -> Result<(Hosted, Vec<(&'static str, Reading)>), HostedError> {
-        let account = self.account(namespace, asked).await?;
-        account.fleet.observe(account.id, Instant::now());
+    pub(super) async fn account(&self, namespace: &str) -> Result<Account<'a>, HostedError> {
+        self.render.api.account(namespace, &self.service.service_id, &self.service.access).await
+    }
+
+    /// The next observation reads everything: something was changed.
+    pub(super) fn forget_observation(&self, namespace: &str) {
+        self.render.services.change(&self.key(namespace), |seen| (seen.observation, seen.rest) = (None, None));
+    }
+
+    pub(super) async fn hosted(&self, namespace: &str, key: &str) -> Result<(Hosted, Metrics), HostedError> {
+        let account = self.account(namespace).await?;
+        self.render.fleets.of(Credential::of(&account.key), Instant::now()).observe(account.id, Instant::now());
         let mut known = None;
-        if let Some(rest) = self.remembered(key, |seen| young(&seen.rest, SAME_REST)) {
-            let (deploys, events) =
-                tokio::try_join!(self.deploys(&account, until), self.newest_events(&account, until))?;
-            // Of another deploy it would be, and say nothing of this one.
+        if let Some(rest) = self.render.services.rest(key, |rest| young(rest, SAME_REST)) {
+            let (deploys, events) = tokio::try_join!(self.deploys(&account), self.newest_events(&account))?;
+            // The metrics of another deploy would be wrong for this one.
             known = (live(&deploys).map(|live| &live.id) == rest.live.as_ref()).then_some((deploys, events, rest));
         }
         let (deploys, events, rest) = match known {
             Some(known) => known,
             None => {
-                // First one call alone: where it fails the others would too.
-                let service = self.service(&account, until).await?;
-                let metrics = async { Ok(self.metrics(&account, &service, until).await) };
-                let (read, metrics) = tokio::try_join!(self.read(&account, service.clone(), until), metrics)?;
+                // First one call alone: where it fails the others would fail too.
+                let service = self.service(&account).await?;
+                let metrics = async { Ok(self.metrics(&account, &service).await) };
+                let (read, metrics) = tokio::try_join!(self.read(&account, service.clone()), metrics)?;
                 let Read { service, deploys, instances, events } = read;
                 let live = live(&deploys).map(|live| live.id.clone());
-                let rest = Rest { service, live, instances, metrics };
-                self.remember(key.to_owned(), |seen| seen.rest = Some((Instant::now(), rest.clone())));
+                let rest = Seldom { service, live, instances, metrics };
+                self.render.services.change(key, |seen| seen.rest = Some((Instant::now(), rest.clone())));
                 (deploys, events, rest)
             }
         };
-        let Rest { service, live: _, instances, metrics } = rest;
+        let Seldom { service, live: _, instances, metrics } = rest;
         let read = Read { service, deploys, instances, events };
         let root = match read.live() {
-            Some(live) => self.root(&account, live, &read.events, until).await?,
+            Some(live) => self.root(&account, live, &read.events).await?,
             None => None,
         };
         let mut hosted = hosted(&read, root.as_deref(), Timestamp::now());
         hosted.settled &= read.live().is_none_or(|live| is_of(&metrics, live, Timestamp::now()));
-        if let (true, Some(live), Some(release)) = (asked.env_vars, read.live(), &mut hosted.release) {
-            hosted.config = self.running(namespace, asked, &account, live, root.as_deref(), until).await?;
-            // The code alone: the environment is a configuration of its own.
+        if let (true, Some(live), Some(release)) = (self.service.env_vars, read.live(), &mut hosted.release) {
+            hosted.config = self.running(namespace, &account, live, root.as_deref()).await?;
+            // The code alone: the environment is a separate configuration.
             if let Some(source) = live.source() {
                 release.digest = source;
             }
@@ -129,65 +104,34 @@ impl Render {
         Ok((hosted, metrics))
     }
 
-    pub(super) async fn service(&self, account: &Account<'_>, until: Instant) -> Result<Service, HostedError> {
+    pub(super) async fn service(&self, account: &Account<'_>) -> Result<Service, HostedError> {
         let id = account.id;
-        self.get(account, &format!("read service {id}"), &["services", id], &[], until).await
+        self.render.get(account, &format!("read service {id}"), &["services", id], &[]).await
     }
 
-    /// Its deploys, instances and events.
-    pub(super) async fn read(
-        &self,
-        account: &Account<'_>,
-        service: Service,
-        until: Instant,
-    ) -> Result<Read, HostedError> {
-        let (deploys, instances, events) = tokio::try_join!(
-            self.deploys(account, until),
-            self.instances_of(account, &service, until),
-            self.newest_events(account, until)
-        )?;
+    /// The service's deploys, instances and events.
+    pub(super) async fn read(&self, account: &Account<'_>, service: Service) -> Result<Read, HostedError> {
+        let instances =
+            async { if service.has_instances() { self.instances(account).await.map(Some) } else { Ok(None) } };
+        let (deploys, instances, events) =
+            tokio::try_join!(self.deploys(account), instances, self.newest_events(account))?;
         Ok(Read { service, deploys, instances, events })
     }
 
-    /// None for a service that has none.
-    async fn instances_of(
-        &self,
-        account: &Account<'_>,
-        service: &Service,
-        until: Instant,
-    ) -> Result<Option<Vec<Instance>>, HostedError> {
-        if !service.has_instances() {
-            return Ok(None);
-        }
-        self.instances(account, until).await.map(Some)
-    }
-
     /// The newest first, up to the one that serves at least.
-    pub(super) async fn deploys(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Deploy>, HostedError> {
-        let id = account.id;
-        let what = format!("list deploys of {id}");
-        let mut deploys: Vec<Deploy> = Vec::new();
-        let mut cursor: Option<String> = None;
-        for _ in 0..=MORE_PAGES {
-            let mut query = vec![("limit", DEPLOYS.to_owned())];
-            query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-            let page: Vec<DeployItem> = self.get(account, &what, &["services", id, "deploys"], &query, until).await?;
-            cursor = page.last().and_then(|item| item.cursor.clone());
-            deploys.extend(page.into_iter().map(|item| item.deploy));
-            if cursor.is_none() || deploys.iter().any(Deploy::is_live) {
-                break;
-            }
-        }
-        Ok(deploys)
+    pub(super) async fn deploys(&self, account: &Account<'_>) -> Result<Vec<Deploy>, HostedError> {
+        let (what, path) = (format!("list deploys of {}", account.id), ["services", account.id, "deploys"]);
+        let serves = |deploys: &[Deploy]| deploys.iter().any(Deploy::is_live);
+        Ok(self.render.list(account, (&what, &path), DEPLOYS, serves).await?.0)
     }
 
-    pub(super) async fn instances(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Instance>, HostedError> {
-        let id = account.id;
-        self.get(account, &format!("list instances of {id}"), &["services", id, "instances"], &[], until).await
+    pub(super) async fn instances(&self, account: &Account<'_>) -> Result<Vec<Instance>, HostedError> {
+        let (what, path) = (format!("list instances of {}", account.id), ["services", account.id, "instances"]);
+        self.render.get(account, &what, &path, &[]).await
     }
 
-    async fn newest_events(&self, account: &Account<'_>, until: Instant) -> Result<Vec<Event>, HostedError> {
-        self.events(account, &[("limit", EVENTS.to_owned())], until).await
+    async fn newest_events(&self, account: &Account<'_>) -> Result<Vec<Event>, HostedError> {
+        self.events(account, &[("limit", EVENTS.to_owned())]).await
     }
 
     /// The newest first.
@@ -195,52 +139,48 @@ impl Render {
         &self,
         account: &Account<'_>,
         query: &[(&str, String)],
-        until: Instant,
     ) -> Result<Vec<Event>, HostedError> {
-        let id = account.id;
-        let what = format!("list events of {id}");
-        let items: Vec<EventItem> = self.get(account, &what, &["services", id, "events"], query, until).await?;
-        let mut events: Vec<Event> = items.into_iter().map(|item| item.event).collect();
+        let (what, path) = (format!("list events of {}", account.id), ["services", account.id, "events"]);
+        let items: Vec<Item<Event>> = self.render.get(account, &what, &path, query).await?;
+        let mut events: Vec<Event> = items.into_iter().map(|item| item.item).collect();
         events.sort_by_key(|event| std::cmp::Reverse(event.timestamp));
         Ok(events)
     }
 
-    /// The deploy that was built which this one is; none: this one.
+    /// The first deploy of this one's state; none: this one.
     async fn root(
         &self,
         account: &Account<'_>,
         deploy: &Deploy,
         events: &[Event],
-        until: Instant,
     ) -> Result<Option<String>, HostedError> {
         let mut deploy = deploy.clone();
         let mut root = None;
         for _ in 0..MAX_DEPTH {
-            let Some(target) = self.target(account, &deploy, events, until).await? else { break };
-            deploy = self.deploy(account, &target, until).await?;
+            let Some(target) = self.rollback_target(account, &deploy, events).await? else { break };
+            deploy = self.deploy(account, &target).await?;
             root = Some(target);
         }
         Ok(root)
     }
 
-    /// What a rollback went back to; none: it is none, or nobody knows any more.
-    pub(super) async fn target(
+    /// The target of a rollback; none: the deploy is no rollback, or the target is not known any more.
+    pub(super) async fn rollback_target(
         &self,
         account: &Account<'_>,
         deploy: &Deploy,
         events: &[Event],
-        until: Instant,
     ) -> Result<Option<String>, HostedError> {
         if !deploy.is_rollback() {
             return Ok(None);
         }
-        let known = self.targets.lock().get(&deploy.id).cloned();
+        let known = self.render.targets.lock().get(&deploy.id).cloned();
         if known.is_some() {
             return Ok(known);
         }
         let of = |events: &[Event]| {
-            let mut told = events.iter().filter_map(Event::rollback);
-            told.find(|(id, _)| *id == deploy.id).map(|(_, target)| target.to_owned())
+            let mut rollbacks = events.iter().filter_map(Event::rollback);
+            rollbacks.find(|(id, _)| *id == deploy.id).map(|(_, target)| target.to_owned())
         };
         let mut found = of(events);
         if let (None, Some(made)) = (&found, deploy.created_at) {
@@ -250,12 +190,10 @@ impl Render {
                 ("endTime", (made + EVENT_LATE).to_string()),
                 ("limit", "100".to_owned()),
             ];
-            found = of(&self.events(account, &query, until).await?);
+            found = of(&self.events(account, &query).await?);
             if found.is_none() && Timestamp::now().duration_since(made) < EVENT_LATE {
-                return Err(HostedError::Unsettled(format!(
-                    "it is not told yet what the deploy {} goes back to",
-                    deploy.id
-                )));
+                let id = &deploy.id;
+                return Err(HostedError::Unsettled(format!("the rollback target of deploy {id} is not reported yet")));
             }
         }
         if let Some(target) = &found {
@@ -265,76 +203,60 @@ impl Render {
     }
 
     pub(super) fn note_target(&self, deploy: &str, target: &str) {
-        let mut targets = self.targets.lock();
-        if targets.len() >= MANY {
-            targets.clear();
-        }
-        targets.insert(deploy.to_owned(), target.to_owned());
+        cache(&mut self.render.targets.lock(), MANY, deploy.to_owned(), target.to_owned());
     }
 
-    pub(super) async fn deploy(
-        &self,
-        account: &Account<'_>,
-        deploy: &str,
-        until: Instant,
-    ) -> Result<Deploy, HostedError> {
+    pub(super) async fn deploy(&self, account: &Account<'_>, deploy: &str) -> Result<Deploy, HostedError> {
         let id = account.id;
         let path = ["services", id, "deploys", deploy];
-        self.get(account, &format!("read deploy {deploy} of {id}"), &path, &[], until).await
+        self.render.get(account, &format!("read deploy {deploy} of {id}"), &path, &[]).await
     }
 
-    async fn metrics(&self, account: &Account<'_>, service: &Service, until: Instant) -> Vec<(&'static str, Reading)> {
+    async fn metrics(&self, account: &Account<'_>, service: &Service) -> Metrics {
         if service.is_suspended() || !service.has_instances() {
             return Vec::new();
         }
-        let now = Timestamp::now();
-        let own = &[account.id];
-        let http = async {
+        let http = async |metric, more| -> Answer {
             if service.kind != "web_service" {
-                return (Ok(Vec::new()), Ok(Vec::new()));
+                return Ok(Vec::new());
             }
-            let (requests, latency) = tokio::join!(
-                self.metric(account, "http-requests", own, Some(("aggregateBy", "statusCode")), now, until),
-                self.metric(account, "http-latency", own, Some(("quantile", "0.95")), now, until)
-            );
-            (requests.map_err(Unmeasured::from), latency.map_err(Unmeasured::from))
+            Ok(self.render.metric(account, metric, &[account.id], Some(more)).await?)
         };
-        let (cpu, memory, cpu_limit, memory_limit, (requests, latency)) = tokio::join!(
-            self.shared(account, Shared::Cpu, now, until),
-            self.shared(account, Shared::Memory, now, until),
-            self.shared(account, Shared::CpuLimit, now, until),
-            self.shared(account, Shared::MemoryLimit, now, until),
-            http,
+        let (cpu, memory, cpu_limit, memory_limit, requests, latency) = tokio::join!(
+            self.shared(account, Shared::Cpu),
+            self.shared(account, Shared::Memory),
+            self.shared(account, Shared::CpuLimit),
+            self.shared(account, Shared::MemoryLimit),
+            http("http-requests", ("aggregateBy", "statusCode")),
+            http("http-latency", ("quantile", "0.95")),
         );
+        let now = Timestamp::now();
         let found = [
-            usage::cpu(&cpu, &cpu_limit, now),
-            usage::memory(&memory, &memory_limit, now),
+            usage::share(CPU_USAGE, &cpu, &cpu_limit, now),
+            usage::share(MEMORY_USAGE, &memory, &memory_limit, now),
             usage::error_rate(&requests, now),
             usage::latency(&latency, now),
         ];
         found.into_iter().flatten().collect()
     }
 
-    /// What is read for all services of the key at once, or was just now.
-    async fn shared(&self, account: &Account<'_>, what: Shared, now: Timestamp, until: Instant) -> Answer {
-        let id = account.id;
-        let fleet = &account.fleet;
-        let mut known = match tokio::time::timeout_at(until.into(), fleet.known(what).lock()).await {
-            Ok(known) => known,
-            Err(_) => {
-                let why = format!("{} of {id} was not read within {READ_LIMIT:?}", what.metric());
-                return Err(Unmeasured::new(UnknownReason::Timeout, why));
-            }
+    /// A metric that is read for all services of the key at once, or was read just now.
+    async fn shared(&self, account: &Account<'_>, what: Shared) -> Answer {
+        let (id, metric) = (account.id, what.metric());
+        let fleet = self.render.fleets.of(Credential::of(&account.key), Instant::now());
+        let Ok(mut known) = tokio::time::timeout_at(account.until.into(), fleet.known(what).lock()).await else {
+            let why = format!("{metric} of {id} was not read within {READ_LIMIT:?}");
+            return Err(Unmeasured::new(UnknownReason::Timeout, why));
         };
         if let Some(series) = known.of(id, what, Instant::now()) {
             return Ok(series);
         }
-        let asked = fleet.worth_asking(id, what, &known, Instant::now());
-        if asked.len() > 1 {
-            let resources: Vec<&str> = asked.iter().map(String::as_str).collect();
-            match self.metric(account, what.metric(), &resources, None, now, until).await {
-                Ok(series) => known.take(&asked, series, Instant::now()),
-                // One that does not exist any more may spoil it for all.
+        let services = fleet.worth_reading(id, what, &known, Instant::now());
+        if services.len() > 1 {
+            let resources: Vec<&str> = services.iter().map(String::as_str).collect();
+            match self.render.metric(account, metric, &resources, None).await {
+                Ok(series) => known.take(&services, series, Instant::now()),
+                // One service that does not exist any more may spoil the response for all.
                 Err(why) if matches!(why.status(), Some(400 | 403 | 404 | 410)) => {}
                 Err(why) => return Err(why.into()),
             }
@@ -342,75 +264,16 @@ impl Render {
                 return Ok(series);
             }
         }
-        let series = self.metric(account, what.metric(), &[id], None, now, until).await?;
-        known.take(&asked[..1], series.clone(), Instant::now());
+        let series = self.render.metric(account, metric, &[id], None).await?;
+        known.take(&services[..1], series.clone(), Instant::now());
         Ok(series)
     }
-
-    pub(super) async fn metric(
-        &self,
-        account: &Account<'_>,
-        metric: &str,
-        resources: &[&str],
-        more: Option<(&str, &str)>,
-        now: Timestamp,
-        until: Instant,
-    ) -> Result<Vec<Series>, HostedError> {
-        let mut query: Vec<(&str, String)> = resources.iter().map(|id| ("resource", (*id).to_owned())).collect();
-        query.extend([
-            ("startTime", second(now - METRICS_OVER)),
-            ("endTime", second(now)),
-            ("resolutionSeconds", RESOLUTION_S.to_owned()),
-        ]);
-        query.extend(more.map(|(name, value)| (name, value.to_owned())));
-        let what = match resources {
-            [id] => format!("read {metric} of {id}"),
-            many => format!("read {metric} of {} services", many.len()),
-        };
-        self.get(account, &what, &["metrics", metric], &query, until).await
-    }
-
-    fn remembered<T>(&self, key: &str, what: impl FnOnce(&Remembered) -> Option<T>) -> Option<T> {
-        self.seen.lock().get(key).and_then(what)
-    }
-
-    fn remember(&self, key: String, change: impl FnOnce(&mut Remembered)) {
-        let mut seen = self.seen.lock();
-        if seen.len() >= MANY {
-            seen.retain(|_, seen| young(&seen.look, OLD).is_some());
-        }
-        change(seen.entry(key).or_default());
-    }
-
-    /// The next look is made anew: something was done.
-    pub(super) fn forget_observation(&self, namespace: &str, service: &RenderService) {
-        self.seen.lock().remove(&key(namespace, service));
-    }
 }
 
-/// Two policies that ask with the same key see the same; others may not see it at all.
-pub(super) fn key(namespace: &str, service: &RenderService) -> String {
-    // What is a release is another thing with them.
-    let with = if service.env_vars { " with its environment" } else { "" };
-    format!("{}{with}", place(namespace, &service.service_id, &service.access))
-}
-
-/// What two policies see alike.
-pub(super) fn place(namespace: &str, id: &str, access: &Access) -> String {
-    match &access.key {
-        Some(key) => format!("{namespace}/{}/{}/{id}", key.name, key.key),
-        None => id.to_owned(),
-    }
-}
-
-/// What was measured was measured of this deploy; metrics come late. One that nobody asks anything has none.
-fn is_of(metrics: &[(&'static str, Reading)], live: &Deploy, now: Timestamp) -> bool {
+/// The metrics were measured of this deploy; metrics come late. A service without requests has none.
+fn is_of(metrics: &[(&str, Reading)], live: &Deploy, now: Timestamp) -> bool {
     let Some(since) = live.finished_at.filter(|at| now.duration_since(*at) <= usage::STALE) else { return true };
     metrics.iter().filter_map(|(_, reading)| reading.sample.as_ref()).all(|sample| sample.at >= since)
-}
-
-fn second(at: Timestamp) -> String {
-    at.round(jiff::Unit::Second).unwrap_or(at).to_string()
 }
 
 #[cfg(test)]
@@ -418,10 +281,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::analyze::observation::Sample;
+    use crate::analyze::observation::{Measured, Sample};
 
     #[test]
-    fn what_was_measured_before_a_deploy_went_live_says_nothing_of_it() {
+    fn metrics_from_before_a_deploy_went_live_are_not_of_that_deploy() {
         let now: Timestamp = "2026-11-25T10:00:00Z".parse().unwrap();
         let ago = |seconds| now - SignedDuration::from_secs(seconds);
         let live = |seconds| -> Deploy {
@@ -433,6 +296,6 @@ mod tests {
         };
         assert!(!is_of(&[measured(30)], &live(20), now) && !is_of(&[measured(10), measured(30)], &live(20), now));
         assert!(is_of(&[measured(10)], &live(20), now) && is_of(&[], &live(20), now));
-        assert!(is_of(&[measured(170)], &live(160), now), "it is waited for no longer than a figure counts");
+        assert!(is_of(&[measured(170)], &live(160), now), "waiting ends when the figure is stale");
     }
 }

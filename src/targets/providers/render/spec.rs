@@ -1,4 +1,4 @@
-//! A service that Render hosts, or a Postgres of it: how a policy names it, and what can be done to it.
+//! A service or a Postgres that Render hosts: its fields in a policy, and its actions.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ use crate::api::{
 /// `spec.target.kind` of a Remediation whose target Render hosts.
 pub const RENDER_KIND: &str = "Render";
 
-/// What the id of a Render Postgres begins with.
+/// The prefix of the id of a Render Postgres.
 const POSTGRES_PREFIX: &str = "dpg-";
 
-/// Neither a restart nor the standby has another disk, and a restart ends the vacuum that keeps wraparound away.
+/// Neither a restart nor the standby has another disk, and a restart ends the vacuum that prevents wraparound.
 const STAYS: &[&str] = &["storage_usage", "wraparound_usage"];
 
 pub static SERVICE: Capabilities = Capabilities {
@@ -30,7 +30,7 @@ pub static SERVICE: Capabilities = Capabilities {
         SupportedAction::new(ActionKind::Scale),
     ],
     why_not: None,
-    // Copies of its environment are kept only where a policy names a remedy that needs them.
+    // Snapshots of the environment are stored only where a policy names a remedy that needs them.
     default_remedies: &[
         (ActionKind::Rollback, &[Cause::ReleaseRegression]),
         (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]),
@@ -49,7 +49,7 @@ pub static POSTGRES: Capabilities = Capabilities {
         SupportedAction::new(ActionKind::Failover).not_relieving(STAYS),
     ],
     why_not: None,
-    // A restart is a person's decision, and a failover may lose what was written last.
+    // A person decides about a restart, and a failover may lose the last writes.
     default_remedies: &[],
     metrics: &[
         MetricFacts::percent("connections_usage", 80.0, 95.0),
@@ -59,22 +59,22 @@ pub static POSTGRES: Capabilities = Capabilities {
     min_check_interval: HOSTED_PAUSE,
 };
 
-/// A service that Render hosts: a web service, a private service or a background worker; or a Postgres of it. Exactly one of
-/// serviceId and postgresId is set. What it is, its deploys, its instances, events and metrics are asked for at every look.
+/// A service that Render hosts: a web service, a private service or a background worker; or a Render Postgres. Exactly one of
+/// serviceId and postgresId is set. Every check reads its state, deploys, instances, events and metrics.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.serviceId) != has(self.postgresId)", "render must name exactly one of: serviceId, postgresId"))]
 pub struct RenderTarget {
-    /// The service's id, as its page in the dashboard has it: srv-…
+    /// The service's id, as in the URL of its page in the dashboard: srv-…
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 64), regex(pattern = "^[a-z]+-[a-zA-Z0-9-]+$"))]
     pub service_id: Option<String>,
-    /// The id of a Render Postgres, as its page in the dashboard has it: dpg-…
+    /// The id of a Render Postgres, as in the URL of its page in the dashboard: dpg-…
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 64), regex(pattern = "^dpg-[a-zA-Z0-9-]+$"))]
     pub postgres_id: Option<String>,
-    /// A Secret of the policy's namespace whose key holds a Render API key. Read at each look and before each action; the
-    /// operator's role needs the right (`rbac.readCredentials` of the chart). Left out: the operator's own key
+    /// A Secret of the policy's namespace whose key holds a Render API key. Read at each check and before each action; the
+    /// operator's role needs the permission (`rbac.readCredentials` of the chart). Default: the operator's own key
     /// (RENDER_API_KEY).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<KeyRef>,
@@ -84,7 +84,7 @@ pub struct RenderTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderService {
     pub service_id: String,
-    /// Its environment variables are a configuration of their own, which a remedy puts back.
+    /// The environment variables are a separate configuration, which a remedy restores.
     pub env_vars: bool,
     pub access: Access,
 }
@@ -125,38 +125,5 @@ impl ValidateTarget for RenderTarget {
     }
 }
 
-impl TargetFacts for RenderService {
-    fn capabilities(&self) -> &'static Capabilities {
-        &SERVICE
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: RENDER_KIND.to_owned(), name: self.service_id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{RENDER_KIND}/{}", self.service_id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.service_id)
-    }
-}
-
-impl TargetFacts for RenderPostgres {
-    fn capabilities(&self) -> &'static Capabilities {
-        &POSTGRES
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: RENDER_KIND.to_owned(), name: self.postgres_id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{RENDER_KIND}/{}", self.postgres_id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.postgres_id)
-    }
-}
+hosted_facts!(RenderService, &SERVICE, RENDER_KIND, service_id, service_id);
+hosted_facts!(RenderPostgres, &POSTGRES, RENDER_KIND, postgres_id, postgres_id);

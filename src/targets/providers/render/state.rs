@@ -1,16 +1,19 @@
-//! What a service is, from Render's answers: pure.
+//! The state of a service, from Render's responses: pure.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::wire::{Deploy, Event, Instance, Service};
-use crate::analyze::observation::{FaultKind, Hosted, HostedFault, ReleaseId};
+use crate::{
+    analyze::observation::{FaultKind, Hosted, HostedFault, ReleaseId},
+    targets::providers::common::failed_deploy,
+};
 
-/// An instance that failed is started anew by Render itself; so long it has for that.
+/// Render restarts a failed instance itself within this time.
 const RECOVERS_WITHIN: SignedDuration = SignedDuration::from_secs(30);
-/// One that comes back and fails again so often within this time does not recover.
+/// An instance that fails so often within this time does not recover.
 const AGAIN_AND_AGAIN: (usize, SignedDuration) = (3, SignedDuration::from_mins(10));
-/// Unless it has been well for so long since.
-const WELL_AGAIN: SignedDuration = SignedDuration::from_mins(2);
+/// Unless it has been healthy for so long since.
+const HEALTHY_AGAIN: SignedDuration = SignedDuration::from_mins(2);
 
 /// What was read of a service.
 #[derive(Debug, Clone)]
@@ -29,18 +32,18 @@ impl Read {
         live(&self.deploys)
     }
 
-    /// The newest restart that was told of.
+    /// The newest restart that is listed.
     pub fn newest_restart(&self) -> Option<&Event> {
         self.events.iter().find(|event| event.kind == "server_restarted")
     }
 }
 
-/// The one that serves.
+/// The deploy that serves.
 pub fn live(deploys: &[Deploy]) -> Option<&Deploy> {
     deploys.iter().find(|deploy| deploy.is_live())
 }
 
-/// `root`: the deploy that was built which the live one is; of a rollback the one it went back to.
+/// `root`: the first deploy of the live one's state; of a rollback its target.
 pub fn hosted(read: &Read, root: Option<&str>, now: Timestamp) -> Hosted {
     let live = read.live();
     let release = live.map(|deploy| ReleaseId {
@@ -55,17 +58,15 @@ pub fn hosted(read: &Read, root: Option<&str>, now: Timestamp) -> Hosted {
         format!("it is suspended (by: {by}); resume it in Render's dashboard")
     });
     let run = read.instances.as_ref().map(|instances| u32::try_from(instances.len()).unwrap_or(u32::MAX));
-    let wanted = read.service.wanted();
     Hosted {
         release,
         label: live.map(Deploy::label).unwrap_or_default(),
         settled: newer.clone().all(|deploy| deploy.status != "update_in_progress"),
         suspended,
-        instances: run.zip(wanted),
+        instances: run.zip(read.service.desired()),
         fault: fault(&read.events, live.and_then(|deploy| deploy.finished_at), now),
         failed_deploy: failed.map(|deploy| {
-            let serves = live.map(|live| format!("; {} still serves", live.id)).unwrap_or_default();
-            format!("the newest deploy {} ({}) ended as {}{serves}", deploy.id, deploy.label(), deploy.status)
+            failed_deploy("deploy", (&deploy.id, &deploy.label()), &deploy.status, live.map(|live| &live.id))
         }),
         config: None,
     }
@@ -77,14 +78,14 @@ fn fault(events: &[Event], live_since: Option<Timestamp>, now: Timestamp) -> Opt
         let replaced = event.kind == "server_restarted" || (event.kind == "deploy_ended" && is_success(event));
         !replaced
     });
-    let told = since_new.filter(|event| is_failure(event) || event.kind == "server_available");
-    let told: Vec<&Event> = told.collect();
-    let newest = told.first()?;
+    let listed = since_new.filter(|event| is_failure(event) || event.kind == "server_available");
+    let listed: Vec<&Event> = listed.collect();
+    let newest = listed.first()?;
     let (often, within) = AGAIN_AND_AGAIN;
-    let recent = told.iter().filter(|event| is_failure(event) && now.duration_since(event.timestamp) <= within);
+    let recent = listed.iter().filter(|event| is_failure(event) && now.duration_since(event.timestamp) <= within);
     let count = recent.count();
-    let failed = told.iter().find(|event| is_failure(event))?;
-    let again = count >= often && now.duration_since(failed.timestamp) < WELL_AGAIN;
+    let failed = listed.iter().find(|event| is_failure(event))?;
+    let again = count >= often && now.duration_since(failed.timestamp) < HEALTHY_AGAIN;
     let down = is_failure(newest);
     if !(down || again) {
         return None;
@@ -103,7 +104,7 @@ fn is_failure(event: &Event) -> bool {
     matches!(event.kind.as_str(), "server_failed" | "server_unhealthy" | "image_pull_failed")
 }
 
-/// Of `deploy_ended`. The documents give numbers without names; a failed one is seen in the list of deploys as well.
+/// Of `deploy_ended`. The documentation gives numbers without names; the list of deploys shows failed ones as well.
 fn is_success(event: &Event) -> bool {
     event.details["status"].as_i64() == Some(2)
 }
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(
             (back.hash.as_str(), back.digest.as_str()),
             ("dep-1", "dep-0"),
-            "a rollback is what it went back to"
+            "a rollback is identified by its target"
         );
 
         let with = |status: &str| {
@@ -194,10 +195,10 @@ mod tests {
             deploys.as_array_mut().unwrap().insert(0, json!({"id": "dep-2", "status": status}));
             hosted(&read(deploys, &[]), None, now())
         };
-        assert!(with("build_in_progress").settled, "what is being built replaces nothing yet");
+        assert!(with("build_in_progress").settled, "a build replaces nothing yet");
         assert!(!with("update_in_progress").settled);
         let failed = with("update_failed");
-        assert_eq!(failed.release, seen.release, "the one before it still serves");
+        assert_eq!(failed.release, seen.release, "the deploy before still serves");
         assert!(failed.failed_deploy.unwrap().contains("dep-2 (no commit) ended as update_failed; dep-1 still serves"));
         assert_eq!(hosted(&read(json!([]), &[]), None, now()).release, None);
     }
@@ -208,9 +209,9 @@ mod tests {
         let oom = || json!({"reason": {"evicted": false, "oomKilled": {"memoryLimit": "512MB"}}});
         let up = || ("server_available", 5, json!({}));
         let seen = |events: &[(&str, i64, Value)]| hosted(&read(live(), events), None, now()).fault;
-        assert_eq!(seen(&[("server_failed", 20, exit()), up()]), None, "Render started it anew");
+        assert_eq!(seen(&[("server_failed", 20, exit()), up()]), None, "Render restarted it");
         let fresh = seen(&[("server_failed", 20, exit())]).unwrap();
-        assert!(!fresh.lasting, "Render is at it");
+        assert!(!fresh.lasting, "Render is restarting it");
         let lasting = seen(&[("server_failed", 40, oom())]).unwrap();
         assert!(lasting.lasting && lasting.of_release && lasting.kind == FaultKind::OomKilled);
         assert!(lasting.detail.contains("ran out of memory (limit 512MB) at 09:59:20Z"), "{}", lasting.detail);
@@ -218,7 +219,7 @@ mod tests {
         let again = seen(&again).unwrap();
         assert!(again.lasting && again.kind == FaultKind::CrashLoop && again.detail.contains("3 times in 10 min"));
         let old = |ago| ("server_failed", ago, exit());
-        assert_eq!(seen(&[old(300), old(200), old(150), up()]), None, "it has been well since");
+        assert_eq!(seen(&[old(300), old(200), old(150), up()]), None, "it has been healthy since");
         let older = seen(&[("server_failed", 400, exit())]).unwrap();
         assert!(!older.of_release, "it came before the deploy that serves");
         for replaced in [("server_restarted", 10, json!({})), ("deploy_ended", 10, json!({"status": 2}))] {
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_suspended_says_so_and_what_deploys_by_itself_too() {
+    fn suspension_and_auto_deploy_are_reported() {
         let mut read = read(live(), &[]);
         assert_eq!(read.service.deploys_on().as_deref(), Some("commit"), "by the older field");
         for (trigger, expected) in [("off", None), ("checksPass", Some("checksPass")), ("commit", Some("commit"))] {

@@ -1,4 +1,5 @@
-//! Render's answers, as far as they are read (<https://api-docs.render.com/reference>). What need not be there is optional.
+//! Render's responses, as far as they are read (<https://api-docs.render.com/reference>). Fields that may be absent are
+//! optional.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,16 +12,14 @@ use crate::targets::providers::common::commit_label;
 const MAX_SOURCE: usize = 64;
 
 /// `GET /services/{id}`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Service {
     /// `web_service`, `private_service`, `background_worker`, `cron_job`, `static_site`.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type")]
     pub kind: String,
     /// `suspended` or `not_suspended`.
-    #[serde(default)]
     pub suspended: String,
-    #[serde(default)]
     pub suspenders: Vec<String>,
     /// `commit`, `checksPass` or `off`.
     pub auto_deploy_trigger: Option<String>,
@@ -36,24 +35,24 @@ pub struct ServiceDetails {
     pub autoscaling: Option<Autoscaling>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Autoscaling {
-    #[serde(default)]
     pub enabled: bool,
 }
 
 impl Service {
-    /// What can be restarted and scaled.
+    /// The service can be restarted and scaled.
     pub fn has_instances(&self) -> bool {
         matches!(self.kind.as_str(), "web_service" | "private_service" | "background_worker")
     }
 
-    /// Instances that are wanted.
-    pub fn wanted(&self) -> Option<u32> {
+    /// Desired instances.
+    pub fn desired(&self) -> Option<u32> {
         self.service_details.as_ref()?.num_instances
     }
 
-    /// Render has their number.
+    /// Render sets the number of instances.
     pub fn is_autoscaled(&self) -> bool {
         let autoscaling = self.service_details.as_ref().and_then(|details| details.autoscaling.as_ref());
         autoscaling.is_some_and(|autoscaling| autoscaling.enabled)
@@ -63,7 +62,7 @@ impl Service {
         self.suspended == "suspended"
     }
 
-    /// What has it deploy by itself; none when nothing does.
+    /// What triggers auto-deploy; none when auto-deploy is off.
     pub fn deploys_on(&self) -> Option<String> {
         match (&self.auto_deploy_trigger, self.auto_deploy.as_deref()) {
             (Some(trigger), _) if trigger != "off" => Some(trigger.clone()),
@@ -73,13 +72,15 @@ impl Service {
     }
 }
 
-/// An element of `GET /services/{id}/deploys`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct DeployItem {
-    pub deploy: Deploy,
+/// An element of a list. No Debug: it may hold an environment variable.
+#[derive(Deserialize)]
+pub struct Item<T> {
+    #[serde(alias = "deploy", alias = "envVar", alias = "event")]
+    pub item: T,
     pub cursor: Option<String>,
 }
 
+/// An element of `GET /services/{id}/deploys`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deploy {
@@ -94,19 +95,19 @@ pub struct Deploy {
     pub finished_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Commit {
-    #[serde(default)]
     pub id: String,
-    #[serde(default)]
     pub message: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Image {
-    #[serde(rename = "ref", default)]
+    #[serde(rename = "ref")]
     pub reference: String,
-    /// What that was when it was deployed.
+    /// The digest when it was deployed.
     pub sha: Option<String>,
 }
 
@@ -115,12 +116,12 @@ impl Deploy {
         self.status == "live"
     }
 
-    /// It has ended without having served.
+    /// The deploy has ended and never served.
     pub fn has_failed(&self) -> bool {
         matches!(self.status.as_str(), "build_failed" | "update_failed" | "pre_deploy_failed")
     }
 
-    /// It will not be live any more, or never was and will not be.
+    /// The deploy will not be live, or not any more.
     pub fn is_over(&self) -> bool {
         self.has_failed() || matches!(self.status.as_str(), "canceled" | "deactivated")
     }
@@ -129,7 +130,7 @@ impl Deploy {
         self.trigger == "rollback"
     }
 
-    /// Names what it was made of: its commit, or a digest of its image; none where Render does not tell.
+    /// Identifies the code: the commit, or a digest of the image; none where Render reports neither.
     pub fn source(&self) -> Option<String> {
         if let Some(commit) = self.commit.as_ref().filter(|commit| !commit.id.is_empty()) {
             return Some(commit.id.chars().take(MAX_SOURCE).collect());
@@ -152,27 +153,20 @@ impl Deploy {
 }
 
 /// `GET /postgres/{id}`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Postgres {
     /// `available`, `unavailable`, `config_restart`, `suspended`, …
-    #[serde(default)]
     pub status: String,
     /// `suspended` or `not_suspended`.
-    #[serde(default)]
     pub suspended: String,
-    #[serde(default)]
     pub suspenders: Vec<String>,
-    #[serde(default)]
     pub high_availability_enabled: bool,
     /// `primary` or `replica`.
-    #[serde(default)]
     pub role: String,
     /// The major one.
-    #[serde(default)]
     pub version: String,
-    /// Settings of the server that somebody has changed.
-    #[serde(default)]
+    /// Settings of the server that differ from the defaults.
     pub parameter_overrides: Value,
 }
 
@@ -185,7 +179,7 @@ impl Postgres {
         self.role == "replica"
     }
 
-    /// Connections that it may have, where somebody has set that.
+    /// The limit of connections, where it was set.
     pub fn max_connections(&self) -> Option<f64> {
         let set = &self.parameter_overrides["max_connections"];
         let number = set.as_f64().or_else(|| set.as_str()?.parse().ok());
@@ -201,13 +195,6 @@ pub struct Instance {
 
 /// An element of `GET /services/{id}/env-vars`. No Debug: it holds a value.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EnvVarItem {
-    pub env_var: EnvVar,
-    pub cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
 pub struct EnvVar {
     pub key: String,
     #[serde(default)]
@@ -215,11 +202,6 @@ pub struct EnvVar {
 }
 
 /// An element of `GET /services/{id}/events`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct EventItem {
-    pub event: Event,
-}
-
 #[derive(Debug, Clone, Deserialize)]
 pub struct Event {
     pub id: String,
@@ -231,7 +213,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Of `deploy_started`: the deploy, and what it goes back to when it is a rollback.
+    /// Of `deploy_started`: the deploy, and its rollback target when it is a rollback.
     pub fn rollback(&self) -> Option<(&str, &str)> {
         let trigger = &self.details["trigger"];
         let target = trigger["rollbackTargetDeployId"].as_str().filter(|target| !target.is_empty())?;
@@ -239,7 +221,7 @@ impl Event {
     }
 }
 
-/// An element of `GET /metrics/{metric}`. An empty list means that there is no data, not zero.
+/// An element of `GET /metrics/{metric}`. An empty list is no data, not zero.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Series {
     #[serde(default)]
@@ -267,7 +249,7 @@ impl Series {
         self.labels.iter().find(|label| label.field == field).map(|label| label.value.as_str())
     }
 
-    /// It is of an instance of this service.
+    /// Of an instance of this service.
     pub fn is_of(&self, service: &str) -> bool {
         self.label("instance").and_then(|instance| instance.rsplit_once('-')).is_some_and(|(of, _)| of == service)
     }
@@ -284,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_many_connections_a_postgres_may_have_is_told_where_it_was_set() {
+    fn the_connection_limit_of_a_postgres_is_read_where_it_was_set() {
         let most = |overrides: Value| {
             serde_json::from_value::<Postgres>(json!({"parameterOverrides": overrides})).unwrap().max_connections()
         };
@@ -296,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_deploy_was_made_of_is_its_commit_or_what_its_image_was_then() {
+    fn the_source_of_a_deploy_is_its_commit_or_the_digest_of_its_image() {
         let source = |of: Value| {
             let mut deploy = json!({"id": "dep-1"});
             deploy.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());

@@ -4,11 +4,13 @@ use super::*;
 use crate::{
     api::ActionKind,
     targets::{
-        executor::End,
+        executor::{End, Procedure},
         model::{World, walk},
-        providers::fixtures::*,
+        providers::{call::CallSeen, common::HostedError, fixtures::*},
     },
 };
+
+type Seen = CallSeen<Before, Restarted>;
 
 /// A service, and the provider's list of its restarts.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,11 +41,11 @@ macro_rules! world {
                 Self { listed: is_listed(self.restarted_at, now), ..self.clone() }
             }
 
-            fn observations(&self, progress: &ProviderProgress) -> Vec<RestartSeen> {
+            fn observations(&self, progress: &ProviderProgress) -> Vec<Seen> {
                 observations(self, progress)
             }
 
-            fn results(&self, _: &SendRestart, progress: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
+            fn results(&self, _: &SendCall, progress: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
                 let restarts = self.restarts + 1;
                 let done = Self { restarts, restarted_at: Some(at(progress.sent_at)), ..self.clone() };
                 let without = without_effect().into_iter().map(|error| (self.clone(), Err(error)));
@@ -55,22 +57,22 @@ macro_rules! world {
                 released.into_iter().collect()
             }
 
-            fn violation(&self, step: &Step<ProviderProgress, SendRestart>) -> Option<String> {
+            fn violation(&self, step: &Step<ProviderProgress, SendCall>) -> Option<String> {
                 violation(self, step)
             }
         }
     };
 }
 
-fn observations(service: &Service, progress: &ProviderProgress) -> Vec<RestartSeen> {
+fn observations(service: &Service, progress: &ProviderProgress) -> Vec<Seen> {
     let live = service.live();
     if progress.sent_at.is_none() {
         let newest_restart = service.newest(service.listed);
         let before = Before { live, newest_restart, instances: vec!["a".into()], ..Before::default() };
-        return vec![RestartSeen::Before(Ok(before)), RestartSeen::Before(Err(unread()))];
+        return vec![Seen::Before(Ok(before)), Seen::Before(Err(unread()))];
     }
-    let seen = |replaced| RestartSeen::After(Ok(Restarted { replaced, live: live.clone() }));
-    let mut all = vec![RestartSeen::After(Err(unread()))];
+    let seen = |replaced| Seen::After(Ok(Restarted { replaced, live: live.clone() }));
+    let mut all = vec![Seen::After(Err(unread()))];
     let told = service.newest(true) != progress.newest_before;
     if told {
         all.extend([seen(Replaced::Begun), seen(Replaced::Done)]);
@@ -81,28 +83,30 @@ fn observations(service: &Service, progress: &ProviderProgress) -> Vec<RestartSe
     all
 }
 
-fn violation(service: &Service, step: &Step<ProviderProgress, SendRestart>) -> Option<String> {
+fn violation(service: &Service, step: &Step<ProviderProgress, SendCall>) -> Option<String> {
     let done = service.restarts > 0;
     match step {
-        Step::Perform { .. } if done => Some("the call is made again, and the first one had its effect".to_owned()),
+        Step::Perform { .. } if done => Some("the call is repeated, and the first one had its effect".to_owned()),
         Step::Done { .. } if !done => Some("nothing was restarted".to_owned()),
         Step::Ended { end: End::Expired, .. } if done => Some("the restart is not verified".to_owned()),
         Step::Ended { reason: RemediationReason::Superseded | RemediationReason::DeadlineExceeded, .. } => None,
         Step::Ended { .. } if done => Some("it was restarted, and the end says that it was not".to_owned()),
-        Step::OutcomeUnknown { message, .. } if !service.foreign && !message.contains("cannot be looked at") => {
-            Some("the outcome can be told".to_owned())
+        Step::OutcomeUnknown { message, .. }
+            if !service.foreign && !message.contains("the service cannot be checked") =>
+        {
+            Some("the outcome can be known".to_owned())
         }
         _ => None,
     }
 }
 
-faulty!(Restart, SendRestart, Result<u16, HostedError>, denied);
+faulty!(Restart, SendCall, Result<u16, HostedError>, denied);
 world!(Restart);
 world!(Forgets);
 world!(Denies);
 
 fn restart() -> Restart {
-    Restart { caller: caller(ActionKind::Restart), judged: Some("dep-1".into()) }
+    Restart { caller: caller(ActionKind::Restart) }
 }
 
 #[test]

@@ -2,15 +2,18 @@ use super::*;
 use crate::{
     api::ActionKind,
     targets::{
+        executor::Procedure,
         model::{World, walk},
-        providers::fixtures::*,
+        providers::{call::CallSeen, fixtures::*},
     },
 };
+
+type Seen = CallSeen<(Before, Size), Size>;
 
 /// A service, and whether its number of instances was set by the call.
 #[derive(Debug, Clone, PartialEq)]
 struct Service {
-    wanted: u32,
+    desired: u32,
     run: u32,
     set: bool,
 }
@@ -18,35 +21,37 @@ struct Service {
 macro_rules! world {
     ($procedure:ty) => {
         impl World<$procedure> for Service {
-            fn observations(&self, progress: &ProviderProgress) -> Vec<ScaleSeen> {
-                let size = Size { run: self.run, wanted: Some(self.wanted), autoscaled: false };
+            fn observations(&self, progress: &ProviderProgress) -> Vec<Seen> {
+                let size = Size { run: self.run, desired: Some(self.desired), autoscaled: false };
                 if progress.sent_at.is_none() {
                     let before = Before { live: Some("dep-1".into()), ..Before::default() };
-                    return vec![ScaleSeen::Before(Ok((before, size))), ScaleSeen::Before(Err(unread()))];
+                    return vec![Seen::Before(Ok((before, size))), Seen::Before(Err(unread()))];
                 }
-                vec![ScaleSeen::After(Ok(size)), ScaleSeen::After(Err(unread()))]
+                vec![Seen::After(Ok(size)), Seen::After(Err(unread()))]
             }
 
-            fn results(&self, _: &SendScale, _: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
-                let done = Self { wanted: 4, set: true, ..self.clone() };
+            fn results(&self, _: &SendCall, _: &ProviderProgress) -> Vec<(Self, Result<u16, HostedError>)> {
+                let done = Self { desired: 4, set: true, ..self.clone() };
                 let without = without_effect().into_iter().map(|error| (self.clone(), Err(error)));
                 [(done.clone(), Ok(202)), (done, Err(lost()))].into_iter().chain(without).collect()
             }
 
             fn later(&self) -> Vec<Self> {
-                vec![Self { run: self.wanted, ..self.clone() }, Self { wanted: 3, ..self.clone() }]
+                vec![Self { run: self.desired, ..self.clone() }, Self { desired: 3, ..self.clone() }]
             }
 
-            fn violation(&self, step: &Step<ProviderProgress, SendScale>) -> Option<String> {
+            fn violation(&self, step: &Step<ProviderProgress, SendCall>) -> Option<String> {
                 match step {
-                    Step::Perform { .. } if self.wanted == 3 => Some("somebody else has set another number".to_owned()),
+                    Step::Perform { .. } if self.desired == 3 => {
+                        Some("somebody else has set another number".to_owned())
+                    }
                     Step::Done { .. } if self.run != 4 => Some("other instances run".to_owned()),
                     Step::Ended { end: End::Expired, .. } if self.set => Some("the number is not verified".to_owned()),
-                    Step::Ended { reason: RemediationReason::NotDone, .. } if self.wanted == 4 => {
+                    Step::Ended { reason: RemediationReason::NotDone, .. } if self.desired == 4 => {
                         Some("the number was set".to_owned())
                     }
-                    Step::OutcomeUnknown { message, .. } if !message.contains("cannot be looked at") => {
-                        Some("the outcome can be told".to_owned())
+                    Step::OutcomeUnknown { message, .. } if !message.contains("the service cannot be checked") => {
+                        Some("the outcome can be known".to_owned())
                     }
                     _ => None,
                 }
@@ -55,7 +60,7 @@ macro_rules! world {
     };
 }
 
-faulty!(Scale, SendScale, Result<u16, HostedError>, denied);
+faulty!(Scale, SendCall, Result<u16, HostedError>, denied);
 world!(Scale);
 world!(Forgets);
 world!(Denies);
@@ -63,11 +68,11 @@ world!(Denies);
 fn scale() -> Scale {
     let scaling = Scaling { from: 2, to: 4, adjust_autoscaler: false };
     let autoscaled = "Acme scales it".to_owned();
-    Scale { caller: caller(ActionKind::Scale), judged: Some("dep-1".into()), scaling, autoscaled }
+    Scale { caller: caller(ActionKind::Scale), scaling, autoscaled }
 }
 
 fn service() -> Service {
-    Service { wanted: 2, run: 2, set: false }
+    Service { desired: 2, run: 2, set: false }
 }
 
 #[test]
@@ -95,8 +100,8 @@ fn the_model_notices_a_forgotten_call_and_a_denied_one() {
 
 #[test]
 fn what_somebody_else_has_set_is_left_to_them() {
-    let reason = |wanted, autoscaled| {
-        let ours = scale().ours(&ProviderProgress::default(), Size { run: 2, wanted, autoscaled });
+    let reason = |desired, autoscaled| {
+        let ours = scale().ours(&ProviderProgress::default(), Size { run: 2, desired, autoscaled });
         ours.err().map(|end| end.ending.reason)
     };
     assert_eq!([reason(Some(2), false), reason(Some(4), false), reason(None, false)], [None; 3]);

@@ -1,192 +1,110 @@
-//! Projects that Vercel hosts (<https://vercel.com/docs/rest-api>): looked at, rolled back.
+//! Projects that Vercel hosts (<https://vercel.com/docs/rest-api>): observed, rolled back.
 //!
-//! A project's production deployments are its releases. A rollback makes none: it points production at an older one again,
-//! which takes a while after it is answered. Tokens are read by reference at the moment of use.
+//! A project's production deployments are its releases. A rollback creates no deployment: it points production at an older
+//! one again, which takes a while after the response.
 
 pub mod spec;
 mod state;
-mod target;
 mod wire;
 
-pub use target::VercelTarget;
+use std::time::Duration;
 
-use std::time::{Duration, Instant};
-
-use jiff::Timestamp;
+use async_trait::async_trait;
+use jiff::SignedDuration;
 use reqwest::Method;
-use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{
-    super::kubernetes::{ActError, Kubernetes},
-    client::{ApiClient, Call, Quota, Repeat},
-    common::{
-        Before, DeployState, HostedError, HostedObservation, KeyWords, ProviderConfig, READ_LIMIT, WRITE_LIMIT,
-        breaker_limits, key_of, read_limits,
+use crate::{
+    analyze::observation::{Hosted, TargetState},
+    api::{ActionPlan, CircuitStatus, Intent, ProviderProgress, VERCEL_KIND, VercelProject},
+    targets::{
+        Observed, Target,
+        executor::{Executor, Order},
+        kubernetes::{ActError, Kubernetes},
+        providers::{
+            account::{Account, KeyWords, ProviderApi},
+            call::ProviderWords,
+            client::{Call, Manner, Quota, Repeat},
+            common::{Before, DeployState, HostedError, Metrics, ProviderConfig, observed, refused},
+            deploy::{Deploy, DeployWords, Desired},
+            deploy_executor::{DeployApi, DeployExecutor},
+            hosted_state,
+        },
     },
 };
-use crate::{
-    analyze::observation::{Hosted, Measured},
-    api::VercelProject,
-};
+
 use wire::{Page, Project};
 
 /// Where Vercel's API is.
 pub const VERCEL_API: &str = "https://api.vercel.com";
 
-/// Our own bounds, by token and kind of call: Vercel documents its limits by their headers alone, which are heeded as well.
-const READS: u32 = 200;
-const ROLLBACKS: u32 = 10;
-const PER: Duration = Duration::from_secs(60);
-/// Deployments that are read at a look.
-const NEWEST: usize = 10;
-/// Candidates for a rollback that are searched: pages of so many.
-const CANDIDATES: (usize, usize) = (5, 100);
-
 const KEY: KeyWords =
     KeyWords { name: "Vercel access token", field: "target.vercel.tokenSecretRef", variable: "VERCEL_TOKEN" };
 
-/// Looks at projects and rolls them back. One for the whole operator.
-pub struct Vercel {
-    pub(super) cloud: ApiClient,
-    /// Of targets that name none.
-    key: Option<SecretString>,
-    kubernetes: Kubernetes,
-}
+/// The operator's own limits, by token and kind of call: Vercel documents its limits only by headers, which are respected as
+/// well.
+const READS: u32 = 200;
+const ROLLBACKS: u32 = 10;
+const PER: Duration = Duration::from_secs(60);
+/// Deployments that one observation reads.
+const NEWEST: usize = 10;
+/// Candidates for a rollback that are searched: pages, and candidates of each.
+const CANDIDATES: (usize, usize) = (5, 100);
 
-/// A project, the token to ask with, and until when.
-struct Account<'a> {
-    project: &'a VercelProject,
-    token: SecretString,
-    until: Instant,
-}
+const WORDS: DeployWords = DeployWords {
+    provider: ProviderWords {
+        provider: VERCEL_KIND,
+        pages: "Vercel's dashboard",
+        settles_within: SignedDuration::from_secs(30),
+        auto_deploy_off: |_| String::new(),
+    },
+    // Production is pointed at what was built before.
+    limit: SignedDuration::from_mins(15),
+    brings: |_, to| to.to_owned(),
+    others: "other rollbacks or promotions were made",
+    left_behind: "; new deployments do not go live automatically until you promote one (Undo Rollback or Promote in Vercel's dashboard, or vercel promote)",
+};
+
+/// Observes projects and rolls them back. One for the whole operator.
+pub struct Vercel(ProviderApi);
 
 impl Vercel {
-    pub fn new(config: ProviderConfig, kubernetes: Kubernetes) -> Self {
-        let ProviderConfig { base_url, key } = config;
-        Self { cloud: ApiClient::new(base_url), key, kubernetes }
+    pub fn new(config: ProviderConfig, kubernetes: &Kubernetes) -> Self {
+        Self(ProviderApi::new(config, Manner::default(), KEY, kubernetes))
+    }
+}
+
+/// A project that Vercel hosts.
+#[derive(Clone, Copy)]
+pub struct VercelTarget<'a> {
+    pub vercel: &'a Vercel,
+    pub project: &'a VercelProject,
+}
+
+impl<'a> VercelTarget<'a> {
+    async fn account(&self, namespace: &str) -> Result<Account<'a>, HostedError> {
+        self.vercel.0.account(namespace, &self.project.project_id, &self.project.access).await
     }
 
-    /// One look: its production deployment, and whether a newer one has failed. Takes at most 9 s.
-    pub async fn observe(&self, namespace: &str, project: &VercelProject) -> HostedObservation {
-        let target = match self.observe_anew(namespace, project).await {
-            Ok(hosted) => Measured::Known(hosted),
-            Err(error) => Measured::Unknown(error.into()),
-        };
-        HostedObservation { at: Timestamp::now(), target, metrics: Vec::new() }
-    }
-
-    async fn observe_anew(&self, namespace: &str, project: &VercelProject) -> Result<Hosted, HostedError> {
-        let account = self.account(namespace, project).await?;
-        // First one call alone: where it fails the other would too.
-        let itself = self.project(&account).await?;
+    async fn hosted(&self, namespace: &str) -> Result<(Hosted, Metrics), HostedError> {
+        let account = self.account(namespace).await?;
+        // First one call alone: where it fails the other would fail too.
+        let project = self.project(&account).await?;
         let page = self.deployments(&account, &[("limit", NEWEST.to_string())]).await?;
-        state::hosted(&itself, &page.deployments).map_err(HostedError::Unsettled)
-    }
-
-    /// Whether it can be rolled back to a deployment.
-    ///
-    /// # Errors
-    /// BadRemedy or Forbidden, in words for a person; what may pass is no reason.
-    pub async fn preflight_rollback(
-        &self,
-        namespace: &str,
-        project: &VercelProject,
-        to: Option<&str>,
-    ) -> Result<(), ActError> {
-        let id = &project.project_id;
-        let asked = async {
-            let account = self.account(namespace, project).await?;
-            let itself = self.project(&account).await?;
-            let is_candidate = match to {
-                Some(to) => self.is_candidate(&account, to).await?,
-                None => true,
-            };
-            Ok::<_, HostedError>((itself.paused, is_candidate))
-        };
-        match asked.await {
-            Err(error) => error.forbids(),
-            Ok((true, _)) => Err(ActError::BadRemedy(format!("{id} is paused; resume it in Vercel's dashboard"))),
-            Ok((_, false)) => Err(ActError::BadRemedy(format!(
-                "Vercel does not roll {id} back to deployment {}: it is deleted, did not serve production, or the plan allows the one before alone",
-                to.unwrap_or_default()
-            ))),
-            Ok((false, true)) => Ok(()),
-        }
-    }
-
-    /// What is there before the call.
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn before(&self, namespace: &str, project: &VercelProject) -> Result<Before, HostedError> {
-        let itself = self.project(&self.account(namespace, project).await?).await?;
-        Ok(Before {
-            live: state::live(&itself).map(|live| live.id.clone()),
-            instances: Vec::new(),
-            newest_restart: None,
-            newest_deploy: state::asked_at(&itself),
-            // Vercel puts no new deployment live after a rollback.
-            deploys_on: None,
-        })
-    }
-
-    /// Asks to point production at `to` again, which has begun when this is answered; the answer's status.
-    ///
-    /// # Errors
-    /// See [`HostedError`]; [`HostedError::not_done`] tells whether it had no effect for certain.
-    pub async fn roll_back(&self, namespace: &str, project: &VercelProject, to: &str) -> Result<u16, HostedError> {
-        let account = self.account(namespace, project).await?;
-        let id = project.project_id.as_str();
-        let call = Call {
-            what: &format!("roll {id} back to {to}"),
-            method: Method::POST,
-            path: &["v1", "projects", id, "rollback", to],
-            query: &team(project),
-            json: Some(&json!({})),
-            repeat: Repeat::IfNotDone,
-            quotas: &[Quota { name: "rollback".into(), calls: ROLLBACKS, per: PER, spares_unchanged: false }],
-            breaker: id,
-            breaker_limits: breaker_limits(&project.access),
-            time: WRITE_LIMIT,
-        };
-        Ok(self.cloud.send(&account.token, &call).await?.status)
-    }
-
-    /// What has become of a rollback to `to` since `asked_before`, which is [`Before::newest_deploy`].
-    ///
-    /// # Errors
-    /// See [`HostedError`].
-    pub async fn rolled_back(
-        &self,
-        namespace: &str,
-        project: &VercelProject,
-        to: &str,
-        asked_before: Option<&str>,
-    ) -> Result<DeployState, HostedError> {
-        let itself = self.project(&self.account(namespace, project).await?).await?;
-        Ok(state::rolled_back(&itself, to, asked_before))
-    }
-
-    async fn account<'a>(&self, namespace: &str, project: &'a VercelProject) -> Result<Account<'a>, HostedError> {
-        let until = Instant::now() + READ_LIMIT;
-        let whose = (namespace, project.project_id.as_str());
-        let token = key_of(&self.kubernetes, self.key.as_ref(), &KEY, whose, project.access.key.as_ref()).await?;
-        Ok(Account { project, token, until })
+        let hosted = state::hosted(&project, &page.deployments).map_err(HostedError::Unsettled)?;
+        Ok((hosted, Vec::new()))
     }
 
     async fn project(&self, account: &Account<'_>) -> Result<Project, HostedError> {
-        let id = account.project.project_id.as_str();
         let query = [("rollbackInfo", "true".to_owned())];
-        self.get(account, &format!("read project {id}"), &["v9", "projects", id], &query).await
+        self.get(account, &format!("read project {}", account.id), &["v9", "projects", account.id], &query).await
     }
 
     /// Of production, the newest first.
     async fn deployments(&self, account: &Account<'_>, more: &[(&str, String)]) -> Result<Page, HostedError> {
-        let id = account.project.project_id.as_str();
-        let mut query = vec![("projectId", id.to_owned()), ("target", "production".to_owned())];
-        query.extend(more.iter().cloned());
+        let id = account.id;
+        let query = [&[("projectId", id.to_owned()), ("target", "production".to_owned())], more].concat();
         self.get(account, &format!("list deployments of {id}"), &["v7", "deployments"], &query).await
     }
 
@@ -209,7 +127,7 @@ impl Vercel {
                 return Ok(false);
             }
         }
-        // It may be further back: Vercel says so when it is asked.
+        // The deployment may be older: the response to the rollback says so.
         Ok(true)
     }
 
@@ -220,26 +138,83 @@ impl Vercel {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<T, HostedError> {
-        let project = account.project;
-        let query = [query, &team(project)].concat();
-        let kind = path.get(1).copied().unwrap_or_default();
-        let call = Call {
-            what,
-            method: Method::GET,
-            path,
-            query: &query,
-            json: None,
-            repeat: Repeat::Always,
-            quotas: &[Quota { name: format!("read {kind}"), calls: READS, per: PER, spares_unchanged: false }],
-            breaker: &project.project_id,
-            breaker_limits: breaker_limits(&project.access),
-            time: read_limits(account.until),
-        };
-        Ok(self.cloud.read(&account.token, &call).await?)
+        let query = [query, &self.team()].concat();
+        let quotas = [Quota::new(format!("read {}", path[1]), READS, PER)];
+        Ok(self.vercel.0.client.read(&account.key, &account.read(what, path, &query, &quotas)).await?)
+    }
+
+    /// Every call names the team of the project.
+    fn team(&self) -> Vec<(&'static str, String)> {
+        self.project.team_id.iter().map(|team| ("teamId", team.clone())).collect()
     }
 }
 
-/// Every call names the team that the project is of.
-fn team(project: &VercelProject) -> Vec<(&'static str, String)> {
-    project.team_id.iter().map(|team| ("teamId", team.clone())).collect()
+#[async_trait]
+impl<'a> Target<'a> for VercelTarget<'a> {
+    async fn observe(&self, namespace: &str) -> Observed<TargetState> {
+        observed(self.hosted(namespace).await).map(hosted_state)
+    }
+
+    fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
+        let Intent::Rollback { to } = &order.plan.intent else { return None };
+        let procedure = Deploy::new(order.plan, &self.project.project_id, WORDS, Desired::Rollback(to.clone()));
+        Some(Box::new(DeployExecutor::new(*self, order, procedure)))
+    }
+
+    fn circuit(&self) -> Option<CircuitStatus> {
+        self.vercel.0.client.circuit(&self.project.project_id)
+    }
+
+    fn restore_circuit(&self, shown: &CircuitStatus) {
+        self.vercel.0.restore_circuit(&self.project.project_id, &self.project.access, shown);
+    }
+}
+
+#[async_trait]
+impl DeployApi for VercelTarget<'_> {
+    async fn preflight(&self, namespace: &str, plan: &ActionPlan) -> Result<(), ActError> {
+        let read = async {
+            let account = self.account(namespace).await?;
+            let id = account.id;
+            if self.project(&account).await?.paused {
+                return Ok(Some(format!("{id} is paused; resume it in Vercel's dashboard")));
+            }
+            let Some(to) = plan.intent.template().map(|to| &to.hash) else { return Ok(None) };
+            Ok((!self.is_candidate(&account, to).await?).then(|| {
+                format!(
+                    "Vercel does not roll {id} back to deployment {to}: it is deleted, did not serve production, or the plan allows the one before alone"
+                )
+            }))
+        };
+        refused(read.await)
+    }
+
+    async fn before(&self, namespace: &str) -> Result<Before, HostedError> {
+        let project = self.project(&self.account(namespace).await?).await?;
+        // Vercel puts no new deployment live after a rollback: there is no auto-deploy to switch off.
+        let (live, newest_deploy) =
+            (state::live(&project).map(|live| live.id.clone()), state::requested_at_last(&project));
+        Ok(Before { live, newest_deploy, ..Before::default() })
+    }
+
+    async fn send(&self, namespace: &str, desired: &Desired) -> Result<(Option<String>, u16), HostedError> {
+        let (account, to) = (self.account(namespace).await?, &desired.state().hash);
+        let (what, query) = (format!("roll {} back to {to}", account.id), self.team());
+        let path = ["v1", "projects", account.id, "rollback", to];
+        let quotas = [Quota::new("rollback", ROLLBACKS, PER)];
+        let call = account.write(Method::POST, &what, &path, &quotas, Repeat::IfNotDone);
+        let call = Call { query: &query, json: Some(&json!({})), ..call };
+        let answer = self.vercel.0.client.send(&account.key, &call).await?;
+        Ok((Some(to.clone()), answer.status))
+    }
+
+    async fn deploy_state(
+        &self,
+        namespace: &str,
+        desired: &Desired,
+        sent: &ProviderProgress,
+    ) -> Result<DeployState, HostedError> {
+        let project = self.project(&self.account(namespace).await?).await?;
+        Ok(state::rolled_back(&project, &desired.state().hash, sent.newest_before.as_deref()))
+    }
 }

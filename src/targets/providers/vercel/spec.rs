@@ -1,4 +1,4 @@
-//! A project that Vercel hosts: how a policy names it, and what can be done to it.
+//! A project that Vercel hosts: its fields in a policy, and its actions.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -23,20 +23,20 @@ pub static PROJECT: Capabilities = Capabilities {
     min_check_interval: HOSTED_PAUSE,
 };
 
-/// A project that Vercel hosts. Its production deployment is asked for at every look. Vercel tells no error rate and no
-/// latency: what metrics measures decides whether a deployment is healthy.
+/// A project that Vercel hosts. Every check reads its production deployment. Vercel reports no error rate and no latency: the
+/// component's metrics decide whether a deployment is healthy.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct VercelTarget {
     /// The project's id, from its settings (General): prj_…
     #[schemars(length(min = 5, max = 64), regex(pattern = "^prj_[a-zA-Z0-9]+$"))]
     pub project_id: String,
-    /// The id of the team that owns it, from the team's settings: team_…. Left out: the token's own account.
+    /// The id of the team that owns it, from the team's settings: team_…. Default: the token's own account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 6, max = 64), regex(pattern = "^team_[a-zA-Z0-9]+$"))]
     pub team_id: Option<String>,
-    /// A Secret of the policy's namespace whose key holds a Vercel access token. Read at each look and before each action;
-    /// the operator's role needs the right (`rbac.readCredentials` of the chart). Left out: the operator's own token
+    /// A Secret of the policy's namespace whose key holds a Vercel access token. Read at each check and before each action;
+    /// the operator's role needs the permission (`rbac.readCredentials` of the chart). Default: the operator's own token
     /// (VERCEL_TOKEN).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<KeyRef>,
@@ -68,20 +68,4 @@ impl ValidateTarget for VercelTarget {
     }
 }
 
-impl TargetFacts for VercelProject {
-    fn capabilities(&self) -> &'static Capabilities {
-        &PROJECT
-    }
-
-    fn acted_on(&self, _: ActionKind, _: &str) -> RemediationTarget {
-        RemediationTarget { kind: VERCEL_KIND.to_owned(), name: self.project_id.clone() }
-    }
-
-    fn describe(&self) -> String {
-        format!("{VERCEL_KIND}/{}", self.project_id)
-    }
-
-    fn query_name(&self) -> Option<&str> {
-        Some(&self.project_id)
-    }
-}
+hosted_facts!(VercelProject, &PROJECT, VERCEL_KIND, project_id, project_id);

@@ -1,9 +1,9 @@
-//! What a project is, and how far a rollback is, from Vercel's answers: pure.
+//! The state of a project, and how far a rollback is, from Vercel's responses: pure.
 
 use super::wire::{Deployment, Production, Project, label};
 use crate::{
     analyze::observation::{Hosted, ReleaseId},
-    targets::providers::common::DeployState,
+    targets::providers::common::{DeployState, failed_deploy},
 };
 
 /// The deployment that production points at; none when it points at nothing.
@@ -14,7 +14,7 @@ pub fn live(project: &Project) -> Option<&Production> {
 /// `deployments`: those for production, the newest first.
 ///
 /// # Errors
-/// In words, when it is not told what serves.
+/// A message for a person, when the deployment that serves is not ready.
 pub fn hosted(project: &Project, deployments: &[Deployment]) -> Result<Hosted, String> {
     let live = live(project);
     if let Some(live) = live.filter(|live| live.ready_state != "READY") {
@@ -29,21 +29,20 @@ pub fn hosted(project: &Project, deployments: &[Deployment]) -> Result<Hosted, S
         instances: None,
         fault: None,
         failed_deploy: failed.map(|failed| {
-            let serves = live.map(|live| format!("; {} still serves", live.id)).unwrap_or_default();
-            format!("the newest deployment {} ({}) ended as ERROR{serves}", failed.uid, label(&failed.meta))
+            failed_deploy("deployment", (&failed.uid, &label(&failed.meta)), "ERROR", live.map(|live| &live.id))
         }),
         config: None,
     })
 }
 
-/// When production was last asked to move, to compare with [`rolled_back`].
-pub fn asked_at(project: &Project) -> Option<String> {
+/// When the last rollback or promotion was requested, for [`rolled_back`].
+pub fn requested_at_last(project: &Project) -> Option<String> {
     project.last_alias_request.as_ref().map(|request| request.requested_at.to_string())
 }
 
-/// What has become of a rollback to `to` since `asked_before`. All times are Vercel's own.
-pub fn rolled_back(project: &Project, to: &str, asked_before: Option<&str>) -> DeployState {
-    let before = asked_before.and_then(|before| before.parse::<f64>().ok());
+/// The state of a rollback to `to` that was requested after `requested_before`. All times are Vercel's own.
+pub fn rolled_back(project: &Project, to: &str, requested_before: Option<&str>) -> DeployState {
+    let before = requested_before.and_then(|before| before.parse::<f64>().ok());
     let since = |at: f64| before.is_none_or(|before| at > before);
     let Some(request) = project.last_alias_request.as_ref().filter(|request| since(request.requested_at)) else {
         return DeployState::Nothing;
@@ -96,7 +95,7 @@ mod tests {
 
         let failed = deployments(&[("dpl_3", "ERROR"), ("dpl_2", "READY")]);
         let with_failed = hosted(&project(json!({})), &failed).unwrap();
-        assert_eq!(with_failed.release, seen.release, "the one before it still serves");
+        assert_eq!(with_failed.release, seen.release, "the deployment before still serves");
         let words = with_failed.failed_deploy.unwrap();
         assert!(words.contains("dpl_3 (no commit) ended as ERROR; dpl_2 still serves"), "{words}");
         let older = deployments(&[("dpl_4", "BUILDING"), ("dpl_3", "ERROR")]);
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_is_told_by_a_request_that_is_newer_and_goes_where_it_should() {
+    fn a_rollback_is_recognized_by_a_newer_request_with_its_target() {
         let state =
             |to: &str, status: &str, at, kind: &str, before| rolled_back(&moved(to, status, at, kind), "dpl_1", before);
         let deploy =
@@ -127,7 +126,7 @@ mod tests {
         assert_eq!(state("dpl_1", "skipped", later, "rollback", before), deploy("skipped", false, true));
         assert_eq!(state("dpl_0", "succeeded", later, "rollback", before), DeployState::Others);
         assert_eq!(state("dpl_1", "succeeded", later, "promote", before), DeployState::Others);
-        let asked = asked_at(&moved("dpl_1", "succeeded", later, "rollback"));
+        let asked = requested_at_last(&moved("dpl_1", "succeeded", later, "rollback"));
         assert_eq!(state("dpl_1", "succeeded", later, "rollback", asked.as_deref()), DeployState::Nothing);
     }
 }

@@ -1,4 +1,4 @@
-//! Vercel's answers, as far as they are read (<https://vercel.com/docs/rest-api>). What need not be there is optional.
+//! Vercel's responses, as far as they are read (<https://vercel.com/docs/rest-api>). Fields that may be absent are optional.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,16 +11,13 @@ use crate::targets::providers::common::commit_label;
 pub struct Project {
     #[serde(default)]
     pub paused: bool,
-    #[serde(default)]
     pub targets: Option<Targets>,
-    /// The last time that production was asked to move; null when it never was.
-    #[serde(default)]
+    /// The last rollback or promotion; null without one.
     pub last_alias_request: Option<AliasRequest>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Targets {
-    #[serde(default)]
     pub production: Option<Production>,
 }
 
@@ -60,14 +57,12 @@ impl AliasRequest {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Page {
     pub deployments: Vec<Deployment>,
-    #[serde(default)]
     pub pagination: Option<Pagination>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Pagination {
-    /// What `until` of the next page is.
-    #[serde(default)]
+    /// `until` of the next page.
     pub next: Option<u64>,
 }
 
@@ -81,7 +76,7 @@ pub struct Deployment {
     pub meta: Value,
 }
 
-/// What a deployment was made of, from what the Git provider has left in its `meta`.
+/// The commit of a deployment, from the Git provider's entries in its `meta`.
 pub fn label(meta: &Value) -> String {
     let of = |what: &str| {
         let mut found =

@@ -25,14 +25,14 @@ fn call<'a>(repeat: Repeat) -> Call<'a> {
 
 fn cloud(url: &str) -> ApiClient {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    ApiClient::new(url.parse().unwrap())
+    ApiClient::new(url.parse().unwrap(), Manner::default())
 }
 
 async fn send(cloud: &ApiClient, call: &Call<'_>) -> Result<Answer, CallError> {
     cloud.send(&SecretString::from(TOKEN.to_owned()), call).await
 }
 
-/// Answers in this order, and the last one for ever.
+/// Responds in this order, and with the last one from then on.
 async fn answers(all: Vec<ResponseTemplate>) -> MockServer {
     let server = MockServer::start().await;
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -79,7 +79,7 @@ async fn reads_are_repeated_and_writes_are_not() {
 }
 
 #[tokio::test]
-async fn what_went_wrong_is_said_with_what_to_do_and_without_the_key() {
+async fn an_error_says_its_cause_and_remedy_and_not_the_key() {
     let redirect = ResponseTemplate::new(302).insert_header("location", "https://evil.example.com/");
     let long = ResponseTemplate::new(200).set_body_bytes(vec![b' '; MAX_BODY + 1]);
     let refused = json!({"id": "x", "message": "unknown service"});
@@ -118,7 +118,7 @@ async fn what_went_wrong_is_said_with_what_to_do_and_without_the_key() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_is_one_and_a_typed_one_is_checked() {
+async fn an_empty_response_is_null_and_a_typed_one_is_checked() {
     let server = answers(vec![ResponseTemplate::new(200)]).await;
     assert_eq!(send(&cloud(&server.uri()), &call(Repeat::IfNotDone)).await.unwrap().json, Value::Null);
     let server = answers(vec![ResponseTemplate::new(200).set_body_json(json!([{"id": 7}]))]).await;
@@ -133,7 +133,7 @@ async fn an_empty_answer_is_one_and_a_typed_one_is_checked() {
 }
 
 #[tokio::test]
-async fn quotas_hold_for_all_who_share_the_key_and_the_wait_has_a_limit() {
+async fn quotas_hold_for_all_calls_with_the_key_and_the_wait_has_a_limit() {
     let server = answers(vec![ResponseTemplate::new(200)]).await;
     let cloud = cloud(&server.uri());
     let quotas = [Quota { name: "GET".into(), calls: 5, per: Duration::from_secs(60), spares_unchanged: false }];
@@ -170,13 +170,13 @@ async fn after_failures_in_a_row_one_call_probes() {
     server.reset().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
     tokio::time::sleep(limits.recovery).await;
-    // A probe whose caller goes away is not the last one.
+    // A probe whose caller is dropped is not the last one.
     drop(tokio::time::timeout(Duration::ZERO, send(&cloud, &call)).await);
     tokio::time::sleep(limits.recovery).await;
     assert!(send(&cloud, &call).await.is_ok() && send(&cloud, &call).await.is_ok());
 }
 
-/// As GitHub speaks: a limit is a 403, and what is unchanged is not sent again.
+/// As of GitHub: a limit is a 403, and an unchanged response is not sent again.
 const MANNER: Manner = Manner {
     accept: "application/vnd.github+json",
     headers: &[("x-github-api-version", "2022-11-28")],
@@ -198,13 +198,13 @@ async fn a_limit_that_comes_as_403_is_no_refusal_of_the_key_and_stops_the_calls(
         (limit(&[("x-ratelimit-remaining", "55")], "Resource not accessible by personal access token"), None),
     ] {
         let server = answers(vec![answer]).await;
-        let cloud = ApiClient::with_manner(server.uri().parse().unwrap(), MANNER);
+        let cloud = ApiClient::new(server.uri().parse().unwrap(), MANNER);
         let quotas = [Quota { name: "core".into(), calls: 100, per: Duration::from_secs(60), spares_unchanged: true }];
         let call = Call { quotas: &quotas, ..call(Repeat::Always) };
         let first = send(&cloud, &call).await.unwrap_err();
         assert_eq!(first.kind.is_limit(), after.is_some(), "{first}");
-        let Failure::Status { after: told, .. } = &first.kind else { panic!("{first}") };
-        assert_eq!(told.map(|told| told.as_secs()), after, "{first}");
+        let Failure::Status { after: reported, .. } = &first.kind else { panic!("{first}") };
+        assert_eq!(reported.map(|reported| reported.as_secs()), after, "{first}");
         let second = send(&cloud, &call).await.unwrap_err();
         let throttled = matches!(second.kind, Failure::Throttled { .. });
         assert_eq!((throttled, requests(&server).await.len()), (after.is_some(), if after.is_some() { 1 } else { 2 }));
@@ -212,7 +212,7 @@ async fn a_limit_that_comes_as_403_is_no_refusal_of_the_key_and_stops_the_calls(
 }
 
 #[tokio::test]
-async fn what_is_unchanged_is_what_it_was_and_costs_nothing() {
+async fn an_unchanged_response_comes_from_the_cache_and_costs_nothing() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let server = MockServer::start().await;
     let answer = |request: &Request| match request.headers.get("if-none-match") {
@@ -221,7 +221,7 @@ async fn what_is_unchanged_is_what_it_was_and_costs_nothing() {
         None => ResponseTemplate::new(200).insert_header("etag", "\"a1\"").set_body_json(json!({"id": 7})),
     };
     Mock::given(any()).respond_with(answer).mount(&server).await;
-    let cloud = ApiClient::with_manner(server.uri().parse().unwrap(), MANNER);
+    let cloud = ApiClient::new(server.uri().parse().unwrap(), MANNER);
     let quotas = [Quota { name: "core".into(), calls: 2, per: Duration::from_secs(60), spares_unchanged: true }];
     let get = Call { quotas: &quotas, ..call(Repeat::Always) };
     for _ in 0..4 {
@@ -231,7 +231,7 @@ async fn what_is_unchanged_is_what_it_was_and_costs_nothing() {
     assert_eq!(seen.len(), 4, "one counted, three did not");
     assert_eq!(seen[3].headers["x-github-api-version"], "2022-11-28");
     assert_eq!(seen[3].headers["accept"], "application/vnd.github+json");
-    // Another question, and another key, have answers of their own.
+    // Another query, and another key, have separate responses.
     let other = Call { query: &[("page", "2".to_owned())], ..get.clone() };
     assert_eq!(send(&cloud, &other).await.unwrap().attempts, 1);
     cloud.send(&SecretString::from("another".to_owned()), &get).await.unwrap();

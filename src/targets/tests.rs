@@ -4,6 +4,7 @@ use serde_json::json;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::body_string_contains};
 
 use super::{
+    http::LATENCY,
     kubernetes::{
         fake_server::{get, server},
         fixtures::{NAME, NS, healthy, pod, releasing, see, synced, with},

@@ -1,4 +1,4 @@
-//! Remedies that a team defines: a Job, an HTTP hook, a webhook, a tool of an MCP server.
+//! Custom remedies: a Job, an HTTP hook, a webhook, a tool of an MCP server.
 //!
 //! `hook`, `webhook` and `mcp` make the calls; `in_flight` runs them as tasks; `procedures` decides.
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::api::Intent;
 
-/// Who carries out a remedy that the team defines; none for other intents.
+/// The executor of a custom remedy; none for other intents.
 pub fn executor<'a>(targets: &'a Targets, order: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
     let kubernetes = &targets.kubernetes;
     Some(match &order.plan.intent {

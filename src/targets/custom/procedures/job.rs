@@ -1,8 +1,8 @@
-//! A Job that the team defines: created once, then followed to its end.
+//! A custom Job: created once, then followed to its end.
 //!
 //! Guarantees: the Job's name is derived from the Remediation's uid, so the API server refuses a second one, also after a
-//! crash or a lost answer. A Job whose creation was confirmed, or that was seen, is not created again after it was
-//! deleted. A Job that was created is followed to its end also when the policy does not want the action any more.
+//! crash or a lost answer. A Job whose creation was confirmed, or that was observed, is not created again after it was
+//! deleted. A Job that was created is followed to its end also when the action is withdrawn.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Procedure for RunJob<'_> {
         let seen = JobProgress { job: Some(name.clone()) };
         match state {
             None if was_created => {
-                let message = format!("Job {name} was deleted before it ended; what it did is not known");
+                let message = format!("Job {name} was deleted before it ended; its effect is unknown");
                 Step::failed(seen, RemediationReason::JobGone, message)
             }
             None => match moment.withdrawn {
@@ -74,8 +74,7 @@ impl Procedure for RunJob<'_> {
                 None => Step::Perform { progress: progress.clone(), effect: CreateJob, note: None },
             },
             Some(JobState::Foreign) => {
-                let message =
-                    format!("there is a Job {name} already, which is not of this remediation; nothing was done");
+                let message = format!("Job {name} already exists and is not of this Remediation; nothing was done");
                 Step::failed(JobProgress::default(), RemediationReason::NameTaken, message)
             }
             Some(JobState::Complete) => {
@@ -87,15 +86,15 @@ impl Procedure for RunJob<'_> {
                 Step::failed(seen, RemediationReason::JobFailed, message)
             }
             Some(JobState::Running) if self.is_over(moment) => {
+                let deadline = &remedy.deadline;
                 let message = format!(
-                    "Job {name} has not ended within its deadline, {}; see kubectl describe job {name}",
-                    remedy.deadline
+                    "Job {name} has not ended within its deadline, {deadline}; see kubectl describe job {name} -n {namespace}"
                 );
                 Step::failed(seen, RemediationReason::DeadlineExceeded, message)
             }
             Some(JobState::Running) => {
-                // The journal reports a note that stands once.
-                let note = Note::acting("job", format!("Job {name} runs, for {} at most", remedy.deadline));
+                // The journal reports an unchanged note once.
+                let note = Note::acting("job", format!("Job {name} runs; its deadline is {}", remedy.deadline));
                 Step::Wait { progress: seen, after: POLL, note: Some(note) }
             }
         }
@@ -251,7 +250,7 @@ mod tests {
         ($procedure:ty) => {
             impl World<$procedure> for Cluster {
                 fn observations(&self, _: &JobProgress) -> Vec<Result<Option<JobState>, ActError>> {
-                    vec![Ok(self.job.clone()), Err(ActError::Unreachable("etcd is away".into()))]
+                    vec![Ok(self.job.clone()), Err(ActError::Unreachable("etcd is unreachable".into()))]
                 }
 
                 fn results(&self, _: &CreateJob, _: &JobProgress) -> Vec<(Self, Result<(), ActError>)> {
@@ -338,7 +337,6 @@ mod tests {
             walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
         foreign.assert_holds();
         assert!(foreign.reached("Failed NameTaken"), "{foreign:?}");
-        eprintln!("job: {} states, {:?}", report.states, report.ends);
     }
 
     #[test]

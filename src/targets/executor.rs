@@ -7,7 +7,7 @@
 //! - Progress is stored before the effect that it announces ([`Journal::store`] comes before [`Effects::perform`]).
 //! - A procedure performs an effect a second time only with proof that the first call had no effect, or when the effect
 //!   is idempotent.
-//! - Every run ends. `OutcomeUnknown` is reached only when nothing can tell the outcome.
+//! - Every run ends. `OutcomeUnknown` is reached only when the outcome cannot be determined.
 //! - An effect needs a [`Permit`], which only the guards create.
 
 use std::{fmt, time::Duration};

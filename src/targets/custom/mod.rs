@@ -8,6 +8,8 @@ pub mod mcp;
 mod procedures;
 pub mod webhook;
 
+use parking_lot::Mutex;
+
 use self::procedures::{hook::HookExecutor, job::JobExecutor, mcp::McpExecutor, webhook::WebhookExecutor};
 use super::{
     Targets,
@@ -20,8 +22,12 @@ pub fn executor<'a>(targets: &'a Targets, order: Order<'a>) -> Option<Box<dyn Ex
     let kubernetes = &targets.kubernetes;
     Some(match &order.plan.intent {
         Intent::Job(remedy) => Box::new(JobExecutor { kubernetes, order, remedy }),
-        Intent::Webhook(remedy) => Box::new(WebhookExecutor::new(kubernetes, &targets.hooks, order, remedy)),
-        Intent::Mcp(remedy) => Box::new(McpExecutor::new(kubernetes, &targets.mcp, order, remedy)),
+        Intent::Webhook(webhook) => {
+            Box::new(WebhookExecutor { kubernetes, hooks: &targets.hooks, order, webhook, secret: Mutex::default() })
+        }
+        Intent::Mcp(remedy) => {
+            Box::new(McpExecutor { kubernetes, mcp: &targets.mcp, order, remedy, prepared: Mutex::default() })
+        }
         Intent::CleanupMemory { hook: Some(hook), .. } => Box::new(HookExecutor { hooks: &targets.hooks, order, hook }),
         _ => return None,
     })

@@ -34,8 +34,10 @@ pub struct EndSessions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndThese(pub Vec<SessionRef>);
 
+type Next = Step<SessionProgress, EndThese>;
+
 impl EndSessions {
-    fn done(&self, mut progress: SessionProgress, ended: Vec<i32>) -> Step<SessionProgress, EndThese> {
+    fn done(&self, mut progress: SessionProgress, ended: Vec<i32>) -> Next {
         let what = match (self.how, ended.len()) {
             (SessionEnd::End, 1) => "session was ended",
             (SessionEnd::End, _) => "sessions were ended",
@@ -54,7 +56,7 @@ impl EndSessions {
     }
 }
 
-fn after_error(progress: SessionProgress, error: &PostgresError, moment: &Moment) -> Step<SessionProgress, EndThese> {
+fn after_error(progress: SessionProgress, error: &PostgresError, moment: &Moment) -> Next {
     let is_temporary = error.retry() == Retry::Backoff && error.reason != RemediationReason::Failed;
     if is_temporary && moment.since_start() < EXECUTE_LIMIT {
         let note = Some(Note::acting("again", format!("{error}; trying again")));
@@ -71,7 +73,7 @@ impl Procedure for EndSessions {
     /// The pids of the ended sessions.
     type Answer = Result<Vec<i32>, PostgresError>;
 
-    fn next(&self, progress: &SessionProgress, seen: &Self::Seen, moment: &Moment) -> Step<SessionProgress, EndThese> {
+    fn next(&self, progress: &SessionProgress, seen: &Self::Seen, moment: &Moment) -> Next {
         let mut progress = progress.clone();
         if let Some(withdrawn) = &moment.withdrawn {
             let (end, outcome) = match (&progress.ended, progress.sessions.len()) {
@@ -100,13 +102,7 @@ impl Procedure for EndSessions {
         Step::Perform { progress, effect: EndThese(left), note: None }
     }
 
-    fn answered(
-        &self,
-        progress: &SessionProgress,
-        _: &EndThese,
-        answer: &Self::Answer,
-        moment: &Moment,
-    ) -> Step<SessionProgress, EndThese> {
+    fn answered(&self, progress: &SessionProgress, _: &EndThese, answer: &Self::Answer, moment: &Moment) -> Next {
         match answer {
             Ok(ended) => self.done(progress.clone(), ended.clone()),
             Err(error) => after_error(progress.clone(), error, moment),
@@ -199,7 +195,7 @@ mod tests {
     struct Server {
         sessions: Vec<Session>,
         ended: Vec<Session>,
-        /// An answer was lost: the procedure cannot know what was ended.
+        /// An answer was lost: the procedure cannot know which sessions were ended.
         lost: bool,
     }
 
@@ -242,7 +238,7 @@ mod tests {
             Self { sessions: [1, 2, 3].map(first).into(), ended: Vec::new(), lost: false }
         }
 
-        /// Clients disconnect, connect or go on by themselves.
+        /// Clients disconnect, connect or continue on their own initiative.
         fn changes(&self) -> Vec<Self> {
             let mut changed = Vec::new();
             for (index, session) in self.sessions.iter().enumerate() {
@@ -318,7 +314,7 @@ mod tests {
             Self { lost: self.lost || !self.ended.is_empty(), ..self.clone() }
         }
 
-        fn violation(&self, step: &Step<SessionProgress, EndThese>) -> Option<String> {
+        fn violation(&self, step: &Next) -> Option<String> {
             if let Some(session) = self.ended.iter().find(|session| !is_chosen(session)) {
                 return Some(format!("{session:?} was ended and was not chosen"));
             }
@@ -369,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Ends all that matches, not what was chosen.
+    /// Ends all sessions that match, not only the chosen ones.
     struct Careless(EndSessions);
 
     impl Procedure for Careless {
@@ -378,12 +374,7 @@ mod tests {
         type Effect = EndThese;
         type Answer = Result<Vec<i32>, PostgresError>;
 
-        fn next(
-            &self,
-            progress: &SessionProgress,
-            seen: &Self::Seen,
-            moment: &Moment,
-        ) -> Step<SessionProgress, EndThese> {
+        fn next(&self, progress: &SessionProgress, seen: &Self::Seen, moment: &Moment) -> Next {
             match (self.0.next(progress, seen, moment), seen) {
                 (Step::Perform { progress, note, .. }, Ok(all)) => {
                     Step::Perform { progress, effect: EndThese(all.clone()), note }
@@ -398,7 +389,7 @@ mod tests {
             effect: &EndThese,
             answer: &Self::Answer,
             moment: &Moment,
-        ) -> Step<SessionProgress, EndThese> {
+        ) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use sqlx::{Row as _, postgres::PgConnection};
 
-use super::{CONNECT_LIMIT, Postgres, PostgresError, READ_LIMIT, close, within};
+use super::{CONNECT_LIMIT, Postgres, PostgresError, READ_LIMIT, within};
 use crate::postgres_url::Address;
 use crate::{
     analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
@@ -93,22 +93,13 @@ impl Postgres {
         let open = self.connection(namespace, database);
         let mut open = open.lock().await;
         let started = Instant::now();
-        let new = connect(&address).await;
-        let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
         // A new connection replaces the open one, which is used only when the server accepts no new one.
-        let (mut connection, fault) = match new {
-            Ok(new) => {
-                if let Some(old) = open.take(&address) {
-                    close(old);
-                }
-                (new, None)
-            }
+        let (mut connection, fault) = match connect(&address).await {
+            Ok(new) => (new, None),
             Err(error) if !error.is_outage() => return Err(error),
-            Err(error) => match open.take(&address) {
-                Some(old) => (old, Some(error)),
-                None => return Err(error),
-            },
+            Err(error) => (open.take(&address).ok_or_else(|| error.clone())?, Some(error)),
         };
+        let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
         // A connection that fails is closed.
         let report: ServerReport = match ask(&mut connection, &address, REPORT).await {
             Ok(report) => report,

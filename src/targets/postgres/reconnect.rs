@@ -32,6 +32,8 @@ pub struct Attempt {
     pub again: bool,
 }
 
+type Next = Step<ConnectionProgress, Attempt>;
+
 impl Reconnection {
     fn delay(&self, attempts: u32) -> Option<SignedDuration> {
         usize::try_from(attempts).ok().and_then(|attempts| self.delays.get(attempts)).copied()
@@ -44,7 +46,7 @@ impl Procedure for Reconnection {
     type Effect = Attempt;
     type Answer = Result<(), PostgresError>;
 
-    fn next(&self, progress: &ConnectionProgress, (): &(), moment: &Moment) -> Step<ConnectionProgress, Attempt> {
+    fn next(&self, progress: &ConnectionProgress, (): &(), moment: &Moment) -> Next {
         let attempts = progress.attempts;
         let progress = progress.clone();
         if let Some(withdrawn) = &moment.withdrawn {
@@ -67,13 +69,7 @@ impl Procedure for Reconnection {
         Step::Perform { progress, effect: Attempt { again: attempts > 0 }, note: None }
     }
 
-    fn answered(
-        &self,
-        progress: &ConnectionProgress,
-        _: &Attempt,
-        answer: &Result<(), PostgresError>,
-        moment: &Moment,
-    ) -> Step<ConnectionProgress, Attempt> {
+    fn answered(&self, progress: &ConnectionProgress, _: &Attempt, answer: &Self::Answer, moment: &Moment) -> Next {
         let mut progress = progress.clone();
         progress.attempts += 1;
         progress.last_at = Some(milliseconds(moment.now));
@@ -160,7 +156,7 @@ mod tests {
             vec![Self { up: true, ..self.clone() }]
         }
 
-        fn violation(&self, step: &Step<ConnectionProgress, Attempt>) -> Option<String> {
+        fn violation(&self, step: &Next) -> Option<String> {
             let schedule = u32::try_from(delays().len()).unwrap();
             match step {
                 _ if self.attempts > schedule + CRASHES => Some("more attempts than the schedule has".to_owned()),
@@ -170,7 +166,7 @@ mod tests {
                     Some("fewer attempts than the schedule has".to_owned())
                 }
                 Step::Ended { end: End::Expired, progress, .. } if progress.attempts > 0 => {
-                    Some("attempts were made, and the message says that nothing was done".to_owned())
+                    Some("there were attempts, and the message says that nothing was done".to_owned())
                 }
                 _ => None,
             }
@@ -200,7 +196,7 @@ mod tests {
         type Effect = Attempt;
         type Answer = Result<(), PostgresError>;
 
-        fn next(&self, progress: &ConnectionProgress, seen: &(), moment: &Moment) -> Step<ConnectionProgress, Attempt> {
+        fn next(&self, progress: &ConnectionProgress, seen: &(), moment: &Moment) -> Next {
             let forgotten = ConnectionProgress { attempts: 0, ..progress.clone() };
             self.0.next(&forgotten, seen, moment)
         }
@@ -211,7 +207,7 @@ mod tests {
             effect: &Attempt,
             answer: &Result<(), PostgresError>,
             moment: &Moment,
-        ) -> Step<ConnectionProgress, Attempt> {
+        ) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }

@@ -73,7 +73,7 @@ pub struct PostgresTarget {
     /// The workload that the database runs in; Restart restarts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_ref: Option<HostRef>,
-    /// The PgBouncer in front of the database. RecoverConnections makes PgBouncer reconnect too.
+    /// The PgBouncer in front of the database; RecoverConnections reconnects it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pg_bouncer: Option<PgBouncer>,
 }

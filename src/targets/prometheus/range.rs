@@ -13,7 +13,7 @@ use crate::analyze::observation::{UnknownReason, Unmeasured};
 
 /// Points of one request.
 const PART: u32 = 10_000;
-/// The longest response to it, in bytes: 60 a point are enough for one series, and some more tell several series apart.
+/// The longest response to it, in bytes: 60 a point are enough for one series, and the rest shows several series.
 const MAX_PART: usize = 8 * 1024 * 1024;
 /// Points of one call: more would not be a history but a database.
 const MAX_POINTS: i128 = 5_000_000;

@@ -118,7 +118,7 @@ mod tests {
 
     type HookSeen = CallSeen<HookAnswer>;
 
-    /// The component's endpoint, and what is in flight to it.
+    /// The component's endpoint, and the call in flight.
     #[derive(Debug, Clone, PartialEq)]
     struct Endpoint {
         keys: BTreeSet<String>,

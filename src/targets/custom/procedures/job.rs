@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 
-use super::{GRACE, length};
+use super::{GRACE, facts, length};
 use crate::{
     api::{COMPONENT_LABEL, JobProgress, JobRemedy, POLICY_LABEL, Remediation, RemediationReason},
     plan::guard::Permit,
@@ -39,6 +39,8 @@ pub struct RunJob<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreateJob;
 
+type Next = Step<JobProgress, CreateJob>;
+
 impl RunJob<'_> {
     /// The Job has not ended, although its deadline has passed: Kubernetes ends a Job at its deadline.
     fn is_over(&self, moment: &Moment) -> bool {
@@ -52,7 +54,7 @@ impl Procedure for RunJob<'_> {
     type Effect = CreateJob;
     type Answer = Result<(), ActError>;
 
-    fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
+    fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Next {
         let Self { namespace, name, remedy } = self;
         let was_created = progress.job.is_some();
         let state = match seen {
@@ -100,13 +102,7 @@ impl Procedure for RunJob<'_> {
         }
     }
 
-    fn answered(
-        &self,
-        progress: &JobProgress,
-        _: &CreateJob,
-        answer: &Result<(), ActError>,
-        moment: &Moment,
-    ) -> Step<JobProgress, CreateJob> {
+    fn answered(&self, progress: &JobProgress, _: &CreateJob, answer: &Self::Answer, moment: &Moment) -> Next {
         match answer {
             // A Job that is deleted before the first read must not be created again.
             Ok(()) => Step::wait(JobProgress { job: Some(self.name.clone()) }, RECHECK),
@@ -129,7 +125,7 @@ impl JobExecutor<'_> {
     }
 
     fn job<'a>(&'a self, name: &'a str) -> JobRun<'a> {
-        let Order { namespace, remediation, uid, plan, .. } = self.order;
+        let Order { namespace, plan, .. } = self.order;
         JobRun {
             namespace,
             name,
@@ -137,23 +133,12 @@ impl JobExecutor<'_> {
             deadline: length(&self.remedy.deadline).as_secs(),
             owner: owner(&self.order),
             labels: vec![(POLICY_LABEL, plan.policy.clone()), (COMPONENT_LABEL, plan.component.clone())],
-            facts: vec![
-                ("PANACEA_NAMESPACE", namespace.to_owned()),
-                ("PANACEA_POLICY", plan.policy.clone()),
-                ("PANACEA_COMPONENT", plan.component.clone()),
-                ("PANACEA_TARGET_KIND", plan.target.kind.clone()),
-                ("PANACEA_TARGET_NAME", plan.target.name.clone()),
-                ("PANACEA_CAUSE", plan.cause.to_string()),
-                ("PANACEA_WHY", plan.why.clone()),
-                ("PANACEA_EPISODE", plan.episode.clone()),
-                ("PANACEA_REMEDIATION", remediation.to_owned()),
-                ("PANACEA_REMEDIATION_UID", uid.to_owned()),
-            ],
+            facts: facts(&self.order).into_iter().map(|(_, variable, value)| (variable, value)).collect(),
         }
     }
 }
 
-/// The Remediation, as the controller of what it creates.
+/// The Remediation, as the controller of the Job.
 fn owner(order: &Order<'_>) -> OwnerReference {
     OwnerReference {
         api_version: Remediation::api_version(&()).into_owned(),
@@ -224,10 +209,10 @@ mod tests {
                 Step::Perform { progress: JobProgress { job: Some(_) }, .. } => {
                     Some("a Job that was seen is created again".to_owned())
                 }
-                Step::OutcomeUnknown { .. } => Some("the API server tells the outcome".to_owned()),
+                Step::OutcomeUnknown { .. } => Some("the API server knows the outcome".to_owned()),
                 Step::Done { .. } if self.job != Some(JobState::Complete) => Some("no Job is complete".to_owned()),
                 Step::Ended { end: End::Expired, .. } if self.job.is_some() => {
-                    Some("a Job runs, and nobody follows it".to_owned())
+                    Some("a Job runs and is not followed".to_owned())
                 }
                 _ => None,
             }
@@ -267,7 +252,7 @@ mod tests {
                     self.changes()
                 }
 
-                fn violation(&self, step: &Step<JobProgress, CreateJob>) -> Option<String> {
+                fn violation(&self, step: &Next) -> Option<String> {
                     self.broken::<$procedure>(step)
                 }
             }
@@ -286,7 +271,7 @@ mod tests {
         type Effect = CreateJob;
         type Answer = Result<(), ActError>;
 
-        fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
+        fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Next {
             match seen {
                 Ok(None) => Step::Perform { progress: progress.clone(), effect: CreateJob, note: None },
                 _ => self.0.next(progress, seen, moment),
@@ -299,7 +284,7 @@ mod tests {
             effect: &CreateJob,
             answer: &Result<(), ActError>,
             moment: &Moment,
-        ) -> Step<JobProgress, CreateJob> {
+        ) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }

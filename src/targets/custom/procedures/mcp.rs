@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::{FIRST_POLL, GRACE, length, preflight_secret, read_secret, wait_for_turn};
+use super::{FIRST_POLL, GRACE, facts, length, preflight_secret, read_secret, wait_for_turn};
 use crate::{
     api::{McpProgress, McpRemedy, RemediationReason, milliseconds},
     plan::guard::Permit,
@@ -127,19 +127,15 @@ impl Procedure for CallTool<'_> {
 
 /// Calls one tool.
 pub struct McpExecutor<'a> {
-    kubernetes: &'a Kubernetes,
-    mcp: &'a Mcp,
-    order: Order<'a>,
-    remedy: &'a McpRemedy,
+    pub kubernetes: &'a Kubernetes,
+    pub mcp: &'a Mcp,
+    pub order: Order<'a>,
+    pub remedy: &'a McpRemedy,
     /// The prepared call. When this reconciliation does not make the call, it is dropped, and prepared again.
-    prepared: Mutex<Option<PreparedCall>>,
+    pub prepared: Mutex<Option<PreparedCall>>,
 }
 
-impl<'a> McpExecutor<'a> {
-    pub fn new(kubernetes: &'a Kubernetes, mcp: &'a Mcp, order: Order<'a>, remedy: &'a McpRemedy) -> Self {
-        Self { kubernetes, mcp, order, remedy, prepared: Mutex::new(None) }
-    }
-
+impl McpExecutor<'_> {
     /// Starts the preparation. Changes nothing outside.
     async fn start_preparation(&self) -> McpSeen {
         let token =
@@ -160,22 +156,8 @@ impl<'a> McpExecutor<'a> {
 
     /// With the facts of the action in their places.
     fn arguments(&self) -> Result<Map<String, Value>, String> {
-        let Order { namespace, remediation, uid, plan, .. } = self.order;
-        self.remedy.arguments.filled(&|fact| {
-            Some(match fact {
-                "namespace" => namespace.to_owned(),
-                "policy" => plan.policy.clone(),
-                "component" => plan.component.clone(),
-                "kind" => plan.target.kind.clone(),
-                "name" => plan.target.name.clone(),
-                "cause" => plan.cause.to_string(),
-                "why" => plan.why.clone(),
-                "episode" => plan.episode.clone(),
-                "remediation" => remediation.to_owned(),
-                "uid" => uid.to_owned(),
-                _ => return None,
-            })
-        })
+        let value = |name: &str| facts(&self.order).into_iter().find(|fact| fact.0 == name).map(|fact| fact.2);
+        self.remedy.arguments.filled(&value)
     }
 }
 
@@ -368,7 +350,7 @@ mod tests {
         };
     }
 
-    // A call that was announced before a crash is made again.
+    // A call that was announced before a crash is repeated.
     fault!(IgnoresCalledAt, |procedure, progress, seen, moment| match seen {
         McpSeen::Call(CallState::NotStarted) => {
             procedure.next(&McpProgress::default(), &McpSeen::Prepared, moment)

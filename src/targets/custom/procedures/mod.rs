@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{KeyRef, RemediationReason, Span},
     targets::{
-        executor::{EXECUTE_LIMIT, End, Moment, Note, Step},
+        executor::{EXECUTE_LIMIT, End, Moment, Note, Order, Step},
         kubernetes::{ActError, Kubernetes, write::after_error},
     },
 };
@@ -111,6 +111,23 @@ fn wait_for_turn<P, E>(progress: P, moment: &Moment, noun: &str, again: bool) ->
     let message =
         format!("no free slot for the call within {EXECUTE_LIMIT:#}: too many calls run; {}", effect(noun, again));
     Step::Ended { progress, end, reason: RemediationReason::HeldBackTooLong, message }
+}
+
+/// The facts of an action: the name in `mcp.arguments`, the variable of a Job, the value.
+fn facts(order: &Order<'_>) -> [(&'static str, &'static str, String); 10] {
+    let Order { namespace, remediation, uid, plan, .. } = *order;
+    [
+        ("namespace", "PANACEA_NAMESPACE", namespace.to_owned()),
+        ("policy", "PANACEA_POLICY", plan.policy.clone()),
+        ("component", "PANACEA_COMPONENT", plan.component.clone()),
+        ("kind", "PANACEA_TARGET_KIND", plan.target.kind.clone()),
+        ("name", "PANACEA_TARGET_NAME", plan.target.name.clone()),
+        ("cause", "PANACEA_CAUSE", plan.cause.to_string()),
+        ("why", "PANACEA_WHY", plan.why.clone()),
+        ("episode", "PANACEA_EPISODE", plan.episode.clone()),
+        ("remediation", "PANACEA_REMEDIATION", remediation.to_owned()),
+        ("uid", "PANACEA_REMEDIATION_UID", uid.to_owned()),
+    ]
 }
 
 async fn read_secret(

@@ -149,19 +149,15 @@ impl Procedure for CallWebhook<'_> {
 
 /// Calls one webhook.
 pub struct WebhookExecutor<'a> {
-    kubernetes: &'a Kubernetes,
-    hooks: &'a Hooks,
-    order: Order<'a>,
-    webhook: &'a WebhookRemedy,
+    pub kubernetes: &'a Kubernetes,
+    pub hooks: &'a Hooks,
+    pub order: Order<'a>,
+    pub webhook: &'a WebhookRemedy,
     /// The key of the signature; read again in each reconciliation that starts a delivery.
-    secret: Mutex<Option<SecretString>>,
+    pub secret: Mutex<Option<SecretString>>,
 }
 
-impl<'a> WebhookExecutor<'a> {
-    pub fn new(kubernetes: &'a Kubernetes, hooks: &'a Hooks, order: Order<'a>, webhook: &'a WebhookRemedy) -> Self {
-        Self { kubernetes, hooks, order, webhook, secret: Mutex::new(None) }
-    }
-
+impl WebhookExecutor<'_> {
     fn ask_key(&self) -> String {
         format!("{}/progress", self.order.uid)
     }

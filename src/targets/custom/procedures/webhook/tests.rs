@@ -12,7 +12,7 @@ use crate::targets::{
 
 type Call = CallState<Result<Report, HookError>>;
 
-/// The endpoint, and what is in flight to it.
+/// The endpoint, and the call in flight.
 #[derive(Debug, Clone, PartialEq)]
 struct Endpoint {
     keys: BTreeSet<String>,
@@ -61,7 +61,7 @@ macro_rules! world {
             fn observations(&self, progress: &WebhookProgress) -> Vec<WebhookSeen> {
                 let unread = Err(ActError::Unreachable("the API server is unreachable".into()));
                 let seen = |call: Call, has_turn, secret| WebhookSeen { call, has_turn, secret };
-                // Once there is a place to ask, the answer to the delivery is not read any more.
+                // With a URL for the progress, the answer to the delivery is no longer read.
                 if progress.poll_url.is_some() && !self.asks {
                     return vec![seen(CallState::NotStarted, true, Ok(())), seen(CallState::NotStarted, false, Ok(()))];
                 }

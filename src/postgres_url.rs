@@ -1,4 +1,4 @@
-//! Where a PostgreSQL server is, who asks, and which words about it are secret: of a component, and of the ledger.
+//! The address of a PostgreSQL server, its credentials, and the secrets in both: of a component, and of the ledger.
 
 use std::collections::BTreeMap;
 
@@ -6,58 +6,59 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-/// What sqlx understands after the `?` of a URL. It logs the others with their values, which may be a misspelt
-/// password, so they are taken out before.
-const URL_OPTIONS: [&str; 17] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "options",
-];
-/// Those that name a file.
-const OF_FILES: [&str; 7] = ["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+const FORM: &str = "postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+const SOCKET: &str = "names a socket as its host; write a name or an address";
 
-/// What our sessions are called in pg_stat_activity.
+fn is_mode(option: &str) -> bool {
+    matches!(option, "sslmode" | "ssl-mode")
+}
+
+fn is_file(option: &str) -> bool {
+    matches!(option, "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key")
+}
+
+/// Whether sqlx reads this option of a URL. sqlx logs the others with their values, which may be a misspelt password, so
+/// they are removed before.
+fn is_known(option: &str) -> bool {
+    is_mode(option)
+        || is_file(option)
+        || matches!(option, "statement-cache-capacity" | "host" | "hostaddr" | "port" | "dbname" | "user" | "password")
+        || option == "options"
+        || option.starts_with("options[")
+}
+
+/// The application_name of the operator's sessions in pg_stat_activity.
 pub const APPLICATION: &str = "panacea";
 
 /// How a server is reached.
 #[derive(Clone)]
 pub struct Address {
     pub options: PgConnectOptions,
-    /// Host, port, database and user: what a person needs to find it, and no password.
+    /// Host, port, database and user, for messages; no password.
     pub place: String,
-    /// The password as it may occur in a text.
+    /// The password in each form that a text may hold.
     secrets: Vec<SecretString>,
-    /// Its sslmode was said.
-    says_tls: bool,
+    /// The URL or Secret has an sslmode.
+    has_mode: bool,
 }
 
 impl Address {
     /// Of `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`.
     ///
     /// # Errors
-    /// What is wrong with the URL, in words that go on after "the database URL" and quote nothing of it.
+    /// The predicate of a sentence about "the database URL", without any part of the URL.
     pub fn from_url(url: &SecretString) -> Result<Self, String> {
-        let mut url = Url::parse(url.expose_secret()).map_err(|_| {
-            "cannot be parsed; needed is postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password percent-encoded".to_owned()
+        Self::parsed(url).map(|(_, address)| address)
+    }
+
+    fn parsed(url: &SecretString) -> Result<(Url, Self), String> {
+        let url = Url::parse(url.expose_secret()).map_err(|_| {
+            format!("cannot be parsed; write {FORM}, with special characters of the password percent-encoded")
         })?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err("does not begin with postgres://".to_owned());
         }
-        // `postgres://user:12/34@host/db`: a password that was not encoded ends up in the path, and from there in texts.
+        // `postgres://user:12/34@host/db`: a password that was not encoded becomes a part of the path, and then of messages.
         if url.fragment().is_some() || url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'))
         {
             return Err(
@@ -65,98 +66,88 @@ impl Address {
             );
         }
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-        let known = |key: &str| URL_OPTIONS.contains(&key) || key.starts_with("options[");
-        let mut secrets: Vec<String> = Vec::new();
-        secrets.extend(pairs.iter().filter(|(key, _)| key == "password").map(|(_, value)| value.clone()));
+        let mut secrets: Vec<String> =
+            pairs.iter().filter(|(key, _)| key == "password").map(|(_, value)| value.clone()).collect();
         if let Some(encoded) = url.password() {
             secrets.push(encoded.to_owned());
-            // Decodes %XX as forms do, with their two other special characters kept.
+            // Decodes %XX as forms do, without their two other special characters.
             let form = encoded.replace('+', "%2B").replace('&', "%26");
             secrets.extend(url::form_urlencoded::parse(form.as_bytes()).map(|(decoded, _)| decoded.into_owned()));
         }
-        if pairs.iter().any(|(key, _)| !known(key)) {
-            tracing::warn!("the database URL has options that are not known and not used");
-            url.query_pairs_mut().clear().extend_pairs(pairs.iter().filter(|(key, _)| known(key)));
+        let mut known = url.clone();
+        if pairs.iter().any(|(key, _)| !is_known(key)) {
+            tracing::warn!("ignoring unknown options of the database URL");
+            known.query_pairs_mut().clear().extend_pairs(pairs.iter().filter(|(key, _)| is_known(key)));
         }
-        let options = <PgConnectOptions as sqlx::ConnectOptions>::from_url(&url)
+        let options = <PgConnectOptions as sqlx::ConnectOptions>::from_url(&known)
             .map_err(|_| "has an option with a value that is not valid (sslmode, port, hostaddr, …)".to_owned())?
             .application_name(APPLICATION);
-        let says_tls = pairs.iter().any(|(key, _)| matches!(key.as_str(), "sslmode" | "ssl-mode"));
-        Ok(Self::new(options, secrets, says_tls))
+        Ok((url, Self::new(options, secrets, pairs.iter().any(|(key, _)| is_mode(key)))))
     }
 
-    /// Of a Secret's keys, as operators of databases write them: `uri` or `url`, or `host`, `port`, `dbname`, `user` or
+    /// Of a Secret's keys, as database operators write them: `uri` or `url`, or `host`, `port`, `dbname`, `user` or
     /// `username`, `password`, `sslmode`.
     ///
     /// # Errors
-    /// What is missing or wrong, in words that quote no value.
+    /// The predicate of a sentence about the Secret, without any value.
     pub fn from_keys(keys: &BTreeMap<String, String>) -> Result<Self, String> {
-        let one_of =
-            |names: &[&str]| names.iter().find_map(|name| keys.get(*name)).map(|value| value.trim().to_owned());
+        let one_of = |names: &[&str]| names.iter().find_map(|name| keys.get(*name)).map(|value| value.trim());
         if let Some(url) = one_of(&["uri", "url"]) {
-            return Self::for_others(&SecretString::from(url)).map_err(|why| format!("its URL {why}"));
+            return Self::for_others(&SecretString::from(url)).map_err(|why| format!("has a URL that {why}"));
         }
-        let needed = |names: &[&str]| {
+        let required = |names: &[&str]| {
             let missing = || format!("has no key {}, and neither uri nor url", names.join(" or "));
             one_of(names).filter(|value| !value.is_empty()).ok_or_else(missing)
         };
-        let (host, user) = (needed(&["host"])?, needed(&["user", "username"])?);
-        let (database, password) = (needed(&["dbname", "database"])?, needed(&["password"])?);
+        let (host, user) = (required(&["host"])?, required(&["user", "username"])?);
+        let (database, password) = (required(&["dbname", "database"])?, required(&["password"])?);
         if host.starts_with('/') {
-            return Err("names a socket as its host; write a name or an address".to_owned());
+            return Err(SOCKET.to_owned());
         }
+        let port = one_of(&["port"]).unwrap_or("5432").parse();
         let mut options = PgConnectOptions::new_without_pgpass()
-            .host(&host)
-            .username(&user)
-            .password(&password)
-            .database(&database)
-            .port(5432)
+            .host(host)
+            .username(user)
+            .password(password)
+            .database(database)
+            .port(port.map_err(|_| "has a port that is not a number from 1 to 65535".to_owned())?)
             .application_name(APPLICATION);
-        if let Some(port) = one_of(&["port"]) {
-            let bad = |_| "has a port that is no number from 1 to 65535".to_owned();
-            options = options.port(port.parse().map_err(bad)?);
-        }
         let mode = one_of(&["sslmode"]);
-        if let Some(mode) = &mode {
-            let bad =
-                |_| "has an sslmode that is none; write disable, prefer, require, verify-ca or verify-full".to_owned();
-            options = options.ssl_mode(mode.parse::<PgSslMode>().map_err(bad)?);
+        if let Some(mode) = mode {
+            let fix = "write disable, prefer, require, verify-ca or verify-full";
+            let mode = mode.parse::<PgSslMode>().map_err(|_| format!("has an sslmode that is not valid; {fix}"))?;
+            options = options.ssl_mode(mode);
         }
-        Ok(Self::new(options, vec![password], mode.is_some()))
+        Ok(Self::new(options, vec![password.to_owned()], mode.is_some()))
     }
 
-    /// Of a URL that somebody else wrote: it names no file of ours, no socket, and says who asks.
+    /// Of a URL that a user of the operator wrote: it names no file, no socket and no default user of the operator.
     ///
     /// # Errors
     /// As [`Self::from_url`].
     pub fn for_others(url: &SecretString) -> Result<Self, String> {
-        let address = Self::from_url(url)?;
-        let parsed = Url::parse(url.expose_secret()).map_err(|_| "cannot be parsed".to_owned())?;
-        if let Some(file) = parsed.query_pairs().find(|(key, _)| OF_FILES.contains(&&**key)) {
-            return Err(format!(
-                "names a file ({}), which would be one of the operator's; name the authority in caSecretRef",
-                file.0
-            ));
+        let (url, address) = Self::parsed(url)?;
+        let has = |name: &str| url.query_pairs().any(|(key, _)| key == name);
+        if let Some((file, _)) = url.query_pairs().find(|(key, _)| is_file(key)) {
+            return Err(format!("names a file of the operator ({file}); name the authority in caSecretRef"));
         }
         if address.options.get_socket().is_some()
             || address.options.get_host().starts_with('/')
-            || parsed.query_pairs().any(|(_, value)| value.starts_with('/'))
+            || url.query_pairs().any(|(_, value)| value.starts_with('/'))
         {
-            return Err("names a socket as its host; write a name or an address".to_owned());
+            return Err(SOCKET.to_owned());
         }
-        let says_who = !parsed.username().is_empty() || parsed.query_pairs().any(|(key, _)| key == "user");
-        if !says_who || !parsed.has_host() {
-            return Err(
-                "does not say who asks, or where; needed is postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()
-            );
+        if (url.username().is_empty() && !has("user")) || !url.has_host() {
+            return Err(format!("has no user or no host; write {FORM}"));
         }
-        let has_password = parsed.password().is_some() || parsed.query_pairs().any(|(key, _)| key == "password");
-        // Not one of the operator's own environment.
-        let options = if has_password { address.options } else { address.options.password("") };
-        Ok(Self { options, ..address })
+        if url.password().is_some() || has("password") {
+            return Ok(address);
+        }
+        // Not the password in the operator's environment.
+        Ok(Self { options: address.options.password(""), ..address })
     }
 
-    fn new(options: PgConnectOptions, mut secrets: Vec<String>, says_tls: bool) -> Self {
+    fn new(options: PgConnectOptions, mut secrets: Vec<String>, has_mode: bool) -> Self {
         let place = format!(
             "PostgreSQL {}:{}/{} as {}",
             options.get_host(),
@@ -164,21 +155,21 @@ impl Address {
             options.get_database().unwrap_or(options.get_username()),
             options.get_username(),
         );
-        // Shorter ones would blank out every second word, and are no secret.
+        // A shorter one would mask parts of ordinary words, and is no secret.
         secrets.retain(|secret| secret.len() >= 4);
-        Self { options, place, secrets: secrets.into_iter().map(SecretString::from).collect(), says_tls }
+        Self { options, place, secrets: secrets.into_iter().map(SecretString::from).collect(), has_mode }
     }
 
-    /// The same, of a server whose certificate is from this authority, in PEM.
+    /// The same, for a server whose certificate is from this authority, in PEM.
     pub fn with_authority(mut self, pem: &SecretString) -> Self {
         self.options = self.options.ssl_root_cert_from_pem(pem.expose_secret().as_bytes().to_vec());
-        if !self.says_tls {
+        if !self.has_mode {
             self.options = self.options.ssl_mode(PgSslMode::VerifyFull);
         }
         self
     }
 
-    /// The same, for a server that a pooler may stand before: no prepared statements, and no parameter that PgBouncer refuses.
+    /// The same, for a server that may be behind a pooler: no prepared statements, and no parameter that PgBouncer refuses.
     pub fn through_poolers(mut self) -> Self {
         self.options = self.options.statement_cache_capacity(0).extra_float_digits(None);
         self
@@ -217,7 +208,10 @@ mod tests {
 
     #[test]
     fn a_url_from_a_policy_names_no_file_of_the_operator() {
-        assert!(refused("postgres://u:p@h/db?sslrootcert=/etc/passwd").contains("names a file (sslrootcert)"));
+        assert!(
+            refused("postgres://u:p@h/db?sslrootcert=/etc/passwd")
+                .contains("names a file of the operator (sslrootcert)")
+        );
         assert!(refused("postgres://u:p@h/db?host=/var/run").contains("socket"));
         assert!(refused("postgres://u:p@%2Fvar%2Frun/db").contains("socket"));
     }

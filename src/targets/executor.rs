@@ -1,4 +1,4 @@
-//! How an action runs: a pure procedure decides each step, thin I/O carries the step out.
+//! How an action runs: a pure procedure decides each step, thin I/O carries out the step.
 //!
 //! Expected flow of one reconciliation: observe → [`Procedure::next`] → (store → perform → [`Procedure::answered`])* →
 //! wait or end.
@@ -7,7 +7,7 @@
 //! - Progress is stored before the effect that it announces ([`Journal::store`] comes before [`Effects::perform`]).
 //! - A procedure performs an effect a second time only with proof that the first call had no effect, or when the effect
 //!   is idempotent.
-//! - Every run ends. `OutcomeUnknown` is reached only when nothing can tell the outcome.
+//! - Every run ends. `OutcomeUnknown` is reached only when the outcome cannot be determined.
 //! - An effect needs a [`Permit`], which only the guards create.
 
 use std::{fmt, time::Duration};
@@ -21,10 +21,10 @@ use crate::{
     targets::kubernetes::ActError,
 };
 
-/// A step that keeps failing without effect, for reasons that may pass, is given up after this time.
+/// A step that keeps failing without effect, for temporary reasons, is given up after this time.
 pub const EXECUTE_LIMIT: SignedDuration = SignedDuration::from_mins(5);
 
-/// Effects in one reconciliation, at most: a procedure that wants more waits in between.
+/// Effects in one reconciliation, at most; further ones follow in the next.
 const MAX_EFFECTS: usize = 32;
 
 /// The action that an executor carries out.
@@ -36,16 +36,16 @@ pub struct Order<'a> {
     /// metadata.uid of the Remediation.
     pub uid: &'a str,
     pub plan: &'a ActionPlan,
-    /// When the action was begun. Names the action where a second write of the same value must do nothing.
+    /// When the action was started. Identifies the action where a second write of the same value must do nothing.
     pub started_at: Timestamp,
 }
 
-/// What a procedure knows beside its progress and its observation.
+/// The input of a procedure beside its progress and its observation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
     pub now: Timestamp,
     pub started_at: Timestamp,
-    /// The policy does not want the action any more.
+    /// The policy no longer requires the action.
     pub withdrawn: Option<Withdrawn>,
 }
 
@@ -67,24 +67,24 @@ pub enum Step<P, E> {
     Perform { progress: P, effect: E, note: Option<Note> },
     /// Store the progress if it differs, then wait.
     Wait { progress: P, after: Duration, note: Option<Note> },
-    /// As `Wait`: a person has to do something before the action can go on.
+    /// As `Wait`: the action continues after a person has intervened.
     NeedsPerson { progress: P, after: Duration, message: String },
-    /// The effect is made; verification follows.
+    /// The effect is achieved; verification follows.
     Done { progress: P, reason: RemediationReason, message: String },
     /// The action ended without its effect, or with a part of it.
     Ended { progress: P, end: End, reason: RemediationReason, message: String },
-    /// A call was sent, and nothing can tell whether it had an effect. A person is called.
+    /// A call was sent, and its effect is unknown. A person is notified.
     OutcomeUnknown { progress: P, message: String },
 }
 
 /// How an action ends without its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The effect could not be made.
+    /// The effect could not be achieved.
     Failed,
-    /// Nothing was done, and nothing is to be done any more.
+    /// Nothing was done, and nothing is left to do.
     Expired,
-    /// A part of the effect was made.
+    /// A part of the effect was achieved.
     Ineffective,
 }
 
@@ -102,13 +102,12 @@ impl From<End> for Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     pub reason: EventReason,
-    /// Tells the events of different steps apart, so that none is merged into another.
+    /// Distinguishes the events of different steps, so that none is merged into another.
     pub subject: String,
     pub message: String,
 }
 
 impl Note {
-    /// A note about a step that is being carried out.
     pub fn acting(subject: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason: EventReason::Acting, subject: subject.into(), message: message.into() }
     }
@@ -138,28 +137,23 @@ impl<P, E> Step<P, E> {
             | Self::OutcomeUnknown { progress, .. } => progress,
         }
     }
-
-    /// No further step follows.
-    pub fn is_end(&self) -> bool {
-        matches!(self, Self::Done { .. } | Self::Ended { .. } | Self::OutcomeUnknown { .. })
-    }
 }
 
-/// What decides the steps of one kind of action. PURE: no I/O, no clock, no random number.
+/// Decides the steps of one kind of action. PURE: no I/O, no clock, no random number.
 pub trait Procedure: Send + Sync {
     type Progress: Clone + PartialEq + fmt::Debug + Send + Sync;
-    /// What one observation saw.
+    /// One observation.
     type Seen: Clone + fmt::Debug + Send + Sync;
     /// One change of the outside.
     type Effect: Clone + PartialEq + fmt::Debug + Send + Sync;
     /// The answer to an effect.
     type Answer: Clone + fmt::Debug + Send + Sync;
 
-    /// The next step, from what is stored and what is seen now.
+    /// The next step, from the stored progress and the current observation.
     fn next(&self, progress: &Self::Progress, seen: &Self::Seen, moment: &Moment)
     -> Step<Self::Progress, Self::Effect>;
 
-    /// The next step after `effect`, which `progress` announced, was answered.
+    /// The next step after the answer to `effect`, which `progress` announced.
     fn answered(
         &self,
         progress: &Self::Progress,
@@ -191,7 +185,7 @@ pub trait Effects: Send + Sync {
         Preparation::NotNeeded
     }
 
-    /// Reads what [`Procedure::next`] decides on. Changes nothing.
+    /// Reads the input of [`Procedure::next`]. Changes nothing.
     async fn observe(&self, progress: &ProgressOf<Self>, moment: &Moment) -> SeenOf<Self>;
 
     /// Changes the outside once. Bounded in time.
@@ -206,10 +200,7 @@ type AnswerOf<E> = <<E as Effects>::Procedure as Procedure>::Answer;
 /// Where progress is stored before an effect.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Returns after the progress is stored.
-    ///
-    /// # Errors
-    /// When the progress could not be stored. Nothing may be performed then.
+    /// Returns after the progress is stored. After an error nothing may be performed.
     async fn store(&self, progress: Option<Progress>, note: Option<Note>) -> Result<(), NotStored>;
 }
 
@@ -235,14 +226,14 @@ pub enum Outcome {
     OutcomeUnknown { message: String },
 }
 
-/// What would be done exactly, chosen before a person is asked.
+/// The exact effect, chosen before approval is requested.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Preparation {
-    /// The plan says all.
+    /// The plan is complete.
     NotNeeded,
-    /// To be stored before anybody is asked; `words` complete the question: " would end 2 sessions (…)".
+    /// To be stored before approval is requested; `words` complete the question: " would be done to 2 sessions (…), and".
     Chosen { progress: Progress, words: String },
-    /// Nothing to act on yet; asked again after the given time.
+    /// Nothing to act on yet; checked again after the given time.
     NotYet { reason: RemediationReason, message: String, after: Duration },
     /// Nothing to act on.
     Nothing { reason: RemediationReason, message: String },
@@ -251,22 +242,17 @@ pub enum Preparation {
 /// Carries out one action on one target.
 #[async_trait]
 pub trait Executor: Send + Sync {
-    /// What would refuse the action for certain: missing rights, budgets, quota, admission. Changes nothing.
-    ///
-    /// # Errors
-    /// What refuses the action; see [`ActError`].
+    /// An error is one that would certainly refuse the action: missing rights, budgets, quota, admission. Changes nothing.
     async fn preflight(&self) -> Result<(), ActError>;
 
-    /// How often a refused preflight may be asked again, at most.
+    /// The shortest time between two preflights after a refusal.
     fn preflight_interval(&self) -> Duration;
 
-    /// What would be done exactly. `waited`: since the first call for this action.
+    /// The exact effect. `waited`: since the first call for this action.
     async fn prepare(&self, waited: SignedDuration) -> Preparation;
 
-    /// Takes the action as far as possible without waiting.
-    ///
-    /// # Errors
-    /// When the journal could not store the progress.
+    /// Takes the action as far as possible without waiting, in one reconciliation. Reads the clock again after the
+    /// observation and after every effect.
     async fn run(
         &self,
         stored: Option<&Progress>,
@@ -297,67 +283,51 @@ where
     async fn run(
         &self,
         stored: Option<&Progress>,
-        moment: Moment,
+        mut moment: Moment,
         permit: &Permit,
         journal: &dyn Journal,
     ) -> Result<Ran, NotStored> {
-        run(self, stored, moment, permit, journal).await
-    }
-}
-
-/// Runs a procedure with its I/O, one reconciliation at a time. The clock is read again after the observation and after
-/// every effect.
-async fn run<E>(
-    effects: &E,
-    stored: Option<&Progress>,
-    mut moment: Moment,
-    permit: &Permit,
-    journal: &dyn Journal,
-) -> Result<Ran, NotStored>
-where
-    E: Effects,
-    ProgressOf<E>: Stored,
-{
-    let procedure = effects.procedure();
-    let is_stored = stored.and_then(ProgressOf::<E>::stored).cloned();
-    let mut last = is_stored.clone();
-    let progress = is_stored.unwrap_or_default();
-    let seen = effects.observe(&progress, &moment).await;
-    moment.now = Timestamp::now();
-    let mut step = procedure.next(&progress, &seen, &moment);
-    for _ in 0..MAX_EFFECTS {
-        let Step::Perform { progress, effect, note } = step else { break };
-        if last.as_ref() != Some(&progress) || note.is_some() {
-            journal.store(progress.clone().into_progress(), note).await?;
-            last = Some(progress.clone());
-        }
-        let answer = effects.perform(&effect, &progress, permit).await;
+        let procedure = self.procedure();
+        let is_stored = stored.and_then(ProgressOf::<E>::stored).cloned();
+        let mut last = is_stored.clone();
+        let progress = is_stored.unwrap_or_default();
+        let seen = self.observe(&progress, &moment).await;
         moment.now = Timestamp::now();
-        step = procedure.answered(&progress, &effect, &answer, &moment);
-    }
-    // Progress that holds nothing and was never stored is none.
-    let holds_nothing = last.is_none() && *step.progress() == ProgressOf::<E>::default();
-    let progress = step.progress().clone().into_progress().filter(|_| !holds_nothing);
-    let changed = last.as_ref() != Some(step.progress());
-    let outcome = match step {
-        // More effects than one reconciliation makes: goes on at once.
-        Step::Perform { .. } => return Ok(Ran { progress, outcome: Outcome::Wait(Duration::ZERO) }),
-        Step::Wait { progress, after, note } => {
-            if (changed && !holds_nothing) || note.is_some() {
-                journal.store(progress.into_progress(), note).await?;
+        let mut step = procedure.next(&progress, &seen, &moment);
+        for _ in 0..MAX_EFFECTS {
+            let Step::Perform { progress, effect, note } = step else { break };
+            if last.as_ref() != Some(&progress) || note.is_some() {
+                journal.store(progress.clone().into_progress(), note).await?;
+                last = Some(progress.clone());
             }
-            Outcome::Wait(after)
+            let answer = self.perform(&effect, &progress, permit).await;
+            moment.now = Timestamp::now();
+            step = procedure.answered(&progress, &effect, &answer, &moment);
         }
-        Step::NeedsPerson { progress, after, message } => {
-            let note = Note { reason: EventReason::PersonNeeded, subject: String::new(), message };
-            journal.store(progress.into_progress(), Some(note)).await?;
-            Outcome::Wait(after)
-        }
-        Step::Done { reason, message, .. } => Outcome::Done { reason, message },
-        Step::Ended { end, reason, message, .. } => Outcome::Ended { phase: end.into(), reason, message },
-        Step::OutcomeUnknown { message, .. } => Outcome::OutcomeUnknown { message },
-    };
-    Ok(Ran { progress, outcome })
+        // Empty progress that was never stored is no progress.
+        let is_empty = last.is_none() && *step.progress() == ProgressOf::<E>::default();
+        let progress = step.progress().clone().into_progress().filter(|_| !is_empty);
+        let changed = last.as_ref() != Some(step.progress());
+        let outcome = match step {
+            // More effects than one reconciliation performs: continues at once.
+            Step::Perform { .. } => return Ok(Ran { progress, outcome: Outcome::Wait(Duration::ZERO) }),
+            Step::Wait { progress, after, note } => {
+                if (changed && !is_empty) || note.is_some() {
+                    journal.store(progress.into_progress(), note).await?;
+                }
+                Outcome::Wait(after)
+            }
+            Step::NeedsPerson { progress, after, message } => {
+                let note = Note { reason: EventReason::PersonNeeded, subject: String::new(), message };
+                journal.store(progress.into_progress(), Some(note)).await?;
+                Outcome::Wait(after)
+            }
+            Step::Done { reason, message, .. } => Outcome::Done { reason, message },
+            Step::Ended { end, reason, message, .. } => Outcome::Ended { phase: end.into(), reason, message },
+            Step::OutcomeUnknown { message, .. } => Outcome::OutcomeUnknown { message },
+        };
+        Ok(Ran { progress, outcome })
+    }
 }
 
 #[cfg(test)]
@@ -446,7 +416,7 @@ mod tests {
         let permit = Permit::begun(&status).unwrap();
         let moment = Moment { now: start(), started_at: start(), withdrawn: None };
         let stored = stored.map(Progress::from);
-        let ran = run(&log, stored.as_ref(), moment, &permit, &log).await;
+        let ran = log.run(stored.as_ref(), moment, &permit, &log).await;
         (ran, log.lines.into_inner())
     }
 
@@ -473,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_action_that_was_begun_has_a_permit() {
+    fn only_an_action_that_was_started_has_a_permit() {
         for phase in [Phase::Pending, Phase::AwaitingApproval, Phase::Blocked, Phase::Verifying, Phase::Succeeded] {
             let status = RemediationStatus { phase, started_at: Some(start()), ..Default::default() };
             assert!(Permit::begun(&status).is_none(), "{phase}");

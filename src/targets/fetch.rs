@@ -1,14 +1,21 @@
-//! What the HTTP targets share: answers of bounded size, and errors in words that hold no secrets.
+//! Shared by the HTTP targets: clients, responses of bounded size, and errors in words that hold no secrets.
 
-use std::error::Error as _;
+use std::error::Error;
 
-use reqwest::Response;
+use reqwest::{Client, ClientBuilder, Response, redirect};
 use url::Url;
 
-/// The longest answer of one look that is read, in bytes. A Prometheus answer with one sample is under 1 kB.
+/// The longest response of one observation that is read, in bytes. A Prometheus response with one sample is under 1 kB.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
-/// Sent with every request, so that the other side's log tells who asked.
+/// Sent with every request: the server's log names the operator.
 pub(super) const USER_AGENT: &str = concat!("panacea/", env!("CARGO_PKG_VERSION"));
+
+/// A client that follows no redirect: a redirect would take the request to a place that the policy does not name. The error
+/// says why there is no client at all (for example no usable root certificates).
+pub(super) fn client(with: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, String> {
+    let builder = Client::builder().user_agent(USER_AGENT).redirect(redirect::Policy::none());
+    with(builder).build().map_err(|error| cause(&error))
+}
 
 pub(super) enum Body {
     Whole(Vec<u8>),
@@ -27,43 +34,26 @@ pub(super) async fn body(mut response: Response, max: usize) -> Result<Body, req
     Ok(Body::Whole(body))
 }
 
-/// Scheme, host, port and path: credentials and tokens stand elsewhere in a URL.
+/// Scheme, host, port and path: the other parts of a URL hold credentials and tokens.
 pub(super) fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
-/// The innermost cause, which is the one that says something ("connection refused").
-pub(super) fn cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    if std::ptr::eq(innermost as *const _ as *const (), error as *const _ as *const ()) {
-        // reqwest's own words, without the URL that they would repeat with its query.
-        let kind = if error.is_timeout() {
-            "timed out"
-        } else if error.is_redirect() {
-            "too many redirects"
-        } else {
-            "the request failed"
-        };
-        return kind.to_owned();
-    }
-    innermost.to_string()
+/// The causes of an error, from the outermost on.
+pub(super) fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
 }
 
-/// Whether any error in the chain says one of these words. The libraries below give no types for these cases.
-pub(super) fn chain_says(error: &reqwest::Error, words: &[&str]) -> bool {
-    let mut next = error.source();
-    while let Some(current) = next {
-        let text = current.to_string().to_lowercase();
-        if words.iter().any(|word| text.contains(word)) {
-            return true;
-        }
-        next = current.source();
+/// The innermost cause, which is the specific one ("connection refused").
+pub(super) fn cause(error: &reqwest::Error) -> String {
+    match causes(error).last() {
+        Some(innermost) => innermost.to_string(),
+        // reqwest's own words without the URL, which they would repeat with its query.
+        None if error.is_timeout() => "timed out".to_owned(),
+        None if error.is_redirect() => "too many redirects".to_owned(),
+        None => "the request failed".to_owned(),
     }
-    false
 }
 
 /// The first 80 characters, on one line, for a message.

@@ -1,30 +1,32 @@
-//! A plain HTTP service, looked at with one GET.
+//! A plain HTTP service, observed by one GET.
 //!
-//! A service that refuses the connection, does not answer in time or answers wrongly was measured: it is down. When we
-//! could not even ask (its name does not resolve, TLS cannot be set up), nothing is known about it.
+//! A service that refuses the connection, does not respond in time or responds wrongly was measured: it is down. When the
+//! request could not even be sent (the name does not resolve, TLS cannot be set up), the state of the service is unknown.
 
 pub mod spec;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use reqwest::{Client, StatusCode, redirect};
 
-use super::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, chain_says, shown};
+use super::fetch::{Body, MAX_BODY, beginning, body, cause, causes, client, shown};
 use super::{
     Observed, Target,
     executor::{Executor, Order},
 };
 use crate::{
-    analyze::observation::{HttpState, Measured, TargetState, UnknownReason, Unmeasured},
+    analyze::observation::{HttpState, Measured, Reading, TargetState, UnknownReason, Unmeasured},
     api::HttpCheck,
 };
 
-/// Redirects that are followed; a service that sends us further is going round in circles.
+/// Redirects that are followed; more of them are most likely a loop.
 const MAX_REDIRECTS: usize = 5;
+/// The metric that an http target provides, in milliseconds.
+pub(super) const LATENCY: &str = "latency_ms";
 
-/// Looks at HTTP services. One for the whole operator.
+/// Observes HTTP services. One for the whole operator.
 pub struct Http {
     following: Result<Client, String>,
     /// For checks that expect a redirect.
@@ -33,21 +35,14 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        let client = |policy| {
-            Client::builder()
-                .user_agent(USER_AGENT)
-                .redirect(policy)
-                // A connection kept open would hide that nobody accepts new ones.
-                .pool_max_idle_per_host(0)
-                .build()
-                .map_err(|error: reqwest::Error| cause(&error))
-        };
+        // A connection that stays open would hide that the service accepts no new one.
+        let client = |policy| client(|builder| builder.redirect(policy).pool_max_idle_per_host(0));
         Self { following: client(redirect::Policy::limited(MAX_REDIRECTS)), staying: client(redirect::Policy::none()) }
     }
 }
 
 impl Http {
-    /// One look. Never takes longer than the check's own time limit.
+    /// One observation. Never takes longer than the check's own time limit.
     pub async fn observe(&self, check: &HttpCheck) -> Measured<HttpState> {
         let at = shown(&check.url);
         let unreachable =
@@ -55,80 +50,73 @@ impl Http {
         let expects_redirect = check.expected_statuses.iter().any(|status| (300..400).contains(status));
         let client = match if expects_redirect { &self.staying } else { &self.following } {
             Ok(client) => client,
-            Err(why) => return unreachable(format!("no HTTP client could be made: {why}")),
+            Err(why) => return unreachable(format!("no HTTP client can be created: {why}")),
         };
         let started = Instant::now();
-        let answer = tokio::time::timeout(check.timeout, async {
+        let response = tokio::time::timeout(check.timeout, async {
             let response = client.get(check.url.clone()).send().await?;
             let status = response.status();
             Ok::<_, reqwest::Error>((status, body(response, MAX_BODY).await?))
         })
         .await;
         let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let down = |failure: String| Measured::Known(HttpState { failure: Some(failure), latency_ms: None });
-        match answer {
-            Err(_) => down(too_late(check.timeout)),
-            Ok(Err(error)) if error.is_timeout() => down(too_late(check.timeout)),
-            Ok(Err(error)) if failed_before_request(&error) => unreachable(cause(&error)),
-            Ok(Err(error)) if error.is_redirect() => down(format!("more than {MAX_REDIRECTS} redirects")),
-            Ok(Err(error)) => down(cause(&error)),
-            Ok(Ok((status, body))) => Measured::Known(HttpState {
-                failure: wrong_status(check, status, &body).or_else(|| wrong_json(check, &body)),
-                latency_ms: Some(latency_ms),
-            }),
-        }
+        let failure = match response {
+            Ok(Ok((status, body))) => {
+                let failure = wrong_status(check, status, &body).or_else(|| wrong_json(check, &body));
+                return Measured::Known(HttpState { failure, latency_ms: Some(latency_ms) });
+            }
+            Ok(Err(error)) if !error.is_timeout() => match () {
+                () if failed_before_request(&error) => return unreachable(cause(&error)),
+                () if error.is_redirect() => format!("more than {MAX_REDIRECTS} redirects"),
+                () => cause(&error),
+            },
+            _ => format!("no response within {:?}", check.timeout),
+        };
+        Measured::Known(HttpState { failure: Some(failure), latency_ms: None })
     }
 }
 
-fn too_late(limit: Duration) -> String {
-    format!("no answer within {limit:?}")
-}
-
-/// The name did not resolve, or TLS failed before a byte of the service was seen: it may be our side's fault.
+/// The name did not resolve, or TLS failed before the first byte of the service: the fault may be the operator's. The
+/// libraries below have no types for these cases.
 fn failed_before_request(error: &reqwest::Error) -> bool {
-    error.is_builder()
-        || (error.is_connect()
-            && chain_says(
-                error,
-                &["dns error", "failed to lookup", "certificate", "tls", "handshake", "corrupt message"],
-            ))
+    const WORDS: [&str; 6] = ["dns error", "failed to lookup", "certificate", "tls", "handshake", "corrupt message"];
+    let is_one = |text: String| WORDS.iter().any(|word| text.contains(word));
+    error.is_builder() || (error.is_connect() && causes(error).any(|cause| is_one(cause.to_string().to_lowercase())))
 }
 
 fn wrong_status(check: &HttpCheck, status: StatusCode, body: &Body) -> Option<String> {
-    let expected = &check.expected_statuses;
-    let fine =
-        if expected.is_empty() { (200..400).contains(&status.as_u16()) } else { expected.contains(&status.as_u16()) };
-    if fine {
+    let (status, expected) = (status.as_u16(), &check.expected_statuses);
+    let (is_expected, expected) = if expected.is_empty() {
+        ((200..400).contains(&status), "200 to 399".to_owned())
+    } else {
+        (expected.contains(&status), expected.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))
+    };
+    if is_expected {
         return None;
     }
-    let wanted = if expected.is_empty() {
-        "200 to 399".to_owned()
-    } else {
-        expected.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
-    };
     let said = match body {
         Body::Whole(body) if !body.is_empty() => format!(": {:?}", beginning(body)),
         _ => String::new(),
     };
-    Some(format!("status {} instead of {wanted}{said}", status.as_u16()))
+    Some(format!("status {status} instead of {expected}{said}"))
 }
 
 fn wrong_json(check: &HttpCheck, body: &Body) -> Option<String> {
-    let (path, wanted) = check.json.as_ref()?;
+    let (path, expected) = check.json.as_ref()?;
     let Body::Whole(body) = body else {
-        return Some(format!("the answer is longer than {MAX_BODY} bytes"));
+        return Some(format!("the response is longer than {MAX_BODY} bytes"));
     };
     let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return Some(format!("the answer is not JSON: {:?}", beginning(body)));
+        return Some(format!("the response is not JSON: {:?}", beginning(body)));
     };
     let Some(value) = path.select(&json) else {
         return Some(format!("{path} selects no value"));
     };
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    (text != *wanted).then(|| format!("{path} is {:?} instead of {wanted:?}", beginning(text.as_bytes())))
+    (text != *expected).then(|| format!("{path} is {:?} instead of {expected:?}", beginning(text.as_bytes())))
 }
 
-/// A plain HTTP service: only custom remedies heal it.
+/// A plain HTTP service. Only custom remedies act on it.
 pub struct HttpTarget<'a> {
     pub http: &'a Http,
     pub check: &'a HttpCheck,
@@ -137,8 +125,10 @@ pub struct HttpTarget<'a> {
 #[async_trait]
 impl<'a> Target<'a> for HttpTarget<'a> {
     async fn observe(&self, _: &str) -> Observed<TargetState> {
-        let target = self.http.observe(self.check).await.map(TargetState::Http);
-        Observed { at: Timestamp::now(), target, metrics: Vec::new() }
+        let state = self.http.observe(self.check).await;
+        let latency = state.known().and_then(|state| state.latency_ms);
+        let metrics = latency.map(|value| (LATENCY, Reading::new(Measured::Known(value), false))).into_iter().collect();
+        Observed { at: Timestamp::now(), target: state.map(TargetState::Http), metrics }
     }
 
     fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {

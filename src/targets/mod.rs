@@ -1,8 +1,7 @@
-//! One room a platform, each offering `observe` and `act`. They return data and outcomes; only `plan` decides.
+//! One folder per target, each with observation and actions. They return data and outcomes; only `plan` decides.
 //!
-//! [`Targets::observe`] never fails: what could not be measured is `Unknown` with the reason, and one slow source
-//! delays a look by its own time limit and no more. Acting is [`kubernetes::Kubernetes`],
-//! [`Target::executor`] and [`postgres::Postgres`].
+//! [`Targets::observe`] never fails: a value that could not be measured is `Unknown` with the reason, and one slow source
+//! delays an observation at most by its own time limit. Actions: [`Targets::executor`].
 
 pub mod custom;
 pub mod executor;
@@ -42,14 +41,12 @@ use providers::{
 };
 pub use target::{NoExecutor, Target, Unfinished};
 
-/// For one metric. Looks come every second while a release is watched: a source that takes longer is of no use then.
+/// For one metric. A new release is observed every second: a slower source is of no use then.
 pub const METRIC_LIMIT: Duration = Duration::from_secs(3);
-/// Pods that are asked about at the same time.
+/// Pods whose metrics are queried at the same time.
 const PODS_AT_ONCE: usize = 8;
-/// The metric that an http target offers by itself, in milliseconds.
-const LATENCY: &str = "latency_ms";
 
-/// Everything that can be looked at and acted on. One for the whole operator.
+/// All targets. One for the whole operator.
 pub struct Targets {
     /// The actions on workloads.
     pub kubernetes: Kubernetes,
@@ -59,18 +56,17 @@ pub struct Targets {
     usage: Usage,
     prometheus: Prometheus,
     http: Http,
-    /// Databases.
     pub postgres: Postgres,
-    /// The teams' own endpoints.
+    /// Hooks and webhooks.
     pub hooks: Hooks,
     /// Tools of MCP servers.
     pub mcp: Mcp,
-    /// Turns for asking for pasts.
+    /// Limits the queries for the past.
     pasts: Semaphore,
 }
 
 impl Targets {
-    /// `prometheus_url` is asked by metrics that name none of their own. The process needs a rustls crypto provider
+    /// `prometheus_url` is the server of metrics that name none. The process must have installed a rustls crypto provider
     /// (`rustls::crypto::aws_lc_rs::default_provider().install_default()`) before.
     pub fn new(client: Client, index: Arc<ClusterIndex>, prometheus_url: Option<Url>) -> Self {
         let kubernetes = Kubernetes::new(client.clone()).with_key(index.digest_key());
@@ -88,16 +84,13 @@ impl Targets {
         }
     }
 
-    /// The same, with how the providers' APIs are reached.
+    /// The same, with access to the providers' APIs.
     pub fn with_hosting(self, config: HostingConfig) -> Self {
         let hosting = Some(Hosting::new(config, &self.kubernetes));
         Self { hosting, ..self }
     }
 
-    /// The registry: who reaches this target.
-    ///
-    /// # Errors
-    /// When the API of the target's provider is not configured.
+    /// The registry. Fails when the API of the target's provider is not configured.
     pub fn target<'a>(&'a self, target: &'a ValidTarget) -> Result<Box<dyn Target<'a> + 'a>, Unmeasured> {
         let why = || Unmeasured::new(UnknownReason::NotConfigured, "the provider's API is not configured");
         let hosting = || self.hosting.as_ref().ok_or_else(why);
@@ -116,10 +109,8 @@ impl Targets {
         })
     }
 
-    /// Who carries an action out. `kubernetes` has leave to write what is suspended for the action.
-    ///
-    /// # Errors
-    /// When the policy names another target now, or the target does not support the intent.
+    /// The executor of an action. `kubernetes` has permission to write objects that are suspended for the action. Fails when
+    /// the policy names another target now, or the target does not support the intent.
     pub fn executor<'a>(
         &'a self,
         order: Order<'a>,
@@ -134,18 +125,15 @@ impl Targets {
         let component = policy.and_then(|policy| policy.component(&plan.component));
         let named = component.map(|component| component.target.acted_on(plan.action, &component.name));
         if named.as_ref().is_some_and(|named| *named != plan.target) {
-            let message = "the component has another target now".to_owned();
-            return Err(none(RemediationReason::TargetChanged, message));
+            return Err(none(RemediationReason::TargetChanged, "the component has another target now".to_owned()));
         }
-        // A workload is known by its name alone, also when the policy is gone.
+        // The name is enough for a workload, also after the policy was deleted.
         if let Some(executor) = kubernetes::executor(self, order, policy, kubernetes) {
             return Ok(executor);
         }
         let Some(component) = component else {
-            return Err(none(
-                RemediationReason::ComponentGone,
-                "the policy does not name the component any more".to_owned(),
-            ));
+            let message = "the policy no longer names the component".to_owned();
+            return Err(none(RemediationReason::ComponentGone, message));
         };
         let target = self.target(&component.target).map_err(|why| none(why.reason.into(), why.message))?;
         target.executor(order).ok_or_else(|| {
@@ -154,30 +142,30 @@ impl Targets {
         })
     }
 
-    /// Starts no call to a hook, webhook or tool any more, and waits up to `limit` until those that run have ended and
-    /// their answers were read; whether that is so.
+    /// Starts no further call to a hook, webhook or tool, and waits up to `limit` until every call has ended and its answer
+    /// was read; whether that is so.
     pub async fn drain(&self, limit: Duration) -> bool {
         let (hooks, mcp) = tokio::join!(self.hooks.drain(limit), self.mcp.drain(limit));
         hooks && mcp
     }
 
-    /// The circuit breaker of a provider's API for this target, while it is not closed.
+    /// See [`Target::circuit`].
     pub fn circuit(&self, target: &ValidTarget) -> Option<CircuitStatus> {
         self.target(target).ok()?.circuit()
     }
 
-    /// Takes up what an earlier operator process reported as [`Self::circuit`].
+    /// See [`Target::restore_circuit`].
     pub fn restore_circuit(&self, target: &ValidTarget, shown: &CircuitStatus) {
         if let Ok(target) = self.target(target) {
             target.restore_circuit(shown);
         }
     }
 
-    /// One look at a component: its target and all its metrics, at the same time.
+    /// One observation of a component: its target and all its metrics, at the same time.
     ///
-    /// Takes at most [`METRIC_LIMIT`], or an http check's own limit (10 s at most), or 8 s for a database, or 9 s for what a provider hosts. With
-    /// `release_watch`, `$(pods)` in a query means the pods of the newest template alone where names tell them, and such
-    /// readings say so (`of_release`).
+    /// Takes at most [`METRIC_LIMIT`], or the limit of an http check (10 s at most), or 8 s for a database, or 9 s for a
+    /// hosted service. With `release_watch`, `$(pods)` in a query means only the pods of the newest template where their
+    /// names are distinguishable, and such readings are marked (`of_release`).
     pub async fn observe(&self, namespace: &str, component: &ValidComponent, release_watch: bool) -> Observation {
         let metrics = join_all(component.metrics.iter().map(|metric| async move {
             (metric.name.clone(), self.read(namespace, component, metric, release_watch).await)
@@ -190,21 +178,15 @@ impl Targets {
         let Observed { at, target, metrics: own } = target;
         let mut metrics: BTreeMap<_, _> = metrics.into_iter().collect();
         for (metric, reading) in own.into_iter().chain(usage) {
-            // What the policy measures itself wins, also while that is unknown.
+            // A metric of the policy has precedence, also while it is unknown.
             metrics.entry(metric.to_owned()).or_insert(reading);
-        }
-        if let Measured::Known(TargetState::Http(state)) = &target
-            && let Some(latency_ms) = state.latency_ms
-        {
-            let own = || Reading::new(Measured::Known(latency_ms), false);
-            metrics.entry(LATENCY.to_owned()).or_insert_with(own);
         }
         Observation { at, target, metrics }
     }
 
-    /// What a metric says of single pods, in the order of `pods`; none when its query does not tell them apart.
+    /// The values of a metric for single pods, in the order of `pods`; none when its query does not distinguish pods.
     ///
-    /// Takes at most [`METRIC_LIMIT`] for each eight of them.
+    /// Takes at most [`METRIC_LIMIT`] for each eight pods.
     pub async fn of_pods(
         &self,
         namespace: &str,
@@ -227,7 +209,7 @@ impl Targets {
         self.index.unpulled_images(namespace)
     }
 
-    /// What the policy does not measure itself.
+    /// Metrics that the policy does not define.
     async fn usage(
         &self,
         namespace: &str,
@@ -248,7 +230,7 @@ impl Targets {
             Ok(target) => target.observe(namespace).await,
             Err(why) => Observed { at: Timestamp::now(), target: Measured::Unknown(why), metrics: Vec::new() },
         };
-        // What could not be read is nothing to the component when nothing is compared with it.
+        // A metric without a threshold that could not be read does not matter to the component.
         seen.metrics.retain(|(name, reading)| {
             matches!(reading.value, Measured::Known(_)) || component.thresholds.contains_key(*name)
         });
@@ -272,13 +254,12 @@ impl Targets {
     }
 }
 
-/// What one look at a target alone saw.
+/// One observation of a target alone.
 #[derive(Debug, Clone)]
 pub struct Observed<T> {
-    /// When it was made.
     pub at: Timestamp,
     pub target: Measured<T>,
-    /// Metrics that it brings by itself: those that there is data for, and those that could not be read.
+    /// Metrics that the target provides: with data, or the reason why they could not be read.
     pub metrics: Vec<(&'static str, Reading)>,
 }
 
@@ -288,7 +269,7 @@ impl<T> Observed<T> {
     }
 }
 
-/// None for what has no containers.
+/// None for a target without containers.
 fn whose<'a>(namespace: &'a str, component: &'a ValidComponent, of_release: bool) -> Option<Whose<'a>> {
     component.target.workload().map(|(kind, name)| Whose { kind, namespace, name, of_release })
 }

@@ -1,6 +1,6 @@
 //! Model tests of procedures: an exhaustive walk over every order of answers, losses and crashes.
 //!
-//! A [`World`] is what a procedure acts on: it lists every observation that is possible now, and every pair of new world
+//! A [`World`] is the target of a procedure: it lists every observation that is possible now, and every pair of new world
 //! and answer that an effect may have. The walk crashes the operator after each store and after each effect, withdraws
 //! the action at any time where the world says so, and visits each (world, progress, time) once.
 
@@ -15,9 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::executor::{Moment, Procedure, Step};
 use crate::{api::RemediationReason, plan::revalidate::Withdrawn};
 
-/// What a procedure acts on, as far as its test needs it.
+/// The target of a procedure, as far as its test needs it.
 pub trait World<P: Procedure>: Clone + Debug + PartialEq {
-    /// This world at a time: what happens by itself for certain until then.
+    /// This world at a time, after all changes that certainly happen without action until then.
     fn at(&self, _now: Timestamp) -> Self {
         self.clone()
     }
@@ -28,12 +28,12 @@ pub trait World<P: Procedure>: Clone + Debug + PartialEq {
     /// Every result of an effect: the world after it, and the answer that comes back.
     fn results(&self, effect: &P::Effect, progress: &P::Progress) -> Vec<(Self, P::Answer)>;
 
-    /// Every world that this one may turn into by itself while time passes; this one is always possible as well.
+    /// Every world that may follow without action while time passes; this one is always possible as well.
     fn later(&self) -> Vec<Self> {
         Vec::new()
     }
 
-    /// The world after the operator process ended: what was in memory is lost.
+    /// The world after the operator process ended: memory is lost.
     fn crashed(&self) -> Self {
         self.clone()
     }
@@ -69,7 +69,7 @@ impl Default for Limits {
     }
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Report {
     pub states: usize,

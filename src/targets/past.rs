@@ -1,4 +1,4 @@
-//! What a component's metrics were before anybody looked: forecasts must not wait for a day of looks.
+//! The metrics of a component before the first observation: forecasts must not wait for a day of observations.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,22 +16,22 @@ use crate::{
 
 /// For one range of one metric.
 const RANGE_LIMIT: Duration = Duration::from_secs(10);
-/// Metrics whose past is asked for at the same time, over all policies: a Prometheus has others to answer.
+/// Metrics whose past is queried at the same time, over all policies: Prometheus has other clients.
 pub(super) const AT_ONCE: usize = 4;
-/// How far each tier of a window reaches back, and how dense it is asked for, from the coarsest on.
+/// How far each tier of a window reaches back, and the step of its query, from the coarsest on.
 const TIERS: [(SignedDuration, Duration); 2] = [
     (SignedDuration::from_hours(50), Duration::from_secs(300)),
     (SignedDuration::from_mins(500), Duration::from_secs(60)),
 ];
 
-/// Values of one metric, oldest first, or why there are none.
+/// Values of one metric, oldest first.
 pub type Past = Result<Vec<(Timestamp, f64)>, Unmeasured>;
 
 impl Targets {
-    /// The past of each metric of a component up to `until`, by name: the last looks at the policy's `interval`, and as
-    /// far back as the windows of the analysis reach, sparser. Nothing that Prometheus never had is an empty past.
+    /// The past of each metric of a component up to `until`, by name: the latest values at the policy's `interval`, and
+    /// sparser ones as far back as the windows of the analysis reach. Empty for a metric that Prometheus never had.
     ///
-    /// Takes up to [`RANGE_LIMIT`] a range, and waits for its turn: never to be waited for by a look.
+    /// Takes up to [`RANGE_LIMIT`] a range, and waits for its turn: no observation may wait for it.
     pub async fn past(
         &self,
         namespace: &str,
@@ -54,7 +54,7 @@ impl Targets {
         interval: Duration,
         until: Timestamp,
     ) -> Past {
-        // Of all pods: of a release that is watched there is no past.
+        // Of all pods: a new release has no past.
         let expanded = placeholders::expand(&metric.query, namespace, component, &self.index, false)?;
         let mut values = Vec::new();
         for (start, end, step) in ranges(interval, until) {
@@ -72,9 +72,9 @@ impl Targets {
 /// Ranges that follow each other without meeting, oldest first.
 fn ranges(interval: Duration, until: Timestamp) -> Vec<(Timestamp, Timestamp, Duration)> {
     let ago = |time: SignedDuration| until.saturating_sub(time).unwrap_or(Timestamp::MIN);
-    let looks = SignedDuration::try_from(interval * CAPACITY as u32).unwrap_or(SignedDuration::MAX);
+    let latest = SignedDuration::try_from(interval * CAPACITY as u32).unwrap_or(SignedDuration::MAX);
     let tiers = TIERS.map(|(reach, step)| (reach, step.max(interval)));
-    let tiers: Vec<_> = tiers.into_iter().filter(|(reach, _)| *reach > looks).chain([(looks, interval)]).collect();
+    let tiers: Vec<_> = tiers.into_iter().filter(|(reach, _)| *reach > latest).chain([(latest, interval)]).collect();
     let ends =
         tiers.iter().skip(1).map(|(reach, step)| ago(*reach + SignedDuration::try_from(*step).unwrap_or_default()));
     let ends: Vec<Timestamp> = ends.chain([until]).collect();

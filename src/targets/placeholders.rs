@@ -14,14 +14,12 @@ const PODS: &str = "$(pods)";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expanded {
     pub query: String,
-    /// It speaks of the newest template's pods alone.
+    /// The query covers only the pods of the newest template.
     pub of_release: bool,
 }
 
-/// Fills a query in. `$(name)` is the target's name, or the component's when the target has none.
-///
-/// # Errors
-/// When `$(pods)` is asked for and there are none, or they are not known.
+/// Replaces the placeholders of a query. `$(name)` is the target's name, or the component's when the target has none. Fails
+/// when the query has `$(pods)`, and there are no pods or they are unknown.
 pub(super) fn expand(
     query: &str,
     namespace: &str,
@@ -29,23 +27,19 @@ pub(super) fn expand(
     index: &ClusterIndex,
     release_watch: bool,
 ) -> Result<Expanded, Unmeasured> {
-    let mut of_release = false;
-    let mut query = named(query, namespace, component);
-    if query.contains(PODS) {
-        let Some((kind, name)) = component.target.workload() else {
-            return Err(Unmeasured::new(
-                UnknownReason::InvalidSpec,
-                "$(pods) has no meaning for a target without pods; name the series by other labels",
-            ));
-        };
-        let pods: PodsPattern = index.pods_pattern(kind, namespace, name, release_watch)?;
-        of_release = pods.of_release;
-        query = query.replace(PODS, &pods.regex);
+    let query = named(query, namespace, component);
+    if !query.contains(PODS) {
+        return Ok(Expanded { query, of_release: false });
     }
-    Ok(Expanded { query, of_release })
+    let Some((kind, name)) = component.target.workload() else {
+        let message = "$(pods) has no meaning for a target without pods; select the series by other labels";
+        return Err(Unmeasured::new(UnknownReason::InvalidSpec, message));
+    };
+    let PodsPattern { regex, of_release } = index.pods_pattern(kind, namespace, name, release_watch)?;
+    Ok(Expanded { query: query.replace(PODS, &regex), of_release })
 }
 
-/// The same of one pod alone; none when the query does not tell pods apart.
+/// As [`expand`], for one pod; none when the query does not distinguish pods.
 pub(super) fn expand_for_pod(query: &str, namespace: &str, component: &ValidComponent, pod: &str) -> Option<String> {
     let one = PodsPattern::of_pod(pod).regex;
     query.contains(PODS).then(|| named(query, namespace, component).replace(PODS, &one))
@@ -56,7 +50,7 @@ fn named(query: &str, namespace: &str, component: &ValidComponent) -> String {
     query.replace(NAMESPACE, &quotable(namespace)).replace(NAME, &quotable(&name))
 }
 
-/// Kubernetes names hold nothing that could end a PromQL string; anything else is left out rather than trusted.
+/// Kubernetes names hold no character that could end a PromQL string; any other character is removed.
 fn quotable(name: &str) -> String {
     name.chars().filter(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_')).collect()
 }
@@ -66,7 +60,7 @@ mod tests {
     use super::quotable;
 
     #[test]
-    fn nothing_gets_out_of_its_quotes() {
+    fn no_name_ends_its_quotes() {
         assert_eq!(quotable("api-gateway.v2"), "api-gateway.v2");
         assert_eq!(quotable("a\"} or up{x=\"\\\n`"), "aorupx");
     }

@@ -1,27 +1,26 @@
-//! Prometheus, and what speaks its query API (Thanos, Mimir, VictoriaMetrics): one instant query, one sample; and
+//! Prometheus, and servers with its query API (Thanos, Mimir, VictoriaMetrics): one instant query, one sample; and
 //! [one series over a range of time](range).
 //!
 //! The API: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>. Values arrive as text, with
 //! `NaN`, `+Inf` and `-Inf`; an empty result means that there is no such series now, which is not zero. A proxy in
-//! front may answer HTML with any status.
+//! front may respond with HTML and any status.
 
 mod range;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use reqwest::{Client, StatusCode, header::CONTENT_TYPE, redirect};
-use serde::Deserialize;
+use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
+use serde::{Deserialize, de::DeserializeOwned};
 use url::Url;
 
-use super::fetch::{Body, MAX_BODY, USER_AGENT, beginning, body, cause, shown};
+use super::fetch::{Body, MAX_BODY, beginning, body, cause, client, shown};
 use crate::analyze::observation::{Measured, UnknownReason, Unmeasured};
 
-/// For connecting: Prometheus is near.
+/// For a new connection: Prometheus is near.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks Prometheus servers. One for the whole operator: its connections are kept.
+/// Queries Prometheus servers. One for the whole operator: its connections are shared.
 pub struct Prometheus {
-    /// Or why no request can be made at all (for example no usable root certificates).
     client: Result<Client, String>,
     default_url: Option<Url>,
 }
@@ -45,171 +44,147 @@ struct Data {
     result: serde_json::Value,
 }
 
+/// `value` in a vector, `values` in a matrix; both are absent for native histograms.
 #[derive(Deserialize)]
 struct Series {
     #[serde(default)]
     metric: BTreeMap<String, String>,
-    /// Absent for native histograms.
     value: Option<Sample>,
+    values: Option<Vec<Sample>>,
 }
 
 /// Seconds since 1970, and the value as text.
 #[derive(Deserialize)]
 struct Sample(f64, String);
 
+impl Sample {
+    fn value(&self) -> Result<f64, Unmeasured> {
+        self.1.parse().map_err(|_| bad_answer(format!("the value {:?} is not a number", self.1)))
+    }
+}
+
 impl Prometheus {
-    /// `default_url` is asked by queries that name no server of their own.
+    /// `default_url` is the server of queries that name none.
     pub fn new(default_url: Option<Url>) -> Self {
-        let client = Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(CONNECT_LIMIT)
-            // A redirect here is a login page.
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| cause(&error));
-        Self { client, default_url }
+        Self { client: client(|builder| builder.connect_timeout(CONNECT_LIMIT)), default_url }
     }
 
     /// The one sample that a query yields. Never takes longer than `limit`.
     pub async fn query(&self, query: &str, url: Option<&Url>, limit: Duration) -> Measured<f64> {
-        let base = match self.base(url) {
-            Ok(base) => base,
-            Err(why) => return Measured::Unknown(why),
+        let asked = async {
+            let timeout = format!("{}ms", limit.as_millis());
+            self.post(self.base(url)?, "query", &[("query", query), ("timeout", &timeout)], MAX_BODY, one_sample).await
         };
-        match tokio::time::timeout(limit, self.ask(query, base, limit)).await {
+        match tokio::time::timeout(limit, asked).await {
             Ok(Ok(value)) => Measured::Known(value),
             Ok(Err(why)) => Measured::Unknown(why),
-            Err(_) => unknown(UnknownReason::Timeout, format!("{} gave no answer within {limit:?}", shown(base))),
+            Err(_) => {
+                let server = url.or(self.default_url.as_ref()).map(shown).unwrap_or_default();
+                let message = format!("{server}: no response within {limit:?}");
+                Measured::Unknown(Unmeasured::new(UnknownReason::Timeout, message))
+            }
         }
     }
 
     /// The server of a query.
     fn base<'a>(&'a self, url: Option<&'a Url>) -> Result<&'a Url, Unmeasured> {
         url.or(self.default_url.as_ref()).ok_or_else(|| {
-            Unmeasured::new(
-                UnknownReason::NotConfigured,
-                "no Prometheus to ask: set prometheus.url in the metric, or start the operator with --prometheus-url",
-            )
+            let fix = "set prometheus.url in the metric, or start the operator with --prometheus-url";
+            Unmeasured::new(UnknownReason::NotConfigured, format!("no Prometheus server is configured: {fix}"))
         })
     }
 
-    async fn ask(&self, query: &str, base: &Url, limit: Duration) -> Result<f64, Unmeasured> {
-        let timeout = format!("{}ms", limit.as_millis());
-        let (answer, status) = self.post(base, "query", &[("query", query), ("timeout", &timeout)], MAX_BODY).await?;
-        read(answer, status).map_err(|why| at(base, &why))
-    }
-
-    /// One request, answered as the API promises; what it says is not read yet.
-    async fn post(
+    /// One request; `read` takes what a successful response holds. The message of an error begins with the server.
+    async fn post<T>(
         &self,
         base: &Url,
         endpoint: &str,
         form: &[(&str, &str)],
         max: usize,
-    ) -> Result<(Answer, StatusCode), Unmeasured> {
-        let at = shown(base);
-        let failed = |reason, what: String| Unmeasured::new(reason, what);
+        read: impl FnOnce(Data) -> Result<T, Unmeasured>,
+    ) -> Result<T, Unmeasured> {
+        let failed = |reason, what: String| Unmeasured::new(reason, format!("{}: {what}", shown(base)));
         let client = self
             .client
             .as_ref()
-            .map_err(|why| failed(UnknownReason::Unreachable, format!("no HTTP client could be made: {why}")))?;
+            .map_err(|why| failed(UnknownReason::Unreachable, format!("no HTTP client can be created: {why}")))?;
         let mut url = base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["api", "v1", endpoint]);
         }
-        let request = client.post(url).form(form);
         let broken = |error: reqwest::Error| {
             let reason = if error.is_timeout() { UnknownReason::Timeout } else { UnknownReason::Unreachable };
-            failed(reason, format!("{at}: {}", cause(&error)))
+            failed(reason, cause(&error))
         };
-        let response = request.send().await.map_err(broken)?;
-        let status = response.status();
-        let content_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("no content type")
-            .to_owned();
-        let body = match body(response, max).await.map_err(broken)? {
-            Body::Whole(body) => body,
-            Body::TooLong => {
-                return Err(failed(UnknownReason::BadAnswer, format!("{at} answered with more than {max} bytes")));
-            }
+        let response = client.post(url).form(form).send().await.map_err(broken)?;
+        let (status, content_type) = (response.status(), response.headers().get(CONTENT_TYPE).cloned());
+        let Body::Whole(body) = body(response, max).await.map_err(broken)? else {
+            return Err(failed(UnknownReason::BadAnswer, format!("the response has more than {max} bytes")));
         };
-        match serde_json::from_slice::<Answer>(&body) {
-            Ok(answer) => Ok((answer, status)),
-            Err(_) if status.is_server_error() => {
-                Err(failed(UnknownReason::Unreachable, format!("{at}: {status}, {:?}", beginning(&body))))
-            }
-            Err(_) if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(failed(UnknownReason::Refused, format!("{at}: {status}, {:?}", beginning(&body))))
-            }
-            Err(_) => Err(failed(
-                UnknownReason::BadAnswer,
-                format!("{at} answered {status} with {content_type} instead of JSON: {:?}", beginning(&body)),
-            )),
+        if let Ok(answer) = serde_json::from_slice::<Answer>(&body) {
+            return data(answer, status).and_then(read).map_err(|why| failed(why.reason, why.message));
         }
+        let reason = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => UnknownReason::Refused,
+            _ if status.is_server_error() => UnknownReason::Unreachable,
+            _ => UnknownReason::BadAnswer,
+        };
+        let content_type = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or("no content type");
+        Err(failed(reason, format!("{status} with {content_type} instead of JSON: {:?}", beginning(&body))))
     }
 }
 
-/// The same, with who said it.
-fn at(base: &Url, why: &Unmeasured) -> Unmeasured {
-    Unmeasured::new(why.reason, format!("{}: {}", shown(base), why.message))
+fn bad_answer(what: String) -> Unmeasured {
+    Unmeasured::new(UnknownReason::BadAnswer, what)
 }
 
-/// What a successful answer holds; pure.
+/// What a successful response holds; pure.
 fn data(answer: Answer, status: StatusCode) -> Result<Data, Unmeasured> {
-    let unmeasured = |reason, what: String| Err(Unmeasured::new(reason, what));
-    if answer.status != "success" {
-        let words = format!("{status}, {}: {}", answer.error_type, answer.error);
-        return match answer.error_type.as_str() {
-            "timeout" => unmeasured(UnknownReason::Timeout, words),
-            _ if status.is_server_error() => unmeasured(UnknownReason::Unreachable, words),
-            _ => unmeasured(UnknownReason::Refused, words),
-        };
+    if answer.status == "success" {
+        return answer.data.ok_or_else(|| bad_answer("success without data".to_owned()));
     }
-    answer.data.ok_or_else(|| Unmeasured::new(UnknownReason::BadAnswer, "success without data"))
+    let reason = match answer.error_type.as_str() {
+        "timeout" => UnknownReason::Timeout,
+        _ if status.is_server_error() => UnknownReason::Unreachable,
+        _ => UnknownReason::Refused,
+    };
+    Err(Unmeasured::new(reason, format!("{status}, {}: {}", answer.error_type, answer.error)))
 }
 
-/// The one sample of an answer; pure.
-fn read(answer: Answer, status: StatusCode) -> Result<f64, Unmeasured> {
-    let unmeasured = |reason, what: String| Err(Unmeasured::new(reason, what));
-    let data = data(answer, status)?;
-    let bad = |why: serde_json::Error| {
-        Unmeasured::new(UnknownReason::BadAnswer, format!("the {} could not be read: {why}", data.result_type))
-    };
-    let sample = match data.result_type.as_str() {
-        "scalar" => serde_json::from_value(data.result).map_err(bad)?,
+impl Data {
+    fn read<T: DeserializeOwned>(self) -> Result<T, Unmeasured> {
+        let kind = self.result_type;
+        serde_json::from_value(self.result).map_err(|why| bad_answer(format!("the {kind} could not be read: {why}")))
+    }
+}
+
+/// The one sample of a response; pure.
+fn one_sample(data: Data) -> Result<f64, Unmeasured> {
+    let sample: Sample = match data.result_type.as_str() {
+        "scalar" => data.read()?,
         "vector" => {
-            let mut series: Vec<Series> = serde_json::from_value(data.result).map_err(bad)?;
-            match (series.len(), series.pop()) {
-                (0, _) | (_, None) => {
-                    return unmeasured(UnknownReason::NoData, "the query returned no series".to_owned());
-                }
-                (1, Some(Series { value: Some(sample), .. })) => sample,
-                (1, Some(_)) => {
-                    return unmeasured(UnknownReason::BadAnswer, "the series is a histogram, not a number".to_owned());
-                }
-                (_, Some(last)) => {
-                    return Err(several(series.iter().chain([&last]).map(|series| &series.metric)));
-                }
-            }
+            let series = only(data.read()?)?
+                .ok_or_else(|| Unmeasured::new(UnknownReason::NoData, "the query returned no series"))?;
+            series.value.ok_or_else(|| bad_answer("the series is a histogram, not a number".to_owned()))?
         }
-        other => {
-            return unmeasured(
-                UnknownReason::BadAnswer,
-                format!("the query returns a {other}; write one that yields one sample"),
-            );
-        }
+        other => return Err(bad_answer(format!("the query returns a {other}; write one that yields one sample"))),
     };
-    match sample.1.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        Ok(_) => unmeasured(UnknownReason::NotANumber, format!("the value is {}", sample.1)),
-        Err(_) => unmeasured(UnknownReason::BadAnswer, format!("the value {:?} is no number", sample.1)),
+    let value = sample.value()?;
+    if !value.is_finite() {
+        return Err(Unmeasured::new(UnknownReason::NotANumber, format!("the value is {}", sample.1)));
+    }
+    Ok(value)
+}
+
+/// The one series, if there is any.
+fn only(mut series: Vec<Series>) -> Result<Option<Series>, Unmeasured> {
+    match series.len() {
+        0 | 1 => Ok(series.pop()),
+        _ => Err(several(series.iter().map(|series| &series.metric))),
     }
 }
 
-/// Which series there are where one was wanted.
+/// The query yields several series; only one is allowed.
 fn several<'a>(series: impl Iterator<Item = &'a BTreeMap<String, String>>) -> Unmeasured {
     let all: Vec<_> = series.collect();
     let shown: Vec<String> = all.iter().take(2).map(|metric| labels(metric)).collect();
@@ -223,8 +198,4 @@ fn several<'a>(series: impl Iterator<Item = &'a BTreeMap<String, String>>) -> Un
 fn labels(metric: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = metric.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
     format!("{{{}}}", pairs.join(", ").chars().take(118).collect::<String>())
-}
-
-fn unknown(reason: UnknownReason, message: impl Into<String>) -> Measured<f64> {
-    Measured::Unknown(Unmeasured::new(reason, message))
 }

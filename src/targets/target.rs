@@ -1,4 +1,4 @@
-//! What the rest of the code asks of a target. Each target implements this in its own folder.
+//! The interface of a target. Each target implements it in its own folder.
 
 use async_trait::async_trait;
 
@@ -19,7 +19,7 @@ pub trait Target<'a>: Send + Sync {
     /// `Unknown` with the reason. Takes at most 10 s.
     async fn observe(&self, namespace: &str) -> Observed<TargetState>;
 
-    /// Who carries out this action; none when the target does not support the intent.
+    /// None when the target does not support the intent.
     fn executor(&self, order: Order<'a>) -> Option<Box<dyn Executor + 'a>>;
 
     /// The circuit breaker of the API behind the target, while it is not closed.
@@ -27,47 +27,45 @@ pub trait Target<'a>: Send + Sync {
         None
     }
 
-    /// Takes up the circuit breaker that an earlier operator process reported as [`Self::circuit`].
+    /// Restores the circuit breaker that an earlier operator process reported as [`Self::circuit`].
     fn restore_circuit(&self, _: &CircuitStatus) {}
 
-    /// Stores a snapshot of a state that was seen healthy; none when the target has no snapshots.
-    ///
-    /// # Errors
-    /// See [`ActError`].
+    /// Stores a snapshot of a state that was observed healthy; none when the target has no snapshots.
     async fn snapshot(&self, _namespace: &str, _of: SnapshotOf, _good: &GoodState) -> Option<Result<(), ActError>> {
         None
     }
 }
 
-/// Why nobody can carry an action out.
+/// Why an action has no executor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoExecutor {
     pub reason: RemediationReason,
     pub message: String,
 }
 
-/// What an action leaves open when nobody can follow it any more.
+/// What an action leaves open when it cannot be followed to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unfinished {
     /// A call was sent that may have had an effect.
     pub may_have_effect: bool,
-    /// What stays changed, for a person; empty, or "; …".
+    /// Changes that remain, for a person; empty, or "; …".
     pub left: String,
 }
 
 impl Unfinished {
-    /// What this progress leaves open.
     pub fn of(progress: &Progress) -> Self {
-        match progress {
-            Progress::Provider(provider) => super::providers::unfinished(provider),
-            Progress::Mcp(mcp) => Self { may_have_effect: mcp.called_at.is_some(), left: String::new() },
-            Progress::Webhook(webhook) => Self { may_have_effect: webhook.called_at.is_some(), left: String::new() },
-            Progress::Sessions(sessions) => Self { may_have_effect: sessions.ended.is_some(), left: String::new() },
-            Progress::Connections(connections) if connections.attempts > 0 => {
-                let left = format!("; {} attempts to connect failed before", connections.attempts);
-                Self { may_have_effect: false, left }
-            }
-            Progress::Cleanup(_) | Progress::Job(_) | Progress::Connections(_) => Self::default(),
-        }
+        let (may_have_effect, left) = match progress {
+            Progress::Provider(provider) => return super::providers::unfinished(provider),
+            Progress::Mcp(mcp) => (mcp.called_at.is_some(), String::new()),
+            Progress::Webhook(webhook) => (webhook.called_at.is_some(), String::new()),
+            Progress::Sessions(sessions) => (sessions.ended.is_some(), String::new()),
+            Progress::Connections(connections) => match connections.attempts {
+                0 => (false, String::new()),
+                1 => (false, "; 1 attempt to connect failed before".to_owned()),
+                attempts => (false, format!("; {attempts} attempts to connect failed before")),
+            },
+            Progress::Cleanup(_) | Progress::Job(_) => (false, String::new()),
+        };
+        Self { may_have_effect, left }
     }
 }

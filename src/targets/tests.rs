@@ -4,6 +4,7 @@ use serde_json::json;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::body_string_contains};
 
 use super::{
+    http::LATENCY,
     kubernetes::{
         fake_server::{get, server},
         fixtures::{NAME, NS, healthy, pod, releasing, see, synced, with},
@@ -34,12 +35,12 @@ fn deployment() -> ValidTarget {
 
 fn targets(index: ClusterIndex, prometheus: &str) -> Targets {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // Looking asks the API server nothing.
+    // An observation sends no request to the API server.
     let (client, _) = server(Vec::new());
     Targets::new(client, Arc::new(index), Some(Url::parse(prometheus).unwrap()))
 }
 
-/// Answers 7 to exactly that query, as it stands in a form, and nothing to others.
+/// Responds 7 to exactly that query, as a form encodes it, and 404 to others.
 async fn prometheus(query: &str) -> MockServer {
     let server = MockServer::start().await;
     let form: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("query", query).finish();
@@ -150,7 +151,7 @@ async fn cpu_and_memory_come_from_the_cluster_where_the_policy_does_not_measure_
     let targets = Targets::new(client, Arc::new(index), Some(Url::parse(&prometheus.uri()).unwrap()));
     let seen = targets.observe(NS, &component(deployment(), &[]), false).await;
     assert_eq!((seen.value("cpu_usage"), seen.value("memory_usage")), (Some(25.0), Some(40.0)));
-    // Prometheus has no answer to the second: unknown is what the policy's own metric is then.
+    // Prometheus does not respond to the second: then the policy's own metric is unknown.
     let own = component(deployment(), &[("cpu_usage", "own"), ("memory_usage", "nothing")]);
     let seen = targets.observe(NS, &own, false).await;
     assert_eq!(seen.metrics["cpu_usage"], seven(false));

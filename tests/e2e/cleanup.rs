@@ -279,7 +279,7 @@ async fn a_hook_that_fails_is_followed_by_the_next_remedy_and_one_that_works_is_
         assert_eq!((phases.len(), phases[1].1), (2, Phase::Succeeded), "{phases:?}");
         let failed = &test.remediations().await[0];
         let message = &failed.status.as_ref().unwrap().message;
-        assert!(message.contains("answered 500") && message.contains("no collector"), "{message}");
+        assert!(message.contains("responded 500") && message.contains("no collector"), "{message}");
         assert_eq!(*keys.lock().unwrap(), [remediation.uid().unwrap()]);
         assert!(test.operator_writes_to_workloads().is_empty());
 

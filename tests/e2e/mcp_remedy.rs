@@ -81,8 +81,7 @@ async fn a_tool_heals_in_both_eras_with_the_facts_in_its_arguments_and_is_believ
         // The first answered well, and it helped nobody.
         let first = &test.remediations().await[0];
         assert_eq!(first.status.as_ref().unwrap().phase, Phase::Ineffective, "{}", message(first));
-        test.wait_event("Verifying", &healed.name_any(), r#"has answered "restarted"; watching whether it helps"#)
-            .await;
+        test.wait_event("Verifying", &healed.name_any(), r#"responded "restarted"; watching whether it helps"#).await;
 
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         let rows: Vec<_> = operator.action_rows().await.into_iter().map(|row| (row.0, row.1)).collect();
@@ -120,10 +119,14 @@ async fn what_fails_says_why_and_whether_anything_was_called_and_the_next_remedy
                 "McpNoSuchTool",
                 r#"no tool "resart", only restart_service"#,
             ),
-            (remedy(&at("/mcp"), "restart_service", &misfit), "McpBadArguments", "sevrice is no argument of it"),
+            (
+                remedy(&at("/mcp"), "restart_service", &misfit),
+                "McpBadArguments",
+                "sevrice is not an argument of the tool",
+            ),
             (remedy(&at("/mcp"), "fails", &with_token()), "McpToolFailed", "no such service; you sent [the token]"),
-            (remedy(&at("/mcp"), "asks", &with_token()), "McpWantsInput", "nobody is there"),
-            (remedy(&at("/older"), "asks", &with_token()), "McpWantsInput", "nobody is there"),
+            (remedy(&at("/mcp"), "asks", &with_token()), "McpWantsInput", "the operator provides none"),
+            (remedy(&at("/older"), "asks", &with_token()), "McpWantsInput", "the operator provides none"),
         ];
         let remedies: Vec<Value> = steps.iter().map(|(remedy, ..)| remedy.clone()).collect();
         test.apply_policy(&over(&tools, &remedies)).await;
@@ -176,7 +179,7 @@ async fn a_lost_answer_is_no_reason_to_call_again_and_the_components_health_deci
         for one in &all[..3] {
             assert_eq!(one.status.as_ref().unwrap().phase, Phase::Ineffective, "{}", message(one));
         }
-        let words = ["no answer within 2s", "exceeded the maximum size", "not known: ", "not known: "];
+        let words = ["no response within 2s", "exceeded the maximum size", "unknown: ", "unknown: "];
         for (remediation, words) in all.iter().zip(words) {
             test.wait_event("Verifying", &remediation.name_any(), words).await;
             test.wait_event("Verifying", &remediation.name_any(), "it is not called again").await;

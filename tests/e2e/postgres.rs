@@ -377,11 +377,11 @@ async fn what_is_wrong_with_a_connection_is_said_in_words_of_its_own_and_nothing
         let cases = [
             ("password", of(WATCHER, "wr0ng-secret", &format!("127.0.0.1:{port}/shop")), "CredentialsRefused", "password authentication failed"),
             ("database", good(&format!("127.0.0.1:{port}/nowhere")), "TargetNotFound", "database \"nowhere\" does not exist"),
-            ("wants-tls", good(&format!("127.0.0.1:{}/shop?sslmode=disable", tls.port())), "TlsFailed", "the server wants TLS"),
+            ("wants-tls", good(&format!("127.0.0.1:{}/shop?sslmode=disable", tls.port())), "TlsFailed", "the server requires TLS"),
             ("expired", good(&format!("localhost:{}/shop", tls.port())), "TlsFailed", "expired"),
             ("no-tls", good(&format!("127.0.0.1:{port}/shop?sslmode=require")), "TlsFailed", "the server has no TLS"),
             ("dns", good("nobody.invalid:5432/shop"), "Unreachable", "its name does not resolve"),
-            ("silent", good(&format!("127.0.0.1:{silent}/shop?sslmode=disable")), "", "nothing was heard within 3 s"),
+            ("silent", good(&format!("127.0.0.1:{silent}/shop?sslmode=disable")), "", "no response within 3 s"),
             ("file", good(&format!("127.0.0.1:{port}/shop?sslrootcert=/etc/passwd")), "CredentialsMissing", "names a file"),
             ("garbage", "postgres://u:wr0ng-secret@@@".to_owned(), "CredentialsMissing", "percent-encode"),
         ];
@@ -463,7 +463,7 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
                 .unwrap()
                 .errors
                 .iter()
-                .all(|error| !error.contains("did not do as it was told")),
+                .all(|error| !error.contains("did not execute the command")),
             "{ended:?}"
         );
         test.assert_stand_nowhere(&operator, &[PASSWORD]).await;

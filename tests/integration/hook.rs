@@ -74,7 +74,7 @@ async fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
     let server = answers(vec![ResponseTemplate::new(500).set_body_string("no collector")]).await;
     let error = call(&hook(format!("{}/gc?token=hunter2", server.uri()))).await.unwrap_err();
     let words = error.to_string();
-    assert!(words.contains("/gc answered 500 instead of 200 to 299: \"no collector\""), "{words}");
+    assert!(words.contains("/gc responded 500 instead of 200 to 299: \"no collector\""), "{words}");
     assert!(!words.contains("hunter2"), "a token is shown: {words}");
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
 }

@@ -114,7 +114,7 @@ async fn a_service_that_does_not_answer_is_down() {
     slow.timeout = Duration::from_millis(200);
     let state = look(&slow).await;
     assert_eq!(state.latency_ms, None);
-    down(state, "no answer within 200ms");
+    down(state, "no response within 200ms");
 }
 
 #[tokio::test]

@@ -1,62 +1,52 @@
 //! Calls of external endpoints that run as tasks, so that no reconciliation waits for them.
 //!
-//! Expected flow: start → poll until the call has ended. After a crash nothing is in flight any more.
+//! Expected flow: start → poll until the call has ended. After a crash nothing is in flight.
 //! Guarantees: one call per key at a time; at most [`AT_ONCE`] calls at a time; a call that panics has ended without an
 //! answer.
 
 use std::{
     collections::HashMap,
     future::Future,
-    panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use futures::FutureExt as _;
 use jiff::SignedDuration;
-use parking_lot::Mutex;
-use tokio::{sync::Notify, task::AbortHandle};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::task::JoinHandle;
 
 /// Calls of one kind that run at the same time.
 const AT_ONCE: usize = 64;
-/// An answer is kept for so long: a status write that fails must not lose it, and a deleted Remediation never reads it.
-const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
+/// Answers are stored for this time: a status write that fails must not lose one, and a deleted Remediation never reads
+/// its own.
+const RETENTION: Duration = Duration::from_secs(60 * 60);
 /// Between two polls: a quarter of the time since the call was started, within these.
 const POLL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// Between two checks of a drain.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
 
-/// The wait before the next poll of a call that was started so long ago.
+/// The wait before the next poll, `since` the start of the call.
 pub fn poll_interval(since: SignedDuration) -> Duration {
     (Duration::try_from(since).unwrap_or_default() / 4).clamp(POLL.0, POLL.1)
 }
 
 /// The calls of one kind.
-#[derive(Debug)]
 pub struct InFlight<T> {
     limit: usize,
-    shared: Arc<Shared<T>>,
+    calls: Mutex<HashMap<String, Call<T>>>,
+    /// No further call is started.
+    is_closed: AtomicBool,
 }
 
-#[derive(Debug)]
-struct Shared<T> {
-    state: Mutex<State<T>>,
-    /// A call has ended, or an answer was read.
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct State<T> {
-    calls: HashMap<String, Call<T>>,
-    next_id: u64,
-    /// No call is started any more.
-    is_closed: bool,
-}
-
-#[derive(Debug)]
 enum Call<T> {
-    /// `id` tells a call from a later one with the same key.
-    Running { id: u64, task: AbortHandle },
+    Running(JoinHandle<T>),
     /// `answer`: none after a panic.
-    Ended { answer: Option<T>, at: Instant, is_read: bool },
+    Ended {
+        answer: Option<T>,
+        at: Instant,
+        is_read: bool,
+    },
 }
 
 /// What [`InFlight::start`] did.
@@ -87,28 +77,42 @@ impl<T> Default for InFlight<T> {
 
 impl<T> InFlight<T> {
     fn with_limit(limit: usize) -> Self {
-        let state = State { calls: HashMap::new(), next_id: 0, is_closed: false };
-        Self { limit, shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+        Self { limit, calls: Mutex::default(), is_closed: AtomicBool::new(false) }
+    }
+
+    /// The calls; those that have ended have their answer.
+    fn calls(&self) -> MutexGuard<'_, HashMap<String, Call<T>>> {
+        let mut calls = self.calls.lock();
+        for call in calls.values_mut() {
+            if let Call::Running(task) = call
+                && let Some(answer) = task.now_or_never()
+            {
+                *call = Call::Ended { answer: answer.ok(), at: Instant::now(), is_read: false };
+            }
+        }
+        calls
     }
 
     /// A call could be started now.
     pub fn has_turn(&self) -> bool {
-        self.shared.state.lock().has_turn(self.limit)
+        self.has_turn_beside(&self.calls())
+    }
+
+    fn has_turn_beside(&self, calls: &HashMap<String, Call<T>>) -> bool {
+        let running = calls.values().filter(|call| matches!(call, Call::Running(_))).count();
+        !self.is_closed.load(Ordering::SeqCst) && running < self.limit
     }
 
     /// The state of the call; an answer is handed out once.
     pub fn poll(&self, key: &str) -> CallState<T> {
-        let mut state = self.shared.state.lock();
-        let found = match state.calls.get(key) {
-            None => return CallState::NotStarted,
-            Some(Call::Running { .. }) => return CallState::Running,
-            Some(Call::Ended { .. }) => state.calls.remove(key),
-        };
-        drop(state);
-        self.shared.changed.notify_waiters();
-        match found {
-            Some(Call::Ended { answer: Some(answer), .. }) => CallState::Ended(answer),
-            _ => CallState::Lost,
+        let mut calls = self.calls();
+        match calls.remove(key) {
+            None => CallState::NotStarted,
+            Some(running @ Call::Running(_)) => {
+                calls.insert(key.to_owned(), running);
+                CallState::Running
+            }
+            Some(Call::Ended { answer, .. }) => answer.map_or(CallState::Lost, CallState::Ended),
         }
     }
 
@@ -117,47 +121,35 @@ impl<T> InFlight<T> {
     where
         T: Clone,
     {
-        let mut state = self.shared.state.lock();
-        let found = match state.calls.get_mut(key) {
-            None => return CallState::NotStarted,
-            Some(Call::Running { .. }) => return CallState::Running,
+        match self.calls().get_mut(key) {
+            None => CallState::NotStarted,
+            Some(Call::Running(_)) => CallState::Running,
             Some(Call::Ended { answer, is_read, .. }) => {
                 *is_read = true;
                 answer.clone().map_or(CallState::Lost, CallState::Ended)
             }
-        };
-        drop(state);
-        self.shared.changed.notify_waiters();
-        found
+        }
     }
 
     /// Ends the call, and drops its answer.
     pub fn abort(&self, key: &str) {
-        let removed = self.shared.state.lock().calls.remove(key);
-        if let Some(Call::Running { task, .. }) = removed {
+        if let Some(Call::Running(task)) = self.calls.lock().remove(key) {
             task.abort();
         }
-        self.shared.changed.notify_waiters();
     }
 
-    /// Starts no call any more.
+    /// Starts no further call.
     pub fn close(&self) {
-        self.shared.state.lock().is_closed = true;
+        self.is_closed.store(true, Ordering::SeqCst);
     }
 
-    /// Starts no call any more, and waits until every call has ended and its answer was read, up to `limit`; whether that
+    /// Starts no further call, and waits up to `limit` until every call has ended and its answer was read; whether that
     /// is so.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.close();
         let drained = async {
-            loop {
-                let changed = self.shared.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                if self.shared.state.lock().calls.values().all(Call::is_read) {
-                    return;
-                }
-                changed.await;
+            while !self.calls().values().all(Call::is_read) {
+                tokio::time::sleep(DRAIN_POLL).await;
             }
         };
         tokio::time::timeout(limit, drained).await.is_ok()
@@ -167,41 +159,16 @@ impl<T> InFlight<T> {
 impl<T: Send + 'static> InFlight<T> {
     /// Starts a call as a task.
     pub fn start(&self, key: &str, call: impl Future<Output = T> + Send + 'static) -> Start {
-        let mut state = self.shared.state.lock();
-        state.calls.retain(|_, call| !call.is_forgotten());
-        if state.calls.get(key).is_some_and(|call| !call.is_read()) {
+        let mut calls = self.calls();
+        calls.retain(|_, call| !matches!(call, Call::Ended { at, .. } if at.elapsed() > RETENTION));
+        if calls.get(key).is_some_and(|call| !call.is_read()) {
             return Start::AlreadyStarted;
         }
-        if !state.has_turn(self.limit) {
+        if !self.has_turn_beside(&calls) {
             return Start::NoTurn;
         }
-        let id = state.next_id;
-        state.next_id += 1;
-        let (shared, owned_key) = (self.shared.clone(), key.to_owned());
-        let task = tokio::spawn(async move {
-            let answer = AssertUnwindSafe(call).catch_unwind().await.ok();
-            shared.end(&owned_key, id, answer);
-        });
-        state.calls.insert(key.to_owned(), Call::Running { id, task: task.abort_handle() });
+        calls.insert(key.to_owned(), Call::Running(tokio::spawn(call)));
         Start::Started
-    }
-}
-
-impl<T> Shared<T> {
-    fn end(&self, key: &str, ended: u64, answer: Option<T>) {
-        if let Some(call) = self.state.lock().calls.get_mut(key)
-            && matches!(call, Call::Running { id, .. } if *id == ended)
-        {
-            *call = Call::Ended { answer, at: Instant::now(), is_read: false };
-        }
-        self.changed.notify_waiters();
-    }
-}
-
-impl<T> State<T> {
-    fn has_turn(&self, limit: usize) -> bool {
-        let running = self.calls.values().filter(|call| matches!(call, Call::Running { .. })).count();
-        !self.is_closed && running < limit
     }
 }
 
@@ -209,15 +176,11 @@ impl<T> Call<T> {
     fn is_read(&self) -> bool {
         matches!(self, Self::Ended { is_read: true, .. })
     }
-
-    fn is_forgotten(&self) -> bool {
-        matches!(self, Self::Ended { at, .. } if at.elapsed() > KEPT_FOR)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{future::pending, sync::Arc};
 
     use tokio::sync::oneshot;
 
@@ -225,7 +188,7 @@ mod tests {
 
     /// Lets the spawned tasks run.
     async fn ended(calls: &InFlight<u32>, key: &str) {
-        while matches!(calls.shared.state.lock().calls.get(key), Some(Call::Running { .. })) {
+        while matches!(calls.calls().get(key), Some(Call::Running(_))) {
             tokio::task::yield_now().await;
         }
     }

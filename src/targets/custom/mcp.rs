@@ -1,7 +1,7 @@
 //! A tool of an external MCP server, called once (<https://modelcontextprotocol.io/specification/2026-07-28>).
 //!
-//! Both eras of the protocol are spoken: without a handshake (2026-07-28), and with one (2025-11-25 and before). What
-//! comes before the call changes nothing and is told apart from it: only a call whose answer is lost has an unknown outcome.
+//! Both eras of the protocol are supported: without a handshake (2026-07-28), and with one (2025-11-25 and before). All
+//! requests before the call change nothing: only a call whose answer is lost has an unknown outcome.
 
 mod unattended;
 
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, redirect};
+use reqwest::Client;
 use rmcp::{
     ClientLifecycleMode, ClientServiceExt as _, RoleClient,
     model::{
@@ -33,41 +33,48 @@ use url::Url;
 
 use self::unattended::Unattended;
 use super::{
-    super::fetch::{MAX_BODY, USER_AGENT, cause, shown},
+    super::fetch::{MAX_BODY, cause, client, shown},
     in_flight::InFlight,
 };
-use crate::api::{RemediationReason, Retry};
+use crate::api::{McpRemedy, RemediationReason};
 
-/// For a connection to be made.
+/// For a new connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// For all that comes before the call. The SDK waits 10 s before it takes a silent server for one of the older era.
+/// For all requests before the call. The SDK waits 10 s before it treats a silent server as one of the older era.
 const BEFORE_LIMIT: Duration = Duration::from_secs(25);
 /// Pages of `tools/list` that are read.
 const MOST_PAGES: usize = 20;
-/// Characters of a server's own words that are shown.
+/// Characters of a server's text that are shown.
 const SAID: usize = 500;
-/// For taking leave of the server.
-const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// The server did not start the call.
+const REFUSALS: [ErrorCode; 5] = [
+    ErrorCode::INVALID_PARAMS,
+    ErrorCode::METHOD_NOT_FOUND,
+    ErrorCode::INVALID_REQUEST,
+    ErrorCode::PARSE_ERROR,
+    ErrorCode::RESOURCE_NOT_FOUND,
+];
+/// For closing the connection.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Why a tool did not do it. Only with [`Self::Lost`] it may have.
+/// Why a tool had no effect. Only after [`Self::Lost`] the effect is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum McpError {
     #[error("the tool cannot be called: {0}")]
     Invalid(String),
     #[error("{at} could not be reached: {why}; nothing was called")]
     Unreachable { at: String, why: String },
-    #[error("{at} refused it: {why}; nothing was called")]
+    #[error("{at} refused the request: {why}; nothing was called")]
     Refused { at: String, why: String },
     #[error("{at} has no tool {tool:?}, only {there}; nothing was called")]
     NoSuchTool { at: String, tool: String, there: String },
     #[error("mcp.arguments do not fit the tool's inputSchema: {0}; nothing was called")]
     BadArguments(String),
-    #[error("the tool says that it failed: {0}")]
+    #[error("the tool reports a failure: {0}")]
     ToolFailed(String),
-    #[error("the tool wants input{0}; nobody is there to give it")]
+    #[error("the tool requests input{0}; the operator provides none")]
     WantsInput(String),
-    /// Whether it did anything is not known.
-    #[error("the tool was called, and what came of it is not known: {0}")]
+    #[error("the tool was called, and its outcome is unknown: {0}")]
     Lost(String),
 }
 
@@ -84,17 +91,6 @@ impl McpError {
             Self::Lost(_) => RemediationReason::OutcomeUnknown,
         }
     }
-
-    /// When the same call is worth another attempt, in another action: within one the tool is called at most once.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Unreachable { .. } => Retry::Backoff,
-            Self::Refused { .. } | Self::NoSuchTool { .. } => Retry::OnChange,
-            Self::Invalid(_) | Self::BadArguments(_) | Self::ToolFailed(_) | Self::WantsInput(_) | Self::Lost(_) => {
-                Retry::Never
-            }
-        }
-    }
 }
 
 /// Calls tools. One for the whole operator.
@@ -108,9 +104,9 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// Starts no call any more, and waits for those that run; whether every answer was read.
+    /// See [`InFlight::drain`].
     pub async fn drain(&self, limit: Duration) -> bool {
-        // What is only prepared has changed nothing, and is prepared again.
+        // A preparation has changed nothing, and is repeated.
         self.preparations.close();
         self.calls.drain(limit).await
     }
@@ -124,53 +120,41 @@ pub(super) struct McpClient {
 
 impl Default for McpClient {
     fn default() -> Self {
-        // A redirect would take the token and the call somewhere that the policy does not name.
-        let client = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_LIMIT)
-            .pool_max_idle_per_host(0);
-        Self { http: client.build().map_err(|error| cause(&error)) }
+        Self { http: client(|builder| builder.connect_timeout(CONNECT_LIMIT).pool_max_idle_per_host(0)) }
     }
 }
 
 impl McpClient {
-    /// Greets the server, and checks that it has the tool, and takes these arguments. Changes nothing; takes 25 s at most.
-    ///
-    /// # Errors
-    /// See [`McpError`]; never `Lost`.
+    /// Greets the server, and checks that it has the tool, and that the arguments fit. Changes nothing; takes 25 s at most.
+    /// The error is never `Lost`.
     pub async fn prepare(
-        &self,
-        url: &str,
+        self,
+        remedy: McpRemedy,
         token: Option<SecretString>,
-        tool: &str,
         arguments: JsonObject,
     ) -> Result<PreparedCall, McpError> {
-        let http = self.http.as_ref().map_err(|why| McpError::Invalid(why.clone()))?;
-        let parsed = Url::parse(url).map_err(|why| McpError::Invalid(format!("{url:?}: {why}")))?;
+        let McpRemedy { url, tool, .. } = remedy;
+        let http = self.http.map_err(McpError::Invalid)?;
+        let parsed = Url::parse(&url).map_err(|why| McpError::Invalid(format!("{url:?}: {why}")))?;
         let words = Words { at: shown(&parsed), token };
         if words.token.as_ref().is_some_and(|token| token.expose_secret().trim().is_empty()) {
             return Err(McpError::Invalid("the token is empty".to_owned()));
         }
         let prepared = async {
             let unattended = Unattended::default();
-            let client = greet(http, url, &words, &unattended).await?;
-            let found = find(&client, tool, &words).await?;
+            let client = greet(&http, &url, &words, &unattended).await?;
+            let found = find(&client, &tool, &words).await?;
             check_arguments(&found.input_schema, &arguments).map_err(McpError::BadArguments)?;
-            let call = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+            let call = CallToolRequestParams::new(tool).with_arguments(arguments);
             Ok(PreparedCall { client, call, asked: unattended.asked, words: words.clone() })
         };
-        match tokio::time::timeout(BEFORE_LIMIT, prepared).await {
-            Ok(prepared) => prepared,
-            Err(_) => {
-                let why = format!("no answer within {} s", BEFORE_LIMIT.as_secs());
-                Err(McpError::Unreachable { at: words.at, why })
-            }
-        }
+        tokio::time::timeout(BEFORE_LIMIT, prepared)
+            .await
+            .unwrap_or_else(|_| Err(words.unreachable(&format!("no response within {} s", BEFORE_LIMIT.as_secs()))))
     }
 }
 
-/// How the server is spoken of, and what must not be repeated.
+/// The server's name in messages, and the secret that no message holds.
 #[derive(Clone)]
 struct Words {
     at: String,
@@ -178,7 +162,7 @@ struct Words {
 }
 
 impl Words {
-    /// The beginning of what a server said, without the token that it may have repeated.
+    /// The beginning of a server's text, without the token that the server may have repeated.
     fn said(&self, text: &str) -> String {
         let token = self.token.as_ref().map(|token| token.expose_secret().trim());
         let text = token.map_or_else(|| text.to_owned(), |token| text.replace(token, "[the token]"));
@@ -203,7 +187,7 @@ async fn greet(http: &Client, url: &str, words: &Words, unattended: &Unattended)
     let connect = |lifecycle| {
         let mut config = StreamableHttpClientTransportConfig::with_uri(url)
             .max_sse_event_size(MAX_BODY)
-            // A call that met an expired session would be made again.
+            // The SDK would repeat a call after an expired session.
             .reinit_on_expired_session(false);
         config.retry_config = Arc::new(NeverRetry::default());
         if let Some(token) = &words.token {
@@ -216,17 +200,12 @@ async fn greet(http: &Client, url: &str, words: &Words, unattended: &Unattended)
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
         legacy_version: Some(ProtocolVersion::V_2025_11_25),
     };
-    let failed = match connect(auto).await {
-        Ok(client) => return Ok(client),
-        Err(error) => before(&error, words),
+    let greeted = match connect(auto).await.map_err(|error| before(&error, words)) {
+        // Servers of the older era refuse an unknown request in many ways; a greeting is safe to repeat.
+        Err(McpError::Refused { .. }) => connect(ClientLifecycleMode::Initialize).await,
+        greeted => return greeted,
     };
-    // Servers of the older era answer what they do not know in many ways; a greeting is safe to repeat.
-    match failed {
-        McpError::Refused { .. } => {
-            connect(ClientLifecycleMode::Initialize).await.map_err(|error| before(&error, words))
-        }
-        other => Err(other),
-    }
+    greeted.map_err(|error| before(&error, words))
 }
 
 async fn find(client: &Connection, tool: &str, words: &Words) -> Result<Tool, McpError> {
@@ -252,7 +231,7 @@ async fn find(client: &Connection, tool: &str, words: &Words) -> Result<Tool, Mc
     Err(McpError::NoSuchTool { at: words.at.clone(), tool: tool.to_owned(), there })
 }
 
-/// What went wrong before the call.
+/// An error before the call.
 fn before(error: &ClientInitializeError, words: &Words) -> McpError {
     match error {
         ClientInitializeError::TransportError { error, .. } => of_transport(error, words).0,
@@ -262,7 +241,7 @@ fn before(error: &ClientInitializeError, words: &Words) -> McpError {
     }
 }
 
-/// What a transport's error says, and whether the request surely was not taken.
+/// The error of a transport, and whether the server certainly did not accept the request.
 fn of_transport(error: &DynamicTransportError, words: &Words) -> (McpError, bool) {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error.error.as_ref());
     while let Some(current) = next {
@@ -290,7 +269,7 @@ fn of_http(error: &StreamableHttpError<reqwest::Error>, words: &Words) -> (McpEr
     }
 }
 
-/// A call that can be made.
+/// A call that is ready to be made.
 pub struct PreparedCall {
     client: Connection,
     call: CallToolRequestParams,
@@ -299,42 +278,38 @@ pub struct PreparedCall {
 }
 
 impl PreparedCall {
-    /// Calls the tool, once; what it said, shortened.
-    ///
-    /// # Errors
-    /// See [`McpError`].
+    /// Calls the tool, once, and returns its text, shortened.
     pub async fn make(self, limit: Duration) -> Result<String, McpError> {
         let Self { client, call, asked, words } = self;
         let answer = tokio::time::timeout(limit, client.call_tool_once(call)).await;
         let asked = asked.load(Ordering::SeqCst);
         let outcome = match answer {
-            Err(_) => Err(McpError::Lost(format!("no answer within {limit:?}"))),
-            Ok(answer) => judged(answer, asked, &words),
+            Err(_) => Err(McpError::Lost(format!("no response within {limit:?}"))),
+            Ok(answer) => outcome(answer, asked, &words),
         };
-        let _ = tokio::time::timeout(LEAVE_LIMIT, client.cancel()).await;
+        let _ = tokio::time::timeout(CLOSE_LIMIT, client.cancel()).await;
         outcome
     }
 }
 
-/// `asked`: the server wanted something of a person or a model meanwhile.
-fn judged(answer: Result<CallToolResponse, ServiceError>, asked: bool, words: &Words) -> Result<String, McpError> {
+/// `asked`: in the meantime the server requested input from a person or a model.
+fn outcome(answer: Result<CallToolResponse, ServiceError>, asked: bool, words: &Words) -> Result<String, McpError> {
     match answer {
         Ok(CallToolResponse::InputRequired(_)) => Err(McpError::WantsInput(String::new())),
         Ok(CallToolResponse::Complete(result)) => {
             let said = words.said(&text_of(&result));
             match result.is_error {
                 _ if asked => Err(McpError::WantsInput(format!(" and then said {said:?}"))),
-                Some(true) if said.is_empty() => Err(McpError::ToolFailed("without a word why".to_owned())),
+                Some(true) if said.is_empty() => Err(McpError::ToolFailed("no reason given".to_owned())),
                 Some(true) => Err(McpError::ToolFailed(said)),
                 _ => Ok(said),
             }
         }
-        Ok(_) => Err(McpError::Lost("it goes on as a task, which is not followed".to_owned())),
+        Ok(_) => Err(McpError::Lost("it continues as a task, which is not followed".to_owned())),
         Err(ServiceError::McpError(error)) if asked => {
             Err(McpError::WantsInput(format!(" and then said {:?}", words.said(&error.message))))
         }
-        // It was not even begun.
-        Err(ServiceError::McpError(error)) if is_refusal(error.code) => Err(words.refused(&error.message)),
+        Err(ServiceError::McpError(error)) if REFUSALS.contains(&error.code) => Err(words.refused(&error.message)),
         Err(ServiceError::McpError(error)) => Err(McpError::Lost(words.said(&error.message))),
         Err(ServiceError::TransportSend(error)) => match of_transport(&error, words) {
             (why, true) => Err(why),
@@ -345,41 +320,28 @@ fn judged(answer: Result<CallToolResponse, ServiceError>, asked: bool, words: &W
     }
 }
 
-fn is_refusal(code: ErrorCode) -> bool {
-    [
-        ErrorCode::INVALID_PARAMS,
-        ErrorCode::METHOD_NOT_FOUND,
-        ErrorCode::INVALID_REQUEST,
-        ErrorCode::PARSE_ERROR,
-        ErrorCode::RESOURCE_NOT_FOUND,
-    ]
-    .contains(&code)
-}
-
 fn text_of(result: &CallToolResult) -> String {
     let texts = result.content.iter().filter_map(|block| block.as_text()).map(|text| text.text.trim());
     let texts: Vec<&str> = texts.filter(|text| !text.is_empty()).collect();
     texts.join(" ")
 }
 
-/// The mistakes that people make: a field that is missing, misspelt, or of another kind. The server checks the rest.
+/// Checks for common mistakes: an argument that is missing, misspelt, or of another type. The server checks the rest.
 fn check_arguments(schema: &JsonObject, arguments: &JsonObject) -> Result<(), String> {
     let properties = schema.get("properties").and_then(Value::as_object);
     let known = |name: &str| properties.and_then(|properties| properties.get(name));
-    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    for name in required {
-        if !arguments.contains_key(name) {
-            return Err(format!("{name} is missing"));
-        }
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    if let Some(name) = required.filter_map(Value::as_str).find(|name| !arguments.contains_key(*name)) {
+        return Err(format!("{name} is missing"));
     }
     for (name, value) in arguments {
         match known(name) {
             None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
-                return Err(format!("{name} is no argument of it; check the spelling"));
+                return Err(format!("{name} is not an argument of the tool; check the spelling"));
             }
             Some(property) if !fits(property, value) => {
-                let wanted = property.get("type").cloned().unwrap_or_default();
-                return Err(format!("{name} must be of type {wanted}"));
+                let expected = property.get("type").cloned().unwrap_or_default();
+                return Err(format!("{name} must be of type {expected}"));
             }
             _ => {}
         }
@@ -427,7 +389,7 @@ mod tests {
         assert_eq!(check(json!({"service": "api", "force": null, "count": 2})), Ok(()));
         for (arguments, words) in [
             (json!({}), "service is missing"),
-            (json!({"service": "api", "forse": true}), "forse is no argument of it"),
+            (json!({"service": "api", "forse": true}), "forse is not an argument of the tool"),
             (json!({"service": 7}), "service must be of type \"string\""),
             (json!({"service": "api", "count": 1.5}), "count must be of type \"integer\""),
         ] {
@@ -439,24 +401,24 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tool_says_is_short_and_without_the_token() {
+    fn the_text_of_a_tool_is_short_and_without_the_token() {
         let words = Words { at: "https://a/mcp".into(), token: Some("hunter2".to_owned().into()) };
         let failed = CallToolResult::error(vec![ContentBlock::text(format!("no, hunter2! {}", "x".repeat(900)))]);
-        let why = judged(Ok(failed.into()), false, &words).unwrap_err();
+        let why = outcome(Ok(failed.into()), false, &words).unwrap_err();
         let text = why.to_string();
         assert_eq!(why.reason(), RemediationReason::McpToolFailed);
         assert!(text.contains("no, [the token]!") && !text.contains("hunter2") && text.len() < 600, "{text}");
-        let asked = judged(Ok(CallToolResult::success(vec![]).into()), true, &words).unwrap_err();
+        let asked = outcome(Ok(CallToolResult::success(vec![]).into()), true, &words).unwrap_err();
         assert_eq!(asked.reason(), RemediationReason::McpWantsInput);
         for (code, reason) in [
             (ErrorCode::INVALID_PARAMS, RemediationReason::McpRefused),
             (ErrorCode::INTERNAL_ERROR, RemediationReason::OutcomeUnknown),
         ] {
             let error = ServiceError::McpError(ErrorData::new(code, "no", None));
-            assert_eq!(judged(Err(error), false, &words).unwrap_err().reason(), reason);
+            assert_eq!(outcome(Err(error), false, &words).unwrap_err().reason(), reason);
         }
         assert_eq!(
-            judged(Err(ServiceError::TransportClosed), false, &words).unwrap_err().reason(),
+            outcome(Err(ServiceError::TransportClosed), false, &words).unwrap_err().reason(),
             RemediationReason::OutcomeUnknown
         );
     }

@@ -1,4 +1,4 @@
-//! An endpoint of a team's own that heals, called over HTTP and signed as Standard Webhooks has it
+//! A custom endpoint that heals, called over HTTP and signed by Standard Webhooks
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 
 use std::time::Duration;
@@ -12,16 +12,16 @@ use url::Url;
 
 use super::{
     super::fetch::shown,
-    hook::{Answer, HookClient, HookError},
+    hook::{Answer, HookClient, HookError, parsed},
 };
 use crate::api::WebhookRemedy;
 
-/// Between two questions how far it is, where the answer does not say.
+/// Between two requests for the progress, where the response does not say.
 const POLL_EVERY: Duration = Duration::from_secs(2);
 /// `Retry-After` is respected within these.
 const POLL_RANGE: (u64, u64) = (1, 30);
 
-/// One delivery. The same id is the same delivery, made again.
+/// One delivery. A repeated delivery has the same id.
 pub struct Delivery {
     /// Of the Remediation.
     pub uid: String,
@@ -31,11 +31,11 @@ pub struct Delivery {
     pub secret: Option<SecretString>,
 }
 
-/// What an endpoint reports.
+/// The progress that an endpoint reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     Done,
-    /// It goes on; to be asked there, after so long.
+    /// Not done yet; the next request for the progress goes there, after that time.
     Later {
         at: Url,
         after: Duration,
@@ -43,68 +43,50 @@ pub enum Report {
 }
 
 impl HookClient {
-    /// Delivers it. At most three times the webhook's own time limit, and 3 s.
-    ///
-    /// # Errors
-    /// See [`HookError`].
+    /// Takes at most three times the webhook's own time limit, and 3 s.
     pub async fn deliver(&self, webhook: &WebhookRemedy, delivery: &Delivery) -> Result<Report, HookError> {
         let url = parsed(&webhook.url)?;
-        let mut headers = vec![("content-type", "application/json".to_owned())];
-        headers.push(("webhook-id", delivery.uid.clone()));
-        headers.push(("webhook-timestamp", delivery.sent_at.to_string()));
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("webhook-id", delivery.uid.clone()),
+            ("webhook-timestamp", delivery.sent_at.to_string()),
+            ("idempotency-key", delivery.uid.clone()),
+        ];
         if let Some(secret) = &delivery.secret {
             headers.push(("webhook-signature", signature(secret, delivery)?));
         }
-        headers.push(("idempotency-key", delivery.uid.clone()));
-        let answer = self.ask(Method::POST, &url, &webhook.timeout, &headers, Some(&delivery.body)).await?;
+        let answer = self.send(Method::POST, &url, &webhook.timeout, &headers, Some(&delivery.body)).await?;
         progress(&url, None, &answer)
     }
 
-    /// Asks how far it is, at the place that it named.
-    ///
-    /// # Errors
-    /// See [`HookError`]; refused is what the endpoint calls failed.
+    /// Requests the progress at the URL that the endpoint named. `Refused` is a failure that the endpoint reports.
     pub async fn poll(&self, webhook: &WebhookRemedy, at: &str) -> Result<Report, HookError> {
         let url = parsed(at)?;
-        let answer = self.ask(Method::GET, &url, &webhook.timeout, &[], None).await?;
+        let answer = self.send(Method::GET, &url, &webhook.timeout, &[], None).await?;
         progress(&url, Some(&url), &answer)
     }
 }
 
-fn parsed(url: &str) -> Result<Url, HookError> {
-    Url::parse(url).map_err(|why| HookError::Invalid(format!("{url:?}: {why}")))
-}
-
-/// `polled`: where to ask again when the answer names no other place.
+/// `polled`: the URL of the next request when the response names none.
 fn progress(asked: &Url, polled: Option<&Url>, answer: &Answer) -> Result<Report, HookError> {
     if answer.status != StatusCode::ACCEPTED {
         return Ok(Report::Done);
     }
     let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
-    let named = text(header::LOCATION).map(|place| asked.join(place));
-    let at = match (named, polled) {
-        (Some(Ok(place)), _) => place,
-        (None, Some(polled)) => polled.clone(),
-        (Some(Err(why)), _) => {
-            return Err(HookError::Invalid(format!(
-                "{} answered 202 with a Location that is no URL: {why}",
-                shown(asked)
-            )));
+    let invalid = |what: String| HookError::Invalid(format!("{} responded 202 {what}", shown(asked)));
+    let at = match text(header::LOCATION) {
+        Some(place) => {
+            asked.join(place).map_err(|why| invalid(format!("with a Location that is not a valid URL: {why}")))?
         }
-        (None, None) => {
-            return Err(HookError::Invalid(format!(
-                "{} answered 202 without Location, so it cannot be asked how far it is; answer 200 when it is done, or name the place",
-                shown(asked)
-            )));
-        }
+        None => polled.cloned().ok_or_else(|| {
+            let fix = "respond 200 when it is done, or send the URL of the progress in Location";
+            invalid(format!("without Location, so its progress cannot be requested; {fix}"))
+        })?,
     };
-    // Nothing of ours goes to a place that the policy does not name.
+    // No request goes to a host that the policy does not name.
     if at.origin() != asked.origin() || at.password().is_some() || !at.username().is_empty() {
-        return Err(HookError::Invalid(format!(
-            "{} answered 202 with a Location on another host, {}; it must be on the same one",
-            shown(asked),
-            shown(&at)
-        )));
+        let what = format!("with a Location on another host, {}; it must be on the same host", shown(&at));
+        return Err(invalid(what));
     }
     let (least, most) = POLL_RANGE;
     let after = text(header::RETRY_AFTER).and_then(|seconds| seconds.parse::<u64>().ok());
@@ -114,18 +96,18 @@ fn progress(asked: &Url, polled: Option<&Url>, answer: &Answer) -> Result<Report
 
 fn signature(secret: &SecretString, delivery: &Delivery) -> Result<String, HookError> {
     let secret = secret.expose_secret().trim();
+    let invalid = |why: &str| HookError::Invalid(format!("the secret {why}"));
     let key = match secret.strip_prefix("whsec_") {
-        Some(encoded) => STANDARD
-            .decode(encoded)
-            .map_err(|_| HookError::Invalid("the secret begins with whsec_, and is no base64 after that".to_owned()))?,
+        Some(encoded) => {
+            STANDARD.decode(encoded).map_err(|_| invalid("begins with whsec_, and the rest is not base64"))?
+        }
         None => secret.as_bytes().to_vec(),
     };
     if key.is_empty() {
-        return Err(HookError::Invalid("the secret is empty".to_owned()));
+        return Err(invalid("is empty"));
     }
     let text = format!("{}.{}.{}", delivery.uid, delivery.sent_at, delivery.body);
-    let mut hmac =
-        Hmac::<Sha256>::new_from_slice(&key).map_err(|why| HookError::Invalid(format!("the secret: {why}")))?;
+    let mut hmac = Hmac::<Sha256>::new_from_slice(&key).map_err(|why| invalid(&format!("is not usable: {why}")))?;
     hmac.update(text.as_bytes());
     Ok(format!("v1,{}", STANDARD.encode(hmac.finalize().into_bytes())))
 }
@@ -151,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_it_goes_on_says_where_to_ask() {
+    fn a_response_202_names_the_url_of_the_progress() {
         let asked = Url::parse("https://ops.example.com/heal?team=shop").unwrap();
         let at = |status: u16, headers: &[(&'static str, &'static str)], polled: Option<&Url>| {
             let headers: HeaderMap =
@@ -172,7 +154,7 @@ mod tests {
             (&[("location", "https://evil.example.com/")][..], "another host, https://evil.example.com/"),
             (&[("location", "http://ops.example.com/runs/7")][..], "another host"),
             (&[("location", "https://u:p@ops.example.com/")][..], "another host"),
-            (&[("location", "https://[")][..], "no URL"),
+            (&[("location", "https://[")][..], "not a valid URL"),
         ] {
             let said = at(202, headers, None).unwrap_err().to_string();
             assert!(said.contains(words) && !said.contains("u:p"), "{said}");

@@ -1,4 +1,4 @@
-//! A plain HTTP service: how a policy names it.
+//! A plain HTTP service as the target of a component.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub static SERVICE: Capabilities = Capabilities {
     min_check_interval: Duration::ZERO,
 };
 
-/// A plain HTTP service, looked at with one GET.
+/// A plain HTTP service, observed by one GET.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpTarget {
@@ -37,7 +37,7 @@ pub struct HttpTarget {
     #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them"))]
     pub url: String,
 
-    /// Time limit for the whole answer, from 100ms to 10s. Default 3s.
+    /// Time limit for the whole response, from 100ms to 10s. Default 3s.
     #[serde(default = "default_timeout")]
     #[x_kube(validation = ("duration(self) >= duration('100ms') && duration(self) <= duration('10s')", "timeout must be from 100ms to 10s"))]
     pub timeout: Span,
@@ -47,7 +47,7 @@ pub struct HttpTarget {
     #[schemars(length(max = 20), inner(range(min = 100, max = 599)))]
     pub expected_statuses: Vec<u16>,
 
-    /// A value that the JSON answer must hold.
+    /// A value that the JSON response must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json: Option<JsonCheck>,
 }
@@ -56,25 +56,25 @@ fn default_timeout() -> Span {
     "3s".into()
 }
 
-/// A value that a JSON answer must hold.
+/// A value that a JSON response must hold.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct JsonCheck {
     /// JSONPath (RFC 9535) of names and indexes, at most 32 of them: `$.status`, `$.parts[0]['last-seen']`, `$.parts[-1]`.
     #[schemars(length(min = 1, max = 256))]
     pub path: String,
-    /// What the value must be, as text: `ok`, `true`, `3`.
+    /// The expected value, as text: `ok`, `true`, `3`.
     #[schemars(length(max = 256))]
     pub equals: String,
 }
 
-/// A plain HTTP service whose every value is usable.
+/// A validated http target.
 #[derive(Debug, Clone)]
 pub struct HttpCheck {
     pub url: Url,
     pub timeout: Duration,
     /// Empty: 200 to 399.
     pub expected_statuses: Vec<u16>,
-    /// JSONPath and the text that its one value must be.
+    /// JSONPath and the expected text of its one value.
     pub json: Option<(JsonPath, String)>,
 }
 

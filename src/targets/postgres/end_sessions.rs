@@ -1,16 +1,16 @@
-//! ReleaseConnections and CancelQueries: the sessions that were chosen before a person was asked are ended.
+//! ReleaseConnections and CancelQueries: end the sessions that were chosen before approval was requested.
 //!
-//! Expected flow: choose and store the sessions (`prepare`) → list what matches now → store that the server is asked →
-//! end those of the chosen sessions that still match.
+//! Expected flow: choose and store the sessions (`prepare`) → list the sessions that match now → store that a request is
+//! sent → end those of the chosen sessions that still match.
 //! Guarantees: no session outside the stored list is ended. A session is its pid with its connection time, so that a later
-//! session with the same pid is another one. Ending is idempotent: what was ended matches no more.
+//! session with the same pid is another one. Ending is idempotent: an ended session no longer matches.
 
 use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
 
-use super::{Postgres, PostgresError, PostgresFailure, SessionEnd, target::sessions_in_words};
+use super::{Postgres, PostgresError, SessionEnd, target::sessions_in_words};
 use crate::{
     api::{PostgresDatabase, RemediationReason, Retry, SessionProgress, SessionRef, SessionSelector},
     plan::guard::Permit,
@@ -21,7 +21,7 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(2);
 /// Between two lists while no session matches yet.
 const LIST_AGAIN: Duration = Duration::from_secs(1);
-/// How much longer than the youngest age a first session is waited for.
+/// The wait for a first session is this much longer than the youngest age.
 const AGE_MARGIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// Decides which sessions are ended.
@@ -34,34 +34,35 @@ pub struct EndSessions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndThese(pub Vec<SessionRef>);
 
+type Next = Step<SessionProgress, EndThese>;
+
 impl EndSessions {
-    fn done(&self, mut progress: SessionProgress, ended: Vec<i32>) -> Step<SessionProgress, EndThese> {
-        let what = match self.how {
-            SessionEnd::End => "sessions were ended",
-            SessionEnd::Cancel => "queries were cancelled",
+    fn done(&self, mut progress: SessionProgress, ended: Vec<i32>) -> Next {
+        let what = match (self.how, ended.len()) {
+            (SessionEnd::End, 1) => "session was ended",
+            (SessionEnd::End, _) => "sessions were ended",
+            (SessionEnd::Cancel, 1) => "query was cancelled",
+            (SessionEnd::Cancel, _) => "queries were cancelled",
         };
         let pids: Vec<String> = ended.iter().map(i32::to_string).collect();
+        let pids = if pids.is_empty() { "none".to_owned() } else { pids.join(", ") };
         let others = match progress.sessions.len().saturating_sub(ended.len()) {
             0 => String::new(),
-            gone => format!(", {gone} were over before or do something else now"),
+            gone => format!(", {gone} had ended or changed before"),
         };
-        let message = format!(
-            "{} {what} (pids {}){others}; watching whether it helps",
-            ended.len(),
-            if pids.is_empty() { "none".to_owned() } else { pids.join(", ") }
-        );
+        let message = format!("{} {what} (pids {pids}){others}; watching whether it helps", ended.len());
         progress.ended = Some(ended);
         Step::Done { progress, reason: RemediationReason::Executed, message }
     }
 }
 
-fn after_error(progress: SessionProgress, error: &PostgresError, moment: &Moment) -> Step<SessionProgress, EndThese> {
-    let may_pass = error.retry() == Retry::Backoff && error.failure != PostgresFailure::Failed;
-    if may_pass && moment.since_start() < EXECUTE_LIMIT {
-        let note = Some(Note::acting("again", format!("{error}; it is tried again")));
+fn after_error(progress: SessionProgress, error: &PostgresError, moment: &Moment) -> Next {
+    let is_temporary = error.retry() == Retry::Backoff && error.reason != RemediationReason::Failed;
+    if is_temporary && moment.since_start() < EXECUTE_LIMIT {
+        let note = Some(Note::acting("again", format!("{error}; trying again")));
         return Step::Wait { progress, after: RETRY, note };
     }
-    Step::failed(progress, error.reason(), error.to_string())
+    Step::failed(progress, error.reason, error.to_string())
 }
 
 impl Procedure for EndSessions {
@@ -72,19 +73,19 @@ impl Procedure for EndSessions {
     /// The pids of the ended sessions.
     type Answer = Result<Vec<i32>, PostgresError>;
 
-    fn next(&self, progress: &SessionProgress, seen: &Self::Seen, moment: &Moment) -> Step<SessionProgress, EndThese> {
+    fn next(&self, progress: &SessionProgress, seen: &Self::Seen, moment: &Moment) -> Next {
         let mut progress = progress.clone();
-        let asked = progress.ended.is_some();
         if let Some(withdrawn) = &moment.withdrawn {
-            if !asked {
-                return Step::expired(progress, withdrawn.reason, format!("{}; nothing was done", withdrawn.why));
-            }
-            let count = progress.sessions.len();
-            let message = format!("{}; some of {count} sessions may have been ended before", withdrawn.why);
-            return Step::Ended { progress, end: End::Ineffective, reason: withdrawn.reason, message };
+            let (end, outcome) = match (&progress.ended, progress.sessions.len()) {
+                (None, _) => (End::Expired, "nothing was done".to_owned()),
+                (Some(_), 1) => (End::Ineffective, "1 session may have been ended before".to_owned()),
+                (Some(_), count) => (End::Ineffective, format!("some of {count} sessions may have been ended before")),
+            };
+            let message = format!("{}; {outcome}", withdrawn.why);
+            return Step::Ended { progress, end, reason: withdrawn.reason, message };
         }
         if progress.sessions.is_empty() {
-            let message = "the remediation does not say which sessions; nothing was done";
+            let message = "the Remediation names no sessions; nothing was done";
             return Step::failed(progress, RemediationReason::NoTarget, message);
         }
         let matching = match seen {
@@ -101,13 +102,7 @@ impl Procedure for EndSessions {
         Step::Perform { progress, effect: EndThese(left), note: None }
     }
 
-    fn answered(
-        &self,
-        progress: &SessionProgress,
-        _: &EndThese,
-        answer: &Self::Answer,
-        moment: &Moment,
-    ) -> Step<SessionProgress, EndThese> {
+    fn answered(&self, progress: &SessionProgress, _: &EndThese, answer: &Self::Answer, moment: &Moment) -> Next {
         match answer {
             Ok(ended) => self.done(progress.clone(), ended.clone()),
             Err(error) => after_error(progress.clone(), error, moment),
@@ -115,12 +110,12 @@ impl Procedure for EndSessions {
     }
 }
 
-/// What tells a session from a later one with the same pid.
+/// Distinguishes a session from a later one with the same pid.
 fn identity(session: &SessionRef) -> (i32, jiff::Timestamp) {
     (session.pid, session.connected_at)
 }
 
-/// What would be ended. `waited`: since the first call; `youngest`: how old a session must be to match.
+/// The sessions that would be ended. `waited`: since the first call; `youngest`: the age at which a session matches.
 fn preparation(
     matching: Result<Vec<SessionRef>, PostgresError>,
     youngest: SignedDuration,
@@ -142,13 +137,13 @@ fn preparation(
             Preparation::Chosen { progress: progress.into(), words }
         }
         Err(error) if error.retry() == Retry::Backoff => {
-            Preparation::NotYet { reason: error.reason(), message: error.to_string(), after: RETRY }
+            Preparation::NotYet { reason: error.reason, message: error.to_string(), after: RETRY }
         }
-        Err(error) => Preparation::Nothing { reason: error.reason(), message: error.to_string() },
+        Err(error) => Preparation::Nothing { reason: error.reason, message: error.to_string() },
     }
 }
 
-/// Carries ReleaseConnections and CancelQueries out.
+/// Carries out ReleaseConnections and CancelQueries.
 pub struct SessionsExecutor<'a> {
     pub postgres: &'a Postgres,
     pub database: &'a PostgresDatabase,
@@ -200,7 +195,7 @@ mod tests {
     struct Server {
         sessions: Vec<Session>,
         ended: Vec<Session>,
-        /// An answer was lost: the procedure cannot know what was ended.
+        /// An answer was lost: the procedure cannot know which sessions were ended.
         lost: bool,
     }
 
@@ -243,7 +238,7 @@ mod tests {
             Self { sessions: [1, 2, 3].map(first).into(), ended: Vec::new(), lost: false }
         }
 
-        /// Clients disconnect, connect or go on by themselves.
+        /// Clients disconnect, connect or continue on their own initiative.
         fn changes(&self) -> Vec<Self> {
             let mut changed = Vec::new();
             for (index, session) in self.sessions.iter().enumerate() {
@@ -281,8 +276,8 @@ mod tests {
         }
     }
 
-    fn error(failure: PostgresFailure) -> PostgresError {
-        PostgresError::new(failure, "no")
+    fn error(reason: RemediationReason) -> PostgresError {
+        PostgresError::new(reason, "no")
     }
 
     impl<P> World<P> for Server
@@ -296,12 +291,12 @@ mod tests {
     {
         fn observations(&self, _: &SessionProgress) -> Vec<P::Seen> {
             let matching = self.sessions.iter().map(|session| session.reference()).collect();
-            vec![Ok(matching), Err(error(PostgresFailure::Saturated)), Err(error(PostgresFailure::NotAllowed))]
+            vec![Ok(matching), Err(error(RemediationReason::Saturated)), Err(error(RemediationReason::NotAllowed))]
         }
 
         fn results(&self, EndThese(sessions): &EndThese, _: &SessionProgress) -> Vec<(Self, P::Answer)> {
-            let lost = || Err(error(PostgresFailure::Unreachable));
-            let mut results = vec![(self.clone(), lost()), (self.clone(), Err(error(PostgresFailure::NotAllowed)))];
+            let lost = || Err(error(RemediationReason::Unreachable));
+            let mut results = vec![(self.clone(), lost()), (self.clone(), Err(error(RemediationReason::NotAllowed)))];
             // A client may do something between the list and the signal.
             for server in [vec![self.clone()], self.changes()].concat() {
                 let (server, ended) = server.signal(sessions);
@@ -319,7 +314,7 @@ mod tests {
             Self { lost: self.lost || !self.ended.is_empty(), ..self.clone() }
         }
 
-        fn violation(&self, step: &Step<SessionProgress, EndThese>) -> Option<String> {
+        fn violation(&self, step: &Next) -> Option<String> {
             if let Some(session) = self.ended.iter().find(|session| !is_chosen(session)) {
                 return Some(format!("{session:?} was ended and was not chosen"));
             }
@@ -370,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Ends all that matches, not what was chosen.
+    /// Ends all sessions that match, not only the chosen ones.
     struct Careless(EndSessions);
 
     impl Procedure for Careless {
@@ -379,12 +374,7 @@ mod tests {
         type Effect = EndThese;
         type Answer = Result<Vec<i32>, PostgresError>;
 
-        fn next(
-            &self,
-            progress: &SessionProgress,
-            seen: &Self::Seen,
-            moment: &Moment,
-        ) -> Step<SessionProgress, EndThese> {
+        fn next(&self, progress: &SessionProgress, seen: &Self::Seen, moment: &Moment) -> Next {
             match (self.0.next(progress, seen, moment), seen) {
                 (Step::Perform { progress, note, .. }, Ok(all)) => {
                     Step::Perform { progress, effect: EndThese(all.clone()), note }
@@ -399,7 +389,7 @@ mod tests {
             effect: &EndThese,
             answer: &Self::Answer,
             moment: &Moment,
-        ) -> Step<SessionProgress, EndThese> {
+        ) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }
@@ -412,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_waited_for_until_it_could_be_old_enough() {
+    fn the_preparation_waits_until_a_session_could_be_old_enough() {
         let youngest = SignedDuration::from_mins(1);
         let asked = |sessions, waited| preparation(sessions, youngest, SignedDuration::from_secs(waited));
         let reason = RemediationReason::NothingToEnd;
@@ -422,9 +412,9 @@ mod tests {
         let Preparation::Chosen { progress, words } = found else { panic!("{found:?}") };
         assert_eq!(progress, chosen().into());
         assert!(words.contains("2 sessions (pid 1 of app, \"web\", idle in transaction since"), "{words}");
-        let unreachable = asked(Err(error(PostgresFailure::Unreachable)), 0);
+        let unreachable = asked(Err(error(RemediationReason::Unreachable)), 0);
         assert!(matches!(unreachable, Preparation::NotYet { .. }), "{unreachable:?}");
-        let refused = asked(Err(error(PostgresFailure::NotAllowed)), 0);
+        let refused = asked(Err(error(RemediationReason::NotAllowed)), 0);
         assert!(matches!(refused, Preparation::Nothing { .. }), "{refused:?}");
     }
 }

@@ -1,181 +1,127 @@
-//! What fails between the operator and a PostgreSQL server. No message holds a secret.
+//! Failures between the operator and a PostgreSQL server. No message holds a secret.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use sqlx::error::DatabaseError;
+use tokio::time::timeout;
 
 use crate::postgres_url::Address;
 use crate::{
     analyze::observation::{UnknownReason, Unmeasured},
-    api::{RemediationReason, Retry},
+    api::{RemediationReason as Reason, Retry},
 };
 
-/// Why the server was not read, or an action on it was not made.
+/// Why the server was not read, or an action on it was not performed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PostgresError {
-    pub failure: PostgresFailure,
+    /// `status.reason` of the Remediation that this error ends or blocks.
+    pub reason: Reason,
     message: String,
 }
 
-/// The kinds of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PostgresFailure {
-    /// The Secret or its key does not exist, or its content is not usable.
-    CredentialsMissing,
-    /// The operator's role does not grant the right to read the Secret.
-    Forbidden,
-    /// The Secret could not be read now.
-    Unread,
-    /// The server refused the user, the password or the client address.
-    CredentialsRefused,
-    /// TLS could not be negotiated.
-    TlsFailed,
-    /// The server has no database of this name.
-    DatabaseMissing,
-    /// The host name does not resolve.
-    Unresolved,
-    /// The connection was refused or reset, timed out, or the server is starting or stopping.
-    Unreachable,
-    /// All connections are taken.
-    Saturated,
-    /// The database role may not do this.
-    NotAllowed,
-    /// The answer does not follow the PostgreSQL protocol.
-    BadAnswer,
-    /// Any other error that the server reports.
-    Failed,
-}
-
 impl PostgresError {
-    pub(super) fn new(failure: PostgresFailure, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
         // Conditions and events take 1 kB.
-        Self { failure, message: Unmeasured::new(UnknownReason::Refused, message).message }
+        Self { reason, message: Unmeasured::new(UnknownReason::Refused, message).message }
     }
 
-    /// Nothing was heard within this time.
-    pub(super) fn silent(address: &Address, limit: Duration) -> Self {
-        let message = format!("{}: nothing was heard within {} s", address.place, limit.as_secs());
-        Self::new(PostgresFailure::Unreachable, message)
-    }
-
-    /// Sorts an error of sqlx. The error itself is not kept: its text may quote what it was given.
+    /// Classifies an error of sqlx. The error itself is not stored: its text may quote its input.
     pub(super) fn sorted(error: &sqlx::Error, address: &Address) -> Self {
-        let (failure, words) = match error {
+        let (reason, words) = match error {
             sqlx::Error::Database(database) => return Self::from_server(database.as_ref(), address),
-            sqlx::Error::Io(io) => {
-                let text = io.to_string();
-                match () {
-                    () if text.contains("certificate") || text.contains("TLS") => {
-                        (PostgresFailure::TlsFailed, tls_words(&text))
-                    }
-                    () if text.contains("lookup address") => {
-                        (PostgresFailure::Unresolved, format!("its name does not resolve ({text})"))
-                    }
-                    () => (PostgresFailure::Unreachable, text),
+            sqlx::Error::Io(io) => match io.to_string() {
+                text if text.contains("certificate") || text.contains("TLS") => (Reason::TlsFailed, tls_words(&text)),
+                text if text.contains("lookup address") => {
+                    (Reason::Unresolved, format!("its name does not resolve ({text})"))
                 }
-            }
-            sqlx::Error::Tls(tls) => (PostgresFailure::TlsFailed, tls_words(&tls.to_string())),
+                text => (Reason::Unreachable, text),
+            },
+            sqlx::Error::Tls(tls) => (Reason::TlsFailed, tls_words(&tls.to_string())),
             sqlx::Error::Configuration(_) => {
-                (PostgresFailure::CredentialsMissing, "an option of the connection is not valid".to_owned())
+                (Reason::CredentialsMissing, "an option of the connection is not valid".to_owned())
             }
-            sqlx::Error::Protocol(what) => (PostgresFailure::BadAnswer, format!("bad answer: {what}")),
-            other => (PostgresFailure::Failed, other.to_string()),
+            sqlx::Error::Protocol(what) => (Reason::BadAnswer, format!("bad response: {what}")),
+            other => (Reason::Failed, other.to_string()),
         };
-        Self::new(failure, address.clean(&format!("{}: {words}", address.place)))
+        Self::new(reason, address.clean(&format!("{}: {words}", address.place)))
     }
 
-    /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>. PgBouncer sends 08P01 for nearly everything.
+    /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>. PgBouncer sends 08P01 for nearly all errors.
     fn from_server(error: &dyn DatabaseError, address: &Address) -> Self {
         let code = error.code().unwrap_or_default();
         let text = error.message();
-        let failure = match &*code {
-            "28P01" => PostgresFailure::CredentialsRefused,
-            "28000" if text.contains("no encryption") || text.contains("SSL off") => PostgresFailure::TlsFailed,
-            "28000" => PostgresFailure::CredentialsRefused,
-            "3D000" => PostgresFailure::DatabaseMissing,
-            "53300" => PostgresFailure::Saturated,
-            "42501" => PostgresFailure::NotAllowed,
+        let says = |words: &str| text.contains(words);
+        let reason = match &*code {
+            "28000" if says("no encryption") || says("SSL off") => Reason::TlsFailed,
+            "28P01" | "28000" => Reason::CredentialsRefused,
+            "3D000" => Reason::DatabaseMissing,
+            "53300" => Reason::Saturated,
+            "42501" => Reason::NotAllowed,
             code if code.starts_with("57P0") || code.starts_with("08") => match () {
-                () if text.contains("authentication failed") || text.contains("no such user") => {
-                    PostgresFailure::CredentialsRefused
-                }
-                () if text.contains("no more connections allowed") => PostgresFailure::Saturated,
-                () if text.contains("SSL required") => PostgresFailure::TlsFailed,
-                () if text.contains("no such database") || text.contains("does not exist") => {
-                    PostgresFailure::DatabaseMissing
-                }
-                () => PostgresFailure::Unreachable,
+                () if says("authentication failed") || says("no such user") => Reason::CredentialsRefused,
+                () if says("no more connections allowed") => Reason::Saturated,
+                () if says("SSL required") => Reason::TlsFailed,
+                () if says("no such database") || says("does not exist") => Reason::DatabaseMissing,
+                () => Reason::Unreachable,
             },
-            _ => PostgresFailure::Failed,
+            _ => Reason::Failed,
         };
-        let hint = match failure {
-            PostgresFailure::TlsFailed => "; the server wants TLS: write sslmode=require, or verify-full",
+        let hint = match reason {
+            Reason::TlsFailed => "; the server requires TLS: set sslmode=require, or verify-full",
             _ => "",
         };
         // `message()` is the primary message only: DETAIL and CONTEXT may quote values.
-        Self::new(failure, address.clean(&format!("{}: {text} (SQLSTATE {code}){hint}", address.place)))
+        Self::new(reason, address.clean(&format!("{}: {text} (SQLSTATE {code}){hint}", address.place)))
     }
 
-    /// `status.reason` of the Remediation that this error ends or blocks.
-    pub fn reason(&self) -> RemediationReason {
-        match self.failure {
-            PostgresFailure::CredentialsMissing => RemediationReason::CredentialsMissing,
-            PostgresFailure::Forbidden => RemediationReason::Forbidden,
-            PostgresFailure::Unread => RemediationReason::Unread,
-            PostgresFailure::CredentialsRefused => RemediationReason::CredentialsRefused,
-            PostgresFailure::TlsFailed => RemediationReason::TlsFailed,
-            PostgresFailure::DatabaseMissing => RemediationReason::DatabaseMissing,
-            PostgresFailure::Unresolved => RemediationReason::Unresolved,
-            PostgresFailure::Unreachable => RemediationReason::Unreachable,
-            PostgresFailure::Saturated => RemediationReason::Saturated,
-            PostgresFailure::NotAllowed => RemediationReason::NotAllowed,
-            PostgresFailure::BadAnswer => RemediationReason::BadAnswer,
-            PostgresFailure::Failed => RemediationReason::Failed,
-        }
-    }
-
-    /// The error is a measurement: the database takes no connection.
+    /// The error is a measurement: the database accepts no connection.
     pub(super) fn is_outage(&self) -> bool {
-        matches!(self.failure, PostgresFailure::Unreachable | PostgresFailure::Saturated)
+        matches!(self.reason, Reason::Unreachable | Reason::Saturated)
     }
 
     /// When another attempt may succeed.
     pub fn retry(&self) -> Retry {
-        match self.failure {
-            PostgresFailure::Unread
-            | PostgresFailure::Unresolved
-            | PostgresFailure::Unreachable
-            | PostgresFailure::Saturated
-            | PostgresFailure::BadAnswer
-            | PostgresFailure::Failed => Retry::Backoff,
-            PostgresFailure::CredentialsMissing
-            | PostgresFailure::Forbidden
-            | PostgresFailure::CredentialsRefused
-            | PostgresFailure::TlsFailed
-            | PostgresFailure::DatabaseMissing
-            | PostgresFailure::NotAllowed => Retry::OnChange,
-        }
-    }
-
-    fn unknown(&self) -> UnknownReason {
-        use UnknownReason as Reason;
-        match self.failure {
-            PostgresFailure::CredentialsMissing => Reason::CredentialsMissing,
-            PostgresFailure::Forbidden => Reason::Forbidden,
-            PostgresFailure::CredentialsRefused => Reason::CredentialsRefused,
-            PostgresFailure::TlsFailed => Reason::TlsFailed,
-            PostgresFailure::DatabaseMissing => Reason::TargetNotFound,
-            PostgresFailure::Unread | PostgresFailure::Unresolved | PostgresFailure::Unreachable => Reason::Unreachable,
-            PostgresFailure::Saturated | PostgresFailure::NotAllowed | PostgresFailure::Failed => Reason::Refused,
-            PostgresFailure::BadAnswer => Reason::BadAnswer,
+        match self.reason {
+            Reason::CredentialsMissing
+            | Reason::Forbidden
+            | Reason::CredentialsRefused
+            | Reason::TlsFailed
+            | Reason::DatabaseMissing
+            | Reason::NotAllowed => Retry::OnChange,
+            _ => Retry::Backoff,
         }
     }
 }
 
 impl From<PostgresError> for Unmeasured {
     fn from(error: PostgresError) -> Self {
-        Self::new(error.unknown(), error.to_string())
+        let reason = match error.reason {
+            Reason::CredentialsMissing => UnknownReason::CredentialsMissing,
+            Reason::Forbidden => UnknownReason::Forbidden,
+            Reason::CredentialsRefused => UnknownReason::CredentialsRefused,
+            Reason::TlsFailed => UnknownReason::TlsFailed,
+            Reason::DatabaseMissing => UnknownReason::TargetNotFound,
+            Reason::Unread | Reason::Unresolved | Reason::Unreachable => UnknownReason::Unreachable,
+            Reason::BadAnswer => UnknownReason::BadAnswer,
+            _ => UnknownReason::Refused,
+        };
+        Self::new(reason, error.message)
+    }
+}
+
+/// The result of `work`, which takes at most `limit`.
+pub(super) async fn within<T>(
+    address: &Address,
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, PostgresError> {
+    match timeout(limit, work).await {
+        Ok(done) => done.map_err(|error| PostgresError::sorted(&error, address)),
+        Err(_) => {
+            let message = format!("{}: no response within {} s", address.place, limit.as_secs());
+            Err(PostgresError::new(Reason::Unreachable, message))
+        }
     }
 }
 
@@ -183,13 +129,13 @@ fn tls_words(text: &str) -> String {
     let hint = match text.to_ascii_lowercase() {
         lower if lower.contains("expired") => "the server's certificate has expired: renew it",
         lower if lower.contains("unknownissuer") || lower.contains("unknown issuer") => {
-            "the server's certificate is of an authority that is not trusted: name it in target.postgres.caSecretRef"
+            "the authority of the server's certificate is not trusted: name it in target.postgres.caSecretRef"
         }
         lower if lower.contains("not valid for name") || lower.contains("notvalidforname") => {
-            "the server's certificate is of another name: connect by the name that it has"
+            "the server's certificate has another name: connect by that name"
         }
-        lower if lower.contains("does not support") => "the server has no TLS: write sslmode=disable, if that is meant",
-        _ => "see sslmode, and target.postgres.caSecretRef",
+        lower if lower.contains("does not support") => "the server has no TLS: set sslmode=disable if that is intended",
+        _ => "check sslmode and target.postgres.caSecretRef",
     };
     format!("TLS failed: {text}; {hint}")
 }

@@ -1,7 +1,7 @@
-//! PostgreSQL databases: observed, reconnected to, and relieved of sessions that hold connections.
+//! PostgreSQL databases: observation, reconnection, and the end of sessions that hold connections.
 //!
 //! The connection of the last successful observation stays open, one per database: it still observes and acts when the
-//! server takes no new connection. Address and credentials are read from the Secret at each use.
+//! server accepts no new connection. Address and credentials are read from the Secret at each use.
 
 mod end_sessions;
 mod error;
@@ -11,26 +11,27 @@ mod sessions;
 pub mod spec;
 mod target;
 
-use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use sqlx::{Connection as _, postgres::PgConnection};
 use tokio::time::timeout;
 
 use super::kubernetes::{ActError, Kubernetes};
-use crate::api::{KeyRef, PgBouncer, PostgresDatabase};
+use crate::api::{KeyRef, PgBouncer, PoolerEscalation, PostgresDatabase, RemediationReason};
 use crate::postgres_url::Address;
-pub use error::{PostgresError, PostgresFailure};
-pub use observe::PostgresObservation;
+pub use error::PostgresError;
+use error::within;
 pub use sessions::SessionEnd;
 pub use target::{DatabaseTarget, sessions_in_words};
 
-/// Until a new connection has answered.
+/// For a new connection and its first answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// For one statement.
 const READ_LIMIT: Duration = Duration::from_secs(3);
@@ -50,7 +51,7 @@ type SharedConnection = Arc<tokio::sync::Mutex<Connection>>;
 /// The open connection to a database, between two observations.
 #[derive(Default)]
 struct Connection {
-    /// With the address that it was made to: the Secret may hold another one by now.
+    /// With its address: the Secret may hold another one by now.
     open: Option<(String, PgConnection)>,
     deadlocks: Option<observe::Deadlocks>,
 }
@@ -79,10 +80,7 @@ impl Postgres {
     }
 
     /// Replaces the open connection by a new one that has answered a query, after the pooler, if there is one, reconnected
-    /// to its server. `again`: an attempt before this one failed.
-    ///
-    /// # Errors
-    /// See [`PostgresError`].
+    /// to its server. `again`: an earlier attempt failed.
     pub async fn reconnect(
         &self,
         namespace: &str,
@@ -105,24 +103,21 @@ impl Postgres {
                 Ok(())
             }
             (Err(error), Ok(())) => Err(error),
-            (Err(error), Err(pooler)) => Err(PostgresError::new(error.failure, format!("{error}; {pooler}"))),
+            (Err(error), Err(pooler)) => Err(PostgresError::new(error.reason, format!("{error}; {pooler}"))),
         }
     }
 
     /// Makes PgBouncer reconnect to its server.
     async fn refresh(&self, namespace: &str, pooler: &PgBouncer, again: bool) -> Result<(), PostgresError> {
         let url = self.key(namespace, &pooler.admin_secret_ref, "target.postgres.pgBouncer.adminSecretRef").await?;
-        let address = Address::for_others(&url).map_err(|why| {
-            let name = &pooler.admin_secret_ref.name;
-            PostgresError::new(
-                PostgresFailure::CredentialsMissing,
-                format!("Secret {name}: the URL of the admin console {why}"),
-            )
-        })?;
-        let address = address.through_poolers();
+        let unusable = |why| {
+            let message = format!("Secret {}: the URL of the admin console {why}", pooler.admin_secret_ref.name);
+            PostgresError::new(RemediationReason::CredentialsMissing, message)
+        };
+        let address = Address::for_others(&url).map_err(unusable)?.through_poolers();
         let database = pooler.database.replace('"', "\"\"");
         let mut commands = vec![format!("RECONNECT \"{database}\"")];
-        if again && pooler.then == crate::api::PoolerEscalation::KillResume {
+        if again && pooler.then == PoolerEscalation::KillResume {
             commands = vec![format!("KILL \"{database}\""), format!("RESUME \"{database}\"")];
         }
         let work = async {
@@ -132,13 +127,9 @@ impl Postgres {
             }
             connection.close().await
         };
-        match timeout(CONNECT_LIMIT + READ_LIMIT, work).await {
-            Ok(done) => done.map_err(|error| {
-                let error = PostgresError::sorted(&error, &address);
-                PostgresError::new(error.failure, format!("the pooler did not do as it was told: {error}"))
-            }),
-            Err(_) => Err(PostgresError::silent(&address, CONNECT_LIMIT + READ_LIMIT)),
-        }
+        within(&address, CONNECT_LIMIT + READ_LIMIT, work).await.map_err(|error| {
+            PostgresError::new(error.reason, format!("the pooler did not execute the command: {error}"))
+        })
     }
 
     /// The address and credentials, read now.
@@ -146,7 +137,7 @@ impl Postgres {
         let secret = &database.secret;
         let field = "target.postgres.connectionSecretRef";
         let unusable = |why: String| {
-            PostgresError::new(PostgresFailure::CredentialsMissing, format!("Secret {} {why} ({field})", secret.name))
+            PostgresError::new(RemediationReason::CredentialsMissing, format!("Secret {} {why} ({field})", secret.name))
         };
         let address = match &secret.key {
             Some(key) => {
@@ -177,10 +168,10 @@ impl Postgres {
         let name =
             format!("{namespace}/{}/{}", database.secret.name, database.secret.key.as_deref().unwrap_or_default());
         let mut connections = self.connections.lock();
-        if connections.len() >= MAX_DATABASES || connections.values().any(|(used, _)| used.elapsed() > IDLE_LIMIT) {
-            let idle = |used: &Instant| used.elapsed() > IDLE_LIMIT;
+        let is_idle = |used: &Instant| used.elapsed() > IDLE_LIMIT;
+        if connections.len() >= MAX_DATABASES || connections.values().any(|(used, _)| is_idle(used)) {
             let oldest = connections.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone());
-            connections.retain(|name, (used, _)| !idle(used) && Some(name) != oldest.as_ref());
+            connections.retain(|name, (used, _)| !is_idle(used) && Some(name) != oldest.as_ref());
         }
         let (used, connection) =
             connections.entry(name).or_insert_with(|| (Instant::now(), SharedConnection::default()));
@@ -190,16 +181,15 @@ impl Postgres {
 }
 
 fn unread(secret: &str, field: &str, why: ActError) -> PostgresError {
-    match why {
-        ActError::BadRemedy(why) => PostgresError::new(PostgresFailure::CredentialsMissing, format!("{why} ({field})")),
-        why @ ActError::Forbidden { .. } => PostgresError::new(
-            PostgresFailure::Forbidden,
-            format!("Secret {secret} cannot be read: {why}; set rbac.readCredentials in the chart ({field})"),
+    let (reason, message) = match why {
+        ActError::BadRemedy(why) => (RemediationReason::CredentialsMissing, why),
+        ActError::Forbidden { .. } => (
+            RemediationReason::Forbidden,
+            format!("Secret {secret} cannot be read: {why}; set rbac.readCredentials in the chart"),
         ),
-        why => {
-            PostgresError::new(PostgresFailure::Unread, format!("Secret {secret} could not be read: {why} ({field})"))
-        }
-    }
+        why => (RemediationReason::Unread, format!("Secret {secret} could not be read: {why}")),
+    };
+    PostgresError::new(reason, format!("{message} ({field})"))
 }
 
 /// Closes the connection in the background.
@@ -207,4 +197,8 @@ fn close(connection: PgConnection) {
     tokio::spawn(async move {
         let _ = timeout(READ_LIMIT, connection.close()).await;
     });
+}
+
+fn time_of_day(at: Timestamp) -> String {
+    at.strftime("%H:%M:%SZ").to_string()
 }

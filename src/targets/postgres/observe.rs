@@ -1,21 +1,20 @@
-//! One observation of a database: a new connection, and the server's report about itself.
+//! One observation of a database: a new connection, and the report of the server.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use sqlx::{Row as _, postgres::PgConnection};
-use tokio::time::timeout;
 
-use super::{CONNECT_LIMIT, Postgres, PostgresError, PostgresFailure, READ_LIMIT, close};
+use super::{CONNECT_LIMIT, Postgres, PostgresError, READ_LIMIT, within};
 use crate::postgres_url::Address;
 use crate::{
     analyze::observation::{Database, DatabaseFault, Measured, Reading, UnknownReason, Unmeasured},
-    api::PostgresDatabase,
+    api::{PostgresDatabase, RemediationReason},
     targets::Observed,
 };
 
-/// The server stops taking transactions that many before its oldest unfrozen one comes round again.
+/// Transactions after the oldest unfrozen one at which the server accepts no further one: half of all transaction ids.
 const TRANSACTION_IDS: f64 = 2_147_483_648.0;
 
 /// The server's report as one JSON object, in one message each way, so that it works through a pooler too. `sees`: the role
@@ -53,7 +52,7 @@ SELECT json_build_object(
 ROLLBACK";
 
 /// Why other roles' sessions are hidden; the role's name follows.
-pub(super) const NOT_SEEN: &str = "the role may not see what other roles' sessions do; fix: GRANT pg_monitor TO";
+pub(super) const NOT_SEEN: &str = "the role may not read the activity of other roles; fix: GRANT pg_monitor TO";
 
 #[derive(Debug, Deserialize)]
 struct ServerReport {
@@ -71,67 +70,51 @@ struct ServerReport {
     deadlocks: Option<i64>,
 }
 
-/// One observation of a database.
-pub type PostgresObservation = Observed<Database>;
-
 /// The count of deadlocks at an observation.
 pub(super) type Deadlocks = (Instant, i64);
 
+type Metrics = Vec<(&'static str, Reading)>;
+
 impl Postgres {
-    /// One observation. Takes at most 8 s. Its connection stays open: it still observes when all others are taken.
-    pub async fn observe(&self, namespace: &str, database: &PostgresDatabase) -> PostgresObservation {
-        let unknown = |error: PostgresError| PostgresObservation {
-            at: Timestamp::now(),
-            target: Measured::Unknown(error.into()),
-            metrics: Vec::new(),
+    /// One observation. Takes at most 8 s. Its connection stays open: it still observes when the server accepts no other.
+    pub async fn observe(&self, namespace: &str, database: &PostgresDatabase) -> Observed<Database> {
+        let (target, metrics) = match self.report(namespace, database).await {
+            Ok((database, metrics)) => (Measured::Known(database), metrics),
+            Err(error) if error.is_outage() => {
+                (Measured::Known(Database { fault: Some(outage(&error)), ..Database::default() }), Vec::new())
+            }
+            Err(error) => (Measured::Unknown(error.into()), Vec::new()),
         };
-        let down = |fault| PostgresObservation {
-            at: Timestamp::now(),
-            target: Measured::Known(Database { fault: Some(fault), ..Database::default() }),
-            metrics: Vec::new(),
-        };
-        let address = match self.address(namespace, database).await {
-            Ok(address) => address,
-            Err(error) => return unknown(error),
-        };
+        Observed { at: Timestamp::now(), target, metrics }
+    }
+
+    async fn report(&self, namespace: &str, database: &PostgresDatabase) -> Result<(Database, Metrics), PostgresError> {
+        let address = self.address(namespace, database).await?;
         let open = self.connection(namespace, database);
         let mut open = open.lock().await;
         let started = Instant::now();
-        let new = connect(&address).await;
-        let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
-        // A new connection replaces the open one, which is used only when the server takes no new one.
-        let (mut connection, fault) = match new {
-            Ok(new) => {
-                if let Some(old) = open.take(&address) {
-                    close(old);
-                }
-                (new, None)
-            }
-            Err(error) if !error.is_outage() => return unknown(error),
-            Err(error) => match open.take(&address) {
-                Some(old) => (old, Some(outage(&error))),
-                None => return down(outage(&error)),
-            },
+        // A new connection replaces the open one, which is used only when the server accepts no new one.
+        let (mut connection, fault) = match connect(&address).await {
+            Ok(new) => (new, None),
+            Err(error) if !error.is_outage() => return Err(error),
+            Err(error) => (open.take(&address).ok_or_else(|| error.clone())?, Some(error)),
         };
-        match (ask::<ServerReport>(&mut connection, &address, REPORT).await, fault) {
-            (Ok(report), fault) => {
-                open.keep(&address, connection);
-                let before = report.deadlocks.and_then(|count| open.deadlocks.replace((Instant::now(), count)));
-                let metrics = metrics(&report, before, database.size_limit, fault.is_none().then_some(latency_ms));
-                let label = format!("PostgreSQL {}{}", report.version, if report.standby { ", a standby" } else { "" });
-                let target = Measured::Known(Database { label, fault, ..Database::default() });
-                PostgresObservation { at: Timestamp::now(), target, metrics }
-            }
-            // A connection that failed is closed.
-            (Err(_), Some(fault)) => down(fault),
-            (Err(error), None) if error.is_outage() => down(outage(&error)),
-            (Err(error), None) => unknown(error),
-        }
+        let latency_ms = started.elapsed().as_secs_f64() * 1000.0;
+        // A connection that fails is closed.
+        let report: ServerReport = match ask(&mut connection, &address, REPORT).await {
+            Ok(report) => report,
+            Err(error) => return Err(fault.unwrap_or(error)),
+        };
+        open.keep(&address, connection);
+        let before = report.deadlocks.and_then(|count| open.deadlocks.replace((Instant::now(), count)));
+        let metrics = metrics(&report, before, database.size_limit, fault.is_none().then_some(latency_ms));
+        let label = format!("PostgreSQL {}{}", report.version, if report.standby { ", a standby" } else { "" });
+        Ok((Database { label, fault: fault.as_ref().map(outage), ..Database::default() }, metrics))
     }
 }
 
 fn outage(error: &PostgresError) -> DatabaseFault {
-    DatabaseFault { saturated: error.failure == PostgresFailure::Saturated, detail: error.to_string() }
+    DatabaseFault { saturated: error.reason == RemediationReason::Saturated, detail: error.to_string() }
 }
 
 /// A new connection that has answered a query.
@@ -141,10 +124,7 @@ pub(super) async fn connect(address: &Address) -> Result<PgConnection, PostgresE
         sqlx::raw_sql("SELECT 1").fetch_one(&mut connection).await?;
         Ok(connection)
     };
-    match timeout(CONNECT_LIMIT, open).await {
-        Ok(opened) => opened.map_err(|error| PostgresError::sorted(&error, address)),
-        Err(_) => Err(PostgresError::silent(address, CONNECT_LIMIT)),
-    }
+    within(address, CONNECT_LIMIT, open).await
 }
 
 /// Runs statements of which one returns the one column `report`, a JSON object.
@@ -153,13 +133,9 @@ pub(super) async fn ask<T: DeserializeOwned>(
     address: &Address,
     statements: &'static str,
 ) -> Result<T, PostgresError> {
-    let row = match timeout(READ_LIMIT, sqlx::raw_sql(statements).fetch_one(connection)).await {
-        Ok(answer) => answer.map_err(|error| PostgresError::sorted(&error, address))?,
-        Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
-    };
-    let report: String = row.try_get("report").map_err(|error| PostgresError::sorted(&error, address))?;
-    serde_json::from_str(&report)
-        .map_err(|error| PostgresError::new(PostgresFailure::BadAnswer, format!("{}: {error}", address.place)))
+    let read = async { sqlx::raw_sql(statements).fetch_one(connection).await?.try_get::<String, _>("report") };
+    serde_json::from_str(&within(address, READ_LIMIT, read).await?)
+        .map_err(|error| PostgresError::new(RemediationReason::BadAnswer, format!("{}: {error}", address.place)))
 }
 
 /// `before`: the deadlocks at the observation before this one. `latency_ms`: of the new connection and its first answer.
@@ -168,7 +144,7 @@ fn metrics(
     before: Option<Deadlocks>,
     size_limit: Option<f64>,
     latency_ms: Option<f64>,
-) -> Vec<(&'static str, Reading)> {
+) -> Metrics {
     let known = |value: f64| Reading::new(Measured::Known(value), false);
     let seen = |value: f64| {
         let unseen = || Measured::Unknown(Unmeasured::new(UnknownReason::Refused, format!("{NOT_SEEN} the role")));

@@ -1,4 +1,4 @@
-//! RecoverConnections: attempts to connect by a schedule, one in each reconciliation.
+//! RecoverConnections: attempts to connect on a schedule, one in each reconciliation.
 //!
 //! Expected flow: wait for the delay → connect → store the result → … → done, or no attempt is left.
 //! Guarantees: an attempt changes nothing at the server. Its number is stored after it, so that a crash may add one attempt
@@ -7,36 +7,34 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use super::{Postgres, PostgresError};
+use super::{Postgres, PostgresError, time_of_day};
 use crate::{
     api::{ConnectionProgress, PostgresDatabase, Reconnect, RemediationReason, Retry, milliseconds},
     plan::guard::Permit,
-    targets::executor::{Effects, Moment, Note, Order, Procedure, Step},
+    targets::executor::{Effects, End, Moment, Note, Order, Procedure, Step},
 };
 
 /// Between the last failed attempt and the end.
 const SOON: Duration = Duration::from_millis(10);
 
 /// Decides about the attempts.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Reconnection {
     /// The wait before each attempt.
     pub delays: Vec<SignedDuration>,
 }
 
-/// The one effect: an attempt to connect. `again`: an attempt before this one failed.
+/// The one effect: an attempt to connect. `again`: an earlier attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     pub again: bool,
 }
 
-impl Reconnection {
-    pub fn new(reconnect: &Reconnect) -> Self {
-        Self { delays: reconnect.delays.iter().filter_map(|delay| delay.parse().ok()).collect() }
-    }
+type Next = Step<ConnectionProgress, Attempt>;
 
+impl Reconnection {
     fn delay(&self, attempts: u32) -> Option<SignedDuration> {
         usize::try_from(attempts).ok().and_then(|attempts| self.delays.get(attempts)).copied()
     }
@@ -48,21 +46,20 @@ impl Procedure for Reconnection {
     type Effect = Attempt;
     type Answer = Result<(), PostgresError>;
 
-    fn next(&self, progress: &ConnectionProgress, (): &(), moment: &Moment) -> Step<ConnectionProgress, Attempt> {
+    fn next(&self, progress: &ConnectionProgress, (): &(), moment: &Moment) -> Next {
         let attempts = progress.attempts;
         let progress = progress.clone();
         if let Some(withdrawn) = &moment.withdrawn {
-            return if attempts > 0 {
-                let message = format!("{}; it is not tried again", withdrawn.why);
-                Step::failed(progress, withdrawn.reason, message)
-            } else {
-                Step::expired(progress, withdrawn.reason, format!("{}; nothing was done", withdrawn.why))
-            };
+            let (end, outcome) =
+                if attempts > 0 { (End::Failed, "no further attempt") } else { (End::Expired, "nothing was done") };
+            let message = format!("{}; {outcome}", withdrawn.why);
+            return Step::Ended { progress, end, reason: withdrawn.reason, message };
         }
         let since = progress.last_at.unwrap_or(moment.started_at);
         let Some(delay) = self.delay(attempts) else {
             let errors = progress.errors.join("; ");
-            let message = format!("no connection in {attempts} tries, the last at {}: {errors}", time_of_day(since));
+            let noun = if attempts == 1 { "try" } else { "tries" };
+            let message = format!("no connection in {attempts} {noun}, the last at {}: {errors}", time_of_day(since));
             return Step::failed(progress, RemediationReason::NotRecovered, message);
         };
         let left = (since + delay).duration_since(moment.now);
@@ -72,49 +69,36 @@ impl Procedure for Reconnection {
         Step::Perform { progress, effect: Attempt { again: attempts > 0 }, note: None }
     }
 
-    fn answered(
-        &self,
-        progress: &ConnectionProgress,
-        _: &Attempt,
-        answer: &Result<(), PostgresError>,
-        moment: &Moment,
-    ) -> Step<ConnectionProgress, Attempt> {
+    fn answered(&self, progress: &ConnectionProgress, _: &Attempt, answer: &Self::Answer, moment: &Moment) -> Next {
         let mut progress = progress.clone();
         progress.attempts += 1;
         progress.last_at = Some(milliseconds(moment.now));
         let attempt = progress.attempts;
         let error = match answer {
             Ok(()) => {
-                let message = format!("connected at try {attempt}; watching whether it stays so");
+                let message = format!("connected at try {attempt}; watching whether the connection is stable");
                 return Step::Done { progress, reason: RemediationReason::Executed, message };
             }
             Err(error) => error,
         };
         progress.errors.push(error.to_string());
         if error.retry() != Retry::Backoff {
-            return Step::failed(progress, error.reason(), format!("{error}; trying again does not help"));
+            return Step::failed(progress, error.reason, format!("{error}; another attempt cannot succeed"));
         }
         let next = self.delay(attempt);
-        let total = self.delays.len();
-        let message = match next {
-            Some(next) => format!("try {attempt} of {total}: {error}; the next one in {next:#}"),
-            None => format!("try {attempt} of {total}: {error}"),
-        };
+        let announced = next.map(|next| format!("; the next one in {next:#}")).unwrap_or_default();
+        let message = format!("try {attempt} of {}: {error}{announced}", self.delays.len());
         let after = next.and_then(|next| Duration::try_from(next).ok()).unwrap_or_default().max(SOON);
         Step::Wait { progress, after, note: Some(Note::acting(format!("try-{attempt}"), message)) }
     }
 }
 
-fn time_of_day(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
-}
-
-/// Carries RecoverConnections out.
+/// Carries out RecoverConnections.
 pub struct ReconnectExecutor<'a> {
     pub postgres: &'a Postgres,
     pub database: &'a PostgresDatabase,
     pub order: Order<'a>,
-    pub procedure: Reconnection,
+    pub reconnect: &'a Reconnect,
 }
 
 #[async_trait]
@@ -122,7 +106,7 @@ impl Effects for ReconnectExecutor<'_> {
     type Procedure = Reconnection;
 
     fn procedure(&self) -> Reconnection {
-        self.procedure.clone()
+        Reconnection { delays: self.reconnect.delays.iter().filter_map(|delay| delay.parse().ok()).collect() }
     }
 
     async fn observe(&self, _: &ConnectionProgress, _: &Moment) {}
@@ -135,11 +119,7 @@ impl Effects for ReconnectExecutor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::{
-        executor::End,
-        model::{Limits, World, walk},
-        postgres::PostgresFailure,
-    };
+    use crate::targets::model::{Limits, World, walk};
 
     /// A server that may return, and that counts the attempts.
     #[derive(Debug, Clone, PartialEq)]
@@ -164,11 +144,11 @@ mod tests {
         fn results(&self, _: &Attempt, _: &ConnectionProgress) -> Vec<(Self, Result<(), PostgresError>)> {
             let tried = Self { attempts: self.attempts + 1, ..self.clone() };
             let error = |failure| Err(PostgresError::new(failure, "no"));
-            let unreachable = (tried.clone(), error(PostgresFailure::Unreachable));
+            let unreachable = (tried.clone(), error(RemediationReason::Unreachable));
             if !self.up {
                 return vec![unreachable];
             }
-            let refused = (tried.clone(), error(PostgresFailure::CredentialsRefused));
+            let refused = (tried.clone(), error(RemediationReason::CredentialsRefused));
             vec![(Self { connected: true, ..tried }, Ok(())), unreachable, refused]
         }
 
@@ -176,17 +156,17 @@ mod tests {
             vec![Self { up: true, ..self.clone() }]
         }
 
-        fn violation(&self, step: &Step<ConnectionProgress, Attempt>) -> Option<String> {
+        fn violation(&self, step: &Next) -> Option<String> {
             let schedule = u32::try_from(delays().len()).unwrap();
             match step {
                 _ if self.attempts > schedule + CRASHES => Some("more attempts than the schedule has".to_owned()),
-                Step::OutcomeUnknown { .. } => Some("the outcome of an attempt can be told".to_owned()),
+                Step::OutcomeUnknown { .. } => Some("the outcome of an attempt is known".to_owned()),
                 Step::Done { .. } if !self.connected => Some("no attempt connected".to_owned()),
                 Step::Ended { reason: RemediationReason::NotRecovered, .. } if self.attempts < schedule => {
                     Some("fewer attempts than the schedule has".to_owned())
                 }
                 Step::Ended { end: End::Expired, progress, .. } if progress.attempts > 0 => {
-                    Some("attempts were made, and the message says that nothing was done".to_owned())
+                    Some("there were attempts, and the message says that nothing was done".to_owned())
                 }
                 _ => None,
             }
@@ -216,7 +196,7 @@ mod tests {
         type Effect = Attempt;
         type Answer = Result<(), PostgresError>;
 
-        fn next(&self, progress: &ConnectionProgress, seen: &(), moment: &Moment) -> Step<ConnectionProgress, Attempt> {
+        fn next(&self, progress: &ConnectionProgress, seen: &(), moment: &Moment) -> Next {
             let forgotten = ConnectionProgress { attempts: 0, ..progress.clone() };
             self.0.next(&forgotten, seen, moment)
         }
@@ -227,7 +207,7 @@ mod tests {
             effect: &Attempt,
             answer: &Result<(), PostgresError>,
             moment: &Moment,
-        ) -> Step<ConnectionProgress, Attempt> {
+        ) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }

@@ -1,15 +1,16 @@
-//! Sessions that hold connections: which match a selector, and how they are ended.
+//! Sessions that hold connections: their selection and their end.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use sqlx::{AssertSqlSafe, Row as _, postgres::PgConnection};
-use tokio::time::timeout;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Connection, Postgres, PostgresError, PostgresFailure, READ_LIMIT,
+    Connection, Postgres, PostgresError, READ_LIMIT,
     observe::{NOT_SEEN, ask, connect},
+    within,
 };
-use crate::api::{PostgresDatabase, SessionRef, SessionSelector};
+use crate::api::{PostgresDatabase, RemediationReason, SessionRef, SessionSelector, Span};
 use crate::postgres_url::{APPLICATION, Address};
 
 /// All sessions of clients in this database except those that are never ended. Times in microseconds: exact in both directions.
@@ -68,32 +69,27 @@ impl SessionEnd {
 }
 
 impl Postgres {
-    /// The sessions that match, the oldest first, at most as many as the selector says. Changes nothing.
-    ///
-    /// # Errors
-    /// See [`PostgresError`]; NotAllowed when the role may not read what other sessions do.
+    /// The sessions that match, the oldest first, at most as many as the selector allows. Changes nothing. The error is
+    /// NotAllowed when the role may not read the activity of other sessions.
     pub async fn matching(
         &self,
         namespace: &str,
         database: &PostgresDatabase,
         selector: &SessionSelector,
     ) -> Result<Vec<SessionRef>, PostgresError> {
-        let address = self.address(namespace, database).await?;
-        let open = self.connection(namespace, database);
-        let mut open = open.lock().await;
-        let mut connection = usable(&mut open, &address).await?;
-        let listed = list(&mut connection, &address, selector).await;
-        if listed.is_ok() {
-            open.keep(&address, connection);
+        let (address, mut open, mut connection) = self.usable(namespace, database).await?;
+        let listed: Listed = ask(&mut connection, &address, LIST).await?;
+        open.keep(&address, connection);
+        if !listed.sees {
+            let message = format!("{}: {NOT_SEEN} {}", address.place, address.options.get_username());
+            return Err(PostgresError::new(RemediationReason::NotAllowed, message));
         }
-        listed
+        Ok(select(listed.sessions, listed.now, selector))
     }
 
-    /// Ends these sessions, as far as the server has them in exactly this state, and returns the pids that it signalled.
-    /// Leaves alone a session that began another query since, and a session that got the pid of another one.
-    ///
-    /// # Errors
-    /// See [`PostgresError`]; NotAllowed without pg_signal_backend.
+    /// Ends those of the sessions that the server has in exactly this state, and returns the pids that it signalled. Does
+    /// not touch a session that has started another query since, or that has the pid of an earlier session. The error is
+    /// NotAllowed without pg_signal_backend.
     pub async fn end(
         &self,
         namespace: &str,
@@ -104,45 +100,33 @@ impl Postgres {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
+        let (address, mut open, mut connection) = self.usable(namespace, database).await?;
+        let ended = signal(&mut connection, &address, sessions, how).await?;
+        open.keep(&address, connection);
+        Ok(ended)
+    }
+
+    /// The open connection if it still answers, since the server may accept no new one; else a new connection.
+    async fn usable(
+        &self,
+        namespace: &str,
+        database: &PostgresDatabase,
+    ) -> Result<(Address, OwnedMutexGuard<Connection>, PgConnection), PostgresError> {
         let address = self.address(namespace, database).await?;
-        let open = self.connection(namespace, database);
-        let mut open = open.lock().await;
-        let mut connection = usable(&mut open, &address).await?;
-        let ended = signal(&mut connection, &address, sessions, how).await;
-        if ended.is_ok() {
-            open.keep(&address, connection);
+        let mut open = self.connection(namespace, database).lock_owned().await;
+        if let Some(mut connection) = open.take(&address)
+            && within(&address, READ_LIMIT, sqlx::raw_sql("SELECT 1").fetch_one(&mut connection)).await.is_ok()
+        {
+            return Ok((address, open, connection));
         }
-        ended
+        let connection = connect(&address).await?;
+        Ok((address, open, connection))
     }
-}
-
-/// The open connection if it still answers, since the server may take no new one; else a new connection.
-async fn usable(open: &mut Connection, address: &Address) -> Result<PgConnection, PostgresError> {
-    if let Some(mut connection) = open.take(address) {
-        let answers = timeout(READ_LIMIT, sqlx::raw_sql("SELECT 1").fetch_one(&mut connection)).await;
-        if matches!(answers, Ok(Ok(_))) {
-            return Ok(connection);
-        }
-    }
-    connect(address).await
-}
-
-async fn list(
-    connection: &mut PgConnection,
-    address: &Address,
-    selector: &SessionSelector,
-) -> Result<Vec<SessionRef>, PostgresError> {
-    let listed: Listed = ask(connection, address, LIST).await?;
-    if !listed.sees {
-        let message = format!("{}: {NOT_SEEN} {}", address.place, address.options.get_username());
-        return Err(PostgresError::new(PostgresFailure::NotAllowed, message));
-    }
-    Ok(select(listed.sessions, listed.now, selector))
 }
 
 /// The oldest first. Pure.
 fn select(mut sessions: Vec<Session>, now: i64, selector: &SessionSelector) -> Vec<SessionRef> {
-    let older = |since: i64, age: &Option<crate::api::Span>| {
+    let older = |since: i64, age: &Option<Span>| {
         let age = age.as_ref().and_then(|age| age.parse().ok());
         age.is_some_and(|age: SignedDuration| i128::from(now - since) > age.as_micros())
     };
@@ -175,7 +159,7 @@ fn select(mut sessions: Vec<Session>, now: i64, selector: &SessionSelector) -> V
     fitting.take(selector.at_most as usize).collect()
 }
 
-/// Whether a text is of this pattern, in which `*` stands for any characters.
+/// Whether a text matches this pattern, in which `*` matches any characters.
 fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -208,19 +192,14 @@ async fn signal(
         meant.join(", "),
         how.function(),
     );
-    let done = timeout(READ_LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection)).await;
-    let rows = match done {
-        Ok(Ok(rows)) => rows,
-        Ok(Err(error)) => {
-            let error = PostgresError::sorted(&error, address);
-            if error.failure != PostgresFailure::NotAllowed {
-                return Err(error);
-            }
-            let message = format!("{error}; fix: GRANT pg_signal_backend TO {}", address.options.get_username());
-            return Err(PostgresError::new(PostgresFailure::NotAllowed, message));
+    let read = within(address, READ_LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection));
+    let rows = read.await.map_err(|error| match error.reason {
+        RemediationReason::NotAllowed => {
+            let fix = format!("GRANT pg_signal_backend TO {}", address.options.get_username());
+            PostgresError::new(error.reason, format!("{error}; fix: {fix}"))
         }
-        Err(_) => return Err(PostgresError::silent(address, READ_LIMIT)),
-    };
+        _ => error,
+    })?;
     let mut done = Vec::with_capacity(rows.len());
     for row in rows {
         let read = row.try_get::<i32, _>(0).and_then(|pid| Ok((pid, row.try_get::<bool, _>(1)?)));
@@ -289,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_any_characters() {
+    fn a_star_matches_any_characters() {
         for (pattern, text) in [("a*c", "abc"), ("*", ""), ("*c*", "abcd"), ("a*b*c", "a-b-b-c"), ("é*", "éa")] {
             assert!(fits(pattern, text), "{pattern} {text}");
         }

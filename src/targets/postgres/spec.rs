@@ -1,4 +1,4 @@
-//! A PostgreSQL database: how a policy names it, and what can be done to it.
+//! A PostgreSQL database as the target of a component, and its actions.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use crate::api::{
 /// `spec.target.kind` of a Remediation that acts on a database itself.
 pub const POSTGRES_KIND: &str = "Postgres";
 
-/// Neither who ends sessions nor who restarts deletes anything from the disk; and a restart ends the vacuum that keeps
-/// wraparound away.
+/// Neither the end of sessions nor a restart frees disk space, and a restart ends the vacuum that prevents wraparound.
 const STORAGE: &str = "storage_usage";
 const WRAPAROUND: &str = "wraparound_usage";
 
@@ -40,8 +39,8 @@ pub static DATABASE: Capabilities = Capabilities {
         (ActionKind::RecoverConnections, &[Cause::Unreachable]),
         (ActionKind::ReleaseConnections, &[Cause::Exhaustion]),
     ],
-    // 75% of wraparound are the 1.6 billion transactions at which vacuum drops everything else (`vacuum_failsafe_age`), twice
-    // as far as anybody should let it come.
+    // 75% of wraparound is 1.6 billion transactions, at which vacuum skips all other work (`vacuum_failsafe_age`): twice the
+    // highest acceptable value.
     metrics: &[
         MetricFacts::percent("connections_usage", 80.0, 95.0),
         MetricFacts::percent(STORAGE, 80.0, 95.0),
@@ -55,37 +54,37 @@ pub static DATABASE: Capabilities = Capabilities {
     min_check_interval: Duration::ZERO,
 };
 
-/// A PostgreSQL database. Each look connects anew and asks, in one short read-only transaction, what pg_stat_activity and
-/// its like tell; a role with pg_monitor sees all of it, what another one may not see is unknown.
+/// A PostgreSQL database. Each observation opens a new connection and reads pg_stat_activity and similar views in one short
+/// read-only transaction. A role with pg_monitor reads all of them; a value that another role may not read is unknown.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresTarget {
-    /// Where it is and who asks. Read at each look and before each action; the operator's role needs the right
+    /// Address and credentials. Read at each observation and before each action; the operator's role needs the right
     /// (`rbac.readCredentials` of the chart).
     pub connection_secret_ref: ConnectionRef,
-    /// The certificate, in PEM, of the authority that the server's certificate must be from. With it, and without an sslmode
-    /// of its own, the connection is verified in full. Left out: the public authorities.
+    /// The certificate, in PEM, of the authority that must have issued the server's certificate. With it, and without an
+    /// sslmode, the connection uses verify-full. Left out: the public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<KeyRef>,
-    /// How large the database may become, as `20Gi`: what storage_usage is measured against. Left out: it is not measured.
+    /// The largest size of the database, as `20Gi`: 100% of storage_usage. Left out: storage_usage is not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = "^[0-9.]+([EPTGMk]i?|Ki)?$"))]
     pub size_limit: Option<String>,
-    /// The workload that it runs in: what Restart restarts.
+    /// The workload that the database runs in; Restart restarts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_ref: Option<HostRef>,
-    /// The PgBouncer in front of it. RecoverConnections has it connect anew too.
+    /// The PgBouncer in front of the database; RecoverConnections reconnects it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pg_bouncer: Option<PgBouncer>,
 }
 
-/// A Secret of the policy's namespace that says how to connect.
+/// A Secret of the policy's namespace with the address and credentials.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionRef {
     /// metadata.name of the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
-    /// The key that holds a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`. Left out: the Secret has uri or url, or
+    /// The key of a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`. Left out: the Secret has uri or url, or
     /// the parts host, port, dbname, user or username, password and sslmode, as CloudNativePG and Crunchy write them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -104,18 +103,18 @@ pub struct HostRef {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PgBouncer {
-    /// A key that holds the URL of its admin console, `postgres://ADMIN:PASSWORD@HOST:6432/pgbouncer`.
+    /// The key of the URL of its admin console, `postgres://ADMIN:PASSWORD@HOST:6432/pgbouncer`.
     pub admin_secret_ref: KeyRef,
     /// The database's name in its configuration.
     #[schemars(length(min = 1, max = 63))]
     pub database: String,
-    /// What is done when RECONNECT was not enough. KillResume drops the clients of this database too: they have to connect
-    /// again. Default Nothing.
+    /// The step after a RECONNECT without success. KillResume also drops the clients of this database: they have to
+    /// reconnect. Default Nothing.
     #[serde(default)]
     pub then: PoolerEscalation,
 }
 
-/// What is done to a pooler that still does not get through.
+/// The step after a RECONNECT without success.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PoolerEscalation {
     #[default]
@@ -124,7 +123,7 @@ pub enum PoolerEscalation {
     KillResume,
 }
 
-/// A PostgreSQL database whose every value is usable.
+/// A validated postgres target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PostgresDatabase {
     pub secret: ConnectionRef,
@@ -138,15 +137,13 @@ pub struct PostgresDatabase {
 
 impl ValidateTarget for PostgresTarget {
     fn validate(&self, check: &mut Checker, _: &Component, _: &HealingPolicySpec) -> Option<ValidTarget> {
-        let size_limit = match self.size_limit.as_deref().map(|limit| (limit, amount(limit))) {
-            None => None,
-            Some((_, Some(bytes))) if bytes > 0.0 => Some(bytes),
-            Some((limit, _)) => {
-                let message = format!("{limit:?} is no amount above 0; write for example 20Gi");
-                check.bad("target.postgres.sizeLimit", message);
-                return None;
-            }
-        };
+        let size_limit = self.size_limit.as_deref().and_then(amount);
+        if let Some(limit) = &self.size_limit
+            && size_limit.is_none_or(|bytes| bytes <= 0.0)
+        {
+            check.bad("target.postgres.sizeLimit", format!("{limit:?} is no amount above 0; write for example 20Gi"));
+            return None;
+        }
         Some(ValidTarget::Postgres(Box::new(PostgresDatabase {
             secret: self.connection_secret_ref.clone(),
             ca: self.ca_secret_ref.clone(),

@@ -1,23 +1,18 @@
 //! A PostgreSQL database as a target.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 
-use super::{
-    Postgres, SessionEnd,
-    end_sessions::SessionsExecutor,
-    reconnect::{ReconnectExecutor, Reconnection},
-};
+use super::{Postgres, SessionEnd, end_sessions::SessionsExecutor, reconnect::ReconnectExecutor, time_of_day};
 use crate::{
     analyze::observation::TargetState,
-    api::{Intent, PostgresDatabase, SessionProgress},
+    api::{Intent, PostgresDatabase, SessionProgress, SessionRef},
     targets::{
         Observed, Target,
         executor::{Executor, Order},
     },
 };
 
-/// Sessions that are named one by one in a message.
+/// Sessions that a message names one by one.
 const NAMED: usize = 5;
 
 /// A PostgreSQL database.
@@ -39,8 +34,7 @@ impl<'a> Target<'a> for DatabaseTarget<'a> {
         };
         match &order.plan.intent {
             Intent::RecoverConnections(reconnect) => {
-                let procedure = Reconnection::new(reconnect);
-                Some(Box::new(ReconnectExecutor { postgres, database, order, procedure }))
+                Some(Box::new(ReconnectExecutor { postgres, database, order, reconnect }))
             }
             Intent::ReleaseConnections(selector) => end(selector, SessionEnd::End),
             Intent::CancelQueries(selector) => end(selector, SessionEnd::Cancel),
@@ -51,16 +45,13 @@ impl<'a> Target<'a> for DatabaseTarget<'a> {
 
 /// " would be done to 7 sessions (pid 12 of app, psql, idle in transaction since 10:11:12Z; …), and".
 pub fn sessions_in_words(sessions: &SessionProgress) -> String {
-    let named = sessions.sessions.iter().take(NAMED).map(|one| {
-        format!("pid {} of {}, {:?}, {} since {}", one.pid, one.user, one.application, one.state, moment(one.since))
-    });
-    let named: Vec<String> = named.collect();
+    let name = |one: &SessionRef| {
+        let SessionRef { pid, user, application, state, since, .. } = one;
+        format!("pid {pid} of {user}, {application:?}, {state} since {}", time_of_day(*since))
+    };
+    let named: Vec<String> = sessions.sessions.iter().take(NAMED).map(name).collect();
     let count = sessions.sessions.len();
     let more = if count > NAMED { format!("; and {} more", count - NAMED) } else { String::new() };
     let noun = if count == 1 { "session" } else { "sessions" };
     format!(" would be done to {count} {noun} ({}{more}), and", named.join("; "))
-}
-
-fn moment(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
 }

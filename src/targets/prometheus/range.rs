@@ -1,42 +1,32 @@
-//! One series over a range of time, for what happened before somebody looked.
+//! One series over a range of time, for the time before the first observation.
 //!
 //! The API: <https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries>. A server refuses more than
-//! 11,000 points a series, so that a long range is asked for in parts.
+//! 11,000 points a series, so a long range is read in parts.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use reqwest::StatusCode;
-use serde::Deserialize;
 use url::Url;
 
-use super::{Answer, Prometheus, Sample, at, data, labels, several, shown};
+use super::{Prometheus, Series, bad_answer, labels, only, several, shown};
 use crate::analyze::observation::{UnknownReason, Unmeasured};
 
 /// Points of one request.
 const PART: u32 = 10_000;
-/// The longest answer to it, in bytes: 60 a point are enough for one series, and some more tell several series apart.
+/// The longest response to it, in bytes: 60 a point are enough for one series, and the rest shows several series.
 const MAX_PART: usize = 8 * 1024 * 1024;
 /// Points of one call: more would not be a history but a database.
 const MAX_POINTS: i128 = 5_000_000;
 
-#[derive(Deserialize)]
-struct Series {
-    #[serde(default)]
-    metric: BTreeMap<String, String>,
-    /// Absent for native histograms.
-    values: Option<Vec<Sample>>,
-}
-
 impl Prometheus {
-    /// The values of the one series that a query yields from `start` to `end`, a `step` apart, oldest first. Where it
-    /// yields nothing, NaN or an infinity there is no value: that was not measured.
+    /// The values of the one series that a query yields from `start` to `end`, a `step` apart, oldest first. A point
+    /// without a value, with NaN or with an infinity is left out: it was not measured.
     ///
     /// Never takes longer than `limit`, however many requests it needs.
     ///
     /// # Errors
-    /// Those of an instant query: also when there is no value at all (`NoData`), and when different series come one
-    /// after the other, as a pod's and its successor's do (`SeveralSeries`).
+    /// As of an instant query: also when there is no value at all (`NoData`), and when different series follow each other,
+    /// as those of a pod and of its successor do (`SeveralSeries`).
     pub async fn range(
         &self,
         query: &str,
@@ -48,11 +38,19 @@ impl Prometheus {
     ) -> Result<Vec<(Timestamp, f64)>, Unmeasured> {
         let base = self.base(url)?;
         let parts = parts(start, end, step)?;
+        let seconds = |at: Timestamp| format!("{:.3}", at.as_millisecond() as f64 / 1000.0);
+        let (step, timeout) = (format!("{:.3}", step.as_secs_f64()), format!("{}ms", limit.as_millis()));
         let asked = async {
             let mut history = History::default();
             for (from, to) in parts {
-                let part = self.part(query, base, (from, to), step, limit).await?;
-                history.add(part).map_err(|why| at(base, &why))?;
+                let (from, to) = (seconds(from), seconds(to));
+                let form =
+                    [("query", query), ("start", &*from), ("end", &*to), ("step", &*step), ("timeout", &*timeout)];
+                self.post(base, "query_range", &form, MAX_PART, |data| match data.result_type.as_str() {
+                    "matrix" => history.add(only(data.read()?)?),
+                    other => Err(bad_answer(format!("a {other} instead of a matrix"))),
+                })
+                .await?;
             }
             if history.values.is_empty() {
                 let what = format!("{}: the query returned no value from {start} to {end}", shown(base));
@@ -61,44 +59,26 @@ impl Prometheus {
             Ok(history.values)
         };
         tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
-            let what = format!("{} did not give the whole history within {limit:?}", shown(base));
+            let what = format!("{}: not the whole history within {limit:?}", shown(base));
             Err(Unmeasured::new(UnknownReason::Timeout, what))
         })
     }
-
-    async fn part(
-        &self,
-        query: &str,
-        base: &Url,
-        (from, to): (Timestamp, Timestamp),
-        step: Duration,
-        limit: Duration,
-    ) -> Result<Vec<Series>, Unmeasured> {
-        let seconds = |at: Timestamp| format!("{:.3}", at.as_millisecond() as f64 / 1000.0);
-        let form = [
-            ("query", query),
-            ("start", &seconds(from)),
-            ("end", &seconds(to)),
-            ("step", &format!("{:.3}", step.as_secs_f64())),
-            ("timeout", &format!("{}ms", limit.as_millis())),
-        ];
-        let (answer, status) = self.post(base, "query_range", &form, MAX_PART).await?;
-        read(answer, status).map_err(|why| at(base, &why))
-    }
 }
 
-/// The ranges of the requests; the steps go on from one to the next.
+/// The ranges of the requests; the steps continue from one to the next.
 fn parts(start: Timestamp, end: Timestamp, step: Duration) -> Result<Vec<(Timestamp, Timestamp)>, Unmeasured> {
     let refused = |what: String| Unmeasured::new(UnknownReason::InvalidSpec, what);
     // The API counts in milliseconds.
     let step_ms = i128::try_from(step.as_millis()).unwrap_or(i128::MAX);
     let span_ms = i128::from(end.as_millisecond()) - i128::from(start.as_millisecond());
     if step_ms == 0 || span_ms < 0 {
-        return Err(refused(format!("nothing lies from {start} to {end} in steps of {step:?}")));
+        return Err(refused(format!("there is no point from {start} to {end} in steps of {step:?}")));
     }
     let points = span_ms / step_ms + 1;
     if points > MAX_POINTS {
-        return Err(refused(format!("{points} points are more than {MAX_POINTS}; ask for less time or a longer step")));
+        return Err(refused(format!(
+            "{points} points are more than {MAX_POINTS}; choose a shorter range or a longer step"
+        )));
     }
     let point = |place: i128| {
         let after = i64::try_from(place * step_ms).unwrap_or(i64::MAX);
@@ -109,7 +89,7 @@ fn parts(start: Timestamp, end: Timestamp, step: Duration) -> Result<Vec<(Timest
     Ok(parts.collect())
 }
 
-/// What was found so far, and of which series.
+/// The values so far, and the labels of their series.
 #[derive(Default)]
 struct History {
     metric: Option<BTreeMap<String, String>>,
@@ -117,23 +97,19 @@ struct History {
 }
 
 impl History {
-    fn add(&mut self, part: Vec<Series>) -> Result<(), Unmeasured> {
-        if part.len() > 1 {
-            return Err(several(part.iter().map(|series| &series.metric)));
-        }
-        let Some(Series { metric, values }) = part.into_iter().next() else { return Ok(()) };
-        let bad = |what: String| Unmeasured::new(UnknownReason::BadAnswer, what);
-        let values = values.ok_or_else(|| bad(format!("{} is a histogram, not a number", labels(&metric))))?;
+    fn add(&mut self, part: Option<Series>) -> Result<(), Unmeasured> {
+        let Some(Series { metric, values, .. }) = part else { return Ok(()) };
+        let values = values.ok_or_else(|| bad_answer(format!("{} is a histogram, not a number", labels(&metric))))?;
         if let Some(before) = self.metric.as_ref().filter(|before| **before != metric) {
             return Err(several([before, &metric].into_iter()));
         }
         self.metric = Some(metric);
-        for Sample(seconds, text) in values {
-            let value: f64 = text.parse().map_err(|_| bad(format!("the value {text:?} is no number")))?;
-            let at = Timestamp::from_millisecond((seconds * 1000.0).round() as i64)
-                .map_err(|_| bad(format!("the time {seconds} is none")))?;
+        for sample in values {
+            let value = sample.value()?;
+            let at = Timestamp::from_millisecond((sample.0 * 1000.0).round() as i64)
+                .map_err(|_| bad_answer(format!("the time {} is not valid", sample.0)))?;
             if self.values.last().is_some_and(|(before, _)| *before >= at) {
-                return Err(bad(format!("the times do not grow at {at}")));
+                return Err(bad_answer(format!("the times do not grow at {at}")));
             }
             if value.is_finite() {
                 self.values.push((at, value));
@@ -141,16 +117,6 @@ impl History {
         }
         Ok(())
     }
-}
-
-/// The series of an answer; pure.
-fn read(answer: Answer, status: StatusCode) -> Result<Vec<Series>, Unmeasured> {
-    let data = data(answer, status)?;
-    let bad = |what: String| Unmeasured::new(UnknownReason::BadAnswer, what);
-    if data.result_type != "matrix" {
-        return Err(bad(format!("a {} instead of a matrix", data.result_type)));
-    }
-    serde_json::from_value(data.result).map_err(|why| bad(format!("the matrix could not be read: {why}")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-#![allow(deprecated, reason = "servers of the older era may still ask for samples")]
+#![allow(deprecated, reason = "servers of the older era may still request samples")]
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use rmcp::{
     service::RequestContext,
 };
 
-/// Nobody is there: what a server asks of a person or a model is declined, and remembered.
+/// The client declines and notes each request of a server for input from a person or a model.
 #[derive(Clone, Default)]
 pub(super) struct Unattended {
     pub asked: Arc<AtomicBool>,
@@ -34,7 +34,7 @@ impl ClientHandler for Unattended {
         _: RequestContext<RoleClient>,
     ) -> Result<CreateMessageResult, ErrorData> {
         self.asked.store(true, Ordering::SeqCst);
-        Err(ErrorData::invalid_request("nobody is there to answer", None))
+        Err(ErrorData::invalid_request("the client runs unattended", None))
     }
 
     async fn create_elicitation(

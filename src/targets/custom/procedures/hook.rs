@@ -1,22 +1,24 @@
 //! A cleanup of memory by the component's own hook.
 //!
 //! Guarantees: the call is announced in the status before it is started; a second call, after a crash, carries the same
-//! `Idempotency-Key`. A call in flight is followed to its end also when the policy does not want the action any more.
+//! `Idempotency-Key`.
 
 use async_trait::async_trait;
 
-use super::{FIRST_POLL, GRACE, wait_for_turn};
+use super::{CallSeen, Endpoint, FIRST_POLL, wait_for_turn};
 use crate::{
     api::{CleanupProgress, Hook, RemediationReason, milliseconds},
     plan::guard::Permit,
     targets::{
         custom::{
-            hook::{HookAnswer, HookError, Hooks, longest},
-            in_flight::{CallState, Start, poll_interval},
+            hook::{HookAnswer, Hooks},
+            in_flight::Start,
         },
         executor::{Effects, Moment, Order, Procedure, Step},
     },
 };
+
+const NOUN: &str = "the hook";
 
 /// Decides about the call of one hook.
 #[derive(Debug)]
@@ -24,14 +26,6 @@ pub struct CallHook<'a> {
     pub hook: &'a Hook,
     /// The `Idempotency-Key`: the Remediation's uid.
     pub key: &'a str,
-}
-
-/// What is known about the call.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HookSeen {
-    pub call: CallState<Result<HookAnswer, HookError>>,
-    /// A call could be started now.
-    pub has_turn: bool,
 }
 
 /// The one effect: start the call.
@@ -42,61 +36,33 @@ pub struct StartCall {
     pub again: bool,
 }
 
+type Next = Step<CleanupProgress, StartCall>;
+
 impl Procedure for CallHook<'_> {
     type Progress = CleanupProgress;
-    type Seen = HookSeen;
+    type Seen = CallSeen<HookAnswer>;
     type Effect = StartCall;
     type Answer = Start;
 
-    fn next(&self, progress: &CleanupProgress, seen: &HookSeen, moment: &Moment) -> Step<CleanupProgress, StartCall> {
-        let progress = progress.clone();
-        let again = progress.called_at.is_some();
-        let effect = effect_of(again);
-        match &seen.call {
-            CallState::NotStarted => match moment.withdrawn {
-                Some(withdrawn) if again => {
-                    Step::failed(progress, withdrawn.reason, format!("{}; {effect}", withdrawn.why))
-                }
-                Some(withdrawn) => Step::expired(progress, withdrawn.reason, format!("{}; {effect}", withdrawn.why)),
-                None if !seen.has_turn => wait_for_turn(progress, moment, again, effect),
-                None => {
-                    let progress = CleanupProgress { called_at: Some(milliseconds(moment.now)), ..progress };
-                    let effect = StartCall { key: self.key.to_owned(), again };
-                    Step::Perform { progress, effect, note: None }
-                }
+    fn next(&self, progress: &CleanupProgress, seen: &Self::Seen, moment: &Moment) -> Next {
+        let called_at = progress.called_at;
+        let endpoint = Endpoint { noun: NOUN, timeout: &self.hook.timeout };
+        let answer = endpoint.answer(progress.clone(), called_at, seen, moment, |progress| Step::Perform {
+            progress: CleanupProgress { called_at: Some(milliseconds(moment.now)), ..progress },
+            effect: StartCall { key: self.key.to_owned(), again: called_at.is_some() },
+            note: None,
+        });
+        match answer {
+            Err(step) => step,
+            Ok((progress, &HookAnswer { objects_collected, memory_freed_mb })) => Step::Done {
+                progress: CleanupProgress { objects_collected, memory_freed_mb, ..progress },
+                reason: RemediationReason::Executed,
+                message: "the hook completed its cleanup; watching whether it helps".to_owned(),
             },
-            CallState::Running => {
-                let since = moment.now.duration_since(progress.called_at.unwrap_or(moment.started_at));
-                if since < longest(&self.hook.timeout) + GRACE {
-                    return Step::wait(progress, poll_interval(since));
-                }
-                let error = HookError::Lost(format!("it has not ended within {since:#}"));
-                Step::failed(progress, error.reason(), error.to_string())
-            }
-            CallState::Ended(Ok(answer)) => {
-                let progress = CleanupProgress {
-                    objects_collected: answer.objects_collected,
-                    memory_freed_mb: answer.memory_freed_mb,
-                    ..progress
-                };
-                let message = "the hook did its cleanup; watching whether it helps".to_owned();
-                Step::Done { progress, reason: RemediationReason::Executed, message }
-            }
-            CallState::Ended(Err(error)) => Step::failed(progress, error.reason(), error.to_string()),
-            CallState::Lost => {
-                let error = HookError::Lost("it panicked".to_owned());
-                Step::failed(progress, error.reason(), error.to_string())
-            }
         }
     }
 
-    fn answered(
-        &self,
-        progress: &CleanupProgress,
-        effect: &StartCall,
-        answer: &Start,
-        moment: &Moment,
-    ) -> Step<CleanupProgress, StartCall> {
+    fn answered(&self, progress: &CleanupProgress, effect: &StartCall, answer: &Start, moment: &Moment) -> Next {
         let mut progress = progress.clone();
         if *answer != Start::NoTurn {
             return Step::wait(progress, FIRST_POLL);
@@ -104,12 +70,8 @@ impl Procedure for CallHook<'_> {
         if !effect.again {
             progress.called_at = None;
         }
-        wait_for_turn(progress, moment, effect.again, effect_of(effect.again))
+        wait_for_turn(progress, moment, NOUN, effect.again)
     }
-}
-
-fn effect_of(called_before: bool) -> &'static str {
-    if called_before { "the hook may have been called before" } else { "nothing was called" }
 }
 
 /// Calls one hook.
@@ -127,9 +89,9 @@ impl<'a> Effects for HookExecutor<'a> {
         CallHook { hook: self.hook, key: self.order.uid }
     }
 
-    async fn observe(&self, _: &CleanupProgress, _: &Moment) -> HookSeen {
+    async fn observe(&self, _: &CleanupProgress, _: &Moment) -> CallSeen<HookAnswer> {
         let calls = &self.hooks.calls;
-        HookSeen { call: calls.peek(self.order.uid), has_turn: calls.has_turn() }
+        CallSeen { call: calls.peek(self.order.uid), has_turn: calls.has_turn(), secret: Ok(()) }
     }
 
     async fn perform(&self, effect: &StartCall, _: &CleanupProgress, _: &Permit) -> Start {
@@ -148,12 +110,15 @@ mod tests {
     use crate::{
         api::HookMethod,
         targets::{
+            custom::{hook::HookError, in_flight::CallState},
             executor::End,
             model::{Limits, World, walk},
         },
     };
 
-    /// The component's endpoint, and what is in flight to it.
+    type HookSeen = CallSeen<HookAnswer>;
+
+    /// The component's endpoint, and the call in flight.
     #[derive(Debug, Clone, PartialEq)]
     struct Endpoint {
         keys: BTreeSet<String>,
@@ -176,7 +141,7 @@ mod tests {
         ($procedure:ty) => {
             impl World<$procedure> for Endpoint {
                 fn observations(&self, _: &CleanupProgress) -> Vec<HookSeen> {
-                    let seen = |has_turn| HookSeen { call: self.call.clone(), has_turn };
+                    let seen = |has_turn| HookSeen { call: self.call.clone(), has_turn, secret: Ok(()) };
                     vec![seen(true), seen(false)]
                 }
 
@@ -209,7 +174,7 @@ mod tests {
                     self.with(false, CallState::NotStarted)
                 }
 
-                fn violation(&self, step: &Step<CleanupProgress, StartCall>) -> Option<String> {
+                fn violation(&self, step: &Next) -> Option<String> {
                     match step {
                         _ if self.keys.len() > 1 => Some("the hook was called with two keys".to_owned()),
                         Step::OutcomeUnknown { .. } => Some("a hook may be called again".to_owned()),
@@ -238,28 +203,17 @@ mod tests {
         type Effect = StartCall;
         type Answer = Start;
 
-        fn next(
-            &self,
-            progress: &CleanupProgress,
-            seen: &HookSeen,
-            moment: &Moment,
-        ) -> Step<CleanupProgress, StartCall> {
+        fn next(&self, progress: &CleanupProgress, seen: &HookSeen, moment: &Moment) -> Next {
             match &seen.call {
                 CallState::Ended(Err(HookError::Timeout { .. })) => {
                     let call = CallState::Ended(Ok(HookAnswer::default()));
-                    self.0.next(progress, &HookSeen { call, ..*seen }, moment)
+                    self.0.next(progress, &HookSeen { call, ..seen.clone() }, moment)
                 }
                 _ => self.0.next(progress, seen, moment),
             }
         }
 
-        fn answered(
-            &self,
-            progress: &CleanupProgress,
-            effect: &StartCall,
-            answer: &Start,
-            moment: &Moment,
-        ) -> Step<CleanupProgress, StartCall> {
+        fn answered(&self, progress: &CleanupProgress, effect: &StartCall, answer: &Start, moment: &Moment) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }
@@ -291,7 +245,6 @@ mod tests {
         ] {
             assert!(report.reached(end), "{end} was not reached: {report:?}");
         }
-        eprintln!("hook: {} states, {:?}", report.states, report.ends);
     }
 
     #[test]

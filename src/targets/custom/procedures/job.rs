@@ -1,8 +1,8 @@
-//! A Job that the team defines: created once, then followed to its end.
+//! A custom Job: created once, then followed to its end.
 //!
 //! Guarantees: the Job's name is derived from the Remediation's uid, so the API server refuses a second one, also after a
-//! crash or a lost answer. A Job whose creation was confirmed, or that was seen, is not created again after it was
-//! deleted. A Job that was created is followed to its end also when the policy does not want the action any more.
+//! crash or a lost answer. A Job whose creation was confirmed, or that was observed, is not created again after it was
+//! deleted. A Job that was created is followed to its end also when the action is withdrawn.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 
-use super::{GRACE, length};
+use super::{GRACE, facts, length};
 use crate::{
     api::{COMPONENT_LABEL, JobProgress, JobRemedy, POLICY_LABEL, Remediation, RemediationReason},
     plan::guard::Permit,
@@ -39,6 +39,8 @@ pub struct RunJob<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreateJob;
 
+type Next = Step<JobProgress, CreateJob>;
+
 impl RunJob<'_> {
     /// The Job has not ended, although its deadline has passed: Kubernetes ends a Job at its deadline.
     fn is_over(&self, moment: &Moment) -> bool {
@@ -52,7 +54,7 @@ impl Procedure for RunJob<'_> {
     type Effect = CreateJob;
     type Answer = Result<(), ActError>;
 
-    fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
+    fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Next {
         let Self { namespace, name, remedy } = self;
         let was_created = progress.job.is_some();
         let state = match seen {
@@ -63,7 +65,7 @@ impl Procedure for RunJob<'_> {
         let seen = JobProgress { job: Some(name.clone()) };
         match state {
             None if was_created => {
-                let message = format!("Job {name} was deleted before it ended; what it did is not known");
+                let message = format!("Job {name} was deleted before it ended; its effect is unknown");
                 Step::failed(seen, RemediationReason::JobGone, message)
             }
             None => match moment.withdrawn {
@@ -74,8 +76,7 @@ impl Procedure for RunJob<'_> {
                 None => Step::Perform { progress: progress.clone(), effect: CreateJob, note: None },
             },
             Some(JobState::Foreign) => {
-                let message =
-                    format!("there is a Job {name} already, which is not of this remediation; nothing was done");
+                let message = format!("Job {name} already exists and is not of this Remediation; nothing was done");
                 Step::failed(JobProgress::default(), RemediationReason::NameTaken, message)
             }
             Some(JobState::Complete) => {
@@ -87,27 +88,21 @@ impl Procedure for RunJob<'_> {
                 Step::failed(seen, RemediationReason::JobFailed, message)
             }
             Some(JobState::Running) if self.is_over(moment) => {
+                let deadline = &remedy.deadline;
                 let message = format!(
-                    "Job {name} has not ended within its deadline, {}; see kubectl describe job {name}",
-                    remedy.deadline
+                    "Job {name} has not ended within its deadline, {deadline}; see kubectl describe job {name} -n {namespace}"
                 );
                 Step::failed(seen, RemediationReason::DeadlineExceeded, message)
             }
             Some(JobState::Running) => {
-                // The journal reports a note that stands once.
-                let note = Note::acting("job", format!("Job {name} runs, for {} at most", remedy.deadline));
+                // The journal reports an unchanged note once.
+                let note = Note::acting("job", format!("Job {name} runs; its deadline is {}", remedy.deadline));
                 Step::Wait { progress: seen, after: POLL, note: Some(note) }
             }
         }
     }
 
-    fn answered(
-        &self,
-        progress: &JobProgress,
-        _: &CreateJob,
-        answer: &Result<(), ActError>,
-        moment: &Moment,
-    ) -> Step<JobProgress, CreateJob> {
+    fn answered(&self, progress: &JobProgress, _: &CreateJob, answer: &Self::Answer, moment: &Moment) -> Next {
         match answer {
             // A Job that is deleted before the first read must not be created again.
             Ok(()) => Step::wait(JobProgress { job: Some(self.name.clone()) }, RECHECK),
@@ -130,7 +125,7 @@ impl JobExecutor<'_> {
     }
 
     fn job<'a>(&'a self, name: &'a str) -> JobRun<'a> {
-        let Order { namespace, remediation, uid, plan, .. } = self.order;
+        let Order { namespace, plan, .. } = self.order;
         JobRun {
             namespace,
             name,
@@ -138,23 +133,12 @@ impl JobExecutor<'_> {
             deadline: length(&self.remedy.deadline).as_secs(),
             owner: owner(&self.order),
             labels: vec![(POLICY_LABEL, plan.policy.clone()), (COMPONENT_LABEL, plan.component.clone())],
-            facts: vec![
-                ("PANACEA_NAMESPACE", namespace.to_owned()),
-                ("PANACEA_POLICY", plan.policy.clone()),
-                ("PANACEA_COMPONENT", plan.component.clone()),
-                ("PANACEA_TARGET_KIND", plan.target.kind.clone()),
-                ("PANACEA_TARGET_NAME", plan.target.name.clone()),
-                ("PANACEA_CAUSE", plan.cause.to_string()),
-                ("PANACEA_WHY", plan.why.clone()),
-                ("PANACEA_EPISODE", plan.episode.clone()),
-                ("PANACEA_REMEDIATION", remediation.to_owned()),
-                ("PANACEA_REMEDIATION_UID", uid.to_owned()),
-            ],
+            facts: facts(&self.order).into_iter().map(|(_, variable, value)| (variable, value)).collect(),
         }
     }
 }
 
-/// The Remediation, as the controller of what it creates.
+/// The Remediation, as the controller of the Job.
 fn owner(order: &Order<'_>) -> OwnerReference {
     OwnerReference {
         api_version: Remediation::api_version(&()).into_owned(),
@@ -225,10 +209,10 @@ mod tests {
                 Step::Perform { progress: JobProgress { job: Some(_) }, .. } => {
                     Some("a Job that was seen is created again".to_owned())
                 }
-                Step::OutcomeUnknown { .. } => Some("the API server tells the outcome".to_owned()),
+                Step::OutcomeUnknown { .. } => Some("the API server knows the outcome".to_owned()),
                 Step::Done { .. } if self.job != Some(JobState::Complete) => Some("no Job is complete".to_owned()),
                 Step::Ended { end: End::Expired, .. } if self.job.is_some() => {
-                    Some("a Job runs, and nobody follows it".to_owned())
+                    Some("a Job runs and is not followed".to_owned())
                 }
                 _ => None,
             }
@@ -251,7 +235,7 @@ mod tests {
         ($procedure:ty) => {
             impl World<$procedure> for Cluster {
                 fn observations(&self, _: &JobProgress) -> Vec<Result<Option<JobState>, ActError>> {
-                    vec![Ok(self.job.clone()), Err(ActError::Unreachable("etcd is away".into()))]
+                    vec![Ok(self.job.clone()), Err(ActError::Unreachable("etcd is unreachable".into()))]
                 }
 
                 fn results(&self, _: &CreateJob, _: &JobProgress) -> Vec<(Self, Result<(), ActError>)> {
@@ -268,7 +252,7 @@ mod tests {
                     self.changes()
                 }
 
-                fn violation(&self, step: &Step<JobProgress, CreateJob>) -> Option<String> {
+                fn violation(&self, step: &Next) -> Option<String> {
                     self.broken::<$procedure>(step)
                 }
             }
@@ -287,7 +271,7 @@ mod tests {
         type Effect = CreateJob;
         type Answer = Result<(), ActError>;
 
-        fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Step<JobProgress, CreateJob> {
+        fn next(&self, progress: &JobProgress, seen: &Self::Seen, moment: &Moment) -> Next {
             match seen {
                 Ok(None) => Step::Perform { progress: progress.clone(), effect: CreateJob, note: None },
                 _ => self.0.next(progress, seen, moment),
@@ -300,7 +284,7 @@ mod tests {
             effect: &CreateJob,
             answer: &Result<(), ActError>,
             moment: &Moment,
-        ) -> Step<JobProgress, CreateJob> {
+        ) -> Next {
             self.0.answered(progress, effect, answer, moment)
         }
     }
@@ -338,7 +322,6 @@ mod tests {
             walk(&procedure, Cluster { job: Some(JobState::Foreign), ..EMPTY }, JobProgress::default(), LIMITS);
         foreign.assert_holds();
         assert!(foreign.reached("Failed NameTaken"), "{foreign:?}");
-        eprintln!("job: {} states, {:?}", report.states, report.ends);
     }
 
     #[test]

@@ -2,17 +2,17 @@
 //!
 //! Expected flow: prepare (greeting, `tools/list`, check of the arguments: changes nothing) → announce the call in the
 //! status → call → read the answer.
-//! Guarantees: the tool is called at most once. When no answer is known after the call was announced, for whatever
-//! reason, the tool is not called again, and the component's health tells whether the call helped.
+//! Guarantees: the tool is called at most once. When the answer is unknown after the call was announced, the tool is not
+//! called again, and the component's health shows whether the call helped.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::{FIRST_POLL, GRACE, length, preflight_secret, wait_for_turn};
+use super::{FIRST_POLL, GRACE, facts, length, preflight_secret, read_secret, wait_for_turn};
 use crate::{
     api::{McpProgress, McpRemedy, RemediationReason, milliseconds},
     plan::guard::Permit,
@@ -26,13 +26,15 @@ use crate::{
     },
 };
 
+const NOUN: &str = "the tool";
+
 /// Decides about the call of one tool.
 #[derive(Debug)]
 pub struct CallTool<'a> {
     pub mcp: &'a McpRemedy,
 }
 
-/// What is known before the call was announced, or about the call after that.
+/// The preparation before the call was announced, or the call after that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum McpSeen {
     /// The token could not be read.
@@ -59,29 +61,31 @@ impl CallTool<'_> {
         if since < EXECUTE_LIMIT {
             return Step::wait(progress, poll_interval(since));
         }
-        let message = format!("the server was not ready for a call within {EXECUTE_LIMIT:#}; nothing was called");
+        let message = format!("the server was not ready for the call within {EXECUTE_LIMIT:#}; nothing was called");
         Step::failed(progress, RemediationReason::McpUnreachable, message)
     }
 
-    fn follow(&self, progress: McpProgress, call: &CallState<Result<String, McpError>>, since: SignedDuration) -> Next {
-        let limit = length(&self.mcp.timeout);
-        match call {
-            CallState::NotStarted => Self::unknown(progress, "the operator ended before the answer was noted"),
-            CallState::Running if since < limit + GRACE => Step::wait(progress, poll_interval(since)),
-            CallState::Running => Self::unknown(progress, &format!("no answer within {}", self.mcp.timeout)),
-            CallState::Lost => Self::unknown(progress, "the call ended without an answer"),
-            CallState::Ended(Ok(said)) => {
-                let message = format!("the tool {} has answered {said:?}; watching whether it helps", self.mcp.tool);
-                Step::Done { progress, reason: RemediationReason::Executed, message }
+    /// The call was announced at `called_at`.
+    fn follow(&self, progress: McpProgress, called_at: Timestamp, seen: &McpSeen, moment: &Moment) -> Next {
+        let McpSeen::Call(call) = seen else { return Step::wait(progress, FIRST_POLL) };
+        let since = moment.now.duration_since(called_at);
+        let lost = match call {
+            CallState::Running if since < length(&self.mcp.timeout) + GRACE => {
+                return Step::wait(progress, poll_interval(since));
             }
-            CallState::Ended(Err(McpError::Lost(why))) => Self::unknown(progress, why),
-            CallState::Ended(Err(error)) => Step::failed(progress, error.reason(), error.to_string()),
-        }
-    }
-
-    fn unknown(progress: McpProgress, why: &str) -> Next {
-        let lost = McpError::Lost(why.to_owned());
-        let message = format!("{lost}; it is not called again; watching whether the component gets well");
+            CallState::Ended(Ok(said)) => {
+                let message = format!("the tool {} responded {said:?}; watching whether it helps", self.mcp.tool);
+                return Step::Done { progress, reason: RemediationReason::Executed, message };
+            }
+            CallState::Ended(Err(error)) if !matches!(error, McpError::Lost(_)) => {
+                return Step::failed(progress, error.reason(), error.to_string());
+            }
+            CallState::Ended(Err(lost)) => lost.clone(),
+            CallState::NotStarted => McpError::Lost("the operator ended before the answer was stored".to_owned()),
+            CallState::Running => McpError::Lost(format!("no response within {}", self.mcp.timeout)),
+            CallState::Lost => McpError::Lost("the call ended without a response".to_owned()),
+        };
+        let message = format!("{lost}; it is not called again; watching whether the component becomes healthy");
         Step::Done { progress, reason: lost.reason(), message }
     }
 }
@@ -95,21 +99,18 @@ impl Procedure for CallTool<'_> {
     fn next(&self, progress: &McpProgress, seen: &McpSeen, moment: &Moment) -> Next {
         let progress = progress.clone();
         if let Some(called_at) = progress.called_at {
-            return match seen {
-                McpSeen::Call(call) => self.follow(progress, call, moment.now.duration_since(called_at)),
-                _ => Step::wait(progress, FIRST_POLL),
-            };
+            return self.follow(progress, called_at, seen, moment);
         }
         if let Some(withdrawn) = moment.withdrawn {
             return Step::expired(progress, withdrawn.reason, format!("{}; nothing was called", withdrawn.why));
         }
         match seen {
             McpSeen::NotRead(error) => after_error(error, moment.since_start(), progress),
-            McpSeen::NoTurn => wait_for_turn(progress, moment, false, "nothing was called"),
+            McpSeen::NoTurn => wait_for_turn(progress, moment, NOUN, false),
             McpSeen::Preparing | McpSeen::NotWanted | McpSeen::Call(_) => Self::prepare(progress, moment),
             McpSeen::NotPrepared(error) => Step::failed(progress, error.reason(), error.to_string()),
             McpSeen::Prepared => {
-                let message = format!("the tool {} is called, and has {} at most", self.mcp.tool, self.mcp.timeout);
+                let message = format!("calling the tool {}; its timeout is {}", self.mcp.tool, self.mcp.timeout);
                 let progress = McpProgress { called_at: Some(milliseconds(moment.now)) };
                 Step::Perform { progress, effect: StartCall, note: Some(Note::acting("mcp", message)) }
             }
@@ -119,66 +120,44 @@ impl Procedure for CallTool<'_> {
     fn answered(&self, progress: &McpProgress, _: &StartCall, answer: &Start, moment: &Moment) -> Next {
         match answer {
             Start::Started | Start::AlreadyStarted => Step::wait(progress.clone(), FIRST_POLL),
-            // The call was not made.
-            Start::NoTurn => wait_for_turn(McpProgress::default(), moment, false, "nothing was called"),
+            Start::NoTurn => wait_for_turn(McpProgress::default(), moment, NOUN, false),
         }
     }
 }
 
 /// Calls one tool.
 pub struct McpExecutor<'a> {
-    kubernetes: &'a Kubernetes,
-    mcp: &'a Mcp,
-    order: Order<'a>,
-    remedy: &'a McpRemedy,
-    /// The call that was prepared. When it is not made in this reconciliation, it is dropped, and prepared again.
-    prepared: Mutex<Option<PreparedCall>>,
+    pub kubernetes: &'a Kubernetes,
+    pub mcp: &'a Mcp,
+    pub order: Order<'a>,
+    pub remedy: &'a McpRemedy,
+    /// The prepared call. When this reconciliation does not make the call, it is dropped, and prepared again.
+    pub prepared: Mutex<Option<PreparedCall>>,
 }
 
-impl<'a> McpExecutor<'a> {
-    pub fn new(kubernetes: &'a Kubernetes, mcp: &'a Mcp, order: Order<'a>, remedy: &'a McpRemedy) -> Self {
-        Self { kubernetes, mcp, order, remedy, prepared: Mutex::new(None) }
-    }
-
+impl McpExecutor<'_> {
     /// Starts the preparation. Changes nothing outside.
     async fn start_preparation(&self) -> McpSeen {
-        let token = match &self.remedy.token_secret_ref {
-            None => None,
-            Some(key) => match self.kubernetes.secret(self.order.namespace, key).await {
-                Ok(token) => Some(token),
+        let token =
+            match read_secret(self.kubernetes, self.order.namespace, self.remedy.token_secret_ref.as_ref()).await {
+                Ok(token) => token,
                 Err(error) => return McpSeen::NotRead(error),
-            },
-        };
+            };
         let arguments = match self.arguments() {
             Ok(arguments) => arguments,
             Err(why) => return McpSeen::NotPrepared(McpError::Invalid(format!("mcp.arguments {why}"))),
         };
-        let (client, McpRemedy { url, tool, .. }) = (self.mcp.client.clone(), self.remedy.clone());
-        let preparation = async move { client.prepare(&url, token, &tool, arguments).await };
+        let preparation = self.mcp.client.clone().prepare(self.remedy.clone(), token, arguments);
         match self.mcp.preparations.start(self.order.uid, preparation) {
             Start::Started | Start::AlreadyStarted => McpSeen::Preparing,
             Start::NoTurn => McpSeen::NoTurn,
         }
     }
 
-    /// With the facts filled in.
+    /// With the facts of the action in their places.
     fn arguments(&self) -> Result<Map<String, Value>, String> {
-        let Order { namespace, remediation, uid, plan, .. } = self.order;
-        self.remedy.arguments.filled(&|fact| {
-            Some(match fact {
-                "namespace" => namespace.to_owned(),
-                "policy" => plan.policy.clone(),
-                "component" => plan.component.clone(),
-                "kind" => plan.target.kind.clone(),
-                "name" => plan.target.name.clone(),
-                "cause" => plan.cause.to_string(),
-                "why" => plan.why.clone(),
-                "episode" => plan.episode.clone(),
-                "remediation" => remediation.to_owned(),
-                "uid" => uid.to_owned(),
-                _ => return None,
-            })
-        })
+        let value = |name: &str| facts(&self.order).into_iter().find(|fact| fact.0 == name).map(|fact| fact.2);
+        self.remedy.arguments.filled(&value)
     }
 }
 
@@ -228,6 +207,8 @@ impl<'a> Effects for McpExecutor<'a> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
     use crate::{
         api::McpArguments,
@@ -237,12 +218,12 @@ mod tests {
         },
     };
 
-    /// The server, and what is in flight to it.
+    /// The server, and the call in flight.
     #[derive(Debug, Clone, PartialEq)]
     struct Server {
         /// Calls that were started.
         calls: u32,
-        /// The tool has done it.
+        /// The tool has had its effect.
         done: bool,
         call: CallState<Result<String, McpError>>,
         /// An operator process ended since the call was started, or about to be.
@@ -256,7 +237,7 @@ mod tests {
             Self { done: self.done || done, call, ..self.clone() }
         }
 
-        /// The answer is in memory, and says what happened.
+        /// The answer is in memory, and reports the outcome.
         fn has_answer(&self) -> bool {
             match &self.call {
                 CallState::Ended(Err(McpError::Lost(_))) => false,
@@ -275,7 +256,7 @@ mod tests {
                     }
                     let at = || "https://ops/mcp".to_owned();
                     vec![
-                        McpSeen::NotRead(ActError::Unreachable("the API server is away".into())),
+                        McpSeen::NotRead(ActError::Unreachable("the API server is unreachable".into())),
                         McpSeen::NoTurn,
                         McpSeen::Preparing,
                         McpSeen::Prepared,
@@ -369,7 +350,7 @@ mod tests {
         };
     }
 
-    // A call that was announced before a crash is made again.
+    // A call that was announced before a crash is repeated.
     fault!(IgnoresCalledAt, |procedure, progress, seen, moment| match seen {
         McpSeen::Call(CallState::NotStarted) => {
             procedure.next(&McpProgress::default(), &McpSeen::Prepared, moment)
@@ -419,7 +400,6 @@ mod tests {
         ] {
             assert!(report.reached(end), "{end} was not reached: {report:?}");
         }
-        eprintln!("mcp: {} states, {:?}", report.states, report.ends);
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! A webhook: delivered, then followed to its end when it goes on by itself (202 with a Location).
+//! A webhook: delivered, then followed to its end when it continues after its response (202 with a Location).
 //!
 //! Guarantees: a delivery is announced in the status before it is started; a second delivery, after a crash, carries the
-//! same `Idempotency-Key`. A delivery in flight, and what the endpoint has begun, is followed to its end also when the
-//! policy does not want the action any more.
+//! same `Idempotency-Key`. An accepted delivery is followed to its end also when the action is withdrawn.
 
 use std::time::Duration;
 
@@ -12,23 +11,24 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::{FIRST_POLL, GRACE, length, preflight_secret, wait_for_turn};
+use super::{CallSeen, Endpoint, FIRST_POLL, GRACE, failed, length, preflight_secret, read_secret, wait_for_turn};
 use crate::{
     api::{RemediationReason, Retry, WebhookProgress, WebhookRemedy, milliseconds},
     plan::guard::Permit,
     targets::{
         custom::{
-            hook::{HookError, Hooks, longest},
+            hook::{Hooks, longest},
             in_flight::{CallState, Start, poll_interval},
             webhook::{Delivery, Report},
         },
         executor::{Effects, Moment, Note, Order, Procedure, Step},
-        kubernetes::{ActError, Kubernetes, write::after_error},
+        kubernetes::{ActError, Kubernetes},
     },
 };
 
-/// After a request for the progress that failed for a reason that may pass.
+/// After a request for the progress that failed temporarily.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+const NOUN: &str = "the webhook";
 
 /// Decides about one webhook.
 #[derive(Debug)]
@@ -38,15 +38,8 @@ pub struct CallWebhook<'a> {
     pub key: &'a str,
 }
 
-/// What is known about the delivery, or about the request for its progress once the webhook has named a place for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookSeen {
-    pub call: CallState<Result<Report, HookError>>,
-    /// A call could be started now.
-    pub has_turn: bool,
-    /// Whether the Secret could be read that a delivery is signed with.
-    pub secret: Result<(), ActError>,
-}
+/// The delivery, or the request for its progress after the webhook has named a URL for it.
+type WebhookSeen = CallSeen<Report>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartRequest {
@@ -64,18 +57,14 @@ impl CallWebhook<'_> {
     }
 
     fn deadline_exceeded(&self, progress: WebhookProgress) -> Next {
-        let message = format!("the webhook was not done within its deadline, {}", self.webhook.deadline);
+        let message = format!("the webhook did not finish within its deadline, {}", self.webhook.deadline);
         Step::failed(progress, RemediationReason::DeadlineExceeded, message)
-    }
-
-    fn failed(progress: WebhookProgress, error: &HookError) -> Next {
-        Step::failed(progress, error.reason(), error.to_string())
     }
 
     fn reported(&self, progress: WebhookProgress, report: &Report, moment: &Moment) -> Next {
         match report {
             Report::Done => {
-                let message = "the webhook has done it; watching whether it helps".to_owned();
+                let message = "the webhook has finished; watching whether it helps".to_owned();
                 Step::Done { progress, reason: RemediationReason::Executed, message }
             }
             Report::Later { .. } if self.is_over(moment) => self.deadline_exceeded(progress),
@@ -83,47 +72,29 @@ impl CallWebhook<'_> {
                 Step::wait(progress, *after)
             }
             Report::Later { at, after } => {
-                let message = format!("the webhook has begun, and has {} at most", self.webhook.deadline);
+                let message = format!("the webhook has started; its deadline is {}", self.webhook.deadline);
                 let progress = WebhookProgress { poll_url: Some(at.to_string()), ..progress };
                 Step::Wait { progress, after: *after, note: Some(Note::acting("webhook", message)) }
             }
         }
     }
 
-    /// Before the webhook has named a place to ask.
+    /// Before the webhook has named a URL for its progress.
     fn deliver(&self, progress: WebhookProgress, seen: &WebhookSeen, moment: &Moment) -> Next {
-        let again = progress.called_at.is_some();
-        let effect = effect_of(again);
-        match &seen.call {
-            CallState::NotStarted => match (moment.withdrawn, &seen.secret) {
-                (Some(withdrawn), _) if again => {
-                    Step::failed(progress, withdrawn.reason, format!("{}; {effect}", withdrawn.why))
-                }
-                (Some(withdrawn), _) => {
-                    Step::expired(progress, withdrawn.reason, format!("{}; {effect}", withdrawn.why))
-                }
-                (None, Err(error)) => after_error(error, moment.since_start(), progress),
-                (None, Ok(())) if !seen.has_turn => wait_for_turn(progress, moment, again, effect),
-                (None, Ok(())) => {
-                    let progress = WebhookProgress { called_at: Some(milliseconds(moment.now)), ..progress };
-                    let effect = StartRequest::Deliver { key: self.key.to_owned(), again };
-                    Step::Perform { progress, effect, note: None }
-                }
-            },
-            CallState::Running => {
-                let since = moment.now.duration_since(progress.called_at.unwrap_or(moment.started_at));
-                if since < longest(&self.webhook.timeout) + GRACE {
-                    return Step::wait(progress, poll_interval(since));
-                }
-                Self::failed(progress, &HookError::Lost(format!("it has not ended within {since:#}")))
-            }
-            CallState::Ended(Ok(report)) => self.reported(progress, report, moment),
-            CallState::Ended(Err(error)) => Self::failed(progress, error),
-            CallState::Lost => Self::failed(progress, &HookError::Lost("it panicked".to_owned())),
+        let called_at = progress.called_at;
+        let endpoint = Endpoint { noun: NOUN, timeout: &self.webhook.timeout };
+        let answer = endpoint.answer(progress, called_at, seen, moment, |progress| Step::Perform {
+            progress: WebhookProgress { called_at: Some(milliseconds(moment.now)), ..progress },
+            effect: StartRequest::Deliver { key: self.key.to_owned(), again: called_at.is_some() },
+            note: None,
+        });
+        match answer {
+            Err(step) => step,
+            Ok((progress, report)) => self.reported(progress, report, moment),
         }
     }
 
-    /// The webhook has begun, and goes on by itself.
+    /// The webhook has accepted the delivery, and continues after its response.
     fn ask(&self, progress: WebhookProgress, at: &str, seen: &WebhookSeen, moment: &Moment) -> Next {
         let is_over = self.is_over(moment);
         let since = moment.since_start();
@@ -141,7 +112,7 @@ impl CallWebhook<'_> {
             CallState::Ended(Err(error)) if error.retry() == Retry::Backoff && !is_over => {
                 Step::wait(progress, ASK_AGAIN)
             }
-            CallState::Ended(Err(error)) => Self::failed(progress, error),
+            CallState::Ended(Err(error)) => failed(progress, error),
             CallState::Lost if !is_over => Step::wait(progress, ASK_AGAIN),
             CallState::Lost => self.deadline_exceeded(progress),
         }
@@ -168,7 +139,7 @@ impl Procedure for CallWebhook<'_> {
                 if !again {
                     progress.called_at = None;
                 }
-                wait_for_turn(progress, moment, *again, effect_of(*again))
+                wait_for_turn(progress, moment, NOUN, *again)
             }
             (Start::NoTurn, StartRequest::Ask { .. }) => Step::wait(progress, ASK_AGAIN),
             (Start::Started | Start::AlreadyStarted, _) => Step::wait(progress, FIRST_POLL),
@@ -176,34 +147,19 @@ impl Procedure for CallWebhook<'_> {
     }
 }
 
-fn effect_of(called_before: bool) -> &'static str {
-    if called_before { "the webhook may have been called before" } else { "nothing was called" }
-}
-
 /// Calls one webhook.
 pub struct WebhookExecutor<'a> {
-    kubernetes: &'a Kubernetes,
-    hooks: &'a Hooks,
-    order: Order<'a>,
-    webhook: &'a WebhookRemedy,
-    /// What a delivery is signed with; read anew in each reconciliation that starts one.
-    secret: Mutex<Option<SecretString>>,
+    pub kubernetes: &'a Kubernetes,
+    pub hooks: &'a Hooks,
+    pub order: Order<'a>,
+    pub webhook: &'a WebhookRemedy,
+    /// The key of the signature; read again in each reconciliation that starts a delivery.
+    pub secret: Mutex<Option<SecretString>>,
 }
 
-impl<'a> WebhookExecutor<'a> {
-    pub fn new(kubernetes: &'a Kubernetes, hooks: &'a Hooks, order: Order<'a>, webhook: &'a WebhookRemedy) -> Self {
-        Self { kubernetes, hooks, order, webhook, secret: Mutex::new(None) }
-    }
-
+impl WebhookExecutor<'_> {
     fn ask_key(&self) -> String {
         format!("{}/progress", self.order.uid)
-    }
-
-    async fn read_secret(&self) -> Result<(), ActError> {
-        let Some(key) = &self.webhook.secret_ref else { return Ok(()) };
-        let secret = self.kubernetes.secret(self.order.namespace, key).await?;
-        *self.secret.lock() = Some(secret);
-        Ok(())
     }
 }
 
@@ -226,8 +182,12 @@ impl<'a> Effects for WebhookExecutor<'a> {
             return WebhookSeen { call, has_turn: requests.has_turn(), secret: Ok(()) };
         }
         let call = requests.peek(self.order.uid);
-        let starts = call == CallState::NotStarted && moment.withdrawn.is_none();
-        let secret = if starts { self.read_secret().await } else { Ok(()) };
+        let mut secret = Ok(());
+        if call == CallState::NotStarted && moment.withdrawn.is_none() {
+            let key = self.webhook.secret_ref.as_ref();
+            let read = read_secret(self.kubernetes, self.order.namespace, key).await;
+            secret = read.map(|secret| *self.secret.lock() = secret);
+        }
         WebhookSeen { call, has_turn: requests.has_turn(), secret }
     }
 
@@ -252,7 +212,7 @@ impl<'a> Effects for WebhookExecutor<'a> {
     }
 }
 
-/// The facts, as a webhook gets them. A second delivery has the same text.
+/// The body of a delivery. A second delivery has the same body.
 fn facts(order: &Order<'_>) -> String {
     let Order { namespace, remediation, uid, plan, .. } = *order;
     let mut facts = json!({

@@ -5,17 +5,18 @@ use url::Url;
 
 use super::*;
 use crate::targets::{
+    custom::hook::HookError,
     executor::End,
     model::{Limits, World, walk},
 };
 
 type Call = CallState<Result<Report, HookError>>;
 
-/// The endpoint, and what is in flight to it.
+/// The endpoint, and the call in flight.
 #[derive(Debug, Clone, PartialEq)]
 struct Endpoint {
     keys: BTreeSet<String>,
-    begun: bool,
+    accepted: bool,
     done: bool,
     call: Call,
     /// The call in flight asks for the progress.
@@ -23,7 +24,7 @@ struct Endpoint {
 }
 
 fn idle() -> Endpoint {
-    Endpoint { keys: BTreeSet::new(), begun: false, done: false, call: CallState::NotStarted, asks: false }
+    Endpoint { keys: BTreeSet::new(), accepted: false, done: false, call: CallState::NotStarted, asks: false }
 }
 
 fn later() -> Report {
@@ -31,8 +32,8 @@ fn later() -> Report {
 }
 
 impl Endpoint {
-    fn with(&self, begun: bool, done: bool, call: Call) -> Self {
-        Self { begun: self.begun || begun, done: self.done || done, call, ..self.clone() }
+    fn with(&self, accepted: bool, done: bool, call: Call) -> Self {
+        Self { accepted: self.accepted || accepted, done: self.done || done, call, ..self.clone() }
     }
 
     /// Every end of the call that runs.
@@ -58,15 +59,15 @@ macro_rules! world {
     ($procedure:ty) => {
         impl World<$procedure> for Endpoint {
             fn observations(&self, progress: &WebhookProgress) -> Vec<WebhookSeen> {
-                let away = Err(ActError::Unreachable("the API server is away".into()));
+                let unread = Err(ActError::Unreachable("the API server is unreachable".into()));
                 let seen = |call: Call, has_turn, secret| WebhookSeen { call, has_turn, secret };
-                // Once there is a place to ask, the answer to the delivery is not read any more.
+                // With a URL for the progress, the answer to the delivery is no longer read.
                 if progress.poll_url.is_some() && !self.asks {
                     return vec![seen(CallState::NotStarted, true, Ok(())), seen(CallState::NotStarted, false, Ok(()))];
                 }
                 let mut all = vec![seen(self.call.clone(), true, Ok(()))];
                 if self.call == CallState::NotStarted {
-                    all.extend([seen(CallState::NotStarted, false, Ok(())), seen(CallState::NotStarted, true, away)]);
+                    all.extend([seen(CallState::NotStarted, false, Ok(())), seen(CallState::NotStarted, true, unread)]);
                 } else if self.asks && self.call != CallState::Running {
                     // An answer to a request for progress is taken once.
                     all.push(seen(CallState::NotStarted, true, Ok(())));
@@ -187,7 +188,6 @@ fn a_webhook_is_delivered_again_only_after_a_crash_and_with_the_same_key() {
     ] {
         assert!(report.reached(end), "{end} was not reached: {report:?}");
     }
-    eprintln!("webhook: {} states, {:?}", report.states, report.ends);
 }
 
 #[test]

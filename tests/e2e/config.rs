@@ -305,8 +305,11 @@ async fn a_config_map_that_others_use_is_left_alone() {
 async fn an_immutable_config_map_is_left_alone_and_the_fix_is_told() {
     run("config-immutable", async |test| {
         deploy(test, Way::Mounted).await;
-        let words =
-            ["ConfigMap app is immutable", "make one of another name", "kubectl get controllerrevision panacea-api-"];
+        let words = [
+            "ConfigMap app is immutable",
+            "of another name with the good content",
+            "kubectl get controllerrevision panacea-api-",
+        ];
         is_blocked(test, "Immutable", &words, async {
             test.api::<ConfigMap>().delete("app", &DeleteParams::default()).await.unwrap();
             let bad = ConfigMap { immutable: Some(true), ..map("app", "bad") };

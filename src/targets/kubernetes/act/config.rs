@@ -1,9 +1,9 @@
-//! The configuration of a good state is put back.
+//! The configuration of a good state is restored.
 //!
-//! The changed keys of the changed objects are written and nothing else, each object as it was read (resourceVersion),
-//! after every object was found to be what was judged; then the pods are rolled anew. What was put back already is left,
-//! so a crash between any two writes and a second call are harmless. What is read here holds the values of Secrets: it is
-//! neither printed nor put into an error.
+//! The changed keys of the changed objects are written and nothing else, each object under the resourceVersion that was
+//! read, after every object was found to have the assessed content; then all pods are replaced. Restored objects are
+//! skipped, so a crash between any two writes and a second call are harmless. The objects read here have the values of
+//! Secrets: these are neither printed nor put into an error.
 
 use std::collections::BTreeSet;
 
@@ -24,13 +24,13 @@ use crate::{
     targets::kubernetes::overwritten,
 };
 
-/// Objects read of one kind, of copies, or when it is looked for who else uses something.
+/// Objects of one kind read of one namespace: snapshots, or possible users of an object.
 pub(super) const MAX_LISTED: u32 = 500;
 
-/// The workloads that the policy names: who else uses a ConfigMap or a Secret is a stranger.
+/// The workloads that the policy names; others must not use the ConfigMaps and Secrets that are written.
 pub type Named = BTreeSet<(WorkloadKind, String)>;
 
-/// A ConfigMap or a Secret as it was read. No Debug: it holds values.
+/// A ConfigMap or a Secret. No Debug, so that nothing prints values.
 pub(super) struct Live {
     pub metadata: ObjectMeta,
     /// All but the metadata.
@@ -38,11 +38,11 @@ pub(super) struct Live {
 }
 
 impl Kubernetes {
-    /// Puts the kept content back and rolls all pods anew.
+    /// Restores the content of the snapshot and replaces all pods.
     ///
     /// # Errors
-    /// See [`ActError`]: Immutable, Shared, GitOpsOwned, Overwritten and Superseded before anything was written; after others some of
-    /// the objects may be back.
+    /// Immutable, Shared, GitOpsOwned, Overwritten and Superseded before the first write; after others some of the objects
+    /// may be restored.
     pub async fn rollback_config(
         &self,
         workload: WorkloadRef<'_>,
@@ -58,24 +58,20 @@ impl Kubernetes {
 
     pub(super) async fn write_all(&self, workload: WorkloadRef<'_>, writes: Vec<Write>) -> Result<(), ActError> {
         for write in writes {
-            let call = write.call();
+            let namespace = workload.namespace;
             if let Write::Patch { kind, name, patch } = &write {
                 let keys: Vec<&String> = ["data", "binaryData"]
                     .into_iter()
                     .flat_map(|field| patch[field].as_object().into_iter().flat_map(Map::keys))
                     .collect();
-                let namespace = workload.namespace;
-                tracing::info!(namespace, workload = workload.name, %kind, name, ?keys, "putting keys back");
+                tracing::info!(namespace, workload = workload.name, %kind, name, ?keys, "restoring keys");
             }
-            limited(call, self.write_config(workload.namespace, write)).await?;
+            self.write_config(namespace, write).await?;
         }
         Ok(())
     }
 
-    /// How many of the objects are not back yet.
-    ///
-    /// # Errors
-    /// See [`ActError`].
+    /// How many of the objects are not restored yet.
     pub async fn config_left(&self, workload: WorkloadRef<'_>, to: &ConfigRollback) -> Result<usize, ActError> {
         let mut left = 0;
         for change in &to.objects {
@@ -85,7 +81,7 @@ impl Kubernetes {
         Ok(left)
     }
 
-    /// What is to be written; what is back already is left out. Writes nothing.
+    /// The writes of the objects that are not restored yet. Writes nothing.
     pub(super) async fn config_writes(
         &self,
         workload: WorkloadRef<'_>,
@@ -93,13 +89,13 @@ impl Kubernetes {
         named: &Named,
     ) -> Result<Vec<Write>, ActError> {
         let secrets = to.objects.iter().any(|change| change.kind == ConfigKind::Secret);
-        let kept = self.kept(workload.namespace, &to.state, secrets).await?;
+        let snapshot = self.whole_snapshot(workload.namespace, &to.state, secrets).await?;
         let mut writes = Vec::new();
         for change in &to.objects {
             let ConfigChange { kind, name, .. } = change;
-            let good = kept.object(*kind, name);
+            let good = snapshot.object(*kind, name);
             if self.key.digest(*kind, &good)?.to_string() != change.to {
-                return Err(ActError::TargetGone(format!("the copy {} holds another {kind} {name}", to.state)));
+                return Err(ActError::TargetGone(format!("the snapshot {} has another {kind} {name}", to.state)));
             }
             let live = self.config(workload.namespace, *kind, name).await?;
             let digest = self.digest_of(*kind, live.as_ref())?;
@@ -126,27 +122,25 @@ impl Kubernetes {
         Ok(writes)
     }
 
-    async fn write_config(&self, namespace: &str, write: Write) -> kube::Result<DynamicObject> {
+    async fn write_config(&self, namespace: &str, write: Write) -> Result<DynamicObject, ActError> {
         match write {
             Write::Create { kind, name, content } => {
                 let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
                 let object = DynamicObject::new(&name, &resource(kind)).data(content);
-                self.configs(namespace, kind).create(&params, &object).await
+                limited(Call::create(kind.plural()), self.configs(namespace, kind).create(&params, &object)).await
             }
             Write::Patch { kind, name, patch } => {
-                let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
-                self.configs(namespace, kind).patch(&name, &params, &Patch::Merge(patch)).await
+                let (params, patch) = (PatchParams::apply(REMEDIATION_MANAGER), Patch::Merge(patch));
+                limited(Call::patch(kind.plural()), self.configs(namespace, kind).patch(&name, &params, &patch)).await
             }
         }
     }
 
     pub(super) async fn config(&self, namespace: &str, kind: ConfigKind, name: &str) -> Result<Option<Live>, ActError> {
-        let read = limited(Call::get_config(kind), self.configs(namespace, kind).get_opt(name)).await?;
+        let read = limited(Call::get(kind.plural()), self.configs(namespace, kind).get_opt(name)).await?;
         Ok(read.map(|object| Live { metadata: object.metadata, content: object.data }))
     }
 
-    /// # Errors
-    /// See [`DigestKey::digest`](crate::targets::kubernetes::digest_key::DigestKey::digest).
     pub(super) fn digest_of(&self, kind: ConfigKind, live: Option<&Live>) -> Result<String, ActError> {
         let digest = live.map(|live| self.key.digest(kind, &live.content)).transpose()?;
         Ok(digest.map_or_else(|| MISSING.to_owned(), |digest| digest.to_string()))
@@ -157,7 +151,7 @@ impl Kubernetes {
     }
 }
 
-/// One write of a ConfigMap or a Secret. No Debug: it holds values.
+/// One write of a ConfigMap or a Secret. No Debug, so that nothing prints values.
 pub(super) enum Write {
     Create { kind: ConfigKind, name: String, content: Value },
     Patch { kind: ConfigKind, name: String, patch: Value },
@@ -167,8 +161,8 @@ impl Write {
     fn new(kind: ConfigKind, name: &str, live: Option<&Live>, good: &Value) -> Self {
         let name = name.to_owned();
         let Some(live) = live else {
-            let there = ["data", "binaryData", "type"].into_iter().filter(|field| !good[*field].is_null());
-            let content = there.map(|field| (field.to_owned(), good[field].clone())).collect();
+            let present = ["data", "binaryData", "type"].into_iter().filter(|field| !good[*field].is_null());
+            let content = present.map(|field| (field.to_owned(), good[field].clone())).collect();
             return Self::Create { kind, name, content: Value::Object(content) };
         };
         let mut patch = json!({"metadata": {"resourceVersion": live.metadata.resource_version}});
@@ -180,19 +174,12 @@ impl Write {
         }
         Self::Patch { kind, name, patch }
     }
-
-    fn call(&self) -> Call {
-        match self {
-            Self::Create { kind, .. } => Call::create_config(*kind),
-            Self::Patch { kind, .. } => Call::patch_config(*kind),
-        }
-    }
 }
 
 fn resource(kind: ConfigKind) -> ApiResource {
     match kind {
         ConfigKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
-        // No workload has any: they would be read as a Secret's.
+        // No workload has environment variables of a service.
         ConfigKind::Secret | ConfigKind::EnvVars => ApiResource::erase::<Secret>(&()),
     }
 }
@@ -201,17 +188,12 @@ fn resource(kind: ConfigKind) -> ApiResource {
 fn keys_to_write(now: &Value, then: &Value) -> Map<String, Value> {
     let empty = Map::new();
     let (now, then) = (now.as_object().unwrap_or(&empty), then.as_object().unwrap_or(&empty));
-    let mut keys: Map<String, Value> = then
-        .iter()
-        .filter(|(key, value)| now.get(*key) != Some(value))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    keys.extend(now.keys().filter(|key| !then.contains_key(*key)).map(|key| (key.clone(), Value::Null)));
-    keys
+    let changed = then.iter().filter(|(key, value)| now.get(*key) != Some(value));
+    let added = now.keys().filter(|key| !then.contains_key(*key)).map(|key| (key, &Value::Null));
+    changed.chain(added).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// # Errors
-/// When the API server would not take a write.
+/// Immutable, when the API server would refuse a write.
 fn may_be_written(live: &Live, change: &ConfigChange, state: &str) -> Result<(), ActError> {
     let ConfigChange { kind, name, .. } = change;
     if live.content["immutable"] == json!(true) {
@@ -225,7 +207,7 @@ fn may_be_written(live: &Live, change: &ConfigChange, state: &str) -> Result<(),
             }
         };
         return Err(ActError::Immutable(format!(
-            "{kind} {name} is immutable: make one of another name with the good content ({good}), and release a template that names it"
+            "{kind} {name} is immutable: create a {kind} of another name with the good content ({good}), and release a template that names the new {kind}"
         )));
     }
     Ok(())

@@ -121,7 +121,7 @@ async fn keep(script: Vec<Exchange>, digest: String) -> (Result<(), ActError>, V
     let (client, task) = server(script);
     let copy =
         SnapshotOf { name: "copy".into(), labels: [("l".into(), "m".into())].into(), owner: OwnerReference::default() };
-    let outcome = Kubernetes::new(client).keep(API, copy, &good_state(digest)).await;
+    let outcome = Kubernetes::new(client).snapshot(API, copy, &good_state(digest)).await;
     (outcome, task.await.unwrap())
 }
 

@@ -140,7 +140,7 @@ async fn keep(data: Value, more: Vec<Exchange>) -> (Result<(), ActError>, Vec<Se
     let object = ConfigObject { kind: ConfigKind::Secret, name: "app".into(), digest: digest(data) };
     let state = GoodState { template: bad().digest, objects: vec![object] };
     let kubernetes = Kubernetes::new(client).with_key(key());
-    let outcome = kubernetes.keep(API, copy, &state).await;
+    let outcome = kubernetes.snapshot(API, copy, &state).await;
     drop(kubernetes);
     (outcome, task.await.unwrap())
 }

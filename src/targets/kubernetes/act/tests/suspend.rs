@@ -119,7 +119,7 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
     foreign["status"]["inventory"]["entries"] = json!([{"id": "shop_web_apps_Deployment", "v": "v1"}]);
     let error = plan(&flux(), vec![get(KUSTOMIZATION, 200, foreign)]).await.unwrap_err();
     assert_eq!(error.reason().name(), "GitOpsOwned");
-    assert!(error.to_string().contains("does not say itself that it applies Deployment shop/api"), "{error}");
+    assert!(error.to_string().contains("does not report that it applies Deployment shop/api"), "{error}");
 
     let nameless = Owner::Applied { kind: OwnerKind::Application, manager: "argocd-controller".into() };
     assert_eq!(plan(&nameless, vec![]).await.unwrap_err().reason().name(), "GitOpsOwned");

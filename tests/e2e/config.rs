@@ -387,7 +387,7 @@ async fn without_the_right_to_config_maps_the_rest_works() {
         assert_eq!(remediation.spec.plan.action, ActionKind::Rollback);
         wait::until("the log to say so", Duration::from_secs(10), async || {
             let log = operator.log();
-            let said = log.lines().any(|line| line.contains("ConfigMaps") && line.contains("does not get through"));
+            let said = log.lines().any(|line| line.contains("ConfigMaps") && line.contains("a watch fails"));
             if said { Ok(()) } else { Err("it does not".to_owned()) }
         })
         .await;

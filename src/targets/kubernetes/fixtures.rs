@@ -264,14 +264,14 @@ pub fn releasing(new_pod: Value) -> ClusterIndex {
 /// Applies an object of whichever kind it is.
 pub fn see(index: &ClusterIndex, object: Value) {
     match object["kind"].as_str() {
-        Some("Deployment") => index.apply_deployment(&parse::<Deployment>(object)),
-        Some("StatefulSet") => index.apply_stateful_set(&parse::<StatefulSet>(object)),
-        Some("DaemonSet") => index.apply_daemon_set(&parse::<DaemonSet>(object)),
-        Some("Rollout") => index.apply_rollout(&parse::<Rollout>(object)),
-        Some("ControllerRevision") => index.apply_controller_revision(&parse::<ControllerRevision>(object)),
-        Some("ReplicaSet") => index.apply_replica_set(&parse::<ReplicaSet>(object)),
-        _ if object["spec"].is_null() => index.apply_node(&parse::<Node>(object)),
-        _ => index.apply_pod_at(&parse::<Pod>(object), now()),
+        Some("Deployment") => index.apply(&parse::<Deployment>(object)),
+        Some("StatefulSet") => index.apply(&parse::<StatefulSet>(object)),
+        Some("DaemonSet") => index.apply(&parse::<DaemonSet>(object)),
+        Some("Rollout") => index.apply(&parse::<Rollout>(object)),
+        Some("ControllerRevision") => index.apply(&parse::<ControllerRevision>(object)),
+        Some("ReplicaSet") => index.apply(&parse::<ReplicaSet>(object)),
+        _ if object["spec"].is_null() => index.apply(&parse::<Node>(object)),
+        _ => index.apply_at(&parse::<Pod>(object), now()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! StatefulSets and DaemonSets: the same facts as of Deployments, by ControllerRevisions.
 
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
 use serde_json::{Value, json};
 
 use super::*;
@@ -105,11 +106,11 @@ fn a_view_that_lags_behind_is_unsettled() {
         see(&index, with(revisioned(kind, 1, "v1", "aaa", 3), "/metadata/generation", 2.into()));
         let (reason, message) = unknown(kind, &index);
         assert_eq!(reason, UnknownReason::Unsettled);
-        assert!(message.contains(&format!("the controller of {kind}s has seen generation 1")), "{message}");
+        assert!(message.contains(&format!("the controller of {kind}s has observed generation 1")), "{message}");
         see(&index, wanted(kind));
         let (reason, message) = unknown(kind, &index);
         assert_eq!(reason, UnknownReason::Unsettled);
-        assert!(message.contains("was not seen yet"), "{message}");
+        assert!(message.contains("was not observed yet"), "{message}");
         see(&index, controller_revision(kind, 2, "v2", "bbb"));
         assert_eq!(workload(kind, &index).release.revision, 2);
     }
@@ -228,7 +229,7 @@ fn changes_wake_the_right_workload() {
             see(&index, object);
             assert_eq!(heard(&mut changes), 0);
         }
-        index.delete_controller_revision(&parse(controller_revision(kind, 2, "v2", "bbb")));
+        index.delete(&parse::<ControllerRevision>(controller_revision(kind, 2, "v2", "bbb")));
         assert_eq!(heard(&mut changes), 1);
     }
 }
@@ -251,7 +252,7 @@ fn patterns_name_all_pods() {
             let pattern = index.pods_pattern(kind, NS, NAME, of_release).unwrap();
             assert_eq!((pattern.regex.as_str(), pattern.of_release), (expected, false));
         }
-        (0..3).for_each(|number| index.delete_pod(&parse(well(kind, number, "aaa"))));
+        (0..3).for_each(|number| index.delete(&parse::<Pod>(well(kind, number, "aaa"))));
         assert_eq!(index.pods_pattern(kind, NS, NAME, false).unwrap_err().reason, UnknownReason::NoData);
     }
 }

@@ -1,5 +1,6 @@
 //! Rollouts of Argo Rollouts: the same facts as of Deployments, by what their controller says.
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
@@ -99,7 +100,7 @@ fn of_an_aborted_one_the_stable_template_is_what_runs() {
     let index = canary(&aborted);
     see(&index, crashing("bbb", "9"));
     assert_eq!(workload(&index).release.hash, "bbb", "as long as it has a pod");
-    index.delete_pod(&parse(crashing("bbb", "9")));
+    index.delete(&parse::<Pod>(crashing("bbb", "9")));
     let seen = workload(&index);
     assert_eq!((seen.release.revision, seen.release.hash.as_str(), seen.updated), (1, "aaa", 3));
     assert!(seen.stopped.unwrap().contains("aborted update to revision 2"));
@@ -111,7 +112,7 @@ fn a_view_that_lags_behind_is_unsettled() {
     see(&index, with(rollout(1, "v1", ("aaa", "aaa"), 3), "/metadata/generation", 2.into()));
     let (reason, message) = unknown(&index);
     assert_eq!(reason, UnknownReason::Unsettled);
-    assert!(message.contains("has seen generation 1"), "{message}");
+    assert!(message.contains("has observed generation 1"), "{message}");
     see(&index, rollout(2, "v2", ("bbb", "aaa"), 3));
     let (reason, message) = unknown(&index);
     assert_eq!(reason, UnknownReason::Unsettled);
@@ -222,7 +223,7 @@ fn changes_wake_it() {
         see(&index, object);
         assert!(changes.try_recv().is_err());
     }
-    index.delete_rollout(&parse(rollout(2, "v2", ("bbb", "aaa"), 3)));
+    index.delete(&parse::<Rollout>(rollout(2, "v2", ("bbb", "aaa"), 3)));
     assert_eq!(unknown(&index).0, UnknownReason::TargetNotFound);
 }
 

@@ -1,3 +1,7 @@
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Node, Pod},
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -160,7 +164,7 @@ fn a_lost_node_is_not_the_releases_fault() {
     see(&index, node("n1", false));
     check_well(&index);
     assert_eq!(workload(&index).on_lost_nodes, 4);
-    index.delete_node(&parse(node("n1", false)));
+    index.delete(&parse::<Node>(node("n1", false)));
     assert_eq!(workload(&index).on_lost_nodes, 4);
     see(&index, node("n1", true));
     assert_eq!((workload(&index).on_lost_nodes, workload(&index).faulty_pods), (0, 1));
@@ -240,8 +244,8 @@ fn one_pod_deleted_is_seen_as_gone() {
     let index = healthy();
     see(&index, with(pod("aaa", "1"), "/metadata/deletionTimestamp", ago(1).into()));
     check_well(&index);
-    index.delete_pod(&parse(pod("aaa", "1")));
-    index.delete_pod(&parse(pod("aaa", "1")));
+    index.delete(&parse::<Pod>(pod("aaa", "1")));
+    index.delete(&parse::<Pod>(pod("aaa", "1")));
     check_well(&index);
 }
 
@@ -278,6 +282,6 @@ fn what_is_not_there_is_not_found() {
     let index = healthy();
     see(&index, with(deployment(1, "v1", 3), "/metadata/deletionTimestamp", ago(1).into()));
     unknown(&index, UnknownReason::TargetNotFound);
-    index.delete_deployment(&parse(deployment(1, "v1", 3)));
+    index.delete(&parse::<Deployment>(deployment(1, "v1", 3)));
     unknown(&index, UnknownReason::TargetNotFound);
 }

@@ -1,5 +1,6 @@
 //! What the index makes of the state of its watches, and whom it wakes.
 
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::Value;
 use tokio::sync::broadcast::error::TryRecvError;
 
@@ -145,9 +146,9 @@ fn only_what_matters_to_health_wakes() {
     for object in once {
         assert_eq!(woken(&index, || see(&index, object.clone())), 1, "{object:#}");
     }
-    assert_eq!(woken(&index, || index.delete_pod(&parse(pod("aaa", "3")))), 1);
-    assert_eq!(woken(&index, || index.delete_pod(&parse(pod("aaa", "3")))), 0);
-    assert_eq!(woken(&index, || index.delete_deployment(&parse(deployment(1, "v1", 3)))), 1);
+    assert_eq!(woken(&index, || index.delete(&parse::<Pod>(pod("aaa", "3")))), 1);
+    assert_eq!(woken(&index, || index.delete(&parse::<Pod>(pod("aaa", "3")))), 0);
+    assert_eq!(woken(&index, || index.delete(&parse::<Deployment>(deployment(1, "v1", 3)))), 1);
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn patterns_name_the_pods_by_template() {
     let index = releasing(pod("bbb", "9"));
     check(&index, false, "(api-aaa-.*|api-bbb-.*)");
     check(&index, true, "api-bbb-.*");
-    index.delete_pod(&parse(pod("bbb", "9")));
+    index.delete(&parse::<Pod>(pod("bbb", "9")));
     check(&index, false, "api-aaa-.*");
     let why = index.pods_pattern(WorkloadKind::Deployment, NS, NAME, true).unwrap_err();
     assert_eq!((why.reason, why.message.as_str()), (UnknownReason::NoData, "no pod of the new template yet"));

@@ -1,5 +1,5 @@
-//! Secrets are watched only where the role grants it, which it does not by default. It is asked first: a refused request
-//! for Secrets is what people look for in audit logs.
+//! Secrets are watched only where the role grants it, which it does not by default. Permission is checked first: a refused
+//! request for Secrets is an alarm in audit logs.
 
 use jiff::Timestamp;
 use kube::Client;
@@ -10,7 +10,7 @@ use crate::targets::kubernetes::{ClusterIndex, Kubernetes, act_error::Call, stor
 /// Never ends.
 pub(super) async fn keep_secrets(client: &Client, scope: &str, home: Option<&str>, index: &ClusterIndex) {
     let Some(home) = home else {
-        let message = "Secrets are not looked at".to_owned();
+        let message = "Secrets are not watched".to_owned();
         index.watch_fails(Kind::Secrets, scope, Hindrance::Forbidden, message, Timestamp::now());
         return std::future::pending().await;
     };
@@ -134,7 +134,7 @@ mod tests {
         let other = healthy();
         follow(&other, Some("panacea-system"), script(&[deleted])).await;
         assert_eq!(config(&other), Some(vec![("absent".into(), false), ("app".into(), false)]));
-        // Not while it does not get through, nor when it is refused.
+        // Not while the watch fails or is refused.
         index.watch_fails(Kind::Secrets, "", Hindrance::Passing, "away".into(), Timestamp::now());
         assert_eq!(config(&index), None);
         index.watch_fails(Kind::Secrets, "", Hindrance::Forbidden, "forbidden".into(), Timestamp::now());

@@ -208,7 +208,7 @@ async fn environment_that_no_pod_has_read_is_not_good_and_is_blamed_when_new_pod
         .await;
         assert_eq!(remediation.spec.plan.action, ActionKind::RollbackConfig);
         test.wait_event("ConfigSeen", "shop", "api: ConfigMap/more changed").await;
-        test.wait_event("Verifying", &remediation.name_any(), "ConfigMap/more is as it was").await;
+        test.wait_event("Verifying", &remediation.name_any(), "ConfigMap/more restored").await;
         assert_eq!(content(&test.map("more").await), content(&map("more", "good")));
         test.wait_rolled_out("api").await;
     })

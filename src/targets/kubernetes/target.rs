@@ -31,7 +31,7 @@ impl<'a> Target<'a> for WorkloadTarget<'a> {
         Observed { at: Timestamp::now(), target, metrics: Vec::new() }
     }
 
-    /// See [`executor`]: a workload is acted on also when its policy is gone.
+    /// See [`executor`]: an action on a workload continues also when its policy is gone.
     fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
         None
     }
@@ -42,7 +42,7 @@ impl<'a> Target<'a> for WorkloadTarget<'a> {
     }
 }
 
-/// Who acts on the workload that the plan names; none when the plan names something else.
+/// The executor for the workload that the plan names; none when the plan names no workload.
 pub fn executor<'a>(
     targets: &'a Targets,
     order: Order<'a>,

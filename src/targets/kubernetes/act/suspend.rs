@@ -136,7 +136,7 @@ impl Kubernetes {
             Err(why) => (None, why),
         };
         Ok(Suspension {
-            api_version: kind.api_version(),
+            api_version: kind.resource().api_version,
             kind: kind.to_string(),
             namespace: namespace.clone(),
             name: name.clone(),

@@ -113,8 +113,7 @@ async fn what_a_write_would_not_last_on_or_was_not_judged_is_left() {
     let owned = with(secret(broken()), "/metadata/ownerReferences", owner);
     let why = put_back(digest(broken()), with_live(owned)).await.0.unwrap_err();
     assert_eq!(why.reason().name(), "Overwritten");
-    let words =
-        "Secret app is written by ExternalSecret vault, which would overwrite it again: change it at its source";
+    let words = "Secret app is written by ExternalSecret vault, which would overwrite a rollback: change the content at its source";
     assert_eq!(why.to_string(), words);
     let mut gone = copy(&kept(json!({"overwrittenBy": "ExternalSecret vault"})));
     gone.push(get(APP, 404, failure(404, "NotFound", "not found")));

@@ -18,6 +18,7 @@ mod suspend;
 
 use std::{
     fmt::{self, Debug},
+    ops::Deref,
     sync::Arc,
     time::Duration,
 };
@@ -84,6 +85,21 @@ impl fmt::Display for WorkloadRef<'_> {
     }
 }
 
+/// The actions on one workload.
+#[derive(Clone, Copy)]
+pub struct OnWorkload<'a> {
+    kubernetes: &'a Kubernetes,
+    workload: WorkloadRef<'a>,
+}
+
+impl Deref for OnWorkload<'_> {
+    type Target = Kubernetes;
+
+    fn deref(&self) -> &Kubernetes {
+        self.kubernetes
+    }
+}
+
 /// The outcome of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -108,10 +124,16 @@ impl Kubernetes {
         Self { key, ..self }
     }
 
+    pub fn on<'a>(&'a self, workload: WorkloadRef<'a>) -> OnWorkload<'a> {
+        OnWorkload { kubernetes: self, workload }
+    }
+
     fn namespaced<K: Namespaced>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
+}
 
+impl OnWorkload<'_> {
     /// Restores the template `to`, if the workload still runs `from`: as `kubectl rollout undo`, with the template alone
     /// (replicas, labels and annotations of the workload stay). Of a StatefulSet, pods of `from` that block the rollout
     /// are deleted afterwards (see `stuck`). Of a Rollout, a running update is aborted before, and the update that the
@@ -122,47 +144,33 @@ impl Kubernetes {
     /// # Errors
     /// Nothing was written, except that the outcome is unknown after `Timeout` and `Unreachable`, and that the template
     /// was written after `Blocked`, or when a pod could not be deleted. At most 30 s.
-    pub async fn rollback(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: &TemplateRef,
-        to: &TemplateRef,
-    ) -> Result<Outcome, ActError> {
-        let is_rollout = workload.kind == WorkloadKind::Rollout;
+    pub async fn rollback(&self, from: &TemplateRef, to: &TemplateRef) -> Result<Outcome, ActError> {
+        let is_rollout = self.workload.kind == WorkloadKind::Rollout;
         if is_rollout {
-            self.tries(workload, || self.abort_patch(workload, from, to)).await?;
+            self.tries(|| self.abort_patch(from, to)).await?;
         }
-        let outcome = self.tries(workload, || self.rollback_patch(workload, from, to)).await?;
+        let outcome = self.tries(|| self.rollback_patch(from, to)).await?;
         if is_rollout {
-            self.promote(workload, &to.digest).await?;
+            self.promote(&to.digest).await?;
         } else {
-            self.make_way(workload, from, &to.digest).await?;
+            self.make_way(from, &to.digest).await?;
         }
         Ok(outcome)
     }
 
     /// Whether [`Self::rollback`] has restored the template already, or, of a Rollout, was started. Writes nothing.
-    pub async fn is_rolled_back(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: &TemplateRef,
-        to: &TemplateRef,
-    ) -> Result<bool, ActError> {
-        let back = self.rollback_patch(workload, from, to).await?.is_none();
-        Ok(back || (workload.kind == WorkloadKind::Rollout && self.has_aborted(workload).await?))
+    pub async fn is_rolled_back(&self, from: &TemplateRef, to: &TemplateRef) -> Result<bool, ActError> {
+        let back = self.rollback_patch(from, to).await?.is_none();
+        Ok(back || (self.workload.kind == WorkloadKind::Rollout && self.has_aborted().await?))
     }
 
     /// None when the template is restored already.
-    async fn rollback_patch(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: &TemplateRef,
-        to: &TemplateRef,
-    ) -> Result<Option<Value>, ActError> {
-        let live = self.read(workload).await?;
+    async fn rollback_patch(&self, from: &TemplateRef, to: &TemplateRef) -> Result<Option<Value>, ActError> {
+        let workload = self.workload;
+        let live = self.read().await?;
         self.not_owned(&live.metadata, None)?;
         live.has_template(workload)?;
-        let history = self.history(workload, &live).await?;
+        let history = self.history(&live).await?;
         let (kind, label) = history::names(workload.kind);
         let target = history.iter().find(|past| past.hash == to.hash);
         let target =
@@ -187,44 +195,29 @@ impl Kubernetes {
     ///
     /// # Errors
     /// As [`Self::rollback`]. With `from`, Superseded when the workload runs another template.
-    pub async fn restart(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        at: Timestamp,
-    ) -> Result<Outcome, ActError> {
-        let outcome = self.tries(workload, || self.restart_patch(workload, from, at)).await?;
+    pub async fn restart(&self, from: Option<&TemplateRef>, at: Timestamp) -> Result<Outcome, ActError> {
+        let outcome = self.tries(|| self.restart_patch(from, at)).await?;
         if let Some(from) = from {
-            self.make_way(workload, from, &from.digest).await?;
+            self.make_way(from, &from.digest).await?;
         }
-        if workload.kind == WorkloadKind::Rollout {
-            self.clear_broken(workload, at).await?;
+        if self.workload.kind == WorkloadKind::Rollout {
+            self.clear_broken(at).await?;
         }
         Ok(outcome)
     }
 
     /// Whether [`Self::restart`] has written already. Writes nothing.
-    pub async fn is_restarted(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        at: Timestamp,
-    ) -> Result<bool, ActError> {
-        Ok(self.restart_patch(workload, from, at).await?.is_none())
+    pub async fn is_restarted(&self, from: Option<&TemplateRef>, at: Timestamp) -> Result<bool, ActError> {
+        Ok(self.restart_patch(from, at).await?.is_none())
     }
 
     /// None when the restart was written already.
-    async fn restart_patch(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        at: Timestamp,
-    ) -> Result<Option<Value>, ActError> {
-        if workload.kind == WorkloadKind::Rollout {
-            return self.restart_at_patch(workload, from, at).await;
+    async fn restart_patch(&self, from: Option<&TemplateRef>, at: Timestamp) -> Result<Option<Value>, ActError> {
+        if self.workload.kind == WorkloadKind::Rollout {
+            return self.restart_at_patch(from, at).await;
         }
         let at = at.to_string();
-        let live = self.read(workload).await?;
+        let live = self.read().await?;
         if restarted_at(&live.template) == Some(&at) {
             return Ok(None);
         }
@@ -233,22 +226,22 @@ impl Kubernetes {
     }
 
     /// Writes the patch that `decide` returns; decides again after a conflict. None: the patch was written already.
-    async fn tries<F>(&self, workload: WorkloadRef<'_>, mut decide: impl FnMut() -> F) -> Result<Outcome, ActError>
+    async fn tries<F>(&self, mut decide: impl FnMut() -> F) -> Result<Outcome, ActError>
     where
         F: Future<Output = Result<Option<Value>, ActError>>,
     {
         let attempt = || {
             let decided = decide();
-            async move { self.write_once(workload, decided.await?).await }
+            async move { self.write_once(decided.await?).await }
         };
-        until_written(Call::patch(workload.kind.plural()), attempt).await
+        until_written(Call::patch(self.workload.kind.plural()), attempt).await
     }
 
     /// None on a conflict. `patch`: none when the patch was written already.
-    async fn write_once(&self, workload: WorkloadRef<'_>, patch: Option<Value>) -> Result<Option<Outcome>, ActError> {
+    async fn write_once(&self, patch: Option<Value>) -> Result<Option<Outcome>, ActError> {
         match patch {
             None => Ok(Some(Outcome::AlreadyDone)),
-            Some(patch) => self.write(workload, patch).await,
+            Some(patch) => self.write(patch).await,
         }
     }
 }

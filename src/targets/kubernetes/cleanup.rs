@@ -230,7 +230,7 @@ pub struct CleanupExecutor<'a> {
 impl CleanupExecutor<'_> {
     async fn candidates(&self) -> Result<Candidates, ActError> {
         let Order { namespace, plan, .. } = self.order;
-        let mut ready = self.kubernetes.ready_pods(self.workload, plan.release.as_ref()).await?;
+        let mut ready = self.kubernetes.on(self.workload).ready_pods(plan.release.as_ref()).await?;
         ready.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         let names: Vec<String> = ready.iter().map(|pod| pod.name_any()).collect();
         let values = match self.policy.and_then(|policy| policy.component(&plan.component)) {
@@ -252,9 +252,10 @@ impl<'a> Effects for CleanupExecutor<'a> {
 
     async fn preflight(&self) -> Result<(), ActError> {
         let ends = (self.order.plan.release.as_ref(), None);
-        self.kubernetes.preflight(self.workload, ActionKind::CleanupMemory, ends, None).await?;
+        let workload = self.kubernetes.on(self.workload);
+        workload.preflight(ActionKind::CleanupMemory, ends, None).await?;
         let unpulled = self.targets.unpulled_images(self.order.namespace);
-        self.kubernetes.preflight_images(self.workload, None, &unpulled).await
+        workload.preflight_images(None, &unpulled).await
     }
 
     async fn observe(&self, progress: &CleanupProgress, _: &Moment) -> CleanupSeen {
@@ -262,11 +263,11 @@ impl<'a> Effects for CleanupExecutor<'a> {
             return CleanupSeen::Candidates(self.candidates().await);
         }
         let release = self.order.plan.release.as_ref();
-        CleanupSeen::Pods(self.kubernetes.pods_left(self.workload, release, &progress.pods).await)
+        CleanupSeen::Pods(self.kubernetes.on(self.workload).pods_left(release, &progress.pods).await)
     }
 
     async fn perform(&self, Evict(pod): &Evict, _: &CleanupProgress, _: &Permit) -> Result<Evicted, ActError> {
-        self.kubernetes.evict_pod(self.workload, pod).await
+        self.kubernetes.on(self.workload).evict_pod(pod).await
     }
 }
 

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_is_made_once_and_read_ever_after() {
+    async fn the_key_is_created_once_and_then_read() {
         let stored =
             |key: &str| json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": NAME}, "data": {FIELD: key}});
         let good = stored(&"A".repeat(44));

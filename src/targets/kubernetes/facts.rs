@@ -137,24 +137,20 @@ impl ContainerFacts {
         let ended_now = state.and_then(|state| state.terminated.as_ref());
         let ended_last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
         let last_failure = [ended_now, ended_last].into_iter().flatten().find_map(Failure::new);
-        let state = if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
-            // Every pod passes through these.
-            let harmless = matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"));
-            if harmless && last_failure.is_none() {
-                return None;
-            }
-            ContainerState::Waiting {
-                reason: text(waiting.reason.as_ref()),
-                message: cut(waiting.message.as_deref().unwrap_or_default(), 160).into(),
-            }
-        } else if ended_now.is_some() {
-            ContainerState::Terminated
-        } else {
-            ContainerState::Running
-        };
-        if matches!(state, ContainerState::Running | ContainerState::Terminated) && last_failure.is_none() {
+        let waiting = state.and_then(|state| state.waiting.as_ref());
+        // Every pod passes through these.
+        let harmless = [None, Some("ContainerCreating"), Some("PodInitializing")];
+        if last_failure.is_none() && waiting.is_none_or(|waiting| harmless.contains(&waiting.reason.as_deref())) {
             return None;
         }
+        let state = match waiting {
+            Some(waiting) => ContainerState::Waiting {
+                reason: text(waiting.reason.as_ref()),
+                message: cut(waiting.message.as_deref().unwrap_or_default(), 160).into(),
+            },
+            None if ended_now.is_some() => ContainerState::Terminated,
+            None => ContainerState::Running,
+        };
         Some(Self {
             name: status.name.as_str().into(),
             ready: status.ready,

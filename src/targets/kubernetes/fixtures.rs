@@ -14,7 +14,7 @@ use crate::api::WorkloadKind;
 pub const NS: &str = "shop";
 pub const NAME: &str = "api";
 
-/// The time of every look in the tests.
+/// The time of every check in the tests.
 pub fn now() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().unwrap()
 }
@@ -138,7 +138,7 @@ pub fn owned_by(kind: WorkloadKind, pod: Value, name: &str, hash: &str) -> Value
 }
 
 /// A Rollout with `pods` pods, all of the template `current` and available: settled when that is `stable` too. Of its
-/// template only the tag is known, since nobody fills in its defaults.
+/// template only the tag is known, since it has no defaults.
 pub fn rollout(generation: i64, tag: &str, (current, stable): (&str, &str), pods: i32) -> Value {
     json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",

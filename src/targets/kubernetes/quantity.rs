@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_may_use_what_its_containers_may_together() {
+    fn the_limit_of_a_pod_is_the_sum_of_its_containers() {
         let pod = |limits: &[Option<&str>]| -> PodSpec {
             let container = |limit: &Option<&str>| match limit {
                 Some(limit) => json!({"name": "c", "resources": {"limits": {"memory": limit}}}),

@@ -38,7 +38,7 @@ impl<'a> Target<'a> for WorkloadTarget<'a> {
 
     async fn snapshot(&self, namespace: &str, of: SnapshotOf, good: &GoodState) -> Option<Result<(), ActError>> {
         let workload = WorkloadRef { kind: self.kind, namespace, name: self.name };
-        Some(self.kubernetes.snapshot(workload, of, good).await)
+        Some(self.kubernetes.on(workload).snapshot(of, good).await)
     }
 }
 

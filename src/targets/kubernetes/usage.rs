@@ -18,7 +18,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use tokio::{sync::Mutex as AsyncMutex, time::timeout};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::timeout,
+};
 
 use super::{
     ClusterIndex,
@@ -110,20 +113,13 @@ impl Usage {
         if pods.is_empty() {
             return Vec::new();
         }
-        let read = async {
-            let space = self.space(namespace, now);
-            let mut space = space.lock().await;
-            self.refresh(&mut space, index, namespace, now).await;
-            OFFERED
-                .into_iter()
-                .filter_map(|metric| {
-                    let worst = pods.iter().filter_map(|pod| space.sample(metric, pod, now));
-                    let (share, sample) = worst.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-                    Some((metric, Reading { value: Measured::Known(share), of_release, sample: Some(sample) }))
-                })
-                .collect()
+        let Some(space) = self.refreshed(index, namespace, now).await else { return Vec::new() };
+        let fullest = |metric| {
+            let samples = pods.iter().filter_map(|pod| space.sample(metric, pod, now));
+            let (share, sample) = samples.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+            Some((metric, Reading { value: Measured::Known(share), of_release, sample: Some(sample) }))
         };
-        timeout(LIMIT, read).await.unwrap_or_default()
+        OFFERED.into_iter().filter_map(fullest).collect()
     }
 
     /// The usage of each of these pods of a workload, in percent, in their order; none when no pod was measured.
@@ -136,9 +132,7 @@ impl Usage {
         now: Timestamp,
     ) -> Option<Vec<Measured<f64>>> {
         let pods = index.limited_pods(whose.kind, whose.namespace, whose.name, whose.of_release, now);
-        let space = self.space(whose.namespace, now);
-        let mut space = timeout(LIMIT, space.lock()).await.ok()?;
-        timeout(LIMIT, self.refresh(&mut space, index, whose.namespace, now)).await.ok()?;
+        let space = self.refreshed(index, whose.namespace, now).await?;
         let of = |name: &String| {
             let pod = pods.iter().find(|pod| pod.name == *name)?;
             Some(space.sample(metric, pod, now)?.0)
@@ -157,6 +151,16 @@ impl Usage {
         // A locked one is being queried.
         spaces.retain(|_, space| space.try_lock().map_or(true, |space| !space.is_forgotten(now)));
         spaces.entry(namespace.into()).or_default().clone()
+    }
+
+    /// The current samples of the namespace; none after [`LIMIT`].
+    async fn refreshed(&self, index: &ClusterIndex, namespace: &str, now: Timestamp) -> Option<OwnedMutexGuard<Space>> {
+        let refreshed = async {
+            let mut space = self.space(namespace, now).lock_owned().await;
+            self.refresh(&mut space, index, namespace, now).await;
+            space
+        };
+        timeout(LIMIT, refreshed).await.ok()
     }
 
     /// Sends a request, if one is due.

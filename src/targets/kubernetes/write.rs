@@ -142,17 +142,17 @@ impl Effects for WriteExecutor<'_> {
     }
 
     async fn preflight(&self) -> Result<(), ActError> {
-        let plan = self.order.plan;
+        let (plan, workload) = (self.order.plan, self.kubernetes.on(self.workload));
         if let Intent::Scale(scaling) = &plan.intent {
-            return self.kubernetes.preflight_scale(self.workload, *scaling).await;
+            return workload.preflight_scale(*scaling).await;
         }
         let named = self.named();
         let config = plan.intent.config().map(|config| (config, &named));
         let to = plan.intent.template();
         let ends = (plan.release.as_ref(), to);
-        self.kubernetes.preflight(self.workload, plan.action, ends, config).await?;
+        workload.preflight(plan.action, ends, config).await?;
         let unpulled = self.targets.unpulled_images(self.order.namespace);
-        self.kubernetes.preflight_images(self.workload, to, &unpulled).await
+        workload.preflight_images(to, &unpulled).await
     }
 
     async fn observe(&self, (): &(), moment: &Moment) -> WriteSeen {
@@ -165,17 +165,17 @@ impl Effects for WriteExecutor<'_> {
 
     async fn perform(&self, _: &MakeWrite, (): &(), _: &Permit) -> Result<Outcome, ActError> {
         let Order { plan, started_at, .. } = self.order;
-        let (kubernetes, workload, release) = (&self.kubernetes, self.workload, plan.release.as_ref());
+        let (workload, release) = (self.kubernetes.on(self.workload), plan.release.as_ref());
         match &plan.intent {
-            Intent::Rollback { to } => kubernetes.rollback(workload, assessed(release)?, to).await,
-            Intent::Restart {} => kubernetes.restart(workload, release, started_at).await,
-            Intent::Scale(scaling) => kubernetes.scale(workload, release, *scaling).await,
+            Intent::Rollback { to } => workload.rollback(assessed(release)?, to).await,
+            Intent::Restart {} => workload.restart(release, started_at).await,
+            Intent::Scale(scaling) => workload.scale(release, *scaling).await,
             Intent::RollbackState { to, config } => {
                 let state = WholeState { from: assessed(release)?, to, config };
-                kubernetes.restore(workload, state, &self.named(), started_at).await
+                workload.restore(state, &self.named(), started_at).await
             }
             Intent::RollbackConfig { config } => {
-                kubernetes.rollback_config(workload, release, config, &self.named(), started_at).await
+                workload.rollback_config(release, config, &self.named(), started_at).await
             }
             _ => Err(ActError::BadRemedy(format!("{} does not write to a workload", plan.action))),
         }
@@ -194,16 +194,16 @@ pub async fn has_begun(
     plan: &ActionPlan,
     started_at: Timestamp,
 ) -> Result<bool, ActError> {
-    let release = plan.release.as_ref();
+    let (workload, release) = (kubernetes.on(workload), plan.release.as_ref());
     match &plan.intent {
-        Intent::Rollback { to } => kubernetes.is_rolled_back(workload, assessed(release)?, to).await,
+        Intent::Rollback { to } => workload.is_rolled_back(assessed(release)?, to).await,
         Intent::RollbackState { to, config } => {
             let state = WholeState { from: assessed(release)?, to, config };
-            kubernetes.is_restoring(workload, state, started_at).await
+            workload.is_restoring(state, started_at).await
         }
-        Intent::RollbackConfig { config } => Ok(kubernetes.config_left(workload, config).await? < config.objects.len()),
-        Intent::Scale(scaling) => kubernetes.is_scaled(workload, release, *scaling).await,
-        Intent::Restart {} => kubernetes.is_restarted(workload, release, started_at).await,
+        Intent::RollbackConfig { config } => workload.is_restoring_config(config).await,
+        Intent::Scale(scaling) => workload.is_scaled(release, *scaling).await,
+        Intent::Restart {} => workload.is_restarted(release, started_at).await,
         _ => Ok(false),
     }
 }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_made_once_in_every_order_of_answers_losses_and_crashes() {
+    fn a_write_is_performed_once_in_every_order_of_answers_losses_and_crashes() {
         let procedure = Write { done: "pods are being replaced".into() };
         let limits = Limits { tick: Duration::from_secs(30), ..Limits::default() };
         let report = walk(&procedure, Workload { writes: 0, superseded: false }, (), limits);

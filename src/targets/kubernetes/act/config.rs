@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, snapshots::OVERWRITTEN_BY};
+use super::{ActError, Call, Kubernetes, OnWorkload, Outcome, WorkloadRef, limited, snapshots::OVERWRITTEN_BY};
 use crate::{
     api::{ConfigChange, ConfigKind, ConfigRollback, MISSING, REMEDIATION_MANAGER, TemplateRef, WorkloadKind},
     targets::kubernetes::overwritten,
@@ -38,6 +38,22 @@ pub(super) struct Live {
 }
 
 impl Kubernetes {
+    pub(super) async fn config(&self, namespace: &str, kind: ConfigKind, name: &str) -> Result<Option<Live>, ActError> {
+        let read = limited(Call::get(kind.plural()), self.configs(namespace, kind).get_opt(name)).await?;
+        Ok(read.map(|object| Live { metadata: object.metadata, content: object.data }))
+    }
+
+    pub(super) fn digest_of(&self, kind: ConfigKind, live: Option<&Live>) -> Result<String, ActError> {
+        let digest = live.map(|live| self.key.digest(kind, &live.content)).transpose()?;
+        Ok(digest.map_or_else(|| MISSING.to_owned(), |digest| digest.to_string()))
+    }
+
+    fn configs(&self, namespace: &str, kind: ConfigKind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
+    }
+}
+
+impl OnWorkload<'_> {
     /// Restores the content of the snapshot and replaces all pods.
     ///
     /// # Errors
@@ -45,51 +61,53 @@ impl Kubernetes {
     /// may be restored.
     pub async fn rollback_config(
         &self,
-        workload: WorkloadRef<'_>,
         from: Option<&TemplateRef>,
         to: &ConfigRollback,
         named: &Named,
         at: Timestamp,
     ) -> Result<Outcome, ActError> {
-        let writes = self.config_writes(workload, to, named).await?;
-        self.write_all(workload, writes).await?;
-        self.restart(workload, from, at).await
+        let writes = self.config_writes(to, named).await?;
+        self.write_all(writes).await?;
+        self.restart(from, at).await
     }
 
-    pub(super) async fn write_all(&self, workload: WorkloadRef<'_>, writes: Vec<Write>) -> Result<(), ActError> {
-        for write in writes {
-            let namespace = workload.namespace;
-            if let Write::Patch { kind, name, patch } = &write {
-                let keys: Vec<&String> = ["data", "binaryData"]
-                    .into_iter()
-                    .flat_map(|field| patch[field].as_object().into_iter().flat_map(Map::keys))
-                    .collect();
-                tracing::info!(namespace, workload = workload.name, %kind, name, ?keys, "restoring keys");
+    pub(super) async fn write_all(&self, writes: Vec<Write>) -> Result<(), ActError> {
+        for Write { kind, name, change } in writes {
+            let api = self.configs(self.workload.namespace, kind);
+            match change {
+                Change::Create(content) => {
+                    let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), dry_run: false };
+                    let object = DynamicObject::new(&name, &resource(kind)).data(content);
+                    limited(Call::create(kind.plural()), api.create(&params, &object)).await?;
+                }
+                Change::Patch(patch) => {
+                    let fields = ["data", "binaryData"].into_iter().filter_map(|field| patch[field].as_object());
+                    let keys: Vec<&String> = fields.flat_map(Map::keys).collect();
+                    let WorkloadRef { namespace, name: workload, .. } = self.workload;
+                    tracing::info!(namespace, workload, %kind, %name, ?keys, "restoring keys");
+                    let (params, patch) = (PatchParams::apply(REMEDIATION_MANAGER), Patch::Merge(patch));
+                    limited(Call::patch(kind.plural()), api.patch(&name, &params, &patch)).await?;
+                }
             }
-            self.write_config(namespace, write).await?;
         }
         Ok(())
     }
 
-    /// How many of the objects are not restored yet.
-    pub async fn config_left(&self, workload: WorkloadRef<'_>, to: &ConfigRollback) -> Result<usize, ActError> {
-        let mut left = 0;
+    /// Whether at least one of the objects is restored.
+    pub async fn is_restoring_config(&self, to: &ConfigRollback) -> Result<bool, ActError> {
         for change in &to.objects {
-            let live = self.config(workload.namespace, change.kind, &change.name).await?;
-            left += usize::from(self.digest_of(change.kind, live.as_ref())? != change.to);
+            let live = self.config(self.workload.namespace, change.kind, &change.name).await?;
+            if self.digest_of(change.kind, live.as_ref())? == change.to {
+                return Ok(true);
+            }
         }
-        Ok(left)
+        Ok(false)
     }
 
     /// The writes of the objects that are not restored yet. Writes nothing.
-    pub(super) async fn config_writes(
-        &self,
-        workload: WorkloadRef<'_>,
-        to: &ConfigRollback,
-        named: &Named,
-    ) -> Result<Vec<Write>, ActError> {
+    pub(super) async fn config_writes(&self, to: &ConfigRollback, named: &Named) -> Result<Vec<Write>, ActError> {
         let secrets = to.objects.iter().any(|change| change.kind == ConfigKind::Secret);
-        let snapshot = self.whole_snapshot(workload.namespace, &to.state, secrets).await?;
+        let snapshot = self.whole_snapshot(self.workload.namespace, &to.state, secrets).await?;
         let mut writes = Vec::new();
         for change in &to.objects {
             let ConfigChange { kind, name, .. } = change;
@@ -97,7 +115,7 @@ impl Kubernetes {
             if self.key.digest(*kind, &good)?.to_string() != change.to {
                 return Err(ActError::TargetGone(format!("the snapshot {} has another {kind} {name}", to.state)));
             }
-            let live = self.config(workload.namespace, *kind, name).await?;
+            let live = self.config(self.workload.namespace, *kind, name).await?;
             let digest = self.digest_of(*kind, live.as_ref())?;
             if digest == change.to {
                 continue;
@@ -116,54 +134,31 @@ impl Kubernetes {
             if let Some(owner) = owner {
                 return Err(ActError::Overwritten(format!("{kind} {name} is written by {owner}")));
             }
-            self.alone(workload.namespace, (*kind, name), named).await?;
-            writes.push(Write::new(*kind, name, live.as_ref(), &good));
+            self.alone(self.workload.namespace, (*kind, name), named).await?;
+            writes.push(Write { kind: *kind, name: name.clone(), change: Change::new(live.as_ref(), &good) });
         }
         Ok(writes)
-    }
-
-    async fn write_config(&self, namespace: &str, write: Write) -> Result<DynamicObject, ActError> {
-        match write {
-            Write::Create { kind, name, content } => {
-                let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
-                let object = DynamicObject::new(&name, &resource(kind)).data(content);
-                limited(Call::create(kind.plural()), self.configs(namespace, kind).create(&params, &object)).await
-            }
-            Write::Patch { kind, name, patch } => {
-                let (params, patch) = (PatchParams::apply(REMEDIATION_MANAGER), Patch::Merge(patch));
-                limited(Call::patch(kind.plural()), self.configs(namespace, kind).patch(&name, &params, &patch)).await
-            }
-        }
-    }
-
-    pub(super) async fn config(&self, namespace: &str, kind: ConfigKind, name: &str) -> Result<Option<Live>, ActError> {
-        let read = limited(Call::get(kind.plural()), self.configs(namespace, kind).get_opt(name)).await?;
-        Ok(read.map(|object| Live { metadata: object.metadata, content: object.data }))
-    }
-
-    pub(super) fn digest_of(&self, kind: ConfigKind, live: Option<&Live>) -> Result<String, ActError> {
-        let digest = live.map(|live| self.key.digest(kind, &live.content)).transpose()?;
-        Ok(digest.map_or_else(|| MISSING.to_owned(), |digest| digest.to_string()))
-    }
-
-    fn configs(&self, namespace: &str, kind: ConfigKind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
     }
 }
 
 /// One write of a ConfigMap or a Secret. No Debug, so that nothing prints values.
-pub(super) enum Write {
-    Create { kind: ConfigKind, name: String, content: Value },
-    Patch { kind: ConfigKind, name: String, patch: Value },
+pub(super) struct Write {
+    kind: ConfigKind,
+    name: String,
+    change: Change,
 }
 
-impl Write {
-    fn new(kind: ConfigKind, name: &str, live: Option<&Live>, good: &Value) -> Self {
-        let name = name.to_owned();
+enum Change {
+    /// The content.
+    Create(Value),
+    Patch(Value),
+}
+
+impl Change {
+    fn new(live: Option<&Live>, good: &Value) -> Self {
         let Some(live) = live else {
             let present = ["data", "binaryData", "type"].into_iter().filter(|field| !good[*field].is_null());
-            let content = present.map(|field| (field.to_owned(), good[field].clone())).collect();
-            return Self::Create { kind, name, content: Value::Object(content) };
+            return Self::Create(present.map(|field| (field.to_owned(), good[field].clone())).collect());
         };
         let mut patch = json!({"metadata": {"resourceVersion": live.metadata.resource_version}});
         for field in ["data", "binaryData"] {
@@ -172,7 +167,7 @@ impl Write {
                 patch[field] = Value::Object(keys);
             }
         }
-        Self::Patch { kind, name, patch }
+        Self::Patch(patch)
     }
 }
 

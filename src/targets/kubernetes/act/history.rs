@@ -4,7 +4,7 @@ use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::Value;
 
 use super::{
-    ActError, Call, Kubernetes, WorkloadRef, limited,
+    ActError, Call, OnWorkload, limited,
     live::{Live, revision},
 };
 use crate::{
@@ -36,15 +36,15 @@ pub(super) fn names(kind: WorkloadKind) -> (&'static str, &'static str) {
     }
 }
 
-impl Kubernetes {
-    pub(super) async fn history(&self, workload: WorkloadRef<'_>, live: &Live) -> Result<Vec<Past>, ActError> {
-        let objects = self.templates(workload, live).await?;
+impl OnWorkload<'_> {
+    pub(super) async fn history(&self, live: &Live) -> Result<Vec<Past>, ActError> {
+        let objects = self.templates(live).await?;
         let number = |revision: &DynamicObject| revision.data["revision"].as_i64();
         let highest = objects.iter().map(number).max().flatten();
         let past = |object: DynamicObject| {
             let template = object.data["spec"]["template"].clone();
             let label = |key: &str| object.labels().get(key).cloned().unwrap_or_default();
-            let (hash, newest, template) = match workload.kind {
+            let (hash, newest, template) = match self.workload.kind {
                 WorkloadKind::Deployment => {
                     let newest = revision(&object.metadata) == revision(&live.metadata);
                     (label(TEMPLATE_HASH), newest, without_hash(template))
@@ -65,15 +65,11 @@ impl Kubernetes {
     }
 
     /// The ReplicaSets or ControllerRevisions of the workload.
-    pub(super) async fn templates(
-        &self,
-        workload: WorkloadRef<'_>,
-        live: &Live,
-    ) -> Result<Vec<DynamicObject>, ActError> {
-        let kind = names(workload.kind).0;
+    pub(super) async fn templates(&self, live: &Live) -> Result<Vec<DynamicObject>, ActError> {
+        let kind = names(self.workload.kind).0;
         let plural = if kind == "ReplicaSet" { "replicasets" } else { "controllerrevisions" };
-        let api = self.api(workload, kind, plural);
-        let listed = limited(Call::list(plural), api.list(&live.selected(workload)?)).await?;
+        let api = self.api(kind, plural);
+        let listed = limited(Call::list(plural), api.list(&live.selected(self.workload)?)).await?;
         Ok(listed.items.into_iter().filter(|object| live.controls(&object.metadata)).collect())
     }
 }

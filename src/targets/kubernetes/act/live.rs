@@ -1,5 +1,6 @@
 //! A workload as it is now, read and written.
 
+use axum::http::{HeaderValue, header::CONTENT_TYPE};
 use k8s_openapi::{
     api::core::v1::PodTemplateSpec,
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -11,7 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, rollout::RolloutState, unless_conflict};
+use super::{ActError, Call, OnWorkload, Outcome, WorkloadRef, limited, rollout::RolloutState, unless_conflict};
 use crate::{
     api::{REMEDIATION_MANAGER, RESTARTED_AT, TemplateRef, WorkloadKind},
     targets::kubernetes::{
@@ -43,10 +44,11 @@ pub(super) struct Live {
     selector: Value,
 }
 
-impl Kubernetes {
+impl OnWorkload<'_> {
     /// The workload, if a change of its template has an effect.
-    pub(super) async fn read(&self, workload: WorkloadRef<'_>) -> Result<Live, ActError> {
-        let live = self.read_any(workload).await?;
+    pub(super) async fn read(&self) -> Result<Live, ActError> {
+        let workload = self.workload;
+        let live = self.read_any().await?;
         if live.paused {
             let resume = workload.kind.resume(workload.name);
             return Err(ActError::Paused(format!("{workload} is paused; resume it with {resume}")));
@@ -57,9 +59,10 @@ impl Kubernetes {
         Ok(live)
     }
 
-    pub(super) async fn read_any(&self, workload: WorkloadRef<'_>) -> Result<Live, ActError> {
+    pub(super) async fn read_any(&self) -> Result<Live, ActError> {
+        let workload = self.workload;
         let kind = workload.kind;
-        let api = self.api(workload, kind.into(), kind.plural());
+        let api = self.api(kind.into(), kind.plural());
         let found = limited(Call::get(kind.plural()), api.get(workload.name)).await.map_err(|error| match error {
             ActError::NotFound(_) => ActError::NotFound(workload.to_string()),
             other => other,
@@ -82,40 +85,40 @@ impl Kubernetes {
             selector: spec["selector"].clone(),
             metadata: found.metadata,
         };
-        if kind == WorkloadKind::Rollout { self.with_digest(workload, live).await } else { Ok(live) }
+        if kind == WorkloadKind::Rollout { self.with_digest(live).await } else { Ok(live) }
     }
 
     /// None on a conflict. Both kinds of patch, JSON Patch (an array) and merge patch, carry the resourceVersion, which the
     /// API server compares (409). A patch of `status` goes to that subresource.
-    pub(super) async fn write(&self, workload: WorkloadRef<'_>, patch: Value) -> Result<Option<Outcome>, ActError> {
+    pub(super) async fn write(&self, patch: Value) -> Result<Option<Outcome>, ActError> {
         let of_status = patch.get("status").is_some();
-        let call = if of_status { Call::PATCH_ROLLOUT_STATUS } else { Call::patch(workload.kind.plural()) };
+        let call = if of_status { Call::PATCH_ROLLOUT_STATUS } else { Call::patch(self.workload.kind.plural()) };
         let content_type =
             if patch.is_array() { "application/json-patch+json" } else { "application/merge-patch+json" };
-        let params = PatchParams::apply(REMEDIATION_MANAGER);
-        let kind = workload.kind;
-        let path = format!("/apis/{}/namespaces/{}/{}", kind.api_version(), workload.namespace, kind.plural());
-        let broken = |why: String| ActError::Rejected(format!("the request could not be built: {why}"));
+        let WorkloadRef { kind, namespace, name } = self.workload;
+        let path = format!("/apis/{}/namespaces/{namespace}/{}", kind.api_version(), kind.plural());
         // kube offers JSON Patch only with a further dependency; a merge patch differs by its content type alone.
-        let (request, patch) = (Request::new(path), Patch::Merge(patch));
+        let (request, params, patch) =
+            (Request::new(path), PatchParams::apply(REMEDIATION_MANAGER), Patch::Merge(patch));
         let request = if of_status {
-            request.patch_subresource("status", workload.name, &params, &patch)
+            request.patch_subresource("status", name, &params, &patch)
         } else {
-            request.patch(workload.name, &params, &patch)
+            request.patch(name, &params, &patch)
         };
-        let mut request = request.map_err(|why| broken(why.to_string()))?;
-        let value = content_type.parse().map_err(|_| broken(format!("content type {content_type}")))?;
-        request.headers_mut().insert("content-type", value);
+        let mut request =
+            request.map_err(|why| ActError::Rejected(format!("the request could not be built: {why}")))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let written = unless_conflict(limited(call, self.client.request::<DynamicObject>(request)).await)?;
         Ok(written.map(|written| Outcome::Done { generation: written.metadata.generation.unwrap_or_default() }))
     }
 
     /// Of the workload itself, or of the objects that hold its templates, which are always of `apps/v1`.
-    pub(super) fn api(&self, workload: WorkloadRef<'_>, kind: &str, plural: &str) -> Api<DynamicObject> {
-        let api_version = if plural == workload.kind.plural() { workload.kind.api_version() } else { "apps/v1" };
+    pub(super) fn api(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
+        let api_version =
+            if plural == self.workload.kind.plural() { self.workload.kind.api_version() } else { "apps/v1" };
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        Api::namespaced_with(self.client.clone(), workload.namespace, &resource)
+        Api::namespaced_with(self.client.clone(), self.workload.namespace, &resource)
     }
 }
 

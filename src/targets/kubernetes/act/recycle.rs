@@ -12,7 +12,7 @@ use kube::{ResourceExt as _, api::PostParams};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{ActError, CALL_LIMIT, Call, Kubernetes, WorkloadRef, live::Live, stuck::is_ready};
+use super::{ActError, CALL_LIMIT, Call, OnWorkload, live::Live, stuck::is_ready};
 use crate::api::{LeakingPod, TemplateRef, WorkloadKind};
 
 /// The workload and the pods of a list, before an eviction.
@@ -36,34 +36,25 @@ pub enum Evicted {
     No(String),
 }
 
-impl Kubernetes {
+impl OnWorkload<'_> {
     /// The ready pods of the workload. Superseded when another template than `from` runs.
-    pub async fn ready_pods(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-    ) -> Result<Vec<Pod>, ActError> {
-        let live = self.read(workload).await?;
+    pub async fn ready_pods(&self, from: Option<&TemplateRef>) -> Result<Vec<Pod>, ActError> {
+        let live = self.read().await?;
         live.must_be(from)?;
-        let pods = self.pods_of(workload, &live).await?;
+        let pods = self.pods_of(&live).await?;
         Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect())
     }
 
     /// Which pods of a list exist, and which pod the workload misses. Superseded is a part of the result.
-    pub async fn pods_left(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        list: &[LeakingPod],
-    ) -> Result<PodsSeen, ActError> {
-        let live = self.read(workload).await?;
+    pub async fn pods_left(&self, from: Option<&TemplateRef>, list: &[LeakingPod]) -> Result<PodsSeen, ActError> {
+        let live = self.read().await?;
         let superseded = match live.must_be(from) {
             Ok(()) => None,
             Err(error @ ActError::Superseded { .. }) => Some(error),
             Err(error) => return Err(error),
         };
         let (terminating, pods): (Vec<Pod>, Vec<Pod>) =
-            self.pods_of(workload, &live).await?.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
+            self.pods_of(&live).await?.into_iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
         let missing = match terminating.first() {
             Some(pod) => Some(format!("pod {} to be gone", pod.name_any())),
@@ -76,29 +67,25 @@ impl Kubernetes {
     }
 
     /// Evicts the pod with this uid. At most 5 s.
-    pub async fn evict_pod(&self, workload: WorkloadRef<'_>, pod: &LeakingPod) -> Result<Evicted, ActError> {
-        self.evict(workload, &pod.name, &pod.uid, false).await
+    pub async fn evict_pod(&self, pod: &LeakingPod) -> Result<Evicted, ActError> {
+        self.evict(&pod.name, &pod.uid, false).await
     }
 
     /// Whether a pod of the workload could be evicted now; evicts none. Budget when a PodDisruptionBudget refuses.
-    pub async fn preflight_eviction(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-    ) -> Result<(), ActError> {
-        let pods = self.ready_pods(workload, from).await?;
+    pub async fn preflight_eviction(&self, from: Option<&TemplateRef>) -> Result<(), ActError> {
+        let pods = self.ready_pods(from).await?;
         let Some(pod) = pods.first() else { return Ok(()) };
-        match self.evict(workload, &pod.name_any(), &pod.uid().unwrap_or_default(), true).await? {
+        match self.evict(&pod.name_any(), &pod.uid().unwrap_or_default(), true).await? {
             Evicted::Yes | Evicted::Gone => Ok(()),
             Evicted::No(budget) => Err(ActError::Budget(budget)),
         }
     }
 
     /// The pods of the workload; of a Deployment or a Rollout the pods of its ReplicaSets.
-    pub(super) async fn pods_of(&self, workload: WorkloadRef<'_>, live: &Live) -> Result<Vec<Pod>, ActError> {
+    pub(super) async fn pods_of(&self, live: &Live) -> Result<Vec<Pod>, ActError> {
         let mut owners: Vec<String> = live.metadata.uid.clone().into_iter().collect();
-        if matches!(workload.kind, WorkloadKind::Deployment | WorkloadKind::Rollout) {
-            owners = self.templates(workload, live).await?.iter().filter_map(|set| set.uid()).collect();
+        if matches!(self.workload.kind, WorkloadKind::Deployment | WorkloadKind::Rollout) {
+            owners = self.templates(live).await?.iter().filter_map(|set| set.uid()).collect();
         }
         let is_ours = |pod: &Pod| {
             let mut of = pod.owner_references().iter();
@@ -108,17 +95,11 @@ impl Kubernetes {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
-        let pods = self.selected_pods(workload, live).await?;
+        let pods = self.selected_pods(live).await?;
         Ok(pods.into_iter().filter(|pod| is_ours(pod) && !over(pod)).collect())
     }
 
-    pub(super) async fn evict(
-        &self,
-        workload: WorkloadRef<'_>,
-        pod: &str,
-        uid: &str,
-        dry_run: bool,
-    ) -> Result<Evicted, ActError> {
+    pub(super) async fn evict(&self, pod: &str, uid: &str, dry_run: bool) -> Result<Evicted, ActError> {
         // Not by kube's own `evict`: it names the field delete_options, which the API server does not know.
         let eviction = Eviction {
             metadata: ObjectMeta { name: Some(pod.to_owned()), ..ObjectMeta::default() },
@@ -128,7 +109,7 @@ impl Kubernetes {
             }),
         };
         let params = PostParams { dry_run, ..PostParams::default() };
-        let pods = self.namespaced::<Pod>(workload.namespace);
+        let pods = self.namespaced::<Pod>(self.workload.namespace);
         let request = pods.create_subresource::<Eviction, Value>("eviction", pod, &params, &eviction);
         match timeout(CALL_LIMIT, request).await {
             Err(_) => Err(Call::EVICT_POD.timeout(CALL_LIMIT)),

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    ActError, Call, Kubernetes, WorkloadRef,
+    ActError, Call, OnWorkload, WorkloadRef,
     live::{Live, digest_of},
     recycle::Evicted,
     stuck::{RECHECK, WAY_LIMIT, is_ready},
@@ -75,17 +75,18 @@ impl Live {
     }
 }
 
-impl Kubernetes {
+impl OnWorkload<'_> {
     /// With the digest of its template: that of the ReplicaSet which its controller created, with the API server's
     /// defaults. Before its controller has observed the template, that of the template itself, which is the same after a
     /// rollback of ours.
-    pub(super) async fn with_digest(&self, workload: WorkloadRef<'_>, mut live: Live) -> Result<Live, ActError> {
+    pub(super) async fn with_digest(&self, mut live: Live) -> Result<Live, ActError> {
+        let workload = self.workload;
         if !live.observed {
             // A template that cannot be parsed was not written by us.
             live.digest = digest_of(&live.template).unwrap_or_default();
             return Ok(live);
         }
-        let newest = self.history(workload, &live).await?.into_iter().find(|past| past.newest);
+        let newest = self.history(&live).await?.into_iter().find(|past| past.newest);
         let newest = newest.ok_or_else(|| {
             ActError::Unmeasured(format!("the ReplicaSet of the newest template of {workload} does not exist yet"))
         })?;
@@ -95,17 +96,12 @@ impl Kubernetes {
 
     /// The abort of a running update, to write before the template; none without a running update, after an abort, or when
     /// `to` is not the stable template.
-    pub(super) async fn abort_patch(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: &TemplateRef,
-        to: &TemplateRef,
-    ) -> Result<Option<Value>, ActError> {
+    pub(super) async fn abort_patch(&self, from: &TemplateRef, to: &TemplateRef) -> Result<Option<Value>, ActError> {
         // Whatever forbids the rollback forbids the abort.
-        if self.rollback_patch(workload, from, to).await?.is_none() {
+        if self.rollback_patch(from, to).await?.is_none() {
             return Ok(None);
         }
-        let live = self.read(workload).await?;
+        let live = self.read().await?;
         live.must_be(from)?;
         let Some(rollout) = &live.rollout else { return Ok(None) };
         if rollout.aborted || !rollout.is_updating() || rollout.stable != to.hash {
@@ -115,8 +111,8 @@ impl Kubernetes {
     }
 
     /// Whether the Rollout is aborted by us, according to the API server's managed fields.
-    pub(super) async fn has_aborted(&self, workload: WorkloadRef<'_>) -> Result<bool, ActError> {
-        let live = self.read_any(workload).await?;
+    pub(super) async fn has_aborted(&self) -> Result<bool, ActError> {
+        let live = self.read_any().await?;
         let ours = live.metadata.managed_fields.iter().flatten().any(|entry| {
             let fields = entry.fields_v1.as_ref();
             entry.manager.as_deref() == Some(REMEDIATION_MANAGER)
@@ -126,10 +122,11 @@ impl Kubernetes {
     }
 
     /// Skips all steps and pauses of the template with the digest `wanted`, which was restored.
-    pub(super) async fn promote(&self, workload: WorkloadRef<'_>, wanted: &str) -> Result<(), ActError> {
+    pub(super) async fn promote(&self, wanted: &str) -> Result<(), ActError> {
+        let workload = self.workload;
         let all = async {
             loop {
-                let live = self.read(workload).await?;
+                let live = self.read().await?;
                 let rollout = live.rollout.as_ref().filter(|_| live.observed);
                 // Another template is a newer release.
                 if let Some(rollout) = rollout {
@@ -137,7 +134,7 @@ impl Kubernetes {
                         return Ok(());
                     }
                     let patch = live.merge(json!({"status": {"promoteFull": true}}));
-                    if self.write(workload, patch).await?.is_some() {
+                    if self.write(patch).await?.is_some() {
                         return Ok(());
                     }
                 }
@@ -152,12 +149,11 @@ impl Kubernetes {
     /// None when the restart was written already.
     pub(super) async fn restart_at_patch(
         &self,
-        workload: WorkloadRef<'_>,
         from: Option<&TemplateRef>,
         at: Timestamp,
     ) -> Result<Option<Value>, ActError> {
         let at = next_second(at);
-        let live = self.read(workload).await?;
+        let live = self.read().await?;
         if live.rollout.as_ref().and_then(|rollout| rollout.restart_at) == Some(at) {
             return Ok(None);
         }
@@ -166,20 +162,21 @@ impl Kubernetes {
     }
 
     /// Evicts the pods that are not ready and are older than the restart.
-    pub(super) async fn clear_broken(&self, workload: WorkloadRef<'_>, at: Timestamp) -> Result<(), ActError> {
+    pub(super) async fn clear_broken(&self, at: Timestamp) -> Result<(), ActError> {
+        let workload = self.workload;
         let at = next_second(at);
         // A replacement that starts before `at` would be restarted as well.
         sleep(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()).await;
-        let live = self.read(workload).await?;
+        let live = self.read().await?;
         if live.rollout.as_ref().and_then(|rollout| rollout.restart_at) != Some(at) {
             return Ok(());
         }
         let is_old = |pod: &Pod| pod.creation_timestamp().is_some_and(|made| made.0 < at);
         let going = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-        let pods = self.pods_of(workload, &live).await?;
+        let pods = self.pods_of(&live).await?;
         for pod in pods.iter().filter(|pod| !is_ready(pod) && is_old(pod) && !going(pod)) {
             let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
-            match self.evict(workload, &name, &uid, false).await {
+            match self.evict(&name, &uid, false).await {
                 Ok(Evicted::Yes | Evicted::Gone) => {}
                 Ok(Evicted::No(budget)) => return Err(ActError::Blocked(format!("pod {name} is broken: {budget}"))),
                 Err(ActError::Forbidden { message, .. }) => {

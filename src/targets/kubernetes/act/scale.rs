@@ -7,21 +7,21 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, unless_conflict, until_written};
+use super::{ActError, Call, OnWorkload, Outcome, limited, unless_conflict, until_written};
 use crate::api::{REMEDIATION_MANAGER, Scaling, TemplateRef};
 
 /// Autoscalers read of one namespace.
 const MAX_AUTOSCALERS: u32 = 500;
 
-impl Kubernetes {
+impl OnWorkload<'_> {
     /// Whether the operator's role and an autoscaler allow the scaling. Writes nothing.
-    pub async fn preflight_scale(&self, workload: WorkloadRef<'_>, scaling: Scaling) -> Result<(), ActError> {
-        match self.autoscaler(workload).await? {
+    pub async fn preflight_scale(&self, scaling: Scaling) -> Result<(), ActError> {
+        match self.autoscaler().await? {
             Some(autoscaler) => {
                 minimum(&autoscaler, scaling)?;
-                self.may(Call::PATCH_AUTOSCALER, workload.namespace).await
+                self.may(Call::PATCH_AUTOSCALER, self.workload.namespace).await
             }
-            None => self.may(Call::patch(workload.kind.plural()), workload.namespace).await,
+            None => self.may(Call::patch(self.workload.kind.plural()), self.workload.namespace).await,
         }
     }
 
@@ -29,42 +29,27 @@ impl Kubernetes {
     ///
     /// # Errors
     /// Rescaled when another writer scaled the workload in the meantime.
-    pub async fn scale(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        scaling: Scaling,
-    ) -> Result<Outcome, ActError> {
-        until_written(Call::patch(workload.kind.plural()), || async {
-            match self.autoscaler(workload).await? {
-                Some(autoscaler) => self.raise(workload, autoscaler, scaling).await,
-                None => self.write_once(workload, self.scale_patch(workload, from, scaling).await?).await,
+    pub async fn scale(&self, from: Option<&TemplateRef>, scaling: Scaling) -> Result<Outcome, ActError> {
+        until_written(Call::patch(self.workload.kind.plural()), || async {
+            match self.autoscaler().await? {
+                Some(autoscaler) => self.raise(autoscaler, scaling).await,
+                None => self.write_once(self.scale_patch(from, scaling).await?).await,
             }
         })
         .await
     }
 
     /// Whether [`Self::scale`] has written already. Writes nothing.
-    pub async fn is_scaled(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        scaling: Scaling,
-    ) -> Result<bool, ActError> {
-        match self.autoscaler(workload).await? {
+    pub async fn is_scaled(&self, from: Option<&TemplateRef>, scaling: Scaling) -> Result<bool, ActError> {
+        match self.autoscaler().await? {
             Some(autoscaler) => Ok(minimum(&autoscaler, scaling)?.is_none()),
-            None => Ok(self.scale_patch(workload, from, scaling).await?.is_none()),
+            None => Ok(self.scale_patch(from, scaling).await?.is_none()),
         }
     }
 
     /// None when the number was written already.
-    async fn scale_patch(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        scaling: Scaling,
-    ) -> Result<Option<Value>, ActError> {
-        let live = self.read(workload).await?;
+    async fn scale_patch(&self, from: Option<&TemplateRef>, scaling: Scaling) -> Result<Option<Value>, ActError> {
+        let live = self.read().await?;
         self.not_owned(&live.metadata, None)?;
         // The default is 1.
         let pods = live.replicas.as_u64().unwrap_or(1);
@@ -79,16 +64,11 @@ impl Kubernetes {
     }
 
     /// Raises the minimum of the autoscaler. None on a conflict.
-    async fn raise(
-        &self,
-        workload: WorkloadRef<'_>,
-        autoscaler: HorizontalPodAutoscaler,
-        scaling: Scaling,
-    ) -> Result<Option<Outcome>, ActError> {
+    async fn raise(&self, autoscaler: HorizontalPodAutoscaler, scaling: Scaling) -> Result<Option<Outcome>, ActError> {
         let name = autoscaler.name_any();
         self.not_owned(&autoscaler.metadata, Some(&format!("HorizontalPodAutoscaler {name}")))?;
         let Some(minimum) = minimum(&autoscaler, scaling)? else { return Ok(Some(Outcome::AlreadyDone)) };
-        let api = self.namespaced::<HorizontalPodAutoscaler>(workload.namespace);
+        let api = self.namespaced::<HorizontalPodAutoscaler>(self.workload.namespace);
         let params = PatchParams::apply(REMEDIATION_MANAGER);
         let patch = Patch::Merge(json!({
             "metadata": {"resourceVersion": autoscaler.metadata.resource_version},
@@ -99,17 +79,14 @@ impl Kubernetes {
     }
 
     /// The autoscaler that controls the number of pods.
-    pub(super) async fn autoscaler(
-        &self,
-        workload: WorkloadRef<'_>,
-    ) -> Result<Option<HorizontalPodAutoscaler>, ActError> {
-        let api = self.namespaced::<HorizontalPodAutoscaler>(workload.namespace);
+    pub(super) async fn autoscaler(&self) -> Result<Option<HorizontalPodAutoscaler>, ActError> {
+        let api = self.namespaced::<HorizontalPodAutoscaler>(self.workload.namespace);
         let params = ListParams::default().limit(MAX_AUTOSCALERS);
-        let kind: &'static str = workload.kind.into();
+        let kind: &'static str = self.workload.kind.into();
         let all = limited(Call::list("horizontalpodautoscalers"), api.list(&params)).await?;
         let its = |one: &HorizontalPodAutoscaler| {
             let target = one.spec.as_ref().map(|spec| &spec.scale_target_ref);
-            target.is_some_and(|target| target.kind == kind && target.name == workload.name)
+            target.is_some_and(|target| target.kind == kind && target.name == self.workload.name)
         };
         Ok(all.items.into_iter().find(its))
     }
@@ -145,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_autoscalers_minimum_is_raised_only_when_that_is_allowed_and_helps() {
+    fn an_autoscalers_minimum_is_raised_only_when_allowed_and_useful() {
         let of = |min: Option<i32>, from: u32, to: u32, adjust_autoscaler: bool| {
             let spec =
                 json!({"minReplicas": min, "maxReplicas": 6, "scaleTargetRef": {"kind": "Deployment", "name": "api"}});

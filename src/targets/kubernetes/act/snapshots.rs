@@ -21,7 +21,7 @@ use kube::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    ActError, Call, Kubernetes, Namespaced, WorkloadRef,
+    ActError, Call, Kubernetes, Namespaced, OnWorkload,
     config::{MAX_LISTED, changed},
     created, limited,
 };
@@ -31,7 +31,7 @@ use crate::{
     targets::kubernetes::overwritten,
 };
 
-/// The largest snapshot, in bytes, with and without Secrets: etcd takes 1.5 MiB with everything around it.
+/// The largest ControllerRevision, and the largest Secret, of a snapshot, in bytes: etcd takes 1.5 MiB with the overhead.
 pub(super) const MAX_COPY: usize = 1_000_000;
 /// Snapshots taken at the same time: with a new operator a thousand components may be good in the same moment, and not all
 /// of the memory is reclaimed.
@@ -86,65 +86,6 @@ impl Snapshot {
 }
 
 impl Kubernetes {
-    /// Takes a snapshot of this state, if it is still the current one.
-    ///
-    /// # Errors
-    /// Superseded when something changed in the meantime, Rejected when the snapshot would be too large.
-    pub async fn snapshot(
-        &self,
-        workload: WorkloadRef<'_>,
-        copy: SnapshotOf,
-        good: &GoodState,
-    ) -> Result<(), ActError> {
-        let _turn = self.copying.acquire().await;
-        let live = self.read_any(workload).await?;
-        if live.digest != good.template {
-            return Err(changed("template", &good.template, &live.digest));
-        }
-        let mut maps = Map::new();
-        let mut secrets = BTreeMap::new();
-        for object in good.objects.iter().filter(|object| object.digest != MISSING) {
-            let live = self.config(workload.namespace, object.kind, &object.name).await?;
-            let digest = self.digest_of(object.kind, live.as_ref())?;
-            let Some(live) = live.filter(|_| digest == object.digest) else {
-                return Err(changed(&object.to_string(), &object.digest, &digest));
-            };
-            let is_map = object.kind == ConfigKind::ConfigMap;
-            let field = if is_map { "binaryData" } else { "type" };
-            let mut fields = json!({"data": live.content["data"], field: live.content[field]});
-            // Nothing else shows the controller when the object is deleted.
-            if let Some(owner) = overwritten::by(&live.metadata) {
-                fields[OVERWRITTEN_BY] = owner.into();
-            }
-            if is_map {
-                maps.insert(object.name.clone(), fields);
-            } else {
-                secrets.insert(object.name.clone(), ByteString(fields.to_string().into_bytes()));
-            }
-        }
-        let mut data = json!({
-            "template": live.template, "strategy": live.strategy, "replicas": live.replicas, "configMaps": maps,
-        });
-        if !secrets.is_empty() {
-            data[SECRET_COPY] = copy.name.as_str().into();
-        }
-        let of_secrets = secrets.values().map(|secret| secret.0.len()).sum();
-        for (what, size) in [("the template and its ConfigMaps", data.to_string().len()), ("its Secrets", of_secrets)] {
-            if size > MAX_COPY {
-                let message = format!("{what} are {size} bytes; a snapshot holds at most {MAX_COPY}");
-                return Err(ActError::Rejected(message));
-            }
-        }
-        let metadata = copy.metadata();
-        // First, so that no snapshot names a Secret that does not exist.
-        if !secrets.is_empty() {
-            let secret = secret_copy(metadata.clone(), secrets);
-            created(Call::CREATE_SECRET, &self.namespaced(workload.namespace), &secret, false).await?;
-        }
-        let revision = ControllerRevision { metadata, data: Some(RawExtension(data)), revision: 1 };
-        created(Call::create("controllerrevisions"), &self.namespaced(workload.namespace), &revision, false).await
-    }
-
     /// Removes the snapshots with these labels that are not among `keep`.
     pub async fn delete_old_snapshots(
         &self,
@@ -192,6 +133,62 @@ impl Kubernetes {
             None => BTreeMap::new(),
         };
         Ok(Snapshot { state, secrets })
+    }
+}
+
+impl OnWorkload<'_> {
+    /// Takes a snapshot of this state, if it is still the current one.
+    ///
+    /// # Errors
+    /// Superseded when something changed in the meantime, Rejected when the snapshot would be too large.
+    pub async fn snapshot(&self, copy: SnapshotOf, good: &GoodState) -> Result<(), ActError> {
+        let _turn = self.copying.acquire().await;
+        let live = self.read_any().await?;
+        if live.digest != good.template {
+            return Err(changed("template", &good.template, &live.digest));
+        }
+        let mut maps = Map::new();
+        let mut secrets = BTreeMap::new();
+        for object in good.objects.iter().filter(|object| object.digest != MISSING) {
+            let live = self.config(self.workload.namespace, object.kind, &object.name).await?;
+            let digest = self.digest_of(object.kind, live.as_ref())?;
+            let Some(live) = live.filter(|_| digest == object.digest) else {
+                return Err(changed(&object.to_string(), &object.digest, &digest));
+            };
+            let is_map = object.kind == ConfigKind::ConfigMap;
+            let field = if is_map { "binaryData" } else { "type" };
+            let mut fields = json!({"data": live.content["data"], field: live.content[field]});
+            // Nothing else shows the controller when the object is deleted.
+            if let Some(owner) = overwritten::by(&live.metadata) {
+                fields[OVERWRITTEN_BY] = owner.into();
+            }
+            if is_map {
+                maps.insert(object.name.clone(), fields);
+            } else {
+                secrets.insert(object.name.clone(), ByteString(fields.to_string().into_bytes()));
+            }
+        }
+        let mut data = json!({
+            "template": live.template, "strategy": live.strategy, "replicas": live.replicas, "configMaps": maps,
+        });
+        if !secrets.is_empty() {
+            data[SECRET_COPY] = copy.name.as_str().into();
+        }
+        let of_secrets = secrets.values().map(|secret| secret.0.len()).sum();
+        for (what, size) in [("the template and its ConfigMaps", data.to_string().len()), ("its Secrets", of_secrets)] {
+            if size > MAX_COPY {
+                let message = format!("{what} are {size} bytes; a snapshot holds at most {MAX_COPY}");
+                return Err(ActError::Rejected(message));
+            }
+        }
+        let metadata = copy.metadata();
+        // First, so that no snapshot names a Secret that does not exist.
+        if !secrets.is_empty() {
+            let secret = secret_copy(metadata.clone(), secrets);
+            created(Call::CREATE_SECRET, &self.namespaced(self.workload.namespace), &secret, false).await?;
+        }
+        let revision = ControllerRevision { metadata, data: Some(RawExtension(data)), revision: 1 };
+        created(Call::create("controllerrevisions"), &self.namespaced(self.workload.namespace), &revision, false).await
     }
 }
 

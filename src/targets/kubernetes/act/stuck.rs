@@ -19,7 +19,7 @@ use kube::{
 use tokio::time::{sleep, timeout};
 
 use super::{
-    ActError, Call, Kubernetes, WorkloadRef, limited,
+    ActError, Call, OnWorkload, limited,
     live::{Live, digest_of},
 };
 use crate::{
@@ -32,21 +32,17 @@ pub(super) const WAY_LIMIT: Duration = Duration::from_secs(15);
 /// Between two checks.
 pub(super) const RECHECK: Duration = Duration::from_millis(200);
 
-impl Kubernetes {
+impl OnWorkload<'_> {
     /// Deletes pods of `from` that block the rollout of the template with the digest `wanted`.
-    pub(super) async fn make_way(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: &TemplateRef,
-        wanted: &str,
-    ) -> Result<(), ActError> {
+    pub(super) async fn make_way(&self, from: &TemplateRef, wanted: &str) -> Result<(), ActError> {
+        let workload = self.workload;
         if workload.kind != WorkloadKind::StatefulSet {
             return Ok(());
         }
         let mut waits_for = "the state of its pods".to_owned();
         let mut deleted = BTreeSet::new();
         let all = async {
-            while let Some(what) = self.clear_one(workload, from, wanted, &mut deleted).await? {
+            while let Some(what) = self.clear_one(from, wanted, &mut deleted).await? {
                 waits_for = what;
                 sleep(RECHECK).await;
             }
@@ -60,12 +56,12 @@ impl Kubernetes {
     /// `deleted`: the names of the pods that this call deleted.
     async fn clear_one(
         &self,
-        workload: WorkloadRef<'_>,
         from: &TemplateRef,
         wanted: &str,
         deleted: &mut BTreeSet<String>,
     ) -> Result<Option<String>, ActError> {
-        let live = self.read(workload).await?;
+        let workload = self.workload;
+        let live = self.read().await?;
         // Another template is a newer release.
         if !live.ordered || live.digest != wanted {
             return Ok(None);
@@ -73,7 +69,7 @@ impl Kubernetes {
         if !live.observed {
             return Ok(Some("its controller to observe the template".to_owned()));
         }
-        let mut stuck = self.stuck_pods(workload, &live, from).await?;
+        let mut stuck = self.stuck_pods(&live, from).await?;
         if let Some(going) = stuck.iter().find(|pod| pod.metadata.deletion_timestamp.is_some()) {
             return Ok(Some(format!("pod {} to be gone", going.name_any())));
         }
@@ -112,20 +108,15 @@ impl Kubernetes {
 
     /// The pods of the bad template that are not ready. After a restart that template has several revisions; pods of the
     /// newest revision are as desired.
-    async fn stuck_pods(
-        &self,
-        workload: WorkloadRef<'_>,
-        live: &Live,
-        from: &TemplateRef,
-    ) -> Result<Vec<Pod>, ActError> {
+    async fn stuck_pods(&self, live: &Live, from: &TemplateRef) -> Result<Vec<Pod>, ActError> {
         let mut bad = vec![from.hash.clone()];
-        for past in self.history(workload, live).await? {
+        for past in self.history(live).await? {
             if digest_of(&past.template)? == from.digest {
                 bad.push(past.hash);
             }
         }
         bad.retain(|hash| Some(hash) != live.update_revision.as_ref());
-        let pods = self.selected_pods(workload, live).await?;
+        let pods = self.selected_pods(live).await?;
         let is_stuck = |pod: &Pod| {
             let hash = pod.labels().get(REVISION_HASH);
             live.controls(&pod.metadata) && hash.is_some_and(|hash| bad.contains(hash)) && !is_ready(pod)
@@ -133,8 +124,8 @@ impl Kubernetes {
         Ok(pods.into_iter().filter(is_stuck).collect())
     }
 
-    pub(super) async fn selected_pods(&self, workload: WorkloadRef<'_>, live: &Live) -> Result<Vec<Pod>, ActError> {
-        let (pods, selected) = (self.namespaced::<Pod>(workload.namespace), live.selected(workload)?);
+    pub(super) async fn selected_pods(&self, live: &Live) -> Result<Vec<Pod>, ActError> {
+        let (pods, selected) = (self.namespaced::<Pod>(self.workload.namespace), live.selected(self.workload)?);
         Ok(limited(Call::list("pods"), pods.list(&selected)).await?.items)
     }
 }

@@ -73,7 +73,7 @@ impl Kubernetes {
 
     /// None when the workload cannot be read.
     pub async fn uid_of(&self, workload: WorkloadRef<'_>) -> Option<String> {
-        self.read_any(workload).await.ok()?.metadata.uid
+        self.on(workload).read_any().await.ok()?.metadata.uid
     }
 
     /// The GitOps object that would undo this action, and the item that it applies. The owner of the workload comes first.
@@ -83,20 +83,17 @@ impl Kubernetes {
         action: ActionKind,
         config: Option<&ConfigRollback>,
     ) -> Result<Option<(Owner, Item)>, ActError> {
-        let item = |group: &'static str, kind: String, name: &str| Item {
-            group,
-            kind,
-            namespace: workload.namespace.to_owned(),
-            name: name.to_owned(),
-        };
+        let WorkloadRef { kind, namespace, name } = workload;
+        let item =
+            |group, kind: String, name: &str| Item { group, kind, namespace: namespace.into(), name: name.into() };
         if matches!(action, ActionKind::Rollback | ActionKind::RollbackState) {
-            let live = self.read_any(workload).await?;
+            let live = self.on(workload).read_any().await?;
             if let Some(owner) = gitops::owner(&live.metadata) {
-                return Ok(Some((owner, item(workload.kind.group(), workload.kind.to_string(), workload.name))));
+                return Ok(Some((owner, item(kind.group(), kind.to_string(), name))));
             }
         }
         for change in config.iter().flat_map(|config| &config.objects) {
-            let live = self.config(workload.namespace, change.kind, &change.name).await?;
+            let live = self.config(namespace, change.kind, &change.name).await?;
             if let Some(owner) = live.and_then(|live| gitops::owner(&live.metadata)) {
                 return Ok(Some((owner, item("", change.kind.to_string(), &change.name))));
             }
@@ -112,7 +109,7 @@ impl Kubernetes {
     pub async fn plan_suspension(&self, owner: &Owner, of: &Item) -> Result<Suspension, ActError> {
         let refused = |why: String| ActError::GitOpsOwned(format!("{why}, so it is not suspended; it"));
         let place = owner.place(&self.argocd);
-        let place = place.ok_or_else(|| refused(format!("{owner} does not name its namespace or name")))?;
+        let place = place.ok_or_else(|| refused(format!("the name or namespace of {owner} is unknown")))?;
         let (kind, namespace, name) = &place;
         let Some(live) = self.owning(&place).await? else {
             let hint = if *kind == OwnerKind::Application { " (see --argocd-namespace)" } else { "" };

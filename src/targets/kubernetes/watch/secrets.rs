@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_right_nothing_is_asked_for_and_nothing_waits() {
+    async fn without_the_right_no_request_is_sent_and_nothing_waits() {
         let index = ClusterIndex::default();
         index.watching(&[]);
         for kind in [Kind::Deployments, Kind::StatefulSets, Kind::DaemonSets, Kind::ReplicaSets, Kind::Nodes]
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_the_right_the_key_comes_first_and_digests_are_all_that_is_held() {
+    async fn with_the_right_the_key_comes_first_and_only_digests_are_stored() {
         let index = healthy();
         let key = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "panacea-digest-key"}, "data": {"key": "A".repeat(44)}});
         let chosen = "labelSelector=%21panacea.dev%2Fpolicy";

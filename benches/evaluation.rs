@@ -174,8 +174,8 @@ fn index(criterion: &mut Criterion) {
         "spec": {"replicas": 10, "selector": {"matchLabels": {"app": "api"}}, "template": template},
     }))
     .expect("a ReplicaSet");
-    index.apply_deployment(&deployment);
-    index.apply_replica_set(&set);
+    index.apply(&deployment);
+    index.apply(&set);
     for n in 0..10 {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": format!("api-abc-{n}"), "namespace": "bench", "uid": format!("p{n}"), "labels": {"app": "api", "pod-template-hash": "abc"},
@@ -184,7 +184,7 @@ fn index(criterion: &mut Criterion) {
             "status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}]},
         }))
         .expect("a Pod");
-        index.apply_pod(&pod);
+        index.apply(&pod);
     }
     for kind in KINDS {
         index.listed(kind, "");

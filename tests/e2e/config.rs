@@ -208,7 +208,7 @@ async fn environment_that_no_pod_has_read_is_not_good_and_is_blamed_when_new_pod
         .await;
         assert_eq!(remediation.spec.plan.action, ActionKind::RollbackConfig);
         test.wait_event("ConfigSeen", "shop", "api: ConfigMap/more changed").await;
-        test.wait_event("Verifying", &remediation.name_any(), "ConfigMap/more is as it was").await;
+        test.wait_event("Verifying", &remediation.name_any(), "ConfigMap/more restored").await;
         assert_eq!(content(&test.map("more").await), content(&map("more", "good")));
         test.wait_rolled_out("api").await;
     })
@@ -305,8 +305,11 @@ async fn a_config_map_that_others_use_is_left_alone() {
 async fn an_immutable_config_map_is_left_alone_and_the_fix_is_told() {
     run("config-immutable", async |test| {
         deploy(test, Way::Mounted).await;
-        let words =
-            ["ConfigMap app is immutable", "make one of another name", "kubectl get controllerrevision panacea-api-"];
+        let words = [
+            "ConfigMap app is immutable",
+            "of another name with the good content",
+            "kubectl get controllerrevision panacea-api-",
+        ];
         is_blocked(test, "Immutable", &words, async {
             test.api::<ConfigMap>().delete("app", &DeleteParams::default()).await.unwrap();
             let bad = ConfigMap { immutable: Some(true), ..map("app", "bad") };
@@ -384,7 +387,7 @@ async fn without_the_right_to_config_maps_the_rest_works() {
         assert_eq!(remediation.spec.plan.action, ActionKind::Rollback);
         wait::until("the log to say so", Duration::from_secs(10), async || {
             let log = operator.log();
-            let said = log.lines().any(|line| line.contains("ConfigMaps") && line.contains("does not get through"));
+            let said = log.lines().any(|line| line.contains("ConfigMaps") && line.contains("a watch fails"));
             if said { Ok(()) } else { Err("it does not".to_owned()) }
         })
         .await;

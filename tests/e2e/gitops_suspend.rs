@@ -338,7 +338,7 @@ async fn marks_alone_suspend_nothing() {
         bad_release(test).await;
         let blocked = test.wait_remediation(Phase::Blocked).await.status.unwrap();
         assert_eq!(blocked.reason, "GitOpsOwned");
-        assert!(blocked.message.contains("does not say itself that it applies Deployment"), "{}", blocked.message);
+        assert!(blocked.message.contains("does not report that it applies Deployment"), "{}", blocked.message);
         assert!(!Kind::Kustomization.is_suspended(test, "storefront").await);
         assert_eq!((scene.writes("kustomizations"), scene.writes("deployments")), (0, 0));
     })

@@ -98,7 +98,7 @@ async fn a_pod_more_is_had_once_whatever_dies_and_helps_when_the_metric_says_so(
         assert_eq!(healed.spec.plan.action, ActionKind::Scale);
         assert_eq!(healed.spec.plan.intent.scaling().map(|scaling| (scaling.from, scaling.to)), Some((2, 3)));
         assert_eq!(test.operator_writes_to_workloads().len(), 1);
-        test.wait_event("Verifying", &healed.name_any(), "3 pods are wanted now").await;
+        test.wait_event("Verifying", &healed.name_any(), "desired replicas: 3").await;
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("service_scaled".to_owned(), true, healed.name_any())]);
         assert_eq!(operator.action_outputs().await[0]["replicas"], json!({"from": 2, "to": 3}));

@@ -300,7 +300,7 @@ async fn a_secret_that_a_controller_writes_is_left_to_it() {
         let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "vault", "uid": vault.metadata.uid, "controller": true}]);
         let patch = Patch::Merge(json!({"metadata": {"ownerReferences": owner}}));
         test.api::<Secret>().patch("app", &PatchParams::default(), &patch).await.unwrap();
-        let words = ["Secret app is written by ConfigMap vault, which would overwrite it again", "change it at its source"];
+        let words = ["Secret app is written by ConfigMap vault, which would overwrite a rollback", "change the content at its source"];
         is_blocked(test, "Overwritten", &words, test.change_secret(BAD)).await;
     })
     .await;
@@ -310,7 +310,8 @@ async fn a_secret_that_a_controller_writes_is_left_to_it() {
 async fn an_immutable_secret_is_left_alone_and_the_fix_is_told() {
     run("secrets-immutable", async |test| {
         deploy(test).await;
-        let words = ["Secret app is immutable", "make one of another name", "kubectl get secret panacea-api-"];
+        let words =
+            ["Secret app is immutable", "of another name with the good content", "kubectl get secret panacea-api-"];
         is_blocked(test, "Immutable", &words, async {
             test.api::<Secret>().delete("app", &DeleteParams::default()).await.unwrap();
             let bad = Secret { immutable: Some(true), ..secret("app", BAD) };

@@ -1,4 +1,4 @@
-//! CleanupMemory without a hook: the pods that hold the most memory are replaced one at a time, by eviction.
+//! CleanupMemory without a hook: the pods with the most memory are replaced one at a time, by eviction.
 //!
 //! Expected flow: choose and store the pods → evict one → wait for its replacement → … → done.
 //! Guarantees: the list is stored before the first eviction, and no other pod is evicted. No pod is evicted while another
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::{ActError, Evicted, Kubernetes, PodsSeen, WorkloadRef, write::after_error};
@@ -21,18 +22,17 @@ use crate::{
     },
 };
 
-/// Pods of one list, at most: what one list of the API server holds.
+/// Pods of one action: as many as one list of the API server.
 const MAX_PODS: usize = 500;
-/// Pods that are named in a message.
+/// Pods named in a message.
 const NAMED: usize = 5;
 /// Between an eviction and the first observation of its replacement.
 const SOON: Duration = Duration::from_millis(100);
 /// Between two observations of a replacement.
 const RECHECK: Duration = Duration::from_millis(500);
-/// How long one eviction, or one replacement, is waited for.
+/// For one eviction, or one replacement.
 const PATIENCE: SignedDuration = EXECUTE_LIMIT;
 
-/// Decides which pod is evicted when.
 #[derive(Debug)]
 pub struct Cleanup<'a> {
     pub growth: &'a MemoryGrowth,
@@ -47,11 +47,11 @@ pub enum CleanupSeen {
     Pods(Result<PodsSeen, ActError>),
 }
 
-/// The ready pods, the oldest first, and what the metric says of each.
+/// The ready pods, the oldest first, and the metric of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidates {
     pub pods: Vec<LeakingPod>,
-    /// None: the metric does not tell pods apart.
+    /// None: the metric has no value per pod.
     pub values: Option<Vec<Measured<f64>>>,
 }
 
@@ -62,8 +62,8 @@ pub struct Evict(pub LeakingPod);
 type Next = Step<CleanupProgress, Evict>;
 
 impl Cleanup<'_> {
-    /// The pods to replace, the fullest first: those that hold as large a share of the fullest pod's memory as would relieve
-    /// the component. All pods, the oldest first, when the metric does not tell pods apart.
+    /// The pods to replace, the fullest first: those with as large a share of the fullest pod's memory as would relieve the
+    /// component. All pods, the oldest first, when the metric has no value per pod.
     fn choose(&self, candidates: &Candidates) -> Result<Vec<LeakingPod>, ActError> {
         let mut pods = candidates.pods.clone();
         if let Some(values) = &candidates.values {
@@ -76,7 +76,7 @@ impl Cleanup<'_> {
             }
             pods = leaking(pods, self.growth);
             if let (true, Some(why)) = (pods.is_empty(), why) {
-                let message = format!("{} of no pod could be measured: {}", self.growth.metric, why.message);
+                let message = format!("{} could not be measured for any pod: {}", self.growth.metric, why.message);
                 return Err(ActError::Unmeasured(message));
             }
         }
@@ -90,13 +90,13 @@ impl Cleanup<'_> {
             Err(error) => return after_error(&error, moment.since_start(), progress),
         };
         if pods.is_empty() {
-            let message = "no pod is ready that could be recycled; nothing was done";
+            let message = "no pod is ready to be replaced; nothing was done";
             return Step::failed(progress, RemediationReason::NoPods, message);
         }
         let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).take(NAMED).collect();
         let more = pods.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let message = format!("to be recycled one at a time: {}{more}", names.join(", "));
+        let message = format!("replacing pods one at a time: {}{more}", names.join(", "));
         progress.pods = pods;
         progress.progressed_at = Some(moment.started_at);
         Step::Wait { progress, after: SOON, note: Some(Note::acting("plan", message)) }
@@ -108,7 +108,7 @@ impl Cleanup<'_> {
             if left == all {
                 return Step::expired(progress, withdrawn.reason, format!("{}; nothing was done", withdrawn.why));
             }
-            let message = format!("{}; {} of {all} pods were recycled before", withdrawn.why, all - left);
+            let message = format!("{}; {} of {all} pods were replaced before", withdrawn.why, all - left);
             return Step::Ended { progress, end: End::Ineffective, reason: withdrawn.reason, message };
         }
         // Differs from the start since the first eviction was about to be sent.
@@ -117,7 +117,7 @@ impl Cleanup<'_> {
             return match superseded {
                 ActError::Superseded { expected, found } if evicting && left < all => {
                     let message = format!(
-                        "a newer release came while pods were being recycled ({expected} was judged, {found} runs); it was not touched"
+                        "a newer release appeared while pods were being replaced ({expected} was assessed, {found} runs); the newer release was not touched"
                     );
                     let reason = RemediationReason::Superseded;
                     Step::Ended { progress, end: End::Ineffective, reason, message }
@@ -129,8 +129,8 @@ impl Cleanup<'_> {
             return wait(progress, RemediationReason::PodsNotReady, missing, moment);
         }
         let Some(pod) = progress.pods.iter().find(|pod| pods.left.contains(&pod.uid)).cloned() else {
-            let pods = if all == 1 { "one pod was".to_owned() } else { format!("{all} pods were") };
-            let message = format!("{pods} recycled; watching whether it helps");
+            let pods = if all == 1 { "1 pod was".to_owned() } else { format!("{all} pods were") };
+            let message = format!("{pods} replaced; watching whether it helps");
             return Step::Done { progress, reason: RemediationReason::Executed, message };
         };
         if !evicting {
@@ -140,7 +140,7 @@ impl Cleanup<'_> {
     }
 }
 
-/// Those that were measured and leak, the fullest first.
+/// The pods that leak, the fullest first.
 fn leaking(mut pods: Vec<LeakingPod>, growth: &MemoryGrowth) -> Vec<LeakingPod> {
     let share = (growth.relieved_at / growth.value).clamp(0.0, 1.0);
     let fullest = pods.iter().filter_map(|pod| pod.value).fold(f64::NEG_INFINITY, f64::max);
@@ -149,7 +149,7 @@ fn leaking(mut pods: Vec<LeakingPod>, growth: &MemoryGrowth) -> Vec<LeakingPod> 
     pods
 }
 
-/// Now, and never the moment of the start, which means that nothing was evicted.
+/// Now, but never the time of the start, which means that no pod was evicted.
 fn after_start(moment: &Moment) -> Timestamp {
     let now = milliseconds(moment.now);
     if now == moment.started_at { now + SignedDuration::from_millis(1) } else { now }
@@ -164,7 +164,7 @@ fn wait(progress: CleanupProgress, reason: RemediationReason, what: &str, moment
     if since_progress(&progress, moment) < PATIENCE {
         return Step::wait(progress, RECHECK);
     }
-    let message = format!("waited for {PATIENCE:#} for {what}; the remaining pods were not touched");
+    let message = format!("waited {PATIENCE:#} for {what}; the remaining pods were not touched");
     Step::failed(progress, reason, message)
 }
 
@@ -200,7 +200,8 @@ impl Procedure for Cleanup<'_> {
             Ok(Evicted::Yes) => {
                 let number = progress.pods.iter().position(|one| one.uid == pod.uid).map_or(0, |index| index + 1);
                 let all = progress.pods.len();
-                let message = format!("pod {name} was evicted, {number} of {all}; the next one when it is replaced");
+                let message =
+                    format!("pod {name} was evicted, {number} of {all}; the next eviction follows its replacement");
                 progress.progressed_at = Some(after_start(moment));
                 Step::Wait { progress, after: SOON, note: Some(Note::acting(name, message)) }
             }
@@ -217,7 +218,6 @@ impl Procedure for Cleanup<'_> {
     }
 }
 
-/// Carries CleanupMemory without a hook out.
 pub struct CleanupExecutor<'a> {
     pub kubernetes: Kubernetes,
     pub workload: WorkloadRef<'a>,
@@ -230,19 +230,15 @@ pub struct CleanupExecutor<'a> {
 impl CleanupExecutor<'_> {
     async fn candidates(&self) -> Result<Candidates, ActError> {
         let Order { namespace, plan, .. } = self.order;
-        let mut ready = self.kubernetes.ready_pods(self.workload, plan.release.as_ref()).await?;
+        let mut ready = self.kubernetes.on(self.workload).ready_pods(plan.release.as_ref()).await?;
         ready.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         let names: Vec<String> = ready.iter().map(|pod| pod.name_any()).collect();
         let values = match self.policy.and_then(|policy| policy.component(&plan.component)) {
             Some(component) => self.targets.of_pods(namespace, component, &self.growth.metric, &names).await,
             None => None,
         };
-        let pod = |pod: &k8s_openapi::api::core::v1::Pod| LeakingPod {
-            name: pod.name_any(),
-            uid: pod.uid().unwrap_or_default(),
-            value: None,
-        };
-        Ok(Candidates { pods: ready.iter().map(pod).collect(), values })
+        let leaking = |pod: &Pod| LeakingPod { name: pod.name_any(), uid: pod.uid().unwrap_or_default(), value: None };
+        Ok(Candidates { pods: ready.iter().map(leaking).collect(), values })
     }
 }
 
@@ -256,9 +252,10 @@ impl<'a> Effects for CleanupExecutor<'a> {
 
     async fn preflight(&self) -> Result<(), ActError> {
         let ends = (self.order.plan.release.as_ref(), None);
-        self.kubernetes.preflight(self.workload, ActionKind::CleanupMemory, ends, None).await?;
+        let workload = self.kubernetes.on(self.workload);
+        workload.preflight(ActionKind::CleanupMemory, ends, None).await?;
         let unpulled = self.targets.unpulled_images(self.order.namespace);
-        self.kubernetes.preflight_images(self.workload, None, &unpulled).await
+        workload.preflight_images(None, &unpulled).await
     }
 
     async fn observe(&self, progress: &CleanupProgress, _: &Moment) -> CleanupSeen {
@@ -266,11 +263,11 @@ impl<'a> Effects for CleanupExecutor<'a> {
             return CleanupSeen::Candidates(self.candidates().await);
         }
         let release = self.order.plan.release.as_ref();
-        CleanupSeen::Pods(self.kubernetes.pods_left(self.workload, release, &progress.pods).await)
+        CleanupSeen::Pods(self.kubernetes.on(self.workload).pods_left(release, &progress.pods).await)
     }
 
     async fn perform(&self, Evict(pod): &Evict, _: &CleanupProgress, _: &Permit) -> Result<Evicted, ActError> {
-        self.kubernetes.evict_pod(self.workload, pod).await
+        self.kubernetes.on(self.workload).evict_pod(pod).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! The ConfigMaps and Secrets that a template stands on.
+//! The ConfigMaps and Secrets that a template depends on.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::template::canonical;
 use crate::api::ConfigKind;
 
-/// Objects of one template that are followed.
+/// Objects of one template, at most.
 const MAX_REFERENCES: usize = 50;
-/// Fixed for ever: digests are kept in statuses and Remediations across versions of the operator.
+/// Never changes: digests are stored in statuses and Remediations across versions of the operator.
 const NAMESPACE: Uuid = Uuid::from_u128(0x1b9e_5d53_90b7_4c58_8f4e_6f0d_2c1c_77a9);
 
 /// An object that a template names.
@@ -19,7 +19,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x1b9e_5d53_90b7_4c58_8f4e_6f0d_2c1c_77a
 pub(super) struct ConfigRef {
     pub kind: ConfigKind,
     pub name: Box<str>,
-    /// What changes in it reaches a container only when that is started anew: environment, or a mount with `subPath`.
+    /// A change reaches a container only at its start: environment, or a mount with `subPath`.
     pub on_start: bool,
 }
 
@@ -45,36 +45,41 @@ pub(super) fn references(template: &PodTemplateSpec) -> Box<[ConfigRef]> {
     named.take(MAX_REFERENCES).map(reference).collect()
 }
 
-fn of_environment(container: &Container) -> impl Iterator<Item = (ConfigKind, &str)> {
-    let whole = container.env_from.iter().flatten().flat_map(|from| {
-        let map = from.config_map_ref.as_ref().map(|source| (ConfigKind::ConfigMap, source.name.as_str()));
-        map.into_iter().chain(from.secret_ref.as_ref().map(|source| (ConfigKind::Secret, source.name.as_str())))
+type Named<'a> = (ConfigKind, &'a str);
+
+/// The objects of one source, which has a ConfigMap or a Secret.
+fn named<'a>(map: Option<&'a String>, secret: Option<&'a String>) -> impl Iterator<Item = Named<'a>> {
+    let map = map.map(|name| (ConfigKind::ConfigMap, name.as_str()));
+    map.into_iter().chain(secret.map(|name| (ConfigKind::Secret, name.as_str())))
+}
+
+fn of_environment(container: &Container) -> impl Iterator<Item = Named<'_>> {
+    let whole = container.env_from.iter().flatten();
+    let whole = whole.flat_map(|from| {
+        named(from.config_map_ref.as_ref().map(|map| &map.name), from.secret_ref.as_ref().map(|secret| &secret.name))
     });
-    let sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
-    let keys = sources.flat_map(|from| {
-        let map = from.config_map_key_ref.as_ref().map(|source| (ConfigKind::ConfigMap, source.name.as_str()));
-        map.into_iter().chain(from.secret_key_ref.as_ref().map(|source| (ConfigKind::Secret, source.name.as_str())))
+    let keys = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let keys = keys.flat_map(|from| {
+        let secret = from.secret_key_ref.as_ref();
+        named(from.config_map_key_ref.as_ref().map(|map| &map.name), secret.map(|secret| &secret.name))
     });
     whole.chain(keys)
 }
 
-fn of_volume(volume: &Volume) -> impl Iterator<Item = (ConfigKind, &str)> {
-    let map = volume.config_map.iter().map(|source| (ConfigKind::ConfigMap, source.name.as_str()));
-    let secret = volume.secret.iter().filter_map(|source| Some((ConfigKind::Secret, source.secret_name.as_deref()?)));
+fn of_volume(volume: &Volume) -> impl Iterator<Item = Named<'_>> {
+    let secret = volume.secret.as_ref().and_then(|source| source.secret_name.as_ref());
     let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-    let projected = projected.flat_map(|source| {
-        let map = source.config_map.as_ref().map(|source| (ConfigKind::ConfigMap, source.name.as_str()));
-        map.into_iter().chain(source.secret.as_ref().map(|source| (ConfigKind::Secret, source.name.as_str())))
-    });
-    map.chain(secret).chain(projected)
+    named(volume.config_map.as_ref().map(|map| &map.name), secret).chain(projected.flat_map(|source| {
+        named(source.config_map.as_ref().map(|map| &map.name), source.secret.as_ref().map(|secret| &secret.name))
+    }))
 }
 
-/// The same for the same content, whatever its metadata. Not for security: a Secret's is made with a key (`DigestKey`).
+/// Of the content alone, without metadata. Not for security: the digest of a Secret is keyed (`DigestKey`).
 pub fn config_digest(map: &ConfigMap) -> Uuid {
     content_digest(&json!({"data": map.data, "binaryData": map.binary_data}))
 }
 
-/// The same of a ConfigMap as JSON.
+/// Of a ConfigMap as JSON.
 pub(super) fn content_digest(map: &Value) -> Uuid {
     let full = |field: &str| map[field].as_object().filter(|data| !data.is_empty());
     let mut text = String::with_capacity(1024);
@@ -91,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_name_an_object_is_known() {
+    fn every_reference_to_an_object_is_found() {
         let template: PodTemplateSpec = serde_json::from_value(json!({"spec": {
             "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "init"}}, {"secretRef": {"name": "s"}}]}],
             "containers": [{

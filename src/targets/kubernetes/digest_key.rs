@@ -1,11 +1,10 @@
-//! How Secrets are compared without giving them away.
+//! How Secrets are compared without disclosing them.
 //!
-//! Digests are written to statuses, Remediations and the ledger, where many may read them who may not read Secrets. A plain
-//! hash of a weak password is found by trying; so digests of Secrets are an HMAC with a random key. It lies in a Secret of
-//! its own in the operator's namespace: the same in every life of the operator and in all its replicas, and out of reach
-//! of who may read the Secrets of one namespace of workloads. Content alone counts, so that what was deleted and made
-//! again, or put back, compares equal. With a new key (the old one was deleted) no copy fits what is judged, and nothing is
-//! put back from it.
+//! Digests are written to statuses, Remediations and the ledger, whose readers may not be allowed to read Secrets. A plain
+//! hash of a weak password can be guessed; so digests of Secrets are an HMAC with a random key. The key is in a Secret of
+//! the operator's namespace: the same for every process of the operator and all its replicas, and out of reach of readers
+//! of the workloads' namespaces. Only content counts, so a deleted and recreated, or a restored Secret compares equal. With
+//! a new key (the old one was deleted) no snapshot matches the digests, and no Secret is restored.
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,12 +24,12 @@ use super::{
 };
 use crate::api::{ConfigKind, POLICY_MANAGER};
 
-/// The Secret that holds the key, and the key in it.
+/// The Secret, and its field with the key.
 const NAME: &str = "panacea-digest-key";
 const FIELD: &str = "key";
 const LENGTH: usize = 32;
 
-/// Shared by the watch and the actions; empty until the right to Secrets was found to be there. Cheap to clone.
+/// Shared by the watch and the actions; empty before the permission to read Secrets is confirmed. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct DigestKey(Arc<OnceLock<SecretSlice<u8>>>);
 
@@ -45,10 +44,7 @@ impl DigestKey {
         self.keyed(&serde_json::to_value(&secret.data).unwrap_or_default())
     }
 
-    /// The digest of an object as JSON.
-    ///
-    /// # Errors
-    /// Unreachable, for a Secret while there is no key.
+    /// The digest of an object as JSON. Unreachable, for a Secret while there is no key.
     pub(super) fn digest(&self, kind: ConfigKind, object: &Value) -> Result<Uuid, ActError> {
         match kind {
             ConfigKind::ConfigMap => Ok(content_digest(object)),
@@ -63,23 +59,21 @@ impl DigestKey {
         let mut text = String::with_capacity(1024);
         canonical(data.as_object().filter(|data| !data.is_empty()).map_or(&Value::Null, |_| data), &mut text);
         hmac.update(text.as_bytes());
-        // Half of it: as long as the digest of a ConfigMap, and far more than can be tried.
+        // Half of the HMAC: as long as the digest of a ConfigMap, and too long to guess.
         Some(Builder::from_custom_bytes(*hmac.finalize().into_bytes().first_chunk()?).into_uuid())
     }
 
-    /// Reads the key, and makes it when there is none.
-    ///
-    /// # Errors
-    /// See [`ActError`].
+    /// Reads the key; creates one when there is none.
     pub(super) async fn load(&self, client: &Client, namespace: &str) -> Result<(), ActError> {
         if self.is_known() {
             return Ok(());
         }
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let params = PostParams { field_manager: Some(POLICY_MANAGER.to_owned()), ..PostParams::default() };
         let read = || limited(Call::GET_SECRET, api.get_opt(NAME));
         let secret = match read().await? {
             Some(secret) => secret,
-            None => match limited(Call::CREATE_SECRET, api.create(&params(), &fresh())).await {
+            None => match limited(Call::CREATE_SECRET, api.create(&params, &fresh())).await {
                 Ok(secret) => secret,
                 // Another replica was first.
                 Err(ActError::Conflict { .. }) => read().await?.unwrap_or_default(),
@@ -88,11 +82,12 @@ impl DigestKey {
         };
         let key = secret.data.unwrap_or_default().remove(FIELD).map(|key| key.0).unwrap_or_default();
         if key.len() < LENGTH {
-            let message =
-                format!("Secret {namespace}/{NAME} holds no key of {LENGTH} bytes; delete it, and a new one is made");
+            let message = format!(
+                "Secret {namespace}/{NAME} has no key of {LENGTH} bytes; delete the Secret to have a new one created"
+            );
             return Err(ActError::Rejected(message));
         }
-        // The first one stays, should two watches come here at once: they read the same.
+        // The first one stays: two watches at the same time read the same key.
         let _ = self.0.set(key.into());
         Ok(())
     }
@@ -101,10 +96,6 @@ impl DigestKey {
     pub(super) fn of(key: &[u8]) -> Self {
         Self(Arc::new(OnceLock::from(SecretSlice::from(key.to_vec()))))
     }
-}
-
-fn params() -> PostParams {
-    PostParams { field_manager: Some(POLICY_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 fn fresh() -> Secret {
@@ -149,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_is_made_once_and_read_ever_after() {
+    async fn the_key_is_created_once_and_then_read() {
         let stored =
             |key: &str| json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": NAME}, "data": {FIELD: key}});
         let good = stored(&"A".repeat(44));
@@ -174,7 +165,7 @@ mod tests {
         }
         let (client, task) = server(vec![get(&path, 200, stored("AAAA"))]);
         let why = DigestKey::default().load(&client, "panacea-system").await.unwrap_err();
-        assert!(why.to_string().contains("holds no key"), "{why}");
+        assert!(why.to_string().contains("has no key"), "{why}");
         drop(client);
         task.await.unwrap();
     }

@@ -1,13 +1,13 @@
-//! The few fields of each object that health depends on. Everything else is dropped as it arrives: a pod of 10 kB
-//! becomes about 300 bytes.
+//! The few fields of each object that health depends on. All other fields are dropped on arrival: a pod of 10 kB becomes
+//! about 300 bytes.
 //!
-//! Two facts are equal exactly when nothing that matters changed, which is what decides whether anyone is woken.
+//! Two facts are equal exactly when no relevant field changed, which decides whether a change is sent.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod},
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
@@ -27,12 +27,12 @@ pub(super) use rollout::{ROLLOUT_REVISION, Rollout, without_injected};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PodFacts {
-    /// Whose pod it is in the end: a ReplicaSet's is a Deployment's or a Rollout's.
+    /// The kind of its workload; of a ReplicaSet's pod a Deployment or a Rollout.
     pub kind: WorkloadKind,
-    /// The object that controls it: a ReplicaSet, StatefulSet or DaemonSet.
+    /// Its controller: a ReplicaSet, StatefulSet or DaemonSet.
     pub owner: Box<str>,
     pub owner_uid: Box<str>,
-    /// Which template a StatefulSet's or DaemonSet's pod is of. Empty for others: their ReplicaSets tell.
+    /// The template of a StatefulSet's or DaemonSet's pod. Empty for others.
     pub revision_hash: Box<str>,
     pub node: Option<Box<str>>,
     pub terminating: bool,
@@ -42,9 +42,9 @@ pub(super) struct PodFacts {
     /// The Ready condition's status, and since when.
     pub ready: bool,
     pub ready_changed: Option<Timestamp>,
-    /// Containers that are not plainly well, init containers first. Empty for nearly every pod.
+    /// Containers that are not healthy, init containers first. Empty for nearly every pod.
     pub containers: Box<[ContainerFacts]>,
-    /// Since when they have been in trouble; kept from update to update.
+    /// Since when a container has been in trouble; carried over from update to update.
     pub trouble_since: Option<Timestamp>,
     pub limits: Option<Arc<[ContainerLimits]>>,
 }
@@ -53,7 +53,7 @@ pub(super) struct PodFacts {
 pub(super) enum Phase {
     Pending,
     Running,
-    /// Succeeded, or Failed (which is how an evicted pod ends): its owner has replaced it.
+    /// Succeeded, or Failed (as an evicted pod): its owner has replaced it.
     Over,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct ContainerFacts {
     pub ready: bool,
     pub restarts: i32,
     pub state: ContainerState,
-    /// How it ended last time, or just now, when that was not with exit code 0.
+    /// The last end, when the exit code was not 0.
     pub last_failure: Option<Failure>,
     /// The image, when it cannot be pulled.
     pub unpulled: Option<Box<str>>,
@@ -84,7 +84,7 @@ pub(super) struct Failure {
 }
 
 impl PodFacts {
-    /// None when no workload controls it. `before` is what was known of the same pod.
+    /// None when no workload controls the pod. `before`: the previous facts of the same pod.
     pub(super) fn new(pod: &Pod, before: Option<&Self>, now: Timestamp) -> Option<Self> {
         const OWNERS: [(&str, WorkloadKind); 3] = [
             ("ReplicaSet", WorkloadKind::Deployment),
@@ -97,18 +97,13 @@ impl PodFacts {
         let of_rollout = kind == WorkloadKind::Deployment && label(ROLLOUT_HASH).is_some();
         let kind = if of_rollout { WorkloadKind::Rollout } else { kind };
         let by_label = matches!(kind, WorkloadKind::StatefulSet | WorkloadKind::DaemonSet);
-        let status = pod.status.as_ref();
-        let condition = |kind: &str| {
-            status
-                .and_then(|status| status.conditions.as_deref())
-                .unwrap_or_default()
-                .iter()
-                .find(|condition| condition.type_ == kind)
-        };
+        let none = PodStatus::default();
+        let status = pod.status.as_ref().unwrap_or(&none);
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        let condition = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
         let ready = condition("Ready");
-        let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
-        let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-        let containers: Box<[_]> = init.iter().chain(main).filter_map(ContainerFacts::new).collect();
+        let statuses = [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten();
+        let containers: Box<[_]> = statuses.filter_map(ContainerFacts::new).collect();
         let trouble_since = trouble_since(&containers, before, now);
         Some(Self {
             kind,
@@ -117,7 +112,7 @@ impl PodFacts {
             revision_hash: text(label(REVISION_HASH).filter(|_| by_label)),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Into::into),
             terminating: pod.metadata.deletion_timestamp.is_some(),
-            phase: match status.and_then(|status| status.phase.as_deref()) {
+            phase: match status.phase.as_deref() {
                 Some("Running") => Phase::Running,
                 Some("Succeeded" | "Failed") => Phase::Over,
                 _ => Phase::Pending,
@@ -125,7 +120,7 @@ impl PodFacts {
             unschedulable: condition("PodScheduled").is_some_and(|condition| {
                 condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
             }),
-            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
+            started: status.start_time.as_ref().map(|time| time.0),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             ready_changed: ready.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
             containers,
@@ -136,30 +131,26 @@ impl PodFacts {
 }
 
 impl ContainerFacts {
-    /// None when it is well: running or done, with no failed end to remember.
+    /// None when the container is healthy: running or done, without a failure.
     fn new(status: &ContainerStatus) -> Option<Self> {
         let state = status.state.as_ref();
         let ended_now = state.and_then(|state| state.terminated.as_ref());
         let ended_last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
         let last_failure = [ended_now, ended_last].into_iter().flatten().find_map(Failure::new);
-        let state = if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
-            // Every pod passes through these; they say nothing.
-            let harmless = matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"));
-            if harmless && last_failure.is_none() {
-                return None;
-            }
-            ContainerState::Waiting {
-                reason: text(waiting.reason.as_ref()),
-                message: cut(waiting.message.as_deref().unwrap_or_default(), 160).into(),
-            }
-        } else if ended_now.is_some() {
-            ContainerState::Terminated
-        } else {
-            ContainerState::Running
-        };
-        if matches!(state, ContainerState::Running | ContainerState::Terminated) && last_failure.is_none() {
+        let waiting = state.and_then(|state| state.waiting.as_ref());
+        // Every pod passes through these.
+        let harmless = [None, Some("ContainerCreating"), Some("PodInitializing")];
+        if last_failure.is_none() && waiting.is_none_or(|waiting| harmless.contains(&waiting.reason.as_deref())) {
             return None;
         }
+        let state = match waiting {
+            Some(waiting) => ContainerState::Waiting {
+                reason: text(waiting.reason.as_ref()),
+                message: cut(waiting.message.as_deref().unwrap_or_default(), 160).into(),
+            },
+            None if ended_now.is_some() => ContainerState::Terminated,
+            None => ContainerState::Running,
+        };
         Some(Self {
             name: status.name.as_str().into(),
             ready: status.ready,
@@ -182,10 +173,10 @@ impl Failure {
     }
 }
 
-/// Since when the containers have been in trouble without a long break. The API does not say since when a container
-/// has been waiting, so the first sight of it counts, or the end of its last run when that was recent.
+/// Since when the containers have been in trouble without a long break. The API does not report since when a container has
+/// been waiting, so its first observation counts, or the end of its last run when that was recent.
 fn trouble_since(containers: &[ContainerFacts], before: Option<&PodFacts>, now: Timestamp) -> Option<Timestamp> {
-    // After this long a time without a crash, in seconds, the kubelet resets its back-off too: a new trouble.
+    // After this time without a crash, in seconds, the kubelet resets its back-off too: a new trouble.
     const SAME_TROUBLE_S: i64 = 600;
     let recent_failure = |container: &ContainerFacts| {
         let finished = container.last_failure.as_ref()?.finished?;
@@ -206,12 +197,8 @@ fn trouble_since(containers: &[ContainerFacts], before: Option<&PodFacts>, now: 
 
 /// Heartbeats change the conditions every few minutes; this does not.
 pub(super) fn node_ready(node: &Node) -> bool {
-    node.status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// At most `chars` characters.

@@ -1,17 +1,17 @@
-//! What is wrong with a pod: a pure function of its facts and the time.
+//! The fault of a pod: a pure function of its facts and the time.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::facts::{ContainerFacts, ContainerState, Phase, PodFacts, cut};
 use crate::analyze::observation::{FaultKind, NOT_READY_GRACE_S};
 
-/// A container that keeps failing is out of its back-off for a moment at each try, and the kubelet shows it as
-/// terminated or waiting for another reason. Failures this recent, in seconds, bridge that.
+/// A container that keeps failing leaves its back-off for a moment at each attempt, and the kubelet shows it as terminated
+/// or waiting for another reason. Failures this recent, in seconds, bridge the gap.
 const RECENT_FAILURE_S: i64 = 60;
-/// Restarts from which on a container counts as looping: one crash can be bad luck.
+/// From this number of restarts a container counts as looping.
 const LOOPING_RESTARTS: i32 = 2;
-/// A Ready condition that turned false within this time of the pod's start, in seconds, was never true: the kubelet
-/// writes it with the first status.
+/// A Ready condition that turned false within this time of the pod's start, in seconds, was never true: the kubelet writes
+/// the condition with the first status.
 const STARTING_S: i64 = 10;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +22,8 @@ pub(super) struct Fault<'a> {
     source: Option<&'a ContainerFacts>,
 }
 
-/// The pod's first fault, init containers first; none for a pod that is going, over, or still starting. The caller
-/// leaves out pods on lost nodes: what these last said is not true any more.
+/// The pod's first fault, init containers first; none for a pod that is terminating, over, or still starting. The caller
+/// leaves out pods on lost nodes, whose status is stale.
 pub(super) fn fault(pod: &PodFacts, now: Timestamp) -> Option<Fault<'_>> {
     if pod.terminating || pod.phase == Phase::Over {
         return None;
@@ -71,7 +71,7 @@ fn container_fault(container: &ContainerFacts, now: Timestamp) -> Option<FaultKi
     failing.then_some(crash)
 }
 
-/// Of what a container waits for: its image cannot be had.
+/// The reason of a waiting container means that its image cannot be pulled.
 pub(super) fn is_pull_failure(reason: &str) -> bool {
     matches!(
         reason,
@@ -85,8 +85,8 @@ pub(super) fn is_pull_failure(reason: &str) -> bool {
     )
 }
 
-/// Since when a pod that was ready once is not; none while it is ready or has never been. A pod that is still
-/// starting has the Deployment's progress deadline to get there.
+/// Since when a pod that was ready is not; none while the pod is ready or was never ready: a starting pod has the
+/// Deployment's progress deadline.
 fn lost_readiness(pod: &PodFacts) -> Option<Timestamp> {
     if pod.ready || pod.phase != Phase::Running {
         return None;
@@ -99,7 +99,7 @@ impl Fault<'_> {
     /// For a person; at most 200 characters.
     pub(super) fn detail(&self) -> String {
         let Some(container) = self.source else {
-            return "was ready, and is not any more".to_owned();
+            return "was ready and is not ready any more".to_owned();
         };
         let mut parts = Vec::with_capacity(3);
         if let Some(failure) = &container.last_failure {
@@ -107,12 +107,13 @@ impl Fault<'_> {
             parts.push(format!("exit code {}{why}", failure.exit_code));
         }
         if container.restarts > 0 {
-            parts.push(format!("{} restarts", container.restarts));
+            let plural = if container.restarts == 1 { "" } else { "s" };
+            parts.push(format!("{} restart{plural}", container.restarts));
         }
         if let ContainerState::Waiting { reason, message } = &container.state {
-            // The kubelet's words for a crash loop name the pod once more and say nothing else.
-            let told = message.is_empty() || &**reason == "CrashLoopBackOff";
-            parts.push(if told { reason.to_string() } else { format!("{reason}: {message}") });
+            // The kubelet's message for a crash loop only repeats the pod.
+            let brief = message.is_empty() || &**reason == "CrashLoopBackOff";
+            parts.push(if brief { reason.to_string() } else { format!("{reason}: {message}") });
         }
         cut(&parts.join(", "), 200).to_owned()
     }

@@ -14,7 +14,7 @@ use crate::api::WorkloadKind;
 pub const NS: &str = "shop";
 pub const NAME: &str = "api";
 
-/// The time of every look in the tests.
+/// The time of every check in the tests.
 pub fn now() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().unwrap()
 }
@@ -138,7 +138,7 @@ pub fn owned_by(kind: WorkloadKind, pod: Value, name: &str, hash: &str) -> Value
 }
 
 /// A Rollout with `pods` pods, all of the template `current` and available: settled when that is `stable` too. Of its
-/// template only the tag is known, since nobody fills in its defaults.
+/// template only the tag is known, since it has no defaults.
 pub fn rollout(generation: i64, tag: &str, (current, stable): (&str, &str), pods: i32) -> Value {
     json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
@@ -264,14 +264,14 @@ pub fn releasing(new_pod: Value) -> ClusterIndex {
 /// Applies an object of whichever kind it is.
 pub fn see(index: &ClusterIndex, object: Value) {
     match object["kind"].as_str() {
-        Some("Deployment") => index.apply_deployment(&parse::<Deployment>(object)),
-        Some("StatefulSet") => index.apply_stateful_set(&parse::<StatefulSet>(object)),
-        Some("DaemonSet") => index.apply_daemon_set(&parse::<DaemonSet>(object)),
-        Some("Rollout") => index.apply_rollout(&parse::<Rollout>(object)),
-        Some("ControllerRevision") => index.apply_controller_revision(&parse::<ControllerRevision>(object)),
-        Some("ReplicaSet") => index.apply_replica_set(&parse::<ReplicaSet>(object)),
-        _ if object["spec"].is_null() => index.apply_node(&parse::<Node>(object)),
-        _ => index.apply_pod_at(&parse::<Pod>(object), now()),
+        Some("Deployment") => index.apply(&parse::<Deployment>(object)),
+        Some("StatefulSet") => index.apply(&parse::<StatefulSet>(object)),
+        Some("DaemonSet") => index.apply(&parse::<DaemonSet>(object)),
+        Some("Rollout") => index.apply(&parse::<Rollout>(object)),
+        Some("ControllerRevision") => index.apply(&parse::<ControllerRevision>(object)),
+        Some("ReplicaSet") => index.apply(&parse::<ReplicaSet>(object)),
+        _ if object["spec"].is_null() => index.apply(&parse::<Node>(object)),
+        _ => index.apply_at(&parse::<Pod>(object), now()),
     }
 }
 

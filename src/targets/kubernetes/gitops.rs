@@ -1,21 +1,20 @@
-//! Who would undo our writes, and how that one is switched off and on again.
+//! GitOps controllers that would undo our writes, and how these are suspended and resumed.
 
 pub(super) mod object;
 
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::ApiResource;
+use kube::api::{ApiResource, GroupVersionKind};
 
 use crate::analyze::observation::GitOpsOwner;
 
-/// Argo CD: written on every resource of an Application with annotation tracking; `APP:GROUP/KIND:NS/NAME`.
+/// Argo CD: on every resource of an Application with annotation tracking; `APP:GROUP/KIND:NS/NAME`.
 const ARGO_TRACKING: &str = "argocd.argoproj.io/tracking-id";
-/// Argo CD with label tracking under its own key. The older default `app.kubernetes.io/instance` is also what Helm
-/// writes everywhere, so it says nothing.
+/// Argo CD with label tracking under its own key. The older default `app.kubernetes.io/instance` is also written by Helm, so
+/// it proves nothing.
 const ARGO_INSTANCE: &str = "argocd.argoproj.io/instance";
 
-/// What a GitOps controller calls what it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::EnumString, strum::IntoStaticStr)]
 pub enum OwnerKind {
     Kustomization,
@@ -24,78 +23,52 @@ pub enum OwnerKind {
 }
 
 impl OwnerKind {
-    pub fn group(self) -> &'static str {
+    /// Group, version, plural, and name in messages.
+    fn names(self) -> [&'static str; 4] {
         match self {
-            Self::Kustomization => "kustomize.toolkit.fluxcd.io",
-            Self::HelmRelease => "helm.toolkit.fluxcd.io",
-            Self::Application => "argoproj.io",
+            Self::Kustomization => ["kustomize.toolkit.fluxcd.io", "v1", "kustomizations", "Flux Kustomization"],
+            Self::HelmRelease => ["helm.toolkit.fluxcd.io", "v2", "helmreleases", "Flux HelmRelease"],
+            Self::Application => ["argoproj.io", "v1alpha1", "applications", "Argo CD Application"],
         }
     }
 
-    fn version(self) -> &'static str {
-        match self {
-            Self::Kustomization => "v1",
-            Self::HelmRelease => "v2",
-            Self::Application => "v1alpha1",
-        }
+    pub fn group(self) -> &'static str {
+        self.names()[0]
     }
 
     pub fn plural(self) -> &'static str {
-        match self {
-            Self::Kustomization => "kustomizations",
-            Self::HelmRelease => "helmreleases",
-            Self::Application => "applications",
-        }
-    }
-
-    pub fn api_version(self) -> String {
-        format!("{}/{}", self.group(), self.version())
+        self.names()[2]
     }
 
     pub fn resource(self) -> ApiResource {
-        ApiResource {
-            group: self.group().into(),
-            version: self.version().into(),
-            api_version: self.api_version(),
-            kind: self.to_string(),
-            plural: self.plural().into(),
-        }
+        let [group, version, plural, _] = self.names();
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, self.into()), plural)
     }
 
-    /// With whose it is.
     fn words(self) -> &'static str {
-        match self {
-            Self::Kustomization => "Flux Kustomization",
-            Self::HelmRelease => "Flux HelmRelease",
-            Self::Application => "Argo CD Application",
-        }
+        self.names()[3]
     }
 }
 
-/// The object of a GitOps controller that an object was applied from.
+/// The GitOps object that applied an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// Marked by name. The namespace of an Application is left out when it is Argo CD's own.
+    /// An Application in Argo CD's own namespace has no namespace here.
     Named { kind: OwnerKind, namespace: Option<String>, name: String },
-    /// All that is known is which controller has applied it.
+    /// Only the controller is known.
     Applied { kind: OwnerKind, manager: String },
 }
 
 impl Owner {
-    /// What it is called, when that is known; `argocd` is Argo CD's own namespace.
+    /// Kind, namespace and name, if known; `argocd` is Argo CD's own namespace.
     pub fn place(&self, argocd: &str) -> Option<(OwnerKind, String, String)> {
         let Self::Named { kind, namespace, name } = self else { return None };
-        let namespace = match (kind, namespace) {
-            (_, Some(namespace)) => namespace.clone(),
-            (OwnerKind::Application, None) => argocd.to_owned(),
-            _ => return None,
-        };
-        Some((*kind, namespace, name.clone()))
+        let default = (*kind == OwnerKind::Application).then_some(argocd);
+        Some((*kind, namespace.as_deref().or(default)?.to_owned(), name.clone()))
     }
 
     fn application(name: &str) -> Self {
-        // With Applications in any namespace, the mark of one outside Argo CD's own is NAMESPACE_NAME; neither can hold
-        // an underscore.
+        // The mark of an Application outside Argo CD's own namespace is NAMESPACE_NAME; names have no underscore.
         let (namespace, name) = match name.split_once('_') {
             Some((namespace, name)) => (Some(namespace.to_owned()), name),
             None => (None, name),
@@ -107,9 +80,7 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Named { kind, namespace: Some(namespace), name } => {
-                write!(f, "{} {namespace}/{name}", kind.words())
-            }
+            Self::Named { kind, namespace: Some(namespace), name } => write!(f, "{} {namespace}/{name}", kind.words()),
             Self::Named { kind, namespace: None, name } => write!(f, "{} {name}", kind.words()),
             Self::Applied { kind, manager } => {
                 let article = if *kind == OwnerKind::Application { "an" } else { "a" };
@@ -125,10 +96,8 @@ impl From<&Owner> for GitOpsOwner {
     }
 }
 
-/// The GitOps object that owns the object's spec; none when no sign of one is there.
-///
-/// Signs: the labels and annotations that Argo CD and Flux use to find their objects again, and failing those, field
-/// managers of theirs that own a part of `spec`, or of a ConfigMap's data.
+/// The GitOps object that owns the object's spec: by the labels and annotations of Argo CD and Flux, else by their field
+/// managers that own a part of `spec`, or of a ConfigMap's data.
 pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key));
     if let Some(id) = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ARGO_TRACKING)) {
@@ -148,7 +117,7 @@ pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     Some(Owner::Applied { kind, manager })
 }
 
-/// The field manager of a GitOps controller that has written this part of the object.
+/// The field manager of a GitOps controller that wrote this part of the object.
 fn applied(metadata: &ObjectMeta, part: &str) -> Option<(String, OwnerKind)> {
     metadata.managed_fields.iter().flatten().find_map(|entry| {
         let manager = entry.manager.as_deref()?;

@@ -1,8 +1,8 @@
-//! Kubernetes: what the watches know ([`ClusterIndex`]), the tasks that feed it ([`watch`]), and the two things that
-//! are done to a workload ([`Kubernetes::rollback`], [`Kubernetes::restart`]).
+//! Kubernetes: the state from the watches ([`ClusterIndex`]), the tasks that feed it ([`watch`]), and the actions on
+//! workloads ([`Kubernetes`]).
 //!
-//! Looking uses the index and costs the API server nothing, but for what containers use of their limits ([`Usage`]);
-//! acting never trusts it and reads live.
+//! Health checks use the index and send no request, except for the usage of container limits ([`Usage`]); actions read live
+//! objects.
 
 mod act;
 mod act_error;

@@ -1,8 +1,8 @@
-//! Who writes a ConfigMap or a Secret anew from a source of its own, so that a write of ours would not last.
+//! Controllers that write a ConfigMap or a Secret from another source, so that our write would be overwritten.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Marks of controllers that do not always leave an owner reference: label or annotation, and whose it is.
+/// Marks of controllers that do not always set an owner reference: label or annotation, and the kind of its owner.
 const MARKS: [(&str, &str); 4] = [
     // cert-manager, on the Secret of a Certificate.
     ("cert-manager.io/certificate-name", "Certificate"),
@@ -13,7 +13,7 @@ const MARKS: [(&str, &str); 4] = [
     ("reflector.v1.k8s.emberstack.com/reflects", "reflected object"),
 ];
 
-/// The controller that owns the object, in words; none when no sign of one is there.
+/// The controller that owns the object, in words.
 pub(super) fn by(metadata: &ObjectMeta) -> Option<String> {
     let mut references = metadata.owner_references.iter().flatten();
     if let Some(owner) = references.find(|owner| owner.controller == Some(true)) {
@@ -23,11 +23,11 @@ pub(super) fn by(metadata: &ObjectMeta) -> Option<String> {
         let label = metadata.labels.as_ref().and_then(|labels| labels.get(key));
         label.or_else(|| metadata.annotations.as_ref()?.get(key))
     };
-    MARKS.iter().find_map(|(key, whose)| {
+    MARKS.iter().find_map(|(key, kind)| {
         let value = mark(key)?;
-        // A hash names nobody.
+        // The other values are hashes.
         let name = if key.ends_with("certificate-name") || key.ends_with("reflects") { value.as_str() } else { "" };
-        Some(format!("{whose} {name}").trim_end().to_owned())
+        Some(format!("{kind} {name}").trim_end().to_owned())
     })
 }
 

@@ -1,4 +1,4 @@
-//! Amounts of memory and CPU as Kubernetes writes them:
+//! Quantities of memory and CPU:
 //! <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 pub(super) use crate::api::amount;
 
-/// What a pod may use: the sum of its containers' memory limits. None when one of them has none.
+/// The sum of the containers' memory limits, in bytes. None when a container has none.
 pub(super) fn memory_limit(pod: &PodSpec) -> Option<u64> {
     let limits =
         pod.containers.iter().map(|container| Some(limit(container, "memory")? as u64).filter(|limit| *limit > 0));
     limits.sum::<Option<u64>>().filter(|sum| *sum > 0)
 }
 
-/// What one container may use. One of the two is always there.
+/// At least one limit is set.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ContainerLimits {
     pub name: Box<str>,
@@ -24,8 +24,8 @@ pub(super) struct ContainerLimits {
     pub memory: Option<f64>,
 }
 
-/// The limits of a pod's containers, sidecars among them, as admission left them (a LimitRange, an injected sidecar):
-/// the template does not say that. None when no container has any.
+/// The limits of a pod's containers and sidecars after admission (a LimitRange, an injected sidecar), which the template
+/// does not have. None when no container has a limit.
 pub(super) fn container_limits(pod: &PodSpec) -> Option<Arc<[ContainerLimits]>> {
     let inits = pod.init_containers.iter().flatten();
     let sidecars = inits.filter(|container| container.restart_policy.as_deref() == Some("Always"));
@@ -38,7 +38,7 @@ pub(super) fn container_limits(pod: &PodSpec) -> Option<Arc<[ContainerLimits]>> 
     (!limits.is_empty()).then(|| limits.into())
 }
 
-/// Zero is how one writes that there is none.
+/// Zero means no limit.
 fn limit(container: &Container, resource: &str) -> Option<f64> {
     let limits = container.resources.as_ref()?.limits.as_ref()?;
     amount(&limits.get(resource)?.0).filter(|limit| *limit > 0.0)
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_may_use_what_its_containers_may_together() {
+    fn the_limit_of_a_pod_is_the_sum_of_its_containers() {
         let pod = |limits: &[Option<&str>]| -> PodSpec {
             let container = |limit: &Option<&str>| match limit {
                 Some(limit) => json!({"name": "c", "resources": {"limits": {"memory": limit}}}),

@@ -1,4 +1,4 @@
-//! Workloads of a cluster: how a policy names one, and what can be done to it.
+//! Workloads of a cluster: how a policy names them, and their actions.
 
 use std::time::Duration;
 
@@ -17,11 +17,6 @@ const CLEANUP_MEMORY: SupportedAction = SupportedAction::new(ActionKind::Cleanup
 const RESTART: SupportedAction = SupportedAction::new(ActionKind::Restart);
 const SCALE: SupportedAction = SupportedAction::new(ActionKind::Scale);
 
-/// Where pods can be counted and a template can be replaced at once.
-const ALL: &[SupportedAction] = &[ROLLBACK, ROLLBACK_CONFIG, ROLLBACK_STATE, CLEANUP_MEMORY, RESTART, SCALE];
-
-type DefaultRemedies = [(ActionKind, &'static [Cause])];
-
 const BACK: (ActionKind, &[Cause]) = (ActionKind::Rollback, &[Cause::ReleaseRegression]);
 const CONFIG_BACK: (ActionKind, &[Cause]) = (ActionKind::RollbackConfig, &[Cause::ConfigRegression]);
 const STATE_BACK: (ActionKind, &[Cause]) =
@@ -29,19 +24,12 @@ const STATE_BACK: (ActionKind, &[Cause]) =
 const MEMORY: (ActionKind, &[Cause]) = (ActionKind::CleanupMemory, &[Cause::Exhaustion]);
 const ANEW: (ActionKind, &[Cause]) = (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]);
 
-/// What is done to a workload whose policy names no remedies.
-const DEFAULT: &DefaultRemedies = &[BACK, CONFIG_BACK, STATE_BACK, MEMORY, ANEW];
-
 pub static DEPLOYMENT: Capabilities = Capabilities {
     field: "deployment",
     selector: "has(self.target.deployment)",
     selects: |target| target.deployment.is_some(),
     noun: "a Deployment",
-    actions: ALL,
-    why_not: None,
-    default_remedies: DEFAULT,
-    metrics: &[],
-    min_check_interval: Duration::ZERO,
+    ..WORKLOAD
 };
 
 pub static STATEFUL_SET: Capabilities = Capabilities {
@@ -49,11 +37,7 @@ pub static STATEFUL_SET: Capabilities = Capabilities {
     selector: "has(self.target.statefulSet)",
     selects: |target| target.stateful_set.is_some(),
     noun: "a StatefulSet",
-    actions: ALL,
-    why_not: None,
-    default_remedies: DEFAULT,
-    metrics: &[],
-    min_check_interval: Duration::ZERO,
+    ..WORKLOAD
 };
 
 pub static DAEMON_SET: Capabilities = Capabilities {
@@ -63,9 +47,7 @@ pub static DAEMON_SET: Capabilities = Capabilities {
     noun: "a DaemonSet",
     actions: &[ROLLBACK, ROLLBACK_CONFIG, ROLLBACK_STATE, CLEANUP_MEMORY, RESTART],
     why_not: Some("a DaemonSet cannot be scaled, because it has one pod per node"),
-    default_remedies: DEFAULT,
-    metrics: &[],
-    min_check_interval: Duration::ZERO,
+    ..WORKLOAD
 };
 
 pub static ROLLOUT: Capabilities = Capabilities {
@@ -78,6 +60,18 @@ pub static ROLLOUT: Capabilities = Capabilities {
         "a Rollout has no RollbackState, because the whole state would be a new template, which goes through all steps; write Rollback and RollbackConfig",
     ),
     default_remedies: &[BACK, CONFIG_BACK, MEMORY, ANEW],
+    ..WORKLOAD
+};
+
+/// What most kinds have in common.
+const WORKLOAD: Capabilities = Capabilities {
+    field: "",
+    selector: "",
+    selects: |_| false,
+    noun: "",
+    actions: &[ROLLBACK, ROLLBACK_CONFIG, ROLLBACK_STATE, CLEANUP_MEMORY, RESTART, SCALE],
+    why_not: None,
+    default_remedies: &[BACK, CONFIG_BACK, STATE_BACK, MEMORY, ANEW],
     metrics: &[],
     min_check_interval: Duration::ZERO,
 };

@@ -1,4 +1,4 @@
-//! The facts of all objects, and which belongs to which. Plain data under the index's lock.
+//! The facts of all objects and their relations. Plain data under the index's lock.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a workload stands on, nodes apart.
+    /// The kinds that a workload depends on, without nodes.
     pub(super) fn of(workload: WorkloadKind) -> [Self; 3] {
         match workload {
             WorkloadKind::Deployment => [Self::Deployments, Self::ReplicaSets, Self::Pods],
@@ -37,31 +37,23 @@ impl Kind {
         }
     }
 
-    /// Workloads of this kind stand on it.
+    /// Workloads of this kind depend on it.
     fn concerns(self, workload: WorkloadKind) -> bool {
         self.is_spared() || Self::of(workload).contains(&self)
     }
 
-    /// What can be done without, when the role does not grant it.
+    /// The operator works without, when the role does not grant it.
     pub(super) fn is_spared(self) -> bool {
         matches!(self, Self::Nodes | Self::ConfigMaps | Self::Secrets)
     }
 
-    /// What is watched only where the role grants it and the cluster has it.
+    /// Watched only where the role grants it and the cluster has it.
     pub(super) fn is_optional(self) -> bool {
         self.is_spared() || self == Self::Rollouts
     }
-
-    fn config(self) -> Option<ConfigKind> {
-        match self {
-            Self::ConfigMaps => Some(ConfigKind::ConfigMap),
-            Self::Secrets => Some(ConfigKind::Secret),
-            _ => None,
-        }
-    }
 }
 
-/// A workload about which something that matters to its health changed.
+/// A workload with a change that matters to its health.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Changed {
     pub namespace: Arc<str>,
@@ -69,7 +61,7 @@ pub struct Changed {
     pub name: Arc<str>,
 }
 
-/// A fact, and in which listing it was last seen.
+/// Facts, and the listing that contained the object last.
 #[derive(Debug)]
 pub(super) struct Seen<T> {
     epoch: u32,
@@ -77,11 +69,11 @@ pub(super) struct Seen<T> {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Store {
-    /// Counts the listings that were begun, so that what the newest one did not contain can be told.
+pub struct Store {
+    /// Counts the started listings, to find the objects that the newest one did not contain.
     epoch: u32,
-    pub spaces: HashMap<Arc<str>, Space>,
-    pub nodes: HashMap<Box<str>, Seen<bool>>,
+    spaces: HashMap<Arc<str>, Space>,
+    pub(super) nodes: HashMap<Box<str>, Seen<bool>>,
 }
 
 /// The objects of one namespace.
@@ -94,13 +86,13 @@ pub(super) struct Space {
 }
 
 /// The workloads of one kind, and their revisions: ReplicaSets, or ControllerRevisions. The two reverse maps hold names,
-/// also of owners that have not arrived yet: the watches run at their own pace.
+/// also of owners that are not listed yet: the watches are independent.
 #[derive(Debug, Default)]
 pub(super) struct OfKind {
     pub workloads: HashMap<Arc<str>, Seen<WorkloadFacts>>,
     pub revisions: HashMap<Box<str>, Seen<RevisionFacts>>,
     pub revisions_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
-    /// By what controls them: of a Deployment or Rollout its ReplicaSets, else the workload itself.
+    /// By controller: of a Deployment or Rollout its ReplicaSets, else the workload itself.
     pub pods_of: HashMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
@@ -123,7 +115,7 @@ impl Space {
             && self.of.iter().all(|of| of.workloads.is_empty() && of.revisions.is_empty())
     }
 
-    /// The workload that a pod belongs to, if that is known yet.
+    /// The workload of a pod, if it is known yet.
     fn workload_of(&self, kind: WorkloadKind, owner: &str) -> Option<Arc<str>> {
         match kind {
             WorkloadKind::Deployment | WorkloadKind::Rollout => {
@@ -132,12 +124,36 @@ impl Space {
             WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => Some(owner.into()),
         }
     }
+
+    /// The objects that a listing that started at `since` did not contain.
+    fn outdated(&self, kind: Kind, since: u32) -> Vec<String> {
+        match kind {
+            Kind::Nodes => Vec::new(),
+            Kind::Pods => outdated(&self.pods, since),
+            Kind::ConfigMaps => outdated(self.configs(ConfigKind::ConfigMap), since),
+            Kind::Secrets => outdated(self.configs(ConfigKind::Secret), since),
+            _ => WorkloadKind::iter()
+                .flat_map(|workload| match Kind::of(workload) {
+                    [workloads, ..] if workloads == kind => outdated(&self.of(workload).workloads, since),
+                    [_, revisions, _] if revisions == kind => outdated(&self.of(workload).revisions, since),
+                    _ => Vec::new(),
+                })
+                .collect(),
+        }
+    }
 }
 
-/// Workloads to be looked at.
-pub(super) type Touched = BTreeSet<Changed>;
+fn outdated<K: AsRef<str>, T>(map: &HashMap<K, Seen<T>>, since: u32) -> Vec<String> {
+    map.iter().filter(|(_, seen)| seen.epoch < since).map(|(name, _)| name.as_ref().to_owned()).collect()
+}
 
-/// Takes the place of what was known; true when it differs. `None` removes.
+/// Namespace (of a node: empty) and name of an object.
+pub type Place<'a> = (&'a str, &'a str);
+
+/// Workloads to check.
+pub type Touched = BTreeSet<Changed>;
+
+/// Replaces the facts; true when they differ. `None` removes.
 fn put<K: std::hash::Hash + Eq, T: PartialEq>(
     map: &mut HashMap<K, Seen<T>>,
     key: K,
@@ -180,6 +196,10 @@ impl Store {
         self.spaces.get(namespace)
     }
 
+    fn scoped(&self, scope: &str) -> impl Iterator<Item = (&Arc<str>, &Space)> {
+        self.spaces.iter().filter(move |(namespace, _)| scope.is_empty() || ***namespace == *scope)
+    }
+
     fn space_mut(&mut self, namespace: &str) -> (Arc<str>, &mut Space) {
         let key = self.spaces.get_key_value(namespace).map_or_else(|| Arc::from(namespace), |(key, _)| key.clone());
         (key.clone(), self.spaces.entry(key).or_default())
@@ -188,8 +208,7 @@ impl Store {
     pub(super) fn put_workload(
         &mut self,
         kind: WorkloadKind,
-        namespace: &str,
-        name: &str,
+        (namespace, name): Place<'_>,
         facts: Option<WorkloadFacts>,
     ) -> Touched {
         let epoch = self.epoch;
@@ -202,8 +221,7 @@ impl Store {
     pub(super) fn put_revision(
         &mut self,
         kind: WorkloadKind,
-        namespace: &str,
-        name: &str,
+        (namespace, name): Place<'_>,
         facts: Option<RevisionFacts>,
     ) -> Touched {
         let epoch = self.epoch;
@@ -222,7 +240,7 @@ impl Store {
         owners.map(|owner| Changed { namespace: namespace.clone(), kind, name: owner.into() }).collect()
     }
 
-    pub(super) fn put_pod(&mut self, namespace: &str, name: &str, facts: Option<PodFacts>) -> Touched {
+    pub(super) fn put_pod(&mut self, (namespace, name): Place<'_>, facts: Option<PodFacts>) -> Touched {
         let epoch = self.epoch;
         let (namespace, space) = self.space_mut(namespace);
         let owner = |facts: &PodFacts| (facts.kind, facts.owner.clone());
@@ -250,8 +268,7 @@ impl Store {
     pub(super) fn put_config(
         &mut self,
         config: ConfigKind,
-        namespace: &str,
-        name: &str,
+        (namespace, name): Place<'_>,
         digest: Option<Uuid>,
     ) -> Touched {
         let epoch = self.epoch;
@@ -259,22 +276,21 @@ impl Store {
         if !put(&mut space.configs[config as usize], name.into(), digest, epoch) {
             return Touched::new();
         }
-        let kinds = WorkloadKind::iter().flat_map(|kind| {
-            let workloads = space.of(kind).workloads.iter();
-            let names = |seen: &Seen<WorkloadFacts>| {
-                seen.facts.config.iter().any(|one| one.kind == config && &*one.name == name)
-            };
-            let named = workloads.filter(move |(_, seen)| names(seen));
-            named.map(move |(workload, _)| (kind, workload.clone()))
-        });
-        kinds.map(|(kind, name)| Changed { namespace: namespace.clone(), kind, name }).collect()
+        let names =
+            |seen: &Seen<WorkloadFacts>| seen.facts.config.iter().any(|one| one.kind == config && &*one.name == name);
+        let mut touched = Touched::new();
+        for kind in WorkloadKind::iter() {
+            let named = space.of(kind).workloads.iter().filter(|(_, seen)| names(seen));
+            touched.extend(named.map(|(name, _)| Changed { namespace: namespace.clone(), kind, name: name.clone() }));
+        }
+        touched
     }
 
     pub(super) fn put_node(&mut self, name: &str, ready: Option<bool>) -> Touched {
         let was = self.nodes.get(name).map(|seen| seen.facts);
         let epoch = self.epoch;
         put(&mut self.nodes, name.into(), ready, epoch);
-        // One that was not known counted as lost or ready, depending on whether nodes can be seen: look again.
+        // An unknown node counted as lost or ready, depending on whether nodes can be listed.
         if was == ready {
             return Touched::new();
         }
@@ -290,79 +306,54 @@ impl Store {
         touched
     }
 
-    pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<&PodFacts> {
+    pub(super) fn pod(&self, (namespace, name): Place<'_>) -> Option<&PodFacts> {
         self.space(namespace)?.pods.get(name).map(|seen| &seen.facts)
     }
 
-    /// A listing begins; the answer goes to [`Self::sweep`] at its end.
+    pub(super) fn remove(&mut self, kind: Kind, place: Place<'_>) -> Touched {
+        match kind {
+            Kind::Nodes => self.put_node(place.1, None),
+            Kind::Pods => self.put_pod(place, None),
+            Kind::ConfigMaps => self.put_config(ConfigKind::ConfigMap, place, None),
+            Kind::Secrets => self.put_config(ConfigKind::Secret, place, None),
+            _ => WorkloadKind::iter()
+                .flat_map(|workload| match Kind::of(workload) {
+                    [workloads, ..] if workloads == kind => self.put_workload(workload, place, None),
+                    [_, revisions, _] if revisions == kind => self.put_revision(workload, place, None),
+                    _ => Touched::new(),
+                })
+                .collect(),
+        }
+    }
+
+    /// A listing starts; [`Self::sweep`] takes the result at its end.
     pub(super) fn begin(&mut self) -> u32 {
         self.epoch = self.epoch.wrapping_add(1);
         self.epoch
     }
 
-    /// Removes what a listing that began at `since` did not contain: deleted while nobody watched. `scope` is a
-    /// namespace; empty: all of them.
+    /// Removes the objects that a listing that started at `since` did not contain. `scope` is a namespace; empty: all.
     pub(super) fn sweep(&mut self, kind: Kind, scope: &str, since: u32) -> Touched {
-        fn gone<K: AsRef<str>, T>(map: &HashMap<K, Seen<T>>, since: u32) -> Vec<String> {
-            map.iter().filter(|(_, seen)| seen.epoch < since).map(|(name, _)| name.as_ref().to_owned()).collect()
-        }
-        let mut touched = Touched::new();
-        if kind == Kind::Nodes {
-            for name in gone(&self.nodes, since) {
-                touched.append(&mut self.put_node(&name, None));
-            }
-            return touched;
-        }
-        let namespaces: Vec<Arc<str>> =
-            self.spaces.keys().filter(|namespace| scope.is_empty() || ***namespace == *scope).cloned().collect();
-        for namespace in namespaces {
-            if kind == Kind::Pods {
-                let names = self.space(&namespace).map(|space| gone(&space.pods, since));
-                for name in names.unwrap_or_default() {
-                    touched.append(&mut self.put_pod(&namespace, &name, None));
-                }
-            }
-            if let Some(config) = kind.config() {
-                let names = self.space(&namespace).map(|space| gone(space.configs(config), since));
-                for name in names.unwrap_or_default() {
-                    touched.append(&mut self.put_config(config, &namespace, &name, None));
-                }
-            }
-            for workload in WorkloadKind::iter() {
-                let [workloads, revisions, _] = Kind::of(workload);
-                let Some(of) = self.space(&namespace).map(|space| space.of(workload)) else { continue };
-                let names = if kind == workloads {
-                    gone(&of.workloads, since)
-                } else if kind == revisions {
-                    gone(&of.revisions, since)
-                } else {
-                    continue;
-                };
-                for name in names {
-                    let mut more = if kind == workloads {
-                        self.put_workload(workload, &namespace, &name, None)
-                    } else {
-                        self.put_revision(workload, &namespace, &name, None)
-                    };
-                    touched.append(&mut more);
-                }
-            }
-        }
+        let nodes = if kind == Kind::Nodes { outdated(&self.nodes, since) } else { Vec::new() };
+        let nodes = nodes.into_iter().map(|name| (Arc::from(""), name));
+        let objects = self.scoped(scope).flat_map(|(namespace, space)| {
+            space.outdated(kind, since).into_iter().map(|name| (namespace.clone(), name))
+        });
+        let all: Vec<(Arc<str>, String)> = nodes.chain(objects).collect();
+        let touched = all.iter().flat_map(|(namespace, name)| self.remove(kind, (namespace, name))).collect();
         self.spaces.retain(|_, space| !space.is_empty());
         touched
     }
 
-    /// All workloads of a namespace (empty: of all) that stand on what is watched by this.
+    /// All workloads of a namespace (empty: of all) that depend on this kind.
     pub(super) fn all(&self, kind: Kind, scope: &str) -> Touched {
-        let spaces = self.spaces.iter().filter(|(namespace, _)| scope.is_empty() || ***namespace == *scope);
-        spaces
-            .flat_map(|(namespace, space)| {
-                let kinds = WorkloadKind::iter().filter(move |workload| kind.concerns(*workload));
-                kinds.flat_map(move |kind| {
-                    let names = space.of(kind).workloads.keys();
-                    names.map(move |name| Changed { namespace: namespace.clone(), kind, name: name.clone() })
-                })
-            })
-            .collect()
+        let mut touched = Touched::new();
+        for (namespace, space) in self.scoped(scope) {
+            for kind in WorkloadKind::iter().filter(|workload| kind.concerns(*workload)) {
+                let names = space.of(kind).workloads.keys();
+                touched.extend(names.map(|name| Changed { namespace: namespace.clone(), kind, name: name.clone() }));
+            }
+        }
+        touched
     }
 }

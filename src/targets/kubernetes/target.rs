@@ -31,18 +31,18 @@ impl<'a> Target<'a> for WorkloadTarget<'a> {
         Observed { at: Timestamp::now(), target, metrics: Vec::new() }
     }
 
-    /// See [`executor`]: a workload is acted on also when its policy is gone.
+    /// See [`executor`]: an action on a workload continues also when its policy is gone.
     fn executor(&self, _: Order<'a>) -> Option<Box<dyn Executor + 'a>> {
         None
     }
 
     async fn snapshot(&self, namespace: &str, of: SnapshotOf, good: &GoodState) -> Option<Result<(), ActError>> {
         let workload = WorkloadRef { kind: self.kind, namespace, name: self.name };
-        Some(self.kubernetes.keep(workload, of, good).await)
+        Some(self.kubernetes.on(workload).snapshot(of, good).await)
     }
 }
 
-/// Who acts on the workload that the plan names; none when the plan names something else.
+/// The executor for the workload that the plan names; none when the plan names no workload.
 pub fn executor<'a>(
     targets: &'a Targets,
     order: Order<'a>,

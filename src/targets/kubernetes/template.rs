@@ -1,4 +1,4 @@
-//! When two pod templates are the same thing.
+//! When two pod templates are the same.
 
 use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::Value;
@@ -14,7 +14,7 @@ pub const ROLLOUT_HASH: &str = "rollouts-pod-template-hash";
 /// Label on the pods of StatefulSets and DaemonSets: the ControllerRevision's name, or its own label of this key.
 pub const REVISION_HASH: &str = "controller-revision-hash";
 
-/// Fixed for ever: digests are kept in the ledger and in Remediations across versions of the operator.
+/// Never changes: digests are stored in the ledger and in Remediations across versions of the operator.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d0f_6a0e_52c4_4a53_9b1c_1e3c_86aa_60d5);
 
 /// The same for a workload's template and for that of its ReplicaSet or ControllerRevision, and unchanged by `kubectl rollout restart`.
@@ -35,11 +35,11 @@ pub fn digest(template: &PodTemplateSpec) -> Uuid {
         drop(&mut metadata.annotations, RESTARTED_AT);
         drop(&mut metadata.labels, TEMPLATE_HASH);
         drop(&mut metadata.labels, ROLLOUT_HASH);
-        // Decoded from `null` by some clients' writes; never meaningful in a template.
+        // Some clients write `null`; never meaningful in a template.
         metadata.creation_timestamp = None;
     }
     let mut text = String::with_capacity(2048);
-    // These types always have a JSON form; were it otherwise, two templates would count as equal only if both failed.
+    // These types always have a JSON form.
     canonical(&serde_json::to_value(&template).unwrap_or_default(), &mut text);
     Uuid::new_v5(&NAMESPACE, text.as_bytes())
 }
@@ -52,18 +52,18 @@ pub(super) fn of_revision(data: &Value) -> Option<Value> {
     Some(template)
 }
 
-/// What the pods of a ControllerRevision are labelled with: a DaemonSet's has it as a label, a StatefulSet's as its name.
+/// The label of the pods of a ControllerRevision: a DaemonSet's has it as a label, a StatefulSet's as its name.
 pub(super) fn revision_hash(metadata: &ObjectMeta) -> &str {
     let label = metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_HASH));
     label.or(metadata.name.as_ref()).map_or("", String::as_str)
 }
 
-/// When it was last restarted, as `kubectl rollout restart` writes it.
+/// The last restart, as `kubectl rollout restart` writes it.
 pub(super) fn restarted_at(template: &PodTemplateSpec) -> Option<&str> {
     template.metadata.as_ref()?.annotations.as_ref()?.get(RESTARTED_AT).map(String::as_str)
 }
 
-/// Why there is no way back from a template, if it says so.
+/// Why a template must not be rolled back, if it says so.
 pub(super) fn irreversible(template: &PodTemplateSpec) -> Option<&str> {
     template.metadata.as_ref()?.annotations.as_ref()?.get(IRREVERSIBLE).map(|why| cut(why, 200))
 }

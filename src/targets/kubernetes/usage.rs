@@ -1,15 +1,15 @@
-//! What containers use of their limits, from metrics.k8s.io (metrics-server): CPU and memory without a metrics stack.
+//! Usage of container limits, from metrics.k8s.io (metrics-server): CPU and memory without a metrics stack.
 //!
-//! **Against limits alone.** At its memory limit a container is killed, at its CPU limit it is throttled. Above its
-//! request nothing happens to it: bursting is what requests are for, and 90% of one is no illness. So a container without
-//! a limit has no percentage, and where no container has one nothing is asked.
+//! **Limits only.** At its memory limit a container is killed, at its CPU limit it is throttled. Above its request nothing
+//! happens: bursting is what requests are for. So a container without a limit has no percentage, and without any limit no
+//! request is sent.
 //!
-//! **Optional.** Nobody promised this source to a policy. Where it is not installed, not allowed, or fails, the metric is
-//! left out, which never makes a component Unknown: a metrics-server that is away must not hide that a Deployment is
-//! well. The log says so once. A sample counts until it is [`STALE`], whatever became of its source.
+//! **Optional.** No policy asked for this source. Where it is not installed, not allowed, or fails, the metric is left out,
+//! which never makes a component Unknown: an unreachable metrics-server must not hide a healthy Deployment. The log reports
+//! the failure once. A sample counts until it is [`STALE`], whatever the state of its source.
 //!
-//! **Cost.** One request a namespace in [`FRESH`], shared by all looks at it; of the answer a few numbers are kept, of
-//! pods with limits only. Where the source is not there, one request in [`ABSENT_AGAIN`].
+//! **Cost.** One request per namespace in [`FRESH`], shared by all health checks in the namespace; only a few numbers of pods
+//! with limits are stored. Where the source is not installed, one request in [`ABSENT_AGAIN`].
 
 mod source;
 
@@ -18,7 +18,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use tokio::{sync::Mutex as AsyncMutex, time::timeout};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::timeout,
+};
 
 use super::{
     ClusterIndex,
@@ -34,39 +37,39 @@ use crate::{
 };
 use source::{PodMetrics, Quantities, Source};
 
-/// An answer serves this long: metrics-server looks at kubelets no more often.
+/// A response is used for this time: metrics-server scrapes kubelets no more often.
 const FRESH: SignedDuration = SignedDuration::from_secs(10);
-/// A sample that was measured longer ago is none: metrics-server's default resolution is 60 s, twice, and its own delay.
+/// An older sample does not count: twice metrics-server's default resolution of 60 s, and its own delay.
 const STALE: SignedDuration = SignedDuration::from_secs(150);
-/// How long nothing is asked after an answer that says that there is nothing to be had.
+/// The wait before the next request after a failure that lasts.
 const ABSENT_AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// How long nothing is asked after a failure.
+/// The wait before the next request after another failure.
 const FAILED_AGAIN: SignedDuration = SignedDuration::from_secs(30);
-/// For one look, its turn included; shorter than a look may take.
+/// For one query with its wait for others; shorter than the limit of a health check.
 const LIMIT: Duration = Duration::from_millis(2500);
-/// CPU counts only in windows that begin this long after the pod became ready: compilers and caches warm up at their
-/// limit, and a good release must not be rolled back for it. (The HorizontalPodAutoscaler passes over what is measured
-/// before readiness, `--horizontal-pod-autoscaler-cpu-initialization-period`; its mistakes cost a pod, not a release.)
+/// CPU counts only in windows that begin this long after the pod became ready: compilers and caches warm up at their limit,
+/// and a good release must not be rolled back for that. (The HorizontalPodAutoscaler ignores samples before readiness,
+/// `--horizontal-pod-autoscaler-cpu-initialization-period`; its mistakes cost a pod, not a release.)
 const WARM_UP: SignedDuration = SignedDuration::from_secs(120);
 
-/// Where the source does not say how long it measured: metrics-server's default resolution.
+/// The default of a window: metrics-server's default resolution.
 const USUAL_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
-/// What containers use of their limits. One for the whole operator.
+/// Usage of container limits. One for the whole operator.
 pub struct Usage {
     source: Source,
-    /// By namespace, those that were looked at lately.
+    /// By namespace, queried lately.
     spaces: Mutex<HashMap<Box<str>, Arc<AsyncMutex<Space>>>>,
-    /// Nothing is asked before, in any namespace.
+    /// The next request, in any namespace.
     again: Mutex<Option<Timestamp>>,
 }
 
-/// What is known of one namespace.
+/// The samples of one namespace.
 #[derive(Default)]
 struct Space {
-    /// Nothing is asked before.
+    /// The next request.
     again: Option<Timestamp>,
-    looked: Option<Timestamp>,
+    queried: Option<Timestamp>,
     pods: HashMap<Box<str>, PodUsage>,
 }
 
@@ -80,7 +83,7 @@ struct PodUsage {
     memory: Option<Share>,
 }
 
-/// How much of its limit a container uses.
+/// The share of its limit that a container uses.
 #[derive(Debug, PartialEq)]
 struct Share {
     /// 0 to 100.
@@ -88,7 +91,7 @@ struct Share {
     container: Box<str>,
 }
 
-/// Which workload is looked at, and whether only the pods of its newest template count.
+/// Which workload is queried, and whether only pods of its newest template count.
 #[derive(Debug, Clone, Copy)]
 pub struct Whose<'a> {
     pub kind: WorkloadKind,
@@ -102,33 +105,24 @@ impl Usage {
         Self { source: Source::new(client), spaces: Mutex::default(), again: Mutex::default() }
     }
 
-    /// `cpu_usage` and `memory_usage` of the workload's fullest containers, by name, in percent of their limits. What
-    /// nobody knows is left out.
-    ///
-    /// Takes [`LIMIT`] at most; asks nothing where no container has a limit.
+    /// `cpu_usage` and `memory_usage` of the workload's fullest containers, by name, in percent of their limits; without
+    /// unknown ones. Takes [`LIMIT`] at most; sends no request where no container has a limit.
     pub async fn read(&self, index: &ClusterIndex, whose: Whose<'_>, now: Timestamp) -> Vec<(&'static str, Reading)> {
         let Whose { kind, namespace, name, of_release } = whose;
         let pods = index.limited_pods(kind, namespace, name, of_release, now);
         if pods.is_empty() {
             return Vec::new();
         }
-        let read = async {
-            let space = self.space(namespace, now);
-            let mut space = space.lock().await;
-            self.refresh(&mut space, index, namespace, now).await;
-            OFFERED
-                .into_iter()
-                .filter_map(|metric| {
-                    let worst = pods.iter().filter_map(|pod| space.sample(metric, pod, now));
-                    let (share, sample) = worst.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-                    Some((metric, Reading { value: Measured::Known(share), of_release, sample: Some(sample) }))
-                })
-                .collect()
+        let Some(space) = self.refreshed(index, namespace, now).await else { return Vec::new() };
+        let fullest = |metric| {
+            let samples = pods.iter().filter_map(|pod| space.sample(metric, pod, now));
+            let (share, sample) = samples.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+            Some((metric, Reading { value: Measured::Known(share), of_release, sample: Some(sample) }))
         };
-        timeout(LIMIT, read).await.unwrap_or_default()
+        OFFERED.into_iter().filter_map(fullest).collect()
     }
 
-    /// What each of these pods of a workload uses, in percent, in their order; none when none was measured.
+    /// The usage of each of these pods of a workload, in percent, in their order; none when no pod was measured.
     pub async fn of_pods(
         &self,
         index: &ClusterIndex,
@@ -138,34 +132,40 @@ impl Usage {
         now: Timestamp,
     ) -> Option<Vec<Measured<f64>>> {
         let pods = index.limited_pods(whose.kind, whose.namespace, whose.name, whose.of_release, now);
-        let space = self.space(whose.namespace, now);
-        let mut space = timeout(LIMIT, space.lock()).await.ok()?;
-        timeout(LIMIT, self.refresh(&mut space, index, whose.namespace, now)).await.ok()?;
+        let space = self.refreshed(index, whose.namespace, now).await?;
         let of = |name: &String| {
             let pod = pods.iter().find(|pod| pod.name == *name)?;
             Some(space.sample(metric, pod, now)?.0)
         };
         let values: Vec<Option<f64>> = names.iter().map(of).collect();
-        values
-            .iter()
-            .any(Option::is_some)
-            .then(|| values.into_iter().map(|value| value.map_or_else(unmeasured, Measured::Known)).collect())
+        let measured = |value: Option<f64>| value.map_or_else(unmeasured, Measured::Known);
+        values.iter().any(Option::is_some).then(|| values.into_iter().map(measured).collect())
     }
 
-    /// The namespace's, and those that nobody looks at any more are forgotten.
+    /// The samples of the namespace. Forgets namespaces that are not queried any more.
     fn space(&self, namespace: &str, now: Timestamp) -> Arc<AsyncMutex<Space>> {
         let mut spaces = self.spaces.lock();
         if let Some(space) = spaces.get(namespace) {
             return space.clone();
         }
-        // One that is locked is being looked at.
+        // A locked one is being queried.
         spaces.retain(|_, space| space.try_lock().map_or(true, |space| !space.is_forgotten(now)));
         spaces.entry(namespace.into()).or_default().clone()
     }
 
-    /// Asks, if that is due.
+    /// The current samples of the namespace; none after [`LIMIT`].
+    async fn refreshed(&self, index: &ClusterIndex, namespace: &str, now: Timestamp) -> Option<OwnedMutexGuard<Space>> {
+        let refreshed = async {
+            let mut space = self.space(namespace, now).lock_owned().await;
+            self.refresh(&mut space, index, namespace, now).await;
+            space
+        };
+        timeout(LIMIT, refreshed).await.ok()
+    }
+
+    /// Sends a request, if one is due.
     async fn refresh(&self, space: &mut Space, index: &ClusterIndex, namespace: &str, now: Timestamp) {
-        space.looked = Some(now);
+        space.queried = Some(now);
         let waits = |again: Option<Timestamp>| again.is_some_and(|again| now < again);
         if waits(space.again) || waits(*self.again.lock()) {
             return;
@@ -192,13 +192,13 @@ impl Usage {
 
 impl Space {
     fn is_forgotten(&self, now: Timestamp) -> bool {
-        self.looked.is_none_or(|at| now.duration_since(at) > STALE)
+        self.queried.is_none_or(|at| now.duration_since(at) > STALE)
     }
 
-    /// How full the pod's fullest container is, in percent, and which one that is.
+    /// The share of the pod's fullest container, in percent, and the container.
     fn sample(&self, metric: &str, pod: &LimitedPod, now: Timestamp) -> Option<(f64, Sample)> {
         let usage = self.pods.get(&*pod.name)?;
-        // A pod of a StatefulSet has the name of the one before it.
+        // A pod of a StatefulSet has the name of its predecessor.
         let of_another = pod.started.is_some_and(|started| usage.at < started);
         if of_another || now.duration_since(usage.at) > STALE {
             return None;
@@ -219,7 +219,7 @@ impl PodUsage {
             let shares = limits.iter().filter_map(|container| {
                 let measured = pod.containers.iter().find(|measured| *measured.name == *container.name)?;
                 let percent = 100.0 * amount(used(&measured.usage)?)? / limit(container)?;
-                // Figures of different moments: no more than all can be used.
+                // Usage and limit are of different moments.
                 Some(Share { percent: percent.min(100.0), container: container.name.clone() })
             });
             shares.max_by(|a, b| a.percent.total_cmp(&b.percent))
@@ -235,7 +235,7 @@ impl PodUsage {
 }
 
 fn unmeasured() -> Measured<f64> {
-    Measured::Unknown(Unmeasured::new(UnknownReason::NoData, "metrics.k8s.io has no figures of this pod"))
+    Measured::Unknown(Unmeasured::new(UnknownReason::NoData, "metrics.k8s.io has no sample of this pod"))
 }
 
 #[cfg(test)]

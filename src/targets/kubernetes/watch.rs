@@ -1,17 +1,16 @@
 //! The watches that feed the index.
 //!
-//! Flow of each: list in pages → watch from there, reconnecting every [`WATCH_S`] → after an error, back off and go on
-//! from the last version; list anew only when the API server no longer has that version (410).
+//! Flow of each: list in pages → watch from there, reconnecting every [`WATCH_S`] → after an error, back off and continue
+//! from the last version; list again only when the API server no longer has that version (410).
 //!
-//! kube's own `watcher` is not used, for two reasons. It says nothing when it has got through again after an error, so
-//! "failing for 30 s" could not be told from "quiet since it recovered". And its requests have no time limit: one that
-//! hangs on a dead connection would leave stale facts looking fresh.
+//! kube's own `watcher` is not used, for two reasons. It does not report recovery after an error, so "failing for 30 s" and
+//! "quiet since recovery" look the same. And its requests have no time limit: a request that hangs on a dead connection
+//! would leave stale facts looking fresh.
 //!
-//! Guarantees: an object deleted while nobody watched is removed at the end of the next listing; a connection that died
-//! silently is noticed within [`WATCH_S`] + [`SILENCE_MARGIN`] + [`START_LIMIT`].
+//! Guarantees: an object deleted during an outage is removed at the end of the next listing; a dead connection is detected
+//! within [`WATCH_S`] + [`SILENCE_MARGIN`] + [`START_LIMIT`].
 
 use std::{
-    fmt::Debug,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,13 +21,12 @@ use futures::{StreamExt as _, future::join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    core::v1::{ConfigMap, Node, Pod, Secret},
+    core::v1::{ConfigMap, Node, Pod},
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{ListParams, WatchEvent, WatchParams},
 };
-use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -36,41 +34,41 @@ use super::{
     ClusterIndex, Kubernetes,
     act_error::{ActError, Call, words},
     facts::Rollout,
-    index::{Hindrance, scopes},
+    index::{Hindrance, Watched, scopes},
     store::Kind,
 };
 use crate::api::WorkloadKind;
 
 mod secrets;
 
-/// Objects in one page of a listing. What a page takes while it is parsed is not all given back: with pages of 500,
-/// client-go's default, the operator kept 4 MB more at 1,000 components (docs/benchmarks.md).
+/// Objects in one page of a listing. Not all memory of a parsed page is reclaimed: with pages of 500, client-go's default,
+/// the operator used 4 MB more at 1,000 components (docs/benchmarks.md).
 const PAGE: u32 = 100;
 /// For one page. Pages of 100 pods are about 1 MB.
 const LIST_LIMIT: Duration = Duration::from_secs(15);
-/// For the API server to begin its answer to a watch.
+/// For the start of the response to a watch.
 const START_LIMIT: Duration = Duration::from_secs(5);
-/// The API server ends a watch after this many seconds and we begin the next one from where it ended. Short, because
-/// only then is it known that the connection was alive; ten watches of it cost one small request every 2.5 s.
+/// The API server ends a watch after this many seconds, and the next watch continues from there. Short, because only the
+/// end proves that the connection was alive; ten watches cost one small request every 2.5 s.
 const WATCH_S: u32 = 25;
-/// How much later than that the end may arrive.
+/// How much later the end may arrive.
 const SILENCE_MARGIN: Duration = Duration::from_secs(3);
-/// The longest wait between tries, before jitter: after an outage of the API server everything is seen again soon.
+/// The longest wait between attempts, before jitter: short, to recover soon after an outage of the API server.
 const MAX_BACKOFF: Duration = Duration::from_secs(4);
 /// The first wait, before jitter.
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
-/// Between two tries of what the role does not grant and can be done without: it is seldom granted later.
+/// Between two attempts of an optional watch that the role does not grant: the role seldom changes.
 const REFUSED: Duration = Duration::from_secs(60);
-/// Between two looks whether a kind that was not installed is by now: soon enough for who has just installed it.
+/// Between two checks whether a missing kind is installed: short for the person who has just installed it.
 const ABSENT: Duration = Duration::from_secs(10);
-/// A watch that lasted this long shows that the last trouble is over: the waits begin small again.
+/// A watch of this duration ends the last trouble: the backoff starts again.
 const SETTLED: Duration = Duration::from_secs(5);
-/// A watch that ends well before its time was cut by something in between; the next one must wait.
+/// A shorter watch was cut by a proxy; the next one must wait.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Feeds the index until `shutdown`. `namespaces` empty: all of them. Nodes are watched in any case; being refused
-/// those costs only the distinction of pods on lost nodes, being refused ConfigMaps or Secrets only that of bad
-/// configuration. Rollouts are watched where the role grants it and the cluster has them. `home`: the operator's own namespace; Secrets are not looked at without one.
+/// Feeds the index until `shutdown`. `namespaces` empty: all of them. The operator works without permission to watch nodes
+/// (pods on lost nodes look faulty), ConfigMaps or Secrets (no detection of bad configuration). Rollouts are watched where
+/// the role grants it and the cluster has them. `home`: the operator's own namespace; without it Secrets are not watched.
 pub async fn run(
     client: Client,
     namespaces: Vec<String>,
@@ -103,53 +101,6 @@ pub async fn run(
     }
 }
 
-/// A kind that the index takes.
-trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {
-    const KIND: Kind;
-    /// Which ones, by label and by field; empty: all of them.
-    const LABELS: &str = "";
-    const FIELDS: &str = "";
-    fn apply(&self, index: &ClusterIndex);
-    fn delete(&self, index: &ClusterIndex);
-}
-
-macro_rules! watched {
-    ($type:ty, $kind:ident, $apply:ident, $delete:ident) => {
-        impl Watched for $type {
-            const KIND: Kind = Kind::$kind;
-            fn apply(&self, index: &ClusterIndex) {
-                index.$apply(self);
-            }
-            fn delete(&self, index: &ClusterIndex) {
-                index.$delete(self);
-            }
-        }
-    };
-}
-watched!(Deployment, Deployments, apply_deployment, delete_deployment);
-watched!(StatefulSet, StatefulSets, apply_stateful_set, delete_stateful_set);
-watched!(DaemonSet, DaemonSets, apply_daemon_set, delete_daemon_set);
-watched!(ControllerRevision, ControllerRevisions, apply_controller_revision, delete_controller_revision);
-watched!(Rollout, Rollouts, apply_rollout, delete_rollout);
-watched!(ReplicaSet, ReplicaSets, apply_replica_set, delete_replica_set);
-watched!(Pod, Pods, apply_pod, delete_pod);
-watched!(ConfigMap, ConfigMaps, apply_config_map, delete_config_map);
-watched!(Node, Nodes, apply_node, delete_node);
-
-impl Watched for Secret {
-    const KIND: Kind = Kind::Secrets;
-    // Our own copies are no configuration.
-    const LABELS: &str = "!panacea.dev/policy";
-    // Many, large or short-lived, and none that a person configures a workload by.
-    const FIELDS: &str = "type!=kubernetes.io/service-account-token,type!=helm.sh/release.v1";
-    fn apply(&self, index: &ClusterIndex) {
-        index.apply_secret(self);
-    }
-    fn delete(&self, index: &ClusterIndex) {
-        index.delete_secret(self);
-    }
-}
-
 fn scoped<K>(client: &Client, scope: &str) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -162,7 +113,7 @@ where
 enum Broken {
     #[error("{}", words(.0))]
     Kube(#[from] kube::Error),
-    #[error("no answer within {} s", .0.as_secs())]
+    #[error("no response within {} s", .0.as_secs())]
     Silent(Duration),
     #[error("the listing has no resourceVersion")]
     NoVersion,
@@ -175,10 +126,6 @@ impl Broken {
             _ => None,
         }
     }
-}
-
-fn selector(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Never ends.
@@ -201,18 +148,18 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
             backoff = waits();
         }
         match ended {
-            // The usual end of a watch: on with the next one, unless something in between cuts them short.
+            // The usual end of a watch, unless a proxy cuts watches short.
             Ok(()) if began.elapsed() >= SHORT => continue,
             Ok(()) => {}
             Err(broken) if broken.code() == Some(410) => {
                 // Not a failure: the API server keeps versions for about five minutes.
-                tracing::debug!(kind = %K::KIND, scope, "the last seen version has expired; listing anew");
+                tracing::debug!(kind = %K::KIND, scope, "the last version has expired; listing again");
                 version = None;
             }
             Err(broken) => {
                 let hindrance = match broken.code() {
                     Some(403) => Hindrance::Forbidden,
-                    // Of what every cluster has, this would be something in between.
+                    // For a kind that every cluster has, a proxy responds.
                     Some(404) if K::KIND == Kind::Rollouts => Hindrance::NotInstalled,
                     _ => Hindrance::Passing,
                 };
@@ -223,23 +170,22 @@ async fn keep<K: Watched>(api: Api<K>, scope: &str, index: &ClusterIndex) {
                 };
                 let first = index.watch_fails(K::KIND, scope, hindrance, broken.to_string(), Timestamp::now());
                 if hindrance == Hindrance::NotInstalled {
-                    // Whatever it was at, it begins anew.
                     version = None;
                     if first {
-                        tracing::info!(kind = %K::KIND, scope, "the kind is not installed in this cluster; looking again");
+                        tracing::info!(kind = %K::KIND, scope, "the kind is not installed in this cluster; checking again");
                     }
                 } else if first {
-                    tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch does not get through; trying again");
+                    tracing::warn!(kind = %K::KIND, scope, error = %broken, "a watch fails; retrying");
                 }
             }
         }
-        // The iterator has no end; were that to change, the longest wait is right.
+        // The iterator has no end.
         let wait = backoff.next().unwrap_or(MAX_BACKOFF);
         sleep(long.unwrap_or(wait)).await;
     }
 }
 
-/// Rollouts, where the role grants them. It is asked first, so that nothing is refused again and again. Never ends.
+/// Rollouts, where the role grants them: checked first, so that no request is refused again and again. Never ends.
 async fn keep_rollouts(client: &Client, scope: &str, index: &ClusterIndex) {
     let kubernetes = Kubernetes::new(client.clone());
     until_allowed(Kind::Rollouts, scope, index, || kubernetes.may(Call::list(WorkloadKind::Rollout.plural()), scope))
@@ -247,37 +193,23 @@ async fn keep_rollouts(client: &Client, scope: &str, index: &ClusterIndex) {
     keep::<Rollout>(scoped(client, scope), scope, index).await;
 }
 
-/// Asks until the answer is yes.
-async fn until_allowed<F>(kind: Kind, scope: &str, index: &ClusterIndex, mut ask: impl FnMut() -> F)
+/// Repeats `check` until it succeeds.
+async fn until_allowed<F>(kind: Kind, scope: &str, index: &ClusterIndex, mut check: impl FnMut() -> F)
 where
     F: Future<Output = Result<(), ActError>>,
 {
-    let fails =
-        |hindrance, error: &ActError| index.watch_fails(kind, scope, hindrance, error.to_string(), Timestamp::now());
-    loop {
-        let wait = match ask().await {
-            Ok(()) => return,
-            Err(error @ ActError::Forbidden { .. }) => {
-                if fails(Hindrance::Forbidden, &error) {
-                    tracing::info!(scope, %error, "{kind} are not watched");
-                }
-                REFUSED
+    while let Err(error) = check().await {
+        // After Rejected there are no facts either, as after Forbidden.
+        let is_refused = matches!(error, ActError::Forbidden { .. } | ActError::Rejected(_));
+        let hindrance = if is_refused { Hindrance::Forbidden } else { Hindrance::Passing };
+        if index.watch_fails(kind, scope, hindrance, error.to_string(), Timestamp::now()) {
+            match &error {
+                ActError::Forbidden { .. } => tracing::info!(scope, %error, "{kind} are not watched"),
+                ActError::Rejected(_) => tracing::warn!(scope, %error, "{kind} are not watched"),
+                _ => tracing::warn!(scope, %error, "permission to watch {kind} is unknown; retrying"),
             }
-            // Nothing can be said of them, and all else goes on: as if it were refused.
-            Err(error @ ActError::Rejected(_)) => {
-                if fails(Hindrance::Forbidden, &error) {
-                    tracing::warn!(scope, %error, "{kind} are not watched");
-                }
-                REFUSED
-            }
-            Err(error) => {
-                if fails(Hindrance::Passing, &error) {
-                    tracing::warn!(scope, %error, "it is not known yet whether {kind} may be watched; trying again");
-                }
-                MAX_BACKOFF
-            }
-        };
-        sleep(wait).await;
+        }
+        sleep(if is_refused { REFUSED } else { MAX_BACKOFF }).await;
     }
 }
 
@@ -293,10 +225,11 @@ async fn follow<K: Watched>(
         None => version.insert(list(api, scope, index).await?).clone(),
     };
     let mut params = WatchParams::default().timeout(WATCH_S);
-    (params.label_selector, params.field_selector) = (selector(K::LABELS), selector(K::FIELDS));
+    params.label_selector = K::LABELS.map(str::to_owned);
+    params.field_selector = K::FIELDS.map(str::to_owned);
     let stream = timeout(START_LIMIT, api.watch(&params, &from)).await.map_err(|_| Broken::Silent(START_LIMIT))??;
     if index.watch_works(K::KIND, scope) {
-        tracing::info!(kind = %K::KIND, scope, "the watch gets through again");
+        tracing::info!(kind = %K::KIND, scope, "the watch works again");
     }
     let mut stream = pin!(stream);
     let silence = Duration::from_secs(u64::from(WATCH_S)) + SILENCE_MARGIN;
@@ -305,11 +238,11 @@ async fn follow<K: Watched>(
         match event.transpose()? {
             None => return Ok(()),
             Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                object.apply(index);
+                index.apply(&object);
                 *version = object.resource_version();
             }
             Some(WatchEvent::Deleted(object)) => {
-                object.delete(index);
+                index.delete(&object);
                 *version = object.resource_version();
             }
             Some(WatchEvent::Bookmark(mark)) => *version = Some(mark.metadata.resource_version),
@@ -318,15 +251,16 @@ async fn follow<K: Watched>(
     }
 }
 
-/// Applies all that exists, removes what does not any more, and returns the version to watch from.
+/// Applies all objects, removes those that do not exist any more, and returns the version to watch from.
 async fn list<K: Watched>(api: &Api<K>, scope: &str, index: &ClusterIndex) -> Result<String, Broken> {
     index.listing(K::KIND, scope);
     let mut params = ListParams::default().limit(PAGE);
-    (params.label_selector, params.field_selector) = (selector(K::LABELS), selector(K::FIELDS));
+    params.label_selector = K::LABELS.map(str::to_owned);
+    params.field_selector = K::FIELDS.map(str::to_owned);
     loop {
         let page = timeout(LIST_LIMIT, api.list(&params)).await.map_err(|_| Broken::Silent(LIST_LIMIT))??;
         for object in &page.items {
-            object.apply(index);
+            index.apply(object);
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

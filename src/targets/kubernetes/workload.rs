@@ -1,4 +1,6 @@
-//! From the facts of single objects to one [`Workload`], or why there is none.
+//! From the facts of single objects to one [`Workload`], or the reason why its state is unknown.
+
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -6,7 +8,7 @@ use super::{
     config::ConfigRef,
     facts::{Newest, Phase, PodFacts, RevisionFacts, WorkloadFacts},
     faults::{Fault, fault},
-    store::{OfKind, Space, Store},
+    store::{OfKind, Seen, Space, Store},
     template::ROLLOUT_HASH,
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     api::{ConfigKind, ConfigObject, MISSING, WorkloadKind},
 };
 
-/// ReplicaSets with pods that a pattern names; more than two or three are a rollout gone wild.
+/// ReplicaSets in a pattern; usually two or three have pods.
 const MAX_PATTERN_SETS: usize = 20;
 /// The API server cuts `metadata.generateName` to this many characters before it adds five random ones
 /// (apiserver/pkg/storage/names/generate.go: 63 - 5).
@@ -28,13 +30,12 @@ pub(super) struct Current<'a> {
     space: &'a Space,
     facts: &'a WorkloadFacts,
     newest: &'a RevisionFacts,
-    /// How many of its pods have that template, when the status speaks of another one.
+    /// How many of its pods have that template, when the status is about another one.
     updated: Option<u32>,
 }
 
 impl<'a> Current<'a> {
-    /// # Errors
-    /// TargetNotFound, or Unsettled while the cluster's own view of the newest template is behind.
+    /// TargetNotFound, or Unsettled while the cluster's own view of the newest template lags behind.
     pub(super) fn find(
         store: &'a Store,
         kind: WorkloadKind,
@@ -45,22 +46,20 @@ impl<'a> Current<'a> {
         let not_found =
             |what: &str| Unmeasured::new(UnknownReason::TargetNotFound, format!("{kind} {namespace}/{name} {what}"));
         let found = store.space(namespace).and_then(|space| Some((space, &space.of(kind).workloads.get(name)?.facts)));
-        let Some((space, facts)) = found else {
-            return Err(not_found("does not exist"));
-        };
+        let (space, facts) = found.ok_or_else(|| not_found("does not exist"))?;
         if facts.deleting {
             return Err(not_found("is being deleted"));
         }
         if facts.observed_generation < facts.generation {
             return Err(unsettled(format!(
-                "the controller of {kind}s has seen generation {} of {namespace}/{name}, which is at {}",
+                "the controller of {kind}s has observed generation {} of {namespace}/{name}, which is at {}",
                 facts.observed_generation, facts.generation
             )));
         }
         let mut of = revisions(space.of(kind), name, facts);
         let (newest, wanted) = match &facts.newest {
             Newest::None => return Err(unsettled(format!("{namespace}/{name} has no revision yet"))),
-            // While paused, a changed template has no ReplicaSet: what runs is still the one before.
+            // While paused, a changed template has no ReplicaSet: the previous one still runs.
             Newest::Number(number) => (
                 of.find(|(_, set)| set.revision == *number)
                     .filter(|(_, set)| facts.paused || set.digest == facts.digest),
@@ -68,7 +67,7 @@ impl<'a> Current<'a> {
             ),
             Newest::Hash { current, stable } => {
                 let mut sets: Vec<_> = of.collect();
-                // While paused, a changed template has no ReplicaSet: what runs is still the one before.
+                // As above.
                 let named = |hash: &str| sets.iter().position(|(_, set)| *set.hash == *hash);
                 let at = named(current).or_else(|| named(stable).filter(|_| facts.paused));
                 (at.map(|at| sets.swap_remove(at)), format!("the ReplicaSet of {ROLLOUT_HASH} {current}"))
@@ -83,12 +82,12 @@ impl<'a> Current<'a> {
             ),
         };
         let (_, newest) =
-            newest.ok_or_else(|| unsettled(format!("{wanted} of {namespace}/{name} was not seen yet")))?;
+            newest.ok_or_else(|| unsettled(format!("{wanted} of {namespace}/{name} was not observed yet")))?;
         let current = Self { kind, name, space, facts, newest, updated: None };
         Ok(if facts.held { current.with_what_runs() } else { current })
     }
 
-    /// Where pods wait for a person, a template that has none yet says nothing: what runs is still the one before.
+    /// Where pods wait for a person, a new template without pods says nothing: the previous one still runs.
     fn with_what_runs(self) -> Self {
         let pods_of = |revision: &'a RevisionFacts| {
             let its = |(_, pod, of_release): &(&str, &PodFacts, bool)| *of_release && !pod.terminating;
@@ -105,7 +104,7 @@ impl<'a> Current<'a> {
         }
     }
 
-    /// With whether each is of the newest template.
+    /// Each with whether it has the newest template.
     fn pods(&self) -> Box<dyn Iterator<Item = (&'a str, &'a PodFacts, bool)> + 'a> {
         let (space, kind, newest) = (self.space, self.kind, self.newest);
         match kind {
@@ -123,8 +122,7 @@ impl<'a> Current<'a> {
         }
     }
 
-    /// `node_lost` tells whether a node is known to be away.
-    /// `seen`: the kinds of configuration of which what is known is the truth; empty: none.
+    /// `node_lost`: whether a node is unreachable. `seen`: the kinds of configuration whose facts can be relied on.
     pub(super) fn workload(&self, node_lost: impl Fn(&str) -> bool, seen: &[ConfigKind], now: Timestamp) -> Workload {
         let facts = self.facts;
         let mut found: Vec<(bool, &str, Option<Timestamp>, Fault<'_>)> = Vec::new();
@@ -189,8 +187,8 @@ impl<'a> Current<'a> {
         }
     }
 
-    /// The pods of the newest template that a restart which is under way has made already, or no limit. A Deployment has
-    /// another ReplicaSet for them.
+    /// The pods of the newest template that a running restart has created already, or no limit. A Deployment has another
+    /// ReplicaSet for them.
     fn restarted(&self, now: Timestamp) -> u32 {
         let at = self.facts.rollout.as_ref().and_then(|rollout| rollout.restart_at).filter(|at| *at <= now);
         let Some(at) = at else { return u32::MAX };
@@ -238,7 +236,7 @@ impl<'a> Current<'a> {
         if self.pods().next().is_none() {
             return Err(no_data("there is no pod to measure"));
         }
-        // The API server cuts a DaemonSet's name short; a StatefulSet's pods cannot be made when theirs is too long.
+        // The API server cuts the name of a DaemonSet's pods; a StatefulSet with too long a name has no pods.
         let length = if self.kind == WorkloadKind::DaemonSet { MAX_GENERATED_PREFIX - 1 } else { usize::MAX };
         let name: String = self.name.chars().take(length).collect();
         Ok(PodsPattern { regex: format!("{}{ending}", escape(&name)), of_release: false })
@@ -246,25 +244,19 @@ impl<'a> Current<'a> {
 
     fn pods_by_replica_set(&self, of_release: bool) -> Result<PodsPattern, Unmeasured> {
         let prefix = |set_name: &str| -> String { format!("{set_name}-").chars().take(MAX_GENERATED_PREFIX).collect() };
-        let mut newest = None;
-        let mut prefixes: Vec<String> = Vec::new();
-        for (name, set) in revisions(self.space.of(self.kind), self.name, self.facts) {
-            if own_pods(self.space, self.kind, name, &set.uid).next().is_none() {
-                continue;
-            }
-            if std::ptr::eq(set, self.newest) {
-                newest = Some(prefixes.len());
-            }
-            prefixes.push(prefix(name));
-        }
+        let sets = revisions(self.space.of(self.kind), self.name, self.facts);
+        let sets = sets.filter(|(name, set)| own_pods(self.space, self.kind, name, &set.uid).next().is_some());
+        let sets: Vec<(bool, String)> =
+            sets.map(|(name, set)| (std::ptr::eq(set, self.newest), prefix(name))).collect();
         if of_release {
-            let newest = newest.ok_or_else(|| no_data("no pod of the new template yet"))?;
-            // A very long name leaves no room for the hash: the old pods cannot be told from the new ones.
-            let told_apart = prefixes.iter().filter(|prefix| **prefix == prefixes[newest]).count() == 1;
-            if told_apart {
-                return Ok(PodsPattern { regex: alternation(&prefixes[newest..=newest]), of_release: true });
+            let newest =
+                sets.iter().find(|(newest, _)| *newest).ok_or_else(|| no_data("no pod of the new template yet"))?;
+            // A very long name leaves no room for the hash: the names of old and new pods are alike.
+            if sets.iter().filter(|(_, prefix)| *prefix == newest.1).count() == 1 {
+                return Ok(PodsPattern { regex: alternation(std::slice::from_ref(&newest.1)), of_release: true });
             }
         }
+        let mut prefixes: Vec<String> = sets.into_iter().map(|(_, prefix)| prefix).collect();
         if prefixes.is_empty() {
             return Err(no_data("there is no pod to measure"));
         }
@@ -275,7 +267,7 @@ impl<'a> Current<'a> {
     }
 }
 
-/// A running pod that may not use as much as it likes of something.
+/// A running pod with a limit of CPU or memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LimitedPod {
     pub name: String,
@@ -288,7 +280,7 @@ pub(super) struct LimitedPod {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodsPattern {
     pub regex: String,
-    /// It matches the pods of the newest template alone.
+    /// It matches only pods of the newest template.
     pub of_release: bool,
 }
 
@@ -306,51 +298,47 @@ fn alternation(prefixes: &[String]) -> String {
     }
 }
 
-/// Without backslashes or quotes, so that it is right inside each of PromQL's three kinds of quotes. Kubernetes names
-/// hold nothing but letters, digits, dashes and dots; were there anything else, it would match any character.
+/// Without backslashes or quotes, so that it is right inside each of PromQL's three kinds of quotes. Kubernetes names have
+/// only letters, digits, dashes and dots; any other character becomes `.`.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        match character {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' => escaped.push(character),
-            '.' => escaped.push_str("[.]"),
-            _ => escaped.push('.'),
-        }
-    }
-    escaped
+    let escaped = |character: char| match character {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' => character.to_string(),
+        '.' => "[.]".to_owned(),
+        _ => ".".to_owned(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 fn no_data(what: &str) -> Unmeasured {
     Unmeasured::new(UnknownReason::NoData, what)
 }
 
-/// The workload's own revisions: one of an earlier workload of that name has another uid.
+/// The facts of the objects that belong to this owner.
+fn belonging<'a, T>(
+    names: &'a HashMap<Box<str>, BTreeSet<Box<str>>>,
+    owner: &str,
+    facts: &'a HashMap<Box<str>, Seen<T>>,
+) -> impl Iterator<Item = (&'a str, &'a T)> {
+    let names = names.get(owner).into_iter().flatten();
+    names.filter_map(|name| Some((&**name, &facts.get(name)?.facts)))
+}
+
+/// The workload's own revisions: a revision of an earlier workload of that name has another uid.
 fn revisions<'a>(
     of: &'a OfKind,
     name: &str,
     facts: &'a WorkloadFacts,
 ) -> impl Iterator<Item = (&'a str, &'a RevisionFacts)> {
-    of.revisions_of
-        .get(name)
-        .into_iter()
-        .flatten()
-        .filter_map(|name| Some((&**name, &of.revisions.get(name)?.facts)))
-        .filter(|(_, revision)| revision.workload_uid == facts.uid)
+    let all = belonging(&of.revisions_of, name, &of.revisions);
+    all.filter(|(_, revision)| revision.workload_uid == facts.uid)
 }
 
-/// The pods that the object of this name and uid controls.
+/// The pods of the controller with this name and uid.
 fn own_pods<'a>(
     space: &'a Space,
     kind: WorkloadKind,
     owner: &str,
     uid: &'a str,
 ) -> impl Iterator<Item = (&'a str, &'a PodFacts)> {
-    space
-        .of(kind)
-        .pods_of
-        .get(owner)
-        .into_iter()
-        .flatten()
-        .filter_map(|name| Some((&**name, &space.pods.get(name)?.facts)))
-        .filter(move |(_, pod)| *pod.owner_uid == *uid)
+    belonging(&space.of(kind).pods_of, owner, &space.pods).filter(move |(_, pod)| *pod.owner_uid == *uid)
 }

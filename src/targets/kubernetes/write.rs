@@ -1,16 +1,16 @@
-//! Actions on a workload that are one write, or several that are finished once begun: rollbacks, restart, scaling.
+//! Actions on a workload that are one write, or several that are finished once started: rollbacks, restart, scaling.
 //!
-//! Every write reads the live object first and finds out that it was made already, so a second call and a crash between
+//! Every write reads the live object first and detects that it was performed already, so a second call and a crash between
 //! any two lines are harmless: no progress is stored.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{ActError, Kubernetes, Named, Outcome, WholeState, WorkloadRef};
 use crate::{
-    api::{ActionPlan, Intent, RemediationReason, ValidPolicy},
+    api::{ActionPlan, Intent, RemediationReason, TemplateRef, ValidPolicy},
     plan::guard::Permit,
     targets::{
         Targets,
@@ -18,22 +18,24 @@ use crate::{
     },
 };
 
-/// Between two attempts: a fifth of the time since the start, within these.
+/// Between two attempts: a fifth of the time since the start, within these limits.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 
-/// What a failed write means for its action.
+/// The consequence of a failed write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
     Again(Duration),
     Ended { end: End, reason: RemediationReason, message: String },
 }
 
-/// What an error means, `since` the action was begun or last got further.
+/// `since`: the start, or the last progress, of the action.
 pub fn judge_error(error: &ActError, since: SignedDuration) -> Judged {
     let (end, message) = match error {
         ActError::Superseded { expected, found } => (
             End::Expired,
-            format!("a newer release came first ({expected} was judged, {found} runs); it was not touched"),
+            format!(
+                "a newer release appeared ({expected} was assessed, {found} runs); the newer release was not touched"
+            ),
         ),
         ActError::Rescaled { .. } => (End::Expired, error.to_string()),
         error if error.retryable() && since < EXECUTE_LIMIT => {
@@ -52,23 +54,22 @@ pub fn after_error<P, E>(error: &ActError, since: SignedDuration, progress: P) -
     }
 }
 
-/// Decides about one write.
 #[derive(Debug)]
 pub struct Write {
-    /// What is reported when the write is made.
+    /// The message after the write.
     pub done: String,
 }
 
 /// What is read before the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteSeen {
-    /// The action is wanted: the write itself finds out all else.
+    /// The action is still wanted; the write reads everything itself.
     NotRead,
-    /// The action was withdrawn: whether the write was begun before.
+    /// The action was withdrawn: whether the write was started before.
     Begun(Result<bool, ActError>),
 }
 
-/// The one effect: make the write, or finish it.
+/// The one effect: start the write, or finish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MakeWrite;
 
@@ -80,7 +81,7 @@ impl Procedure for Write {
 
     fn next(&self, (): &(), seen: &WriteSeen, moment: &Moment) -> Step<(), MakeWrite> {
         match (&moment.withdrawn, seen) {
-            // Half of several writes is worse than all of them: what was begun is finished.
+            // Half of several writes is worse than all of them: a started action is finished.
             (None, _) | (Some(_), WriteSeen::Begun(Ok(true))) => {
                 Step::Perform { progress: (), effect: MakeWrite, note: None }
             }
@@ -108,7 +109,6 @@ impl Procedure for Write {
     }
 }
 
-/// Carries one write out.
 pub struct WriteExecutor<'a> {
     pub kubernetes: Kubernetes,
     pub workload: WorkloadRef<'a>,
@@ -118,11 +118,11 @@ pub struct WriteExecutor<'a> {
 }
 
 impl WriteExecutor<'_> {
-    /// The workloads that the policy is about.
+    /// The workloads of the policy.
     fn named(&self) -> Named {
         let components = self.policy.into_iter().flat_map(|policy| &policy.components);
         let workloads = components.filter_map(|component| component.target.workload());
-        workloads.map(|(kind, name)| (kind, name.to_owned())).collect::<BTreeSet<_>>()
+        workloads.map(|(kind, name)| (kind, name.to_owned())).collect()
     }
 }
 
@@ -132,29 +132,27 @@ impl Effects for WriteExecutor<'_> {
 
     fn procedure(&self) -> Write {
         let done = match &self.order.plan.intent {
-            Intent::Rollback { to } => format!("the template of {to} is back"),
-            Intent::RollbackState { to, .. } => format!("the state of {to} is back"),
-            Intent::RollbackConfig { config } => {
-                format!("{} is as it was, and pods are being replaced", config.names())
-            }
-            Intent::Scale(scaling) => format!("{} pods are wanted now", scaling.to),
+            Intent::Rollback { to } => format!("the template of {to} is restored"),
+            Intent::RollbackState { to, .. } => format!("the state of {to} is restored"),
+            Intent::RollbackConfig { config } => format!("{} restored, and pods are being replaced", config.names()),
+            Intent::Scale(scaling) => format!("desired replicas: {}", scaling.to),
             _ => "pods are being replaced".to_owned(),
         };
         Write { done }
     }
 
     async fn preflight(&self) -> Result<(), ActError> {
-        let plan = self.order.plan;
+        let (plan, workload) = (self.order.plan, self.kubernetes.on(self.workload));
         if let Intent::Scale(scaling) = &plan.intent {
-            return self.kubernetes.preflight_scale(self.workload, *scaling).await;
+            return workload.preflight_scale(*scaling).await;
         }
         let named = self.named();
         let config = plan.intent.config().map(|config| (config, &named));
         let to = plan.intent.template();
         let ends = (plan.release.as_ref(), to);
-        self.kubernetes.preflight(self.workload, plan.action, ends, config).await?;
+        workload.preflight(plan.action, ends, config).await?;
         let unpulled = self.targets.unpulled_images(self.order.namespace);
-        self.kubernetes.preflight_images(self.workload, to, &unpulled).await
+        workload.preflight_images(to, &unpulled).await
     }
 
     async fn observe(&self, (): &(), moment: &Moment) -> WriteSeen {
@@ -167,48 +165,45 @@ impl Effects for WriteExecutor<'_> {
 
     async fn perform(&self, _: &MakeWrite, (): &(), _: &Permit) -> Result<Outcome, ActError> {
         let Order { plan, started_at, .. } = self.order;
-        let (kubernetes, workload, release) = (&self.kubernetes, self.workload, plan.release.as_ref());
+        let (workload, release) = (self.kubernetes.on(self.workload), plan.release.as_ref());
         match &plan.intent {
-            Intent::Rollback { to } => kubernetes.rollback(workload, judged(release)?, to).await,
-            Intent::Restart {} => kubernetes.restart(workload, release, started_at).await,
-            Intent::Scale(scaling) => kubernetes.scale(workload, release, *scaling).await,
+            Intent::Rollback { to } => workload.rollback(assessed(release)?, to).await,
+            Intent::Restart {} => workload.restart(release, started_at).await,
+            Intent::Scale(scaling) => workload.scale(release, *scaling).await,
             Intent::RollbackState { to, config } => {
-                let state = WholeState { from: judged(release)?, to, config };
-                kubernetes.restore(workload, state, &self.named(), started_at).await
+                let state = WholeState { from: assessed(release)?, to, config };
+                workload.restore(state, &self.named(), started_at).await
             }
             Intent::RollbackConfig { config } => {
-                kubernetes.rollback_config(workload, release, config, &self.named(), started_at).await
+                workload.rollback_config(release, config, &self.named(), started_at).await
             }
-            _ => Err(ActError::BadRemedy(format!("{} is no write to a workload", plan.action))),
+            _ => Err(ActError::BadRemedy(format!("{} does not write to a workload", plan.action))),
         }
     }
 }
 
-/// The release that was judged, which a rollback replaces.
-fn judged(release: Option<&crate::api::TemplateRef>) -> Result<&crate::api::TemplateRef, ActError> {
-    release.ok_or_else(|| ActError::TargetGone("the remediation names no release that was judged".to_owned()))
+/// The assessed release, which a rollback replaces.
+fn assessed(release: Option<&TemplateRef>) -> Result<&TemplateRef, ActError> {
+    release.ok_or_else(|| ActError::TargetGone("the remediation names no assessed release".to_owned()))
 }
 
-/// Whether the write was begun, by an operator process that ended before it could store that.
-///
-/// # Errors
-/// See [`ActError`].
+/// Whether the write was started, by an operator process that ended before it could store that.
 pub async fn has_begun(
     kubernetes: &Kubernetes,
     workload: WorkloadRef<'_>,
     plan: &ActionPlan,
     started_at: Timestamp,
 ) -> Result<bool, ActError> {
-    let release = plan.release.as_ref();
+    let (workload, release) = (kubernetes.on(workload), plan.release.as_ref());
     match &plan.intent {
-        Intent::Rollback { to } => kubernetes.is_rolled_back(workload, judged(release)?, to).await,
+        Intent::Rollback { to } => workload.is_rolled_back(assessed(release)?, to).await,
         Intent::RollbackState { to, config } => {
-            let state = WholeState { from: judged(release)?, to, config };
-            kubernetes.is_restoring(workload, state, started_at).await
+            let state = WholeState { from: assessed(release)?, to, config };
+            workload.is_restoring(state, started_at).await
         }
-        Intent::RollbackConfig { config } => Ok(kubernetes.config_left(workload, config).await? < config.objects.len()),
-        Intent::Scale(scaling) => kubernetes.is_scaled(workload, release, *scaling).await,
-        Intent::Restart {} => kubernetes.is_restarted(workload, release, started_at).await,
+        Intent::RollbackConfig { config } => workload.is_restoring_config(config).await,
+        Intent::Scale(scaling) => workload.is_scaled(release, *scaling).await,
+        Intent::Restart {} => workload.is_restarted(release, started_at).await,
         _ => Ok(false),
     }
 }
@@ -266,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_made_once_in_every_order_of_answers_losses_and_crashes() {
+    fn a_write_is_performed_once_in_every_order_of_answers_losses_and_crashes() {
         let procedure = Write { done: "pods are being replaced".into() };
         let limits = Limits { tick: Duration::from_secs(30), ..Limits::default() };
         let report = walk(&procedure, Workload { writes: 0, superseded: false }, (), limits);

@@ -1,9 +1,9 @@
-//! The configuration of a good state is put back.
+//! The configuration of a good state is restored.
 //!
-//! The changed keys of the changed objects are written and nothing else, each object as it was read (resourceVersion),
-//! after every object was found to be what was judged; then the pods are rolled anew. What was put back already is left,
-//! so a crash between any two writes and a second call are harmless. What is read here holds the values of Secrets: it is
-//! neither printed nor put into an error.
+//! The changed keys of the changed objects are written and nothing else, each object under the resourceVersion that was
+//! read, after every object was found to have the assessed content; then all pods are replaced. Restored objects are
+//! skipped, so a crash between any two writes and a second call are harmless. The objects read here have the values of
+//! Secrets: these are neither printed nor put into an error.
 
 use std::collections::BTreeSet;
 
@@ -18,19 +18,19 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, snapshots::OVERWRITTEN_BY};
+use super::{ActError, Call, Kubernetes, OnWorkload, Outcome, WorkloadRef, limited, snapshots::OVERWRITTEN_BY};
 use crate::{
     api::{ConfigChange, ConfigKind, ConfigRollback, MISSING, REMEDIATION_MANAGER, TemplateRef, WorkloadKind},
     targets::kubernetes::overwritten,
 };
 
-/// Objects read of one kind, of copies, or when it is looked for who else uses something.
+/// Objects of one kind read of one namespace: snapshots, or possible users of an object.
 pub(super) const MAX_LISTED: u32 = 500;
 
-/// The workloads that the policy names: who else uses a ConfigMap or a Secret is a stranger.
+/// The workloads that the policy names; others must not use the ConfigMaps and Secrets that are written.
 pub type Named = BTreeSet<(WorkloadKind, String)>;
 
-/// A ConfigMap or a Secret as it was read. No Debug: it holds values.
+/// A ConfigMap or a Secret. No Debug, so that nothing prints values.
 pub(super) struct Live {
     pub metadata: ObjectMeta,
     /// All but the metadata.
@@ -38,70 +38,84 @@ pub(super) struct Live {
 }
 
 impl Kubernetes {
-    /// Puts the kept content back and rolls all pods anew.
+    pub(super) async fn config(&self, namespace: &str, kind: ConfigKind, name: &str) -> Result<Option<Live>, ActError> {
+        let read = limited(Call::get(kind.plural()), self.configs(namespace, kind).get_opt(name)).await?;
+        Ok(read.map(|object| Live { metadata: object.metadata, content: object.data }))
+    }
+
+    pub(super) fn digest_of(&self, kind: ConfigKind, live: Option<&Live>) -> Result<String, ActError> {
+        let digest = live.map(|live| self.key.digest(kind, &live.content)).transpose()?;
+        Ok(digest.map_or_else(|| MISSING.to_owned(), |digest| digest.to_string()))
+    }
+
+    fn configs(&self, namespace: &str, kind: ConfigKind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
+    }
+}
+
+impl OnWorkload<'_> {
+    /// Restores the content of the snapshot and replaces all pods.
     ///
     /// # Errors
-    /// See [`ActError`]: Immutable, Shared, GitOpsOwned, Overwritten and Superseded before anything was written; after others some of
-    /// the objects may be back.
+    /// Immutable, Shared, GitOpsOwned, Overwritten and Superseded before the first write; after others some of the objects
+    /// may be restored.
     pub async fn rollback_config(
         &self,
-        workload: WorkloadRef<'_>,
         from: Option<&TemplateRef>,
         to: &ConfigRollback,
         named: &Named,
         at: Timestamp,
     ) -> Result<Outcome, ActError> {
-        let writes = self.config_writes(workload, to, named).await?;
-        self.write_all(workload, writes).await?;
-        self.restart(workload, from, at).await
+        let writes = self.config_writes(to, named).await?;
+        self.write_all(writes).await?;
+        self.restart(from, at).await
     }
 
-    pub(super) async fn write_all(&self, workload: WorkloadRef<'_>, writes: Vec<Write>) -> Result<(), ActError> {
-        for write in writes {
-            let call = write.call();
-            if let Write::Patch { kind, name, patch } = &write {
-                let keys: Vec<&String> = ["data", "binaryData"]
-                    .into_iter()
-                    .flat_map(|field| patch[field].as_object().into_iter().flat_map(Map::keys))
-                    .collect();
-                let namespace = workload.namespace;
-                tracing::info!(namespace, workload = workload.name, %kind, name, ?keys, "putting keys back");
+    pub(super) async fn write_all(&self, writes: Vec<Write>) -> Result<(), ActError> {
+        for Write { kind, name, change } in writes {
+            let api = self.configs(self.workload.namespace, kind);
+            match change {
+                Change::Create(content) => {
+                    let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), dry_run: false };
+                    let object = DynamicObject::new(&name, &resource(kind)).data(content);
+                    limited(Call::create(kind.plural()), api.create(&params, &object)).await?;
+                }
+                Change::Patch(patch) => {
+                    let fields = ["data", "binaryData"].into_iter().filter_map(|field| patch[field].as_object());
+                    let keys: Vec<&String> = fields.flat_map(Map::keys).collect();
+                    let WorkloadRef { namespace, name: workload, .. } = self.workload;
+                    tracing::info!(namespace, workload, %kind, %name, ?keys, "restoring keys");
+                    let (params, patch) = (PatchParams::apply(REMEDIATION_MANAGER), Patch::Merge(patch));
+                    limited(Call::patch(kind.plural()), api.patch(&name, &params, &patch)).await?;
+                }
             }
-            limited(call, self.write_config(workload.namespace, write)).await?;
         }
         Ok(())
     }
 
-    /// How many of the objects are not back yet.
-    ///
-    /// # Errors
-    /// See [`ActError`].
-    pub async fn config_left(&self, workload: WorkloadRef<'_>, to: &ConfigRollback) -> Result<usize, ActError> {
-        let mut left = 0;
+    /// Whether at least one of the objects is restored.
+    pub async fn is_restoring_config(&self, to: &ConfigRollback) -> Result<bool, ActError> {
         for change in &to.objects {
-            let live = self.config(workload.namespace, change.kind, &change.name).await?;
-            left += usize::from(self.digest_of(change.kind, live.as_ref())? != change.to);
+            let live = self.config(self.workload.namespace, change.kind, &change.name).await?;
+            if self.digest_of(change.kind, live.as_ref())? == change.to {
+                return Ok(true);
+            }
         }
-        Ok(left)
+        Ok(false)
     }
 
-    /// What is to be written; what is back already is left out. Writes nothing.
-    pub(super) async fn config_writes(
-        &self,
-        workload: WorkloadRef<'_>,
-        to: &ConfigRollback,
-        named: &Named,
-    ) -> Result<Vec<Write>, ActError> {
+    /// The writes of the objects that are not restored yet. Writes nothing.
+    pub(super) async fn config_writes(&self, to: &ConfigRollback, named: &Named) -> Result<Vec<Write>, ActError> {
         let secrets = to.objects.iter().any(|change| change.kind == ConfigKind::Secret);
-        let kept = self.kept(workload.namespace, &to.state, secrets).await?;
+        let snapshot = self.whole_snapshot(self.workload.namespace, &to.state, secrets).await?;
         let mut writes = Vec::new();
         for change in &to.objects {
             let ConfigChange { kind, name, .. } = change;
-            let good = kept.object(*kind, name);
+            let good = snapshot.object(*kind, name);
             if self.key.digest(*kind, &good)?.to_string() != change.to {
-                return Err(ActError::TargetGone(format!("the copy {} holds another {kind} {name}", to.state)));
+                return Err(ActError::TargetGone(format!("the snapshot {} has another {kind} {name}", to.state)));
             }
-            let live = self.config(workload.namespace, *kind, name).await?;
+            let live = self.config(self.workload.namespace, *kind, name).await?;
             let digest = self.digest_of(*kind, live.as_ref())?;
             if digest == change.to {
                 continue;
@@ -120,56 +134,31 @@ impl Kubernetes {
             if let Some(owner) = owner {
                 return Err(ActError::Overwritten(format!("{kind} {name} is written by {owner}")));
             }
-            self.alone(workload.namespace, (*kind, name), named).await?;
-            writes.push(Write::new(*kind, name, live.as_ref(), &good));
+            self.alone(self.workload.namespace, (*kind, name), named).await?;
+            writes.push(Write { kind: *kind, name: name.clone(), change: Change::new(live.as_ref(), &good) });
         }
         Ok(writes)
     }
-
-    async fn write_config(&self, namespace: &str, write: Write) -> kube::Result<DynamicObject> {
-        match write {
-            Write::Create { kind, name, content } => {
-                let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
-                let object = DynamicObject::new(&name, &resource(kind)).data(content);
-                self.configs(namespace, kind).create(&params, &object).await
-            }
-            Write::Patch { kind, name, patch } => {
-                let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..Default::default() };
-                self.configs(namespace, kind).patch(&name, &params, &Patch::Merge(patch)).await
-            }
-        }
-    }
-
-    pub(super) async fn config(&self, namespace: &str, kind: ConfigKind, name: &str) -> Result<Option<Live>, ActError> {
-        let read = limited(Call::get_config(kind), self.configs(namespace, kind).get_opt(name)).await?;
-        Ok(read.map(|object| Live { metadata: object.metadata, content: object.data }))
-    }
-
-    /// # Errors
-    /// See [`DigestKey::digest`](crate::targets::kubernetes::digest_key::DigestKey::digest).
-    pub(super) fn digest_of(&self, kind: ConfigKind, live: Option<&Live>) -> Result<String, ActError> {
-        let digest = live.map(|live| self.key.digest(kind, &live.content)).transpose()?;
-        Ok(digest.map_or_else(|| MISSING.to_owned(), |digest| digest.to_string()))
-    }
-
-    fn configs(&self, namespace: &str, kind: ConfigKind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
-    }
 }
 
-/// One write of a ConfigMap or a Secret. No Debug: it holds values.
-pub(super) enum Write {
-    Create { kind: ConfigKind, name: String, content: Value },
-    Patch { kind: ConfigKind, name: String, patch: Value },
+/// One write of a ConfigMap or a Secret. No Debug, so that nothing prints values.
+pub(super) struct Write {
+    kind: ConfigKind,
+    name: String,
+    change: Change,
 }
 
-impl Write {
-    fn new(kind: ConfigKind, name: &str, live: Option<&Live>, good: &Value) -> Self {
-        let name = name.to_owned();
+enum Change {
+    /// The content.
+    Create(Value),
+    Patch(Value),
+}
+
+impl Change {
+    fn new(live: Option<&Live>, good: &Value) -> Self {
         let Some(live) = live else {
-            let there = ["data", "binaryData", "type"].into_iter().filter(|field| !good[*field].is_null());
-            let content = there.map(|field| (field.to_owned(), good[field].clone())).collect();
-            return Self::Create { kind, name, content: Value::Object(content) };
+            let present = ["data", "binaryData", "type"].into_iter().filter(|field| !good[*field].is_null());
+            return Self::Create(present.map(|field| (field.to_owned(), good[field].clone())).collect());
         };
         let mut patch = json!({"metadata": {"resourceVersion": live.metadata.resource_version}});
         for field in ["data", "binaryData"] {
@@ -178,21 +167,14 @@ impl Write {
                 patch[field] = Value::Object(keys);
             }
         }
-        Self::Patch { kind, name, patch }
-    }
-
-    fn call(&self) -> Call {
-        match self {
-            Self::Create { kind, .. } => Call::create_config(*kind),
-            Self::Patch { kind, .. } => Call::patch_config(*kind),
-        }
+        Self::Patch(patch)
     }
 }
 
 fn resource(kind: ConfigKind) -> ApiResource {
     match kind {
         ConfigKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
-        // No workload has any: they would be read as a Secret's.
+        // No workload has environment variables of a service.
         ConfigKind::Secret | ConfigKind::EnvVars => ApiResource::erase::<Secret>(&()),
     }
 }
@@ -201,17 +183,12 @@ fn resource(kind: ConfigKind) -> ApiResource {
 fn keys_to_write(now: &Value, then: &Value) -> Map<String, Value> {
     let empty = Map::new();
     let (now, then) = (now.as_object().unwrap_or(&empty), then.as_object().unwrap_or(&empty));
-    let mut keys: Map<String, Value> = then
-        .iter()
-        .filter(|(key, value)| now.get(*key) != Some(value))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    keys.extend(now.keys().filter(|key| !then.contains_key(*key)).map(|key| (key.clone(), Value::Null)));
-    keys
+    let changed = then.iter().filter(|(key, value)| now.get(*key) != Some(value));
+    let added = now.keys().filter(|key| !then.contains_key(*key)).map(|key| (key, &Value::Null));
+    changed.chain(added).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// # Errors
-/// When the API server would not take a write.
+/// Immutable, when the API server would refuse a write.
 fn may_be_written(live: &Live, change: &ConfigChange, state: &str) -> Result<(), ActError> {
     let ConfigChange { kind, name, .. } = change;
     if live.content["immutable"] == json!(true) {
@@ -225,7 +202,7 @@ fn may_be_written(live: &Live, change: &ConfigChange, state: &str) -> Result<(),
             }
         };
         return Err(ActError::Immutable(format!(
-            "{kind} {name} is immutable: make one of another name with the good content ({good}), and release a template that names it"
+            "{kind} {name} is immutable: create a {kind} of another name with the good content ({good}), and release a template that names the new {kind}"
         )));
     }
     Ok(())

@@ -4,7 +4,7 @@ use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::Value;
 
 use super::{
-    ActError, Call, Kubernetes, WorkloadRef, limited,
+    ActError, Call, OnWorkload, limited,
     live::{Live, revision},
 };
 use crate::{
@@ -19,15 +19,15 @@ use crate::{
 pub(super) struct Past {
     /// Of the ReplicaSet or ControllerRevision that holds it.
     pub name: String,
-    /// What its pods are labelled with.
+    /// The label of its pods.
     pub hash: String,
-    /// The workload's controller has it as the newest.
+    /// The newest template according to the workload's controller.
     pub newest: bool,
-    /// As it stood in the workload.
+    /// As in the workload.
     pub template: Value,
 }
 
-/// The kind of the objects that hold templates, and the label of the pods by which they are told.
+/// The kind of the objects that hold templates, and the label of the pods that tells the templates apart.
 pub(super) fn names(kind: WorkloadKind) -> (&'static str, &'static str) {
     match kind {
         WorkloadKind::Deployment => ("ReplicaSet", TEMPLATE_HASH),
@@ -36,59 +36,40 @@ pub(super) fn names(kind: WorkloadKind) -> (&'static str, &'static str) {
     }
 }
 
-impl Kubernetes {
-    pub(super) async fn history(&self, workload: WorkloadRef<'_>, live: &Live) -> Result<Vec<Past>, ActError> {
-        match workload.kind {
-            WorkloadKind::Deployment => {
-                let newest = revision(&live.metadata);
-                let past = |set: DynamicObject| Past {
-                    name: set.name_any(),
-                    hash: set.labels().get(TEMPLATE_HASH).cloned().unwrap_or_default(),
-                    newest: revision(&set.metadata) == newest,
-                    template: without_hash(set.data["spec"]["template"].clone()),
-                };
-                let sets = self.held(workload, live, "replicasets").await?;
-                Ok(sets.into_iter().map(past).collect())
-            }
-            WorkloadKind::Rollout => {
-                let current = live.rollout.as_ref().map(|rollout| rollout.current.as_str());
-                let past = |set: DynamicObject| {
-                    let hash = set.labels().get(ROLLOUT_HASH).cloned().unwrap_or_default();
-                    Past {
-                        name: set.name_any(),
-                        newest: live.observed && current == Some(&hash),
-                        template: without_injected(set.data["spec"]["template"].clone(), &set.metadata),
-                        hash,
-                    }
-                };
-                let sets = self.held(workload, live, "replicasets").await?;
-                Ok(sets.into_iter().map(past).collect())
-            }
-            WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => {
-                let revisions = self.held(workload, live, "controllerrevisions").await?;
-                let number = |revision: &DynamicObject| revision.data["revision"].as_i64();
-                let newest = revisions.iter().map(number).max().flatten();
-                let past = |revision: DynamicObject| {
-                    Some(Past {
-                        name: revision.name_any(),
-                        hash: revision_hash(&revision.metadata).to_owned(),
-                        newest: number(&revision) == newest,
-                        template: of_revision(&revision.data["data"])?,
-                    })
-                };
-                Ok(revisions.into_iter().filter_map(past).collect())
-            }
-        }
+impl OnWorkload<'_> {
+    pub(super) async fn history(&self, live: &Live) -> Result<Vec<Past>, ActError> {
+        let objects = self.templates(live).await?;
+        let number = |revision: &DynamicObject| revision.data["revision"].as_i64();
+        let highest = objects.iter().map(number).max().flatten();
+        let past = |object: DynamicObject| {
+            let template = object.data["spec"]["template"].clone();
+            let label = |key: &str| object.labels().get(key).cloned().unwrap_or_default();
+            let (hash, newest, template) = match self.workload.kind {
+                WorkloadKind::Deployment => {
+                    let newest = revision(&object.metadata) == revision(&live.metadata);
+                    (label(TEMPLATE_HASH), newest, without_hash(template))
+                }
+                WorkloadKind::Rollout => {
+                    let (hash, current) = (label(ROLLOUT_HASH), live.rollout.as_ref().map(|rollout| &rollout.current));
+                    let newest = live.observed && current == Some(&hash);
+                    (hash, newest, without_injected(template, &object.metadata))
+                }
+                WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => {
+                    let hash = revision_hash(&object.metadata).to_owned();
+                    (hash, number(&object) == highest, of_revision(&object.data["data"])?)
+                }
+            };
+            Some(Past { name: object.name_any(), hash, newest, template })
+        };
+        Ok(objects.into_iter().filter_map(past).collect())
     }
 
-    pub(super) async fn held(
-        &self,
-        workload: WorkloadRef<'_>,
-        live: &Live,
-        plural: &'static str,
-    ) -> Result<Vec<DynamicObject>, ActError> {
-        let api = self.api(workload, names(workload.kind).0, plural);
-        let listed = limited(Call::list(plural), api.list(&live.selected(workload)?)).await?;
+    /// The ReplicaSets or ControllerRevisions of the workload.
+    pub(super) async fn templates(&self, live: &Live) -> Result<Vec<DynamicObject>, ActError> {
+        let kind = names(self.workload.kind).0;
+        let plural = if kind == "ReplicaSet" { "replicasets" } else { "controllerrevisions" };
+        let api = self.api(kind, plural);
+        let listed = limited(Call::list(plural), api.list(&live.selected(self.workload)?)).await?;
         Ok(listed.items.into_iter().filter(|object| live.controls(&object.metadata)).collect())
     }
 }

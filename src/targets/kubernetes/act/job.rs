@@ -1,4 +1,4 @@
-//! A Job of the team's own: made once, under a name that is derived, then looked at.
+//! A Job of a custom remedy: created once, under a derived name, then observed.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,17 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::{Api, api::PostParams};
 use secrecy::SecretString;
 
-use super::{ActError, Call, Kubernetes, limited};
-use crate::api::{ConfigKind, JobRemedy, JobTemplate, KeyRef, REMEDIATION_MANAGER};
+use super::{ActError, Call, Kubernetes, created, limited};
+use crate::api::{JobRemedy, JobTemplate, KeyRef};
 
-/// An ended Job is kept for so long when its template does not say, in seconds.
+/// The default of `ttlSecondsAfterFinished`.
 const KEEP_FOR: i32 = 24 * 60 * 60;
-/// And at least so long, or its end might not be seen.
+/// The least `ttlSecondsAfterFinished`: the operator must observe the end of the Job.
 const KEEP_LEAST: i32 = 5 * 60;
 
-/// A Job to be run, and what it is told.
+/// A Job to run.
 #[derive(Debug, Clone)]
 pub struct JobRun<'a> {
     pub namespace: &'a str,
@@ -29,17 +28,16 @@ pub struct JobRun<'a> {
     pub remedy: &'a JobRemedy,
     /// In whole seconds.
     pub deadline: i64,
-    /// The Remediation: with it the Job goes.
+    /// The Remediation; the Job is deleted with it.
     pub owner: OwnerReference,
     pub labels: Vec<(&'static str, String)>,
     /// For the environment of all containers.
     pub facts: Vec<(&'static str, String)>,
 }
 
-/// How a Job is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobState {
-    /// Somebody else's Job has the name.
+    /// A Job of another owner has the name.
     Foreign,
     Running,
     Complete,
@@ -49,15 +47,12 @@ pub enum JobState {
 }
 
 impl Kubernetes {
-    /// Whether the operator's role and the API server's own checks let this Job be made. Writes nothing.
-    ///
-    /// # Errors
-    /// Forbidden, with the missing verb, or BadRemedy.
+    /// Whether the operator's role and the API server allow this Job. Writes nothing. Forbidden or BadRemedy otherwise.
     pub async fn preflight_job(&self, run: &JobRun<'_>) -> Result<(), ActError> {
         self.may(Call::GET_JOB, run.namespace).await?;
         self.may(Call::CREATE_JOB, run.namespace).await?;
         if run.remedy.template_ref.is_some() {
-            self.may(Call::get_config(ConfigKind::ConfigMap), run.namespace).await?;
+            self.may(Call::get("configmaps"), run.namespace).await?;
         }
         match self.create_job(run, true).await {
             Err(ActError::Rejected(why)) => Err(ActError::BadRemedy(format!("the Job would be refused: {why}"))),
@@ -65,10 +60,7 @@ impl Kubernetes {
         }
     }
 
-    /// Makes the Job. One that is there already stays as it is.
-    ///
-    /// # Errors
-    /// See [`ActError`]; BadRemedy when its template cannot be used.
+    /// Creates the Job, if there is none of its name. BadRemedy when its template cannot be used.
     pub async fn run_job(&self, run: &JobRun<'_>) -> Result<(), ActError> {
         self.create_job(run, false).await
     }
@@ -80,66 +72,48 @@ impl Kubernetes {
             (None, None) => return Err(ActError::BadRemedy("job has neither template nor templateRef".to_owned())),
         };
         let job = job_of(run, &template)?;
-        let api: Api<Job> = Api::namespaced(self.client.clone(), run.namespace);
-        let params = PostParams { dry_run, field_manager: Some(REMEDIATION_MANAGER.to_owned()) };
-        match limited(Call::CREATE_JOB, api.create(&params, &job)).await {
-            Ok(_) | Err(ActError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        created(Call::CREATE_JOB, &self.namespaced::<Job>(run.namespace), &job, dry_run).await
     }
 
     async fn job_template(&self, namespace: &str, key: &KeyRef) -> Result<JobTemplate, ActError> {
         let bad = |why: String| ActError::BadRemedy(format!("ConfigMap {}: {why}", key.name));
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let found = limited(Call::get_config(ConfigKind::ConfigMap), api.get_opt(&key.name)).await?;
+        let maps = self.namespaced::<ConfigMap>(namespace);
+        let found = limited(Call::get("configmaps"), maps.get_opt(&key.name)).await?;
         let data = found.ok_or_else(|| bad("does not exist".to_owned()))?.data.unwrap_or_default();
         let text = data.get(&key.key).ok_or_else(|| bad(format!("has no key {}", key.key)))?;
-        let value = serde_saphyr::from_str(text).map_err(|why| bad(format!("key {} is no YAML: {why}", key.key)))?;
+        let value =
+            serde_saphyr::from_str(text).map_err(|why| bad(format!("key {} is not valid YAML: {why}", key.key)))?;
         Ok(JobTemplate(value))
     }
 
-    /// How the Job is; none when there is none. `owner` is the uid of its Remediation.
-    ///
-    /// # Errors
-    /// See [`ActError`].
+    /// The state of the Job; none when it does not exist. `owner` is the uid of its Remediation.
     pub async fn job(&self, namespace: &str, name: &str, owner: &str) -> Result<Option<JobState>, ActError> {
-        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
-        let found = limited(Call::GET_JOB, api.get_opt(name)).await?;
+        let found = limited(Call::GET_JOB, self.namespaced::<Job>(namespace).get_opt(name)).await?;
         Ok(found.map(|job| state_of(&job, owner)))
     }
 
-    /// Whether the Secret of a key may be read.
-    ///
-    /// # Errors
-    /// Forbidden, with the missing verb.
+    /// Whether Secrets may be read.
     pub async fn preflight_secret(&self, namespace: &str) -> Result<(), ActError> {
         self.may(Call::GET_SECRET, namespace).await
     }
 
-    /// What the key of a Secret holds, at the moment of use.
-    ///
-    /// # Errors
-    /// See [`ActError`]; BadRemedy when there is none, or it is no text.
+    /// The value of a key of a Secret, read at the moment of use. BadRemedy when there is none, or it is not text.
     pub async fn secret(&self, namespace: &str, key: &KeyRef) -> Result<SecretString, ActError> {
         let bad = |why: &str| ActError::BadRemedy(format!("Secret {}: {why}", key.name));
         let mut data = self.secret_data(namespace, &key.name).await?;
         let value = data.remove(&key.key).ok_or_else(|| bad(&format!("has no key {}", key.key)))?;
-        let text = String::from_utf8(value.0).map_err(|_| bad(&format!("key {} is no text", key.key)))?;
+        let text = String::from_utf8(value.0).map_err(|_| bad(&format!("key {} is not text", key.key)))?;
         Ok(SecretString::from(text))
     }
 
-    /// All keys of a Secret that hold text, read now.
-    ///
-    /// # Errors
-    /// As [`Self::secret`].
+    /// All keys of a Secret with text, read now.
     pub async fn secret_keys(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, ActError> {
         let data = self.secret_data(namespace, name).await?;
         Ok(data.into_iter().filter_map(|(key, value)| Some((key, String::from_utf8(value.0).ok()?))).collect())
     }
 
     async fn secret_data(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, ByteString>, ActError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let found = limited(Call::GET_SECRET, api.get_opt(name)).await?;
+        let found = limited(Call::GET_SECRET, self.namespaced::<Secret>(namespace).get_opt(name)).await?;
         let found = found.ok_or_else(|| ActError::BadRemedy(format!("Secret {name}: does not exist")))?;
         Ok(found.data.unwrap_or_default())
     }
@@ -162,18 +136,18 @@ fn job_of(run: &JobRun<'_>, template: &JobTemplate) -> Result<Job, ActError> {
     if let Some(pod) = &mut spec.template.spec {
         let first = pod.init_containers.iter_mut().flatten();
         for container in first.chain(&mut pod.containers) {
-            tell(container, &run.facts);
+            add_facts(container, &run.facts);
         }
     }
     Ok(Job { metadata, spec: Some(spec), status: None })
 }
 
-/// What the template sets itself stays.
-fn tell(container: &mut Container, facts: &[(&'static str, String)]) {
+/// Variables of the template stay.
+fn add_facts(container: &mut Container, facts: &[(&'static str, String)]) {
     let env = container.env.get_or_insert_default();
     for (name, value) in facts {
         if !env.iter().any(|own| own.name == *name) {
-            // The kubelet would take $(NAME) in it for a reference.
+            // The kubelet would expand $(NAME).
             let value = value.replace("$(", "$$(");
             env.push(EnvVar { name: (*name).to_owned(), value: Some(value), ..EnvVar::default() });
         }
@@ -184,14 +158,13 @@ fn state_of(job: &Job, owner: &str) -> JobState {
     if !job.metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner) {
         return JobState::Foreign;
     }
-    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is = |kind: &str| conditions.into_iter().flatten().find(move |one| one.type_ == kind && one.status == "True");
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is = |kind: &str| conditions.iter().find(|one| one.type_ == kind && one.status == "True");
     match (is("Complete"), is("Failed")) {
         (Some(_), _) => JobState::Complete,
         (None, Some(failed)) => {
-            let words: Vec<&str> =
-                [&failed.reason, &failed.message].into_iter().flatten().map(String::as_str).collect();
-            JobState::Failed { why: words.join(": ") }
+            let words = [failed.reason.as_deref(), failed.message.as_deref()];
+            JobState::Failed { why: words.into_iter().flatten().collect::<Vec<_>>().join(": ") }
         }
         (None, None) => JobState::Running,
     }
@@ -218,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_named_owned_limited_and_told_what_is_known() {
+    fn a_job_is_named_owned_limited_and_given_the_facts() {
         let container = json!({"name": "fix", "env": [{"name": "PANACEA_CAUSE", "value": "mine"}]});
         let job = made(json!({
             "metadata": {"name": "other", "generateName": "x-", "labels": {"team": "shop"}},
@@ -244,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn its_conditions_say_how_it_is() {
+    fn conditions_give_the_state() {
         let state = |conditions: serde_json::Value| {
             let job = json!({"metadata": {"ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "uid": "u1"}]},
                              "status": {"conditions": conditions}});

@@ -1,14 +1,13 @@
-//! Who else uses a ConfigMap or a Secret: going back would change it for them too.
+//! Which other workloads use a ConfigMap or a Secret: a rollback would change the object for them too.
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::{Pod, PodTemplateSpec},
 };
-use kube::{Api, Resource, ResourceExt as _, api::ListParams};
-use serde::de::DeserializeOwned;
+use kube::{ResourceExt as _, api::ListParams};
 
 use super::{
-    ActError, Call, Kubernetes,
+    ActError, Call, Kubernetes, Namespaced,
     config::{MAX_LISTED, Named},
     limited,
 };
@@ -17,11 +16,10 @@ use crate::{
     targets::kubernetes::{config::references, template::ROLLOUT_HASH},
 };
 
-/// Others named in a message.
+/// Other workloads named in a message.
 const NAMED: usize = 3;
 
-/// The Rollout that a pod belongs to, by the name of its ReplicaSet: where there are none, or they are not ours to see,
-/// nothing has to be asked for.
+/// The Rollout that a pod belongs to, by the name of its ReplicaSet: Rollouts may be absent or forbidden to read.
 fn rollout_of(pod: &Pod) -> Option<String> {
     let hash = pod.labels().get(ROLLOUT_HASH)?;
     let set =
@@ -30,8 +28,7 @@ fn rollout_of(pod: &Pod) -> Option<String> {
 }
 
 impl Kubernetes {
-    /// # Errors
-    /// Shared, when a workload that the policy does not name, or a pod of none, uses the object.
+    /// Shared, when a workload that the policy does not name, or a pod without workload, uses the object.
     pub(super) async fn alone(
         &self,
         namespace: &str,
@@ -41,63 +38,52 @@ impl Kubernetes {
         let uses = |template: &PodTemplateSpec| {
             references(template).iter().any(|reference| reference.kind == config && &*reference.name == object)
         };
-        let mut strangers = Vec::new();
-        let mut look = |kind: WorkloadKind, found: Vec<(String, PodTemplateSpec)>| {
-            for (name, template) in found {
-                if uses(&template) && !named.contains(&(kind, name.clone())) {
-                    strangers.push(format!("{kind}/{name}"));
-                }
-            }
-        };
-        let of = |deployment: Deployment| Some((deployment.name_any(), deployment.spec?.template));
-        look(WorkloadKind::Deployment, self.all(namespace, "deployments").await?.into_iter().filter_map(of).collect());
-        let of = |set: StatefulSet| Some((set.name_any(), set.spec?.template));
-        look(
-            WorkloadKind::StatefulSet,
-            self.all(namespace, "statefulsets").await?.into_iter().filter_map(of).collect(),
-        );
-        let of = |set: DaemonSet| Some((set.name_any(), set.spec?.template));
-        look(WorkloadKind::DaemonSet, self.all(namespace, "daemonsets").await?.into_iter().filter_map(of).collect());
+        let deployments = self.all::<Deployment>(namespace, "deployments").await?.into_iter();
+        let deployments =
+            deployments.filter_map(|one| Some((WorkloadKind::Deployment, one.name_any(), one.spec?.template)));
+        let stateful = self.all::<StatefulSet>(namespace, "statefulsets").await?.into_iter();
+        let stateful = stateful.filter_map(|one| Some((WorkloadKind::StatefulSet, one.name_any(), one.spec?.template)));
+        let daemons = self.all::<DaemonSet>(namespace, "daemonsets").await?.into_iter();
+        let daemons = daemons.filter_map(|one| Some((WorkloadKind::DaemonSet, one.name_any(), one.spec?.template)));
+        let mut others: Vec<String> = deployments
+            .chain(stateful)
+            .chain(daemons)
+            .filter(|(kind, name, template)| uses(template) && !named.contains(&(*kind, name.clone())))
+            .map(|(kind, name, _)| format!("{kind}/{name}"))
+            .collect();
         for pod in self.all::<Pod>(namespace, "pods").await? {
             const OURS: [&str; 3] = ["ReplicaSet", "StatefulSet", "DaemonSet"];
             let of_workload = pod.owner_references().iter().any(|owner| OURS.contains(&owner.kind.as_str()));
             let rollout = rollout_of(&pod).filter(|rollout| !named.contains(&(WorkloadKind::Rollout, rollout.clone())));
             let name = pod.name_any();
-            let template = PodTemplateSpec { metadata: None, spec: pod.spec };
-            if !uses(&template) {
+            if !uses(&PodTemplateSpec { metadata: None, spec: pod.spec }) {
                 continue;
             }
             match rollout {
-                Some(rollout) => strangers.push(format!("{}/{rollout}", WorkloadKind::Rollout)),
-                None if !of_workload => strangers.push(format!("Pod/{name}")),
+                Some(rollout) => others.push(format!("{}/{rollout}", WorkloadKind::Rollout)),
+                None if !of_workload => others.push(format!("Pod/{name}")),
                 None => {}
             }
         }
-        if strangers.is_empty() {
+        if others.is_empty() {
             return Ok(());
         }
-        strangers.dedup();
-        let more = strangers.len().saturating_sub(NAMED);
-        strangers.truncate(NAMED);
+        others.dedup();
+        let more = others.len().saturating_sub(NAMED);
+        others.truncate(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Err(ActError::Shared(format!(
-            "{config} {object} is also used by {}{more}, which the policy does not name: going back would change it for them too; add them as components, or put its content back by hand",
-            strangers.join(", ")
+            "{config} {object} is also used by {}{more}, which the policy does not name and a rollback would change; add them as components, or restore the {config} manually",
+            others.join(", ")
         )))
     }
 
-    async fn all<K>(&self, namespace: &str, plural: &'static str) -> Result<Vec<K>, ActError>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let listed = limited(Call::list(plural), api.list(&ListParams::default().limit(MAX_LISTED))).await?;
+    async fn all<K: Namespaced>(&self, namespace: &str, plural: &'static str) -> Result<Vec<K>, ActError> {
+        let params = ListParams::default().limit(MAX_LISTED);
+        let listed = limited(Call::list(plural), self.namespaced::<K>(namespace).list(&params)).await?;
         if listed.metadata.continue_.as_ref().is_some_and(|more| !more.is_empty()) {
             let message = format!(
-                "more than {MAX_LISTED} {plural} are in {namespace}: who else uses its configuration is not looked for; put their content back by hand"
+                "namespace {namespace} has more than {MAX_LISTED} {plural}, too many to check whether others use its configuration; restore the configuration manually"
             );
             return Err(ActError::Shared(message));
         }

@@ -1,180 +1,120 @@
-//! More or fewer pods; where an autoscaler has their number, its minimum, if that is allowed.
+//! More or fewer pods; where an autoscaler controls their number, its minimum, if that is allowed.
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::{
-    Api, ResourceExt as _,
+    ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
-use super::{ActError, Call, Kubernetes, Outcome, WorkloadRef, limited, until_written};
+use super::{ActError, Call, OnWorkload, Outcome, limited, unless_conflict, until_written};
 use crate::api::{REMEDIATION_MANAGER, Scaling, TemplateRef};
 
 /// Autoscalers read of one namespace.
 const MAX_AUTOSCALERS: u32 = 500;
 
-impl Kubernetes {
-    /// Whether the operator's role and an autoscaler let it be scaled. Writes nothing.
-    ///
-    /// # Errors
-    /// Forbidden, with the missing verb, or Autoscaled.
-    pub async fn preflight_scale(&self, workload: WorkloadRef<'_>, scaling: Scaling) -> Result<(), ActError> {
-        match self.autoscaler(workload).await? {
+impl OnWorkload<'_> {
+    /// Whether the operator's role and an autoscaler allow the scaling. Writes nothing.
+    pub async fn preflight_scale(&self, scaling: Scaling) -> Result<(), ActError> {
+        match self.autoscaler().await? {
             Some(autoscaler) => {
                 minimum(&autoscaler, scaling)?;
-                self.may(Call::PATCH_AUTOSCALER, workload.namespace).await
+                self.may(Call::PATCH_AUTOSCALER, self.workload.namespace).await
             }
-            None => self.may(Call::patch(workload.kind), workload.namespace).await,
+            None => self.may(Call::patch(self.workload.kind.plural()), self.workload.namespace).await,
         }
     }
 
-    /// Has the number of pods be `scaling.to`, if it is `scaling.from` and the template `from` runs.
+    /// Sets the number of pods to `scaling.to`, if it is `scaling.from` and the template `from` runs.
     ///
     /// # Errors
-    /// See [`ActError`]; Rescaled when somebody else scaled it meanwhile.
-    pub async fn scale(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        scaling: Scaling,
-    ) -> Result<Outcome, ActError> {
-        match self.autoscaler(workload).await? {
-            Some(autoscaler) => self.raise(workload, autoscaler, scaling).await,
-            None => self.tries(workload, || self.scale_patch(workload, from, scaling)).await,
-        }
-    }
-
-    /// Whether [`Self::scale`] has done it already. Writes nothing.
-    ///
-    /// # Errors
-    /// As for [`Self::scale`].
-    pub async fn is_scaled(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        scaling: Scaling,
-    ) -> Result<bool, ActError> {
-        match self.autoscaler(workload).await? {
-            Some(autoscaler) => Ok(minimum(&autoscaler, scaling)?.is_none()),
-            None => Ok(self.scale_patch(workload, from, scaling).await?.is_none()),
-        }
-    }
-
-    /// What is to be written; none when it was written already.
-    async fn scale_patch(
-        &self,
-        workload: WorkloadRef<'_>,
-        from: Option<&TemplateRef>,
-        scaling: Scaling,
-    ) -> Result<Option<Value>, ActError> {
-        let live = self.read(workload).await?;
-        self.not_owned(&live.metadata, None)?;
-        // Left out, it is one.
-        let pods = live.replicas.as_u64().unwrap_or(1);
-        if pods == u64::from(scaling.to) {
-            return Ok(None);
-        }
-        if let Some(from) = from {
-            live.must_be(from)?;
-        }
-        if pods != u64::from(scaling.from) {
-            return Err(ActError::Rescaled { expected: scaling.from, found: pods });
-        }
-        Ok(Some(json!({
-            "metadata": {"resourceVersion": live.metadata.resource_version},
-            "spec": {"replicas": scaling.to},
-        })))
-    }
-
-    async fn raise(
-        &self,
-        workload: WorkloadRef<'_>,
-        read: HorizontalPodAutoscaler,
-        scaling: Scaling,
-    ) -> Result<Outcome, ActError> {
-        let mut read = Some(read);
-        until_written(|| {
-            let read = read.take();
-            async move {
-                let autoscaler = match read {
-                    Some(read) => Some(read),
-                    None => self.autoscaler(workload).await?,
-                };
-                let gone = || ActError::NotFound("the HorizontalPodAutoscaler".to_owned());
-                self.raise_once(workload, autoscaler.ok_or_else(gone)?, scaling).await
+    /// Rescaled when another writer scaled the workload in the meantime.
+    pub async fn scale(&self, from: Option<&TemplateRef>, scaling: Scaling) -> Result<Outcome, ActError> {
+        until_written(Call::patch(self.workload.kind.plural()), || async {
+            match self.autoscaler().await? {
+                Some(autoscaler) => self.raise(autoscaler, scaling).await,
+                None => self.write_once(self.scale_patch(from, scaling).await?).await,
             }
         })
         .await
     }
 
-    /// None on a conflict.
-    async fn raise_once(
-        &self,
-        workload: WorkloadRef<'_>,
-        autoscaler: HorizontalPodAutoscaler,
-        scaling: Scaling,
-    ) -> Result<Option<Outcome>, ActError> {
+    /// Whether [`Self::scale`] has written already. Writes nothing.
+    pub async fn is_scaled(&self, from: Option<&TemplateRef>, scaling: Scaling) -> Result<bool, ActError> {
+        match self.autoscaler().await? {
+            Some(autoscaler) => Ok(minimum(&autoscaler, scaling)?.is_none()),
+            None => Ok(self.scale_patch(from, scaling).await?.is_none()),
+        }
+    }
+
+    /// None when the number was written already.
+    async fn scale_patch(&self, from: Option<&TemplateRef>, scaling: Scaling) -> Result<Option<Value>, ActError> {
+        let live = self.read().await?;
+        self.not_owned(&live.metadata, None)?;
+        // The default is 1.
+        let pods = live.replicas.as_u64().unwrap_or(1);
+        if pods == u64::from(scaling.to) {
+            return Ok(None);
+        }
+        live.must_be(from)?;
+        if pods != u64::from(scaling.from) {
+            return Err(ActError::Rescaled { expected: scaling.from, found: pods });
+        }
+        Ok(Some(live.merge(json!({"spec": {"replicas": scaling.to}}))))
+    }
+
+    /// Raises the minimum of the autoscaler. None on a conflict.
+    async fn raise(&self, autoscaler: HorizontalPodAutoscaler, scaling: Scaling) -> Result<Option<Outcome>, ActError> {
         let name = autoscaler.name_any();
         self.not_owned(&autoscaler.metadata, Some(&format!("HorizontalPodAutoscaler {name}")))?;
         let Some(minimum) = minimum(&autoscaler, scaling)? else { return Ok(Some(Outcome::AlreadyDone)) };
-        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), workload.namespace);
-        let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.namespaced::<HorizontalPodAutoscaler>(self.workload.namespace);
+        let params = PatchParams::apply(REMEDIATION_MANAGER);
         let patch = Patch::Merge(json!({
             "metadata": {"resourceVersion": autoscaler.metadata.resource_version},
             "spec": {"minReplicas": minimum},
         }));
-        match limited(Call::PATCH_AUTOSCALER, api.patch(&name, &params, &patch)).await {
-            Ok(written) => Ok(Some(Outcome::Done { generation: written.metadata.generation.unwrap_or(0) })),
-            Err(ActError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let written = unless_conflict(limited(Call::PATCH_AUTOSCALER, api.patch(&name, &params, &patch)).await)?;
+        Ok(written.map(|written| Outcome::Done { generation: written.metadata.generation.unwrap_or(0) }))
     }
 
-    /// The one that has the number of pods.
-    ///
-    /// # Errors
-    /// See [`ActError`]; Forbidden when that cannot be seen.
-    pub(super) async fn autoscaler(
-        &self,
-        workload: WorkloadRef<'_>,
-    ) -> Result<Option<HorizontalPodAutoscaler>, ActError> {
-        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), workload.namespace);
+    /// The autoscaler that controls the number of pods.
+    pub(super) async fn autoscaler(&self) -> Result<Option<HorizontalPodAutoscaler>, ActError> {
+        let api = self.namespaced::<HorizontalPodAutoscaler>(self.workload.namespace);
         let params = ListParams::default().limit(MAX_AUTOSCALERS);
-        let kind: &'static str = workload.kind.into();
+        let kind: &'static str = self.workload.kind.into();
         let all = limited(Call::list("horizontalpodautoscalers"), api.list(&params)).await?;
         let its = |one: &HorizontalPodAutoscaler| {
             let target = one.spec.as_ref().map(|spec| &spec.scale_target_ref);
-            target.is_some_and(|target| target.kind == kind && target.name == workload.name)
+            target.is_some_and(|target| target.kind == kind && target.name == self.workload.name)
         };
         Ok(all.items.into_iter().find(its))
     }
 }
 
-/// The minReplicas to be written; none when it is that high already.
-///
-/// # Errors
-/// Autoscaled, when the number of pods is the autoscaler's alone.
+/// The minReplicas to write; none when the autoscaler has at least as many already. Autoscaled when the autoscaler must not
+/// be changed, or a change has no effect.
 fn minimum(autoscaler: &HorizontalPodAutoscaler, scaling: Scaling) -> Result<Option<u32>, ActError> {
     let spec = autoscaler.spec.clone().unwrap_or_default();
     let name = autoscaler.name_any();
     if !scaling.adjust_autoscaler {
         return Err(ActError::Autoscaled(format!(
-            "HorizontalPodAutoscaler {name} has the number of pods; raise its limits, or set scale.adjustAutoscaler to let its minReplicas be raised"
+            "HorizontalPodAutoscaler {name} controls the number of pods; raise its limits, or set scale.adjustAutoscaler to allow raising its minReplicas"
         )));
     }
     if scaling.to < scaling.from {
-        let why = format!("HorizontalPodAutoscaler {name} has the number of pods, and scales down by itself");
+        let why = format!("HorizontalPodAutoscaler {name} controls the number of pods and scales down automatically");
         return Err(ActError::Autoscaled(why));
     }
     let has = u32::try_from(spec.min_replicas.unwrap_or(1)).unwrap_or(0);
-    let wanted = scaling.to.min(u32::try_from(spec.max_replicas).unwrap_or(0));
-    if wanted <= scaling.from && has < scaling.from {
+    let desired = scaling.to.min(u32::try_from(spec.max_replicas).unwrap_or(0));
+    if desired <= scaling.from && has < scaling.from {
         return Err(ActError::Autoscaled(format!(
-            "HorizontalPodAutoscaler {name} is at its maxReplicas, {}, already; raise that",
+            "HorizontalPodAutoscaler {name} is at its maxReplicas, {}, already; raise maxReplicas",
             spec.max_replicas
         )));
     }
-    Ok((has < wanted).then_some(wanted))
+    Ok((has < desired).then_some(desired))
 }
 
 #[cfg(test)]
@@ -182,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_autoscalers_minimum_is_raised_only_when_that_is_allowed_and_helps() {
+    fn an_autoscalers_minimum_is_raised_only_when_allowed_and_useful() {
         let of = |min: Option<i32>, from: u32, to: u32, adjust_autoscaler: bool| {
             let spec =
                 json!({"minReplicas": min, "maxReplicas": 6, "scaleTargetRef": {"kind": "Deployment", "name": "api"}});
@@ -193,7 +133,7 @@ mod tests {
         assert_eq!(of(Some(5), 3, 5, true), Ok(None), "written already");
         for (answer, words) in [
             (of(Some(2), 3, 5, false), "set scale.adjustAutoscaler"),
-            (of(Some(2), 3, 2, true), "scales down by itself"),
+            (of(Some(2), 3, 2, true), "scales down automatically"),
             (of(Some(2), 6, 8, true), "at its maxReplicas, 6, already"),
         ] {
             assert!(answer.clone().is_err_and(|why| why.contains(words)), "{answer:?}");

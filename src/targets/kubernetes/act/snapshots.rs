@@ -1,8 +1,8 @@
-//! Copies of good states: what goes back is kept as it was judged.
+//! Snapshots of good states: what a rollback restores.
 //!
-//! A copy is a ControllerRevision of ours: immutable by the API server's own rules, in the workload's namespace, and gone
-//! with its policy. What Secrets held is not in it but in a Secret beside it, of the same name and as immutable, which the
-//! ControllerRevision names: who may read the one may not always read the other.
+//! A snapshot is a ControllerRevision of ours: immutable by the API server's own rules, in the workload's namespace, and
+//! deleted with its policy. The content of Secrets is in a Secret of the same name, immutable too, which the
+//! ControllerRevision names: permission to read the one does not imply permission to read the other.
 
 use std::collections::BTreeMap;
 
@@ -15,32 +15,33 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ActError, Call, Kubernetes, WorkloadRef,
+    ActError, Call, Kubernetes, Namespaced, OnWorkload,
     config::{MAX_LISTED, changed},
-    limited,
+    created, limited,
 };
 use crate::{
     analyze::tracker::GoodState,
-    api::{ConfigKind, MISSING, REMEDIATION_MANAGER},
+    api::{ConfigKind, MISSING},
     targets::kubernetes::overwritten,
 };
 
-/// A copy that is larger is not kept, in bytes, nor is one of Secrets: etcd takes 1.5 MiB with all that is around it.
+/// The largest ControllerRevision, and the largest Secret, of a snapshot, in bytes: etcd takes 1.5 MiB with the overhead.
 pub(super) const MAX_COPY: usize = 1_000_000;
-/// Copies that are made at the same time: a thousand components are good in the same moment when an operator is new, and
-/// what a copy takes while it is made is not all given back.
+/// Snapshots taken at the same time: with a new operator a thousand components may be good in the same moment, and not all
+/// of the memory is reclaimed.
 pub(super) const COPIES_AT_ONCE: usize = 4;
-/// Where a copy names the Secret beside it.
+/// In a snapshot: the name of its Secret.
 const SECRET_COPY: &str = "secretCopy";
+/// In a snapshot: the controller that would overwrite the object.
+pub(super) const OVERWRITTEN_BY: &str = "overwrittenBy";
 
-/// Which ControllerRevision, and Secret, a copy becomes.
+/// The ControllerRevision, and the Secret, of a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotOf {
     pub name: String,
@@ -60,19 +61,19 @@ impl SnapshotOf {
     }
 }
 
-/// The Secret that holds what a copy may not show.
+/// The Secret of a snapshot.
 pub(super) fn secret_copy(metadata: ObjectMeta, data: BTreeMap<String, ByteString>) -> Secret {
     Secret { metadata, immutable: Some(true), data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() }
 }
 
-/// What a copy holds, with the values of Secrets: not to be printed, so no Debug.
-pub(super) struct Kept {
+/// The content of a snapshot, with the values of Secrets: no Debug, so that nothing prints them.
+pub(super) struct Snapshot {
     pub state: Value,
     secrets: BTreeMap<String, ByteString>,
 }
 
-impl Kept {
-    /// One of its objects; null when it is not in it.
+impl Snapshot {
+    /// One of its objects; null when there is none.
     pub(super) fn object(&self, kind: ConfigKind, name: &str) -> Value {
         match kind {
             ConfigKind::ConfigMap => self.state["configMaps"][name].clone(),
@@ -85,41 +86,86 @@ impl Kept {
 }
 
 impl Kubernetes {
-    /// Keeps a copy of this state, if it is still the one that runs.
+    /// Removes the snapshots with these labels that are not among `keep`.
+    pub async fn delete_old_snapshots(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        keep: &[String],
+    ) -> Result<(), ActError> {
+        let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let params = ListParams::default().labels(&selector.join(",")).limit(MAX_LISTED);
+        let revisions: Api<ControllerRevision> = self.namespaced(namespace);
+        deleted("controllerrevisions", &revisions, &params, keep).await?;
+        // Without the right to Secrets there are none, or they are deleted with their policy.
+        if self.key.is_known() {
+            deleted("secrets", &self.namespaced::<Secret>(namespace), &params, keep).await?;
+        }
+        Ok(())
+    }
+
+    /// A snapshot without its Secrets.
+    pub(super) async fn snapshot_of(&self, namespace: &str, name: &str) -> Result<Value, ActError> {
+        let api: Api<ControllerRevision> = self.namespaced(namespace);
+        let read = limited(Call::get("controllerrevisions"), api.get(name)).await;
+        Ok(exists("ControllerRevision", name, read)?.data.map(|data| data.0).unwrap_or_default())
+    }
+
+    pub(super) async fn secret_snapshot(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<BTreeMap<String, ByteString>, ActError> {
+        let read = limited(Call::GET_SECRET, self.namespaced::<Secret>(namespace).get(name)).await;
+        Ok(exists("Secret", name, read)?.data.unwrap_or_default())
+    }
+
+    /// The whole snapshot, when `secrets` is true.
+    pub(super) async fn whole_snapshot(
+        &self,
+        namespace: &str,
+        name: &str,
+        secrets: bool,
+    ) -> Result<Snapshot, ActError> {
+        let state = self.snapshot_of(namespace, name).await?;
+        let secrets = match state[SECRET_COPY].as_str().filter(|_| secrets) {
+            Some(name) => self.secret_snapshot(namespace, name).await?,
+            None => BTreeMap::new(),
+        };
+        Ok(Snapshot { state, secrets })
+    }
+}
+
+impl OnWorkload<'_> {
+    /// Takes a snapshot of this state, if it is still the current one.
     ///
     /// # Errors
-    /// Superseded when something changed meanwhile, Rejected when the copy would be too large; else see [`ActError`].
-    pub async fn keep(&self, workload: WorkloadRef<'_>, copy: SnapshotOf, good: &GoodState) -> Result<(), ActError> {
+    /// Superseded when something changed in the meantime, Rejected when the snapshot would be too large.
+    pub async fn snapshot(&self, copy: SnapshotOf, good: &GoodState) -> Result<(), ActError> {
         let _turn = self.copying.acquire().await;
-        let live = self.read_any(workload).await?;
+        let live = self.read_any().await?;
         if live.digest != good.template {
             return Err(changed("template", &good.template, &live.digest));
         }
         let mut maps = Map::new();
         let mut secrets = BTreeMap::new();
         for object in good.objects.iter().filter(|object| object.digest != MISSING) {
-            let live = self.config(workload.namespace, object.kind, &object.name).await?;
+            let live = self.config(self.workload.namespace, object.kind, &object.name).await?;
             let digest = self.digest_of(object.kind, live.as_ref())?;
             let Some(live) = live.filter(|_| digest == object.digest) else {
                 return Err(changed(&object.to_string(), &object.digest, &digest));
             };
-            let mut fields = match object.kind {
-                ConfigKind::ConfigMap => {
-                    json!({"data": live.content["data"], "binaryData": live.content["binaryData"]})
-                }
-                ConfigKind::Secret | ConfigKind::EnvVars => {
-                    json!({"data": live.content["data"], "type": live.content["type"]})
-                }
-            };
-            // Should it be deleted, nothing else tells.
+            let is_map = object.kind == ConfigKind::ConfigMap;
+            let field = if is_map { "binaryData" } else { "type" };
+            let mut fields = json!({"data": live.content["data"], field: live.content[field]});
+            // Nothing else shows the controller when the object is deleted.
             if let Some(owner) = overwritten::by(&live.metadata) {
                 fields[OVERWRITTEN_BY] = owner.into();
             }
-            match object.kind {
-                ConfigKind::ConfigMap => drop(maps.insert(object.name.clone(), fields)),
-                ConfigKind::Secret | ConfigKind::EnvVars => {
-                    drop(secrets.insert(object.name.clone(), ByteString(fields.to_string().into_bytes())));
-                }
+            if is_map {
+                maps.insert(object.name.clone(), fields);
+            } else {
+                secrets.insert(object.name.clone(), ByteString(fields.to_string().into_bytes()));
             }
         }
         let mut data = json!({
@@ -131,98 +177,38 @@ impl Kubernetes {
         let of_secrets = secrets.values().map(|secret| secret.0.len()).sum();
         for (what, size) in [("the template and its ConfigMaps", data.to_string().len()), ("its Secrets", of_secrets)] {
             if size > MAX_COPY {
-                let message = format!("{what} are {size} bytes, more than the {MAX_COPY} that are kept");
+                let message = format!("{what} are {size} bytes; a snapshot holds at most {MAX_COPY}");
                 return Err(ActError::Rejected(message));
             }
         }
         let metadata = copy.metadata();
-        // First, so that no copy names one that is not there.
+        // First, so that no snapshot names a Secret that does not exist.
         if !secrets.is_empty() {
             let secret = secret_copy(metadata.clone(), secrets);
-            made(Call::CREATE_SECRET, &self.of_secrets(workload.namespace), &secret).await?;
+            created(Call::CREATE_SECRET, &self.namespaced(self.workload.namespace), &secret, false).await?;
         }
         let revision = ControllerRevision { metadata, data: Some(RawExtension(data)), revision: 1 };
-        made(Call::KEEP, &self.copies(workload.namespace), &revision).await
-    }
-
-    /// Removes the copies with these labels that are not among `keep`.
-    ///
-    /// # Errors
-    /// See [`ActError`].
-    pub async fn delete_old_snapshots(
-        &self,
-        namespace: &str,
-        labels: &BTreeMap<String, String>,
-        keep: &[String],
-    ) -> Result<(), ActError> {
-        let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let params = ListParams::default().labels(&selector.join(",")).limit(MAX_LISTED);
-        forgotten(Call::FORGET, &self.copies(namespace), &params, keep).await?;
-        // Without the right to Secrets there are none, or they go with their policy.
-        if self.key.is_known() {
-            forgotten(Call::DELETE_SECRET, &self.of_secrets(namespace), &params, keep).await?;
-        }
-        Ok(())
-    }
-
-    /// What a copy holds, Secrets apart.
-    pub(super) async fn snapshot_of(&self, namespace: &str, name: &str) -> Result<Value, ActError> {
-        let copy = there("ControllerRevision", name, limited(Call::GET_COPY, self.copies(namespace).get(name)).await)?;
-        Ok(copy.data.map(|data| data.0).unwrap_or_default())
-    }
-
-    /// All of it, when `secrets` are asked for.
-    pub(super) async fn kept(&self, namespace: &str, name: &str, secrets: bool) -> Result<Kept, ActError> {
-        let state = self.snapshot_of(namespace, name).await?;
-        let secrets = match state[SECRET_COPY].as_str().filter(|_| secrets) {
-            Some(name) => {
-                let read = limited(Call::GET_SECRET, self.of_secrets(namespace).get(name)).await;
-                there("Secret", name, read)?.data.unwrap_or_default()
-            }
-            None => BTreeMap::new(),
-        };
-        Ok(Kept { state, secrets })
-    }
-
-    fn copies(&self, namespace: &str) -> Api<ControllerRevision> {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    pub(super) fn of_secrets(&self, namespace: &str) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), namespace)
+        created(Call::create("controllerrevisions"), &self.namespaced(self.workload.namespace), &revision, false).await
     }
 }
 
-/// In a copy: the controller that would not let a write last.
-pub(super) const OVERWRITTEN_BY: &str = "overwrittenBy";
-
-pub(super) fn there<T>(kind: &str, name: &str, read: Result<T, ActError>) -> Result<T, ActError> {
+fn exists<T>(kind: &str, name: &str, read: Result<T, ActError>) -> Result<T, ActError> {
     read.map_err(|error| match error {
         ActError::NotFound(_) => ActError::TargetGone(format!("{kind} {name} does not exist")),
         error => error,
     })
 }
 
-pub(super) async fn made<K>(call: Call, api: &Api<K>, object: &K) -> Result<(), ActError>
-where
-    K: Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
-{
-    let params = PostParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..PostParams::default() };
-    match limited(call, api.create(&params, object)).await {
-        // The name says what is in it.
-        Ok(_) | Err(ActError::Conflict { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-async fn forgotten<K>(call: Call, api: &Api<K>, which: &ListParams, keep: &[String]) -> Result<(), ActError>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    // Names are enough; what is in them stays where it is.
-    let listed = limited(call.listing(), api.list_metadata(which)).await?;
+async fn deleted<K: Namespaced>(
+    resource: &'static str,
+    api: &Api<K>,
+    which: &ListParams,
+    keep: &[String],
+) -> Result<(), ActError> {
+    // Names are enough; the content is not read.
+    let listed = limited(Call::list(resource), api.list_metadata(which)).await?;
     for name in listed.items.iter().map(ResourceExt::name_any).filter(|name| !keep.contains(name)) {
-        match limited(call, api.delete(&name, &DeleteParams::default())).await {
+        match limited(Call { verb: "delete", resource }, api.delete(&name, &DeleteParams::default())).await {
             Ok(_) | Err(ActError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }

@@ -1,17 +1,17 @@
-//! The whole of a good state is put back from its copy: configuration, template, strategy, and the number of pods where no
-//! autoscaler has it. Works also when the workload's own history does not reach back so far any more.
+//! The whole of a good state is restored from its snapshot: configuration, template, strategy, and the number of pods
+//! unless an autoscaler controls it. Does not need the workload's own history.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    ActError, Kubernetes, Outcome, WorkloadRef,
+    ActError, Kubernetes, OnWorkload, Outcome,
     config::Named,
     live::{digest_of, restarted_at, strategy_field},
 };
 use crate::api::{ConfigRollback, RESTARTED_AT, TemplateRef};
 
-/// What goes back, and from which template.
+/// The state to restore, and the template that it replaces.
 #[derive(Debug, Clone, Copy)]
 pub struct WholeState<'a> {
     pub from: &'a TemplateRef,
@@ -20,97 +20,73 @@ pub struct WholeState<'a> {
 }
 
 impl Kubernetes {
-    /// Puts the state back. `at` names this action: a second call with the same value does nothing more.
-    ///
-    /// # Errors
-    /// See [`ActError`], and [`Self::rollback_config`] for configuration.
-    pub async fn restore(
-        &self,
-        workload: WorkloadRef<'_>,
-        state: WholeState<'_>,
-        named: &Named,
-        at: Timestamp,
-    ) -> Result<Outcome, ActError> {
-        let writes = self.config_writes(workload, state.config, named).await?;
-        // Looked at before anything is written: half a state is worse than none.
-        self.state_patch(workload, state, at).await?;
-        self.write_all(workload, writes).await?;
-        let outcome = self.tries(workload, || self.state_patch(workload, state, at)).await?;
-        self.make_way(workload, state.from, &state.to.digest).await?;
-        Ok(outcome)
-    }
-
-    /// Whether [`Self::restore`] has begun to write.
-    ///
-    /// # Errors
-    /// As for [`Self::restore`].
-    pub async fn is_restoring(
-        &self,
-        workload: WorkloadRef<'_>,
-        state: WholeState<'_>,
-        at: Timestamp,
-    ) -> Result<bool, ActError> {
-        let objects = state.config.objects.len();
-        Ok(self.config_left(workload, state.config).await? < objects
-            || self.state_patch(workload, state, at).await?.is_none())
-    }
-
-    /// What is to be written; none when it was written already.
-    async fn state_patch(
-        &self,
-        workload: WorkloadRef<'_>,
-        WholeState { from, to, config }: WholeState<'_>,
-        at: Timestamp,
-    ) -> Result<Option<Value>, ActError> {
-        let live = self.read(workload).await?;
-        let at = at.to_string();
-        if live.digest == to.digest && restarted_at(&live.template) == Some(&at) {
-            return Ok(None);
-        }
-        self.not_owned(&live.metadata, None)?;
-        live.must_be(from)?;
-        let kept = self.snapshot_state(workload.namespace, config, to).await?;
-        let mut template = kept["template"].clone();
-        // So that pods are new ones also when only configuration differs, and that this is known to be done.
-        match template.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-            Some(annotations) => drop(annotations.insert(RESTARTED_AT.to_owned(), at.into())),
-            None => template["metadata"]["annotations"] = json!({RESTARTED_AT: at}),
-        }
-        let field = format!("/spec/{}", strategy_field(workload.kind));
-        let mut patch = vec![
-            json!({"op": "replace", "path": "/metadata/resourceVersion", "value": live.metadata.resource_version}),
-            json!({"op": "replace", "path": "/spec/template", "value": template}),
-        ];
-        if kept["strategy"].is_object() && kept["strategy"] != live.strategy {
-            patch.push(json!({"op": "add", "path": field, "value": kept["strategy"]}));
-        }
-        let scaled = kept["replicas"].is_u64() && kept["replicas"] != live.replicas;
-        if scaled && !self.is_autoscaled(workload).await? {
-            patch.push(json!({"op": "add", "path": "/spec/replicas", "value": kept["replicas"]}));
-        }
-        Ok(Some(Value::Array(patch)))
-    }
-
-    /// What the copy holds, Secrets apart.
-    ///
-    /// # Errors
-    /// TargetGone when it is not there, or is of another template; else see [`ActError`].
+    /// The snapshot without its Secrets. TargetGone when it does not exist, or has another template.
     pub(super) async fn snapshot_state(
         &self,
         namespace: &str,
         config: &ConfigRollback,
         to: &TemplateRef,
     ) -> Result<Value, ActError> {
-        let kept = self.snapshot_of(namespace, &config.state).await?;
-        if digest_of(&kept["template"])? != to.digest {
-            return Err(ActError::TargetGone(format!("ControllerRevision {} holds another template", config.state)));
+        let snapshot = self.snapshot_of(namespace, &config.state).await?;
+        if digest_of(&snapshot["template"])? != to.digest {
+            return Err(ActError::TargetGone(format!("ControllerRevision {} has another template", config.state)));
         }
-        Ok(kept)
+        Ok(snapshot)
+    }
+}
+
+impl OnWorkload<'_> {
+    /// Restores the state. `at` identifies this action: a second call with the same value does nothing more.
+    pub async fn restore(&self, state: WholeState<'_>, named: &Named, at: Timestamp) -> Result<Outcome, ActError> {
+        let writes = self.config_writes(state.config, named).await?;
+        // Checked before the first write: half a state is worse than none.
+        self.state_patch(state, at).await?;
+        self.write_all(writes).await?;
+        let outcome = self.tries(|| self.state_patch(state, at)).await?;
+        self.make_way(state.from, &state.to.digest).await?;
+        Ok(outcome)
     }
 
-    /// Whether a HorizontalPodAutoscaler has the number of pods; also when that cannot be seen.
-    async fn is_autoscaled(&self, workload: WorkloadRef<'_>) -> Result<bool, ActError> {
-        match self.autoscaler(workload).await {
+    /// Whether [`Self::restore`] has started to write.
+    pub async fn is_restoring(&self, state: WholeState<'_>, at: Timestamp) -> Result<bool, ActError> {
+        Ok(self.is_restoring_config(state.config).await? || self.state_patch(state, at).await?.is_none())
+    }
+
+    /// None when the state was written already.
+    async fn state_patch(
+        &self,
+        WholeState { from, to, config }: WholeState<'_>,
+        at: Timestamp,
+    ) -> Result<Option<Value>, ActError> {
+        let live = self.read().await?;
+        let at = at.to_string();
+        if live.digest == to.digest && restarted_at(&live.template) == Some(&at) {
+            return Ok(None);
+        }
+        self.not_owned(&live.metadata, None)?;
+        live.must_be(from)?;
+        let snapshot = self.snapshot_state(self.workload.namespace, config, to).await?;
+        let mut template = snapshot["template"].clone();
+        // So that pods are replaced also when only configuration differs, and a second call detects the write.
+        match template.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            Some(annotations) => drop(annotations.insert(RESTARTED_AT.to_owned(), at.into())),
+            None => template["metadata"]["annotations"] = json!({RESTARTED_AT: at}),
+        }
+        let field = format!("/spec/{}", strategy_field(self.workload.kind));
+        let mut patch = live.with_template(&template);
+        if snapshot["strategy"].is_object() && snapshot["strategy"] != live.strategy {
+            patch.push(json!({"op": "add", "path": field, "value": snapshot["strategy"]}));
+        }
+        let scaled = snapshot["replicas"].is_u64() && snapshot["replicas"] != live.replicas;
+        if scaled && !self.is_autoscaled().await? {
+            patch.push(json!({"op": "add", "path": "/spec/replicas", "value": snapshot["replicas"]}));
+        }
+        Ok(Some(Value::Array(patch)))
+    }
+
+    /// Whether a HorizontalPodAutoscaler controls the number of pods; true also when that is forbidden to read.
+    async fn is_autoscaled(&self) -> Result<bool, ActError> {
+        match self.autoscaler().await {
             Ok(autoscaler) => Ok(autoscaler.is_some()),
             Err(ActError::Forbidden { .. }) => Ok(true),
             Err(error) => Err(error),

@@ -1,7 +1,7 @@
 //! The Flux or Argo CD object that would undo a rollback is suspended before it, and resumed later.
 //!
-//! What it was is kept on that object, in the write that changes it, under the resourceVersion that was read: a crash
-//! between any two lines and a second call are harmless, and what a person changes meanwhile is never overwritten.
+//! Its previous state is stored on that object, in the write that changes it, under the resourceVersion that was read: a
+//! crash between any two lines and a second call are harmless, and a change by a person is never overwritten.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{ActError, Call, Kubernetes, WorkloadRef, limited, until_written};
+use super::{ActError, Call, Kubernetes, WorkloadRef, limited, unless_conflict, until_written};
 use crate::{
     api::{ActionKind, ConfigRollback, REMEDIATION_MANAGER, Suspension},
     targets::kubernetes::gitops::{
@@ -24,43 +24,41 @@ use crate::{
 /// Kind, namespace and name.
 pub(super) type Place = (OwnerKind, String, String);
 
-/// What came of suspending.
+/// The outcome of a suspension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held {
     /// For this Remediation, now or before.
     Ours { generation: Option<i64> },
-    /// By somebody else; the Remediation, when it was one.
+    /// By another Remediation, or by a person (none).
     Already { by: Option<String> },
 }
 
-/// What became of what was suspended.
+/// The state of a suspension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {
-    /// Its source is where it was, or, in words, cannot be told.
+    /// The source has the same revision, or why its revision is unknown.
     Waits(Option<String>),
-    /// Resumed now, because of this newer revision; none: since it was asked for.
+    /// Resumed now, because of this newer revision; none: on request.
     Resumed(Option<String>),
-    /// Nothing is suspended any more; in words.
+    /// Not suspended any more; in words.
     Over(&'static str),
-    /// It is suspended, and not ours to resume; in words.
+    /// Suspended, and not ours to resume; in words.
     Left(&'static str),
 }
 
 impl Kubernetes {
-    /// `namespace` is where Argo CD runs.
     #[must_use]
     pub fn with_argocd_namespace(mut self, namespace: &str) -> Self {
         self.argocd = namespace.into();
         self
     }
 
-    /// The same, for objects that belong to what is suspended: they may be written.
+    /// Allows writes to objects that belong to the suspended object.
     #[must_use]
     pub fn beside(&self, suspended: &Suspension) -> Self {
         Self { suspended: place(suspended).ok().map(Arc::new), ..self.clone() }
     }
 
-    /// # Errors
     /// GitOpsOwned, when a GitOps controller that is not suspended would undo a write.
     pub(super) fn not_owned(&self, metadata: &ObjectMeta, what: Option<&str>) -> Result<(), ActError> {
         let Some(owner) = gitops::owner(metadata) else { return Ok(()) };
@@ -73,35 +71,29 @@ impl Kubernetes {
         }))
     }
 
-    /// None: it cannot be read.
+    /// None when the workload cannot be read.
     pub async fn uid_of(&self, workload: WorkloadRef<'_>) -> Option<String> {
-        self.read_any(workload).await.ok()?.metadata.uid
+        self.on(workload).read_any().await.ok()?.metadata.uid
     }
 
-    /// Who would undo this action. Of several, the one that owns the workload.
-    ///
-    /// # Errors
-    /// See [`ActError`].
+    /// The GitOps object that would undo this action, and the item that it applies. The owner of the workload comes first.
     pub async fn owner_in_the_way(
         &self,
         workload: WorkloadRef<'_>,
         action: ActionKind,
         config: Option<&ConfigRollback>,
     ) -> Result<Option<(Owner, Item)>, ActError> {
-        let item = |group: &'static str, kind: String, name: &str| Item {
-            group,
-            kind,
-            namespace: workload.namespace.to_owned(),
-            name: name.to_owned(),
-        };
+        let WorkloadRef { kind, namespace, name } = workload;
+        let item =
+            |group, kind: String, name: &str| Item { group, kind, namespace: namespace.into(), name: name.into() };
         if matches!(action, ActionKind::Rollback | ActionKind::RollbackState) {
-            let live = self.read_any(workload).await?;
+            let live = self.on(workload).read_any().await?;
             if let Some(owner) = gitops::owner(&live.metadata) {
-                return Ok(Some((owner, item(workload.kind.group(), workload.kind.to_string(), workload.name))));
+                return Ok(Some((owner, item(kind.group(), kind.to_string(), name))));
             }
         }
         for change in config.iter().flat_map(|config| &config.objects) {
-            let live = self.config(workload.namespace, change.kind, &change.name).await?;
+            let live = self.config(namespace, change.kind, &change.name).await?;
             if let Some(owner) = live.and_then(|live| gitops::owner(&live.metadata)) {
                 return Ok(Some((owner, item("", change.kind.to_string(), &change.name))));
             }
@@ -109,42 +101,39 @@ impl Kubernetes {
         Ok(None)
     }
 
-    /// What is to be suspended, if it can be and would stay so. Writes nothing.
+    /// The suspension of the owner. Writes nothing.
     ///
     /// # Errors
-    /// GitOpsOwned when it cannot be, Forbidden with the missing verb, OwnerBusy when it applies something right now.
+    /// GitOpsOwned when the owner cannot be suspended or would not stay suspended, Forbidden with the missing verb,
+    /// OwnerBusy during a sync.
     pub async fn plan_suspension(&self, owner: &Owner, of: &Item) -> Result<Suspension, ActError> {
-        let Some(place) = owner.place(&self.argocd) else {
-            let words = format!("it cannot be told which object that is, so it is not suspended; {owner}");
-            return Err(ActError::GitOpsOwned(words));
-        };
+        let refused = |why: String| ActError::GitOpsOwned(format!("{why}, so it is not suspended; it"));
+        let place = owner.place(&self.argocd);
+        let place = place.ok_or_else(|| refused(format!("the name or namespace of {owner} is unknown")))?;
         let (kind, namespace, name) = &place;
         let Some(live) = self.owning(&place).await? else {
             let hint = if *kind == OwnerKind::Application { " (see --argocd-namespace)" } else { "" };
-            let words = format!("{owner} was not found in namespace {namespace}{hint}, so it is not suspended; it");
-            return Err(ActError::GitOpsOwned(words));
+            return Err(refused(format!("{owner} was not found in namespace {namespace}{hint}")));
         };
         if !object::applies(*kind, &live, of) {
-            let words = format!("{owner} does not say itself that it applies {of}, so it is not suspended; it");
-            return Err(ActError::GitOpsOwned(words));
+            return Err(refused(format!("{owner} does not report that it applies {of}")));
         }
         let off = object::is_off(*kind, &live);
         if let Some(parent) = object::parent(*kind, &live).filter(|_| !off) {
-            let words = format!("{owner} would not stay suspended: {parent} applies it too; it");
-            return Err(ActError::GitOpsOwned(words));
+            return Err(refused(format!("{owner} would not stay suspended, because {parent} applies it too")));
         }
         if object::is_busy(&live) {
-            return Err(ActError::OwnerBusy(format!("{owner} is being synced right now; waiting for it to end")));
+            return Err(ActError::OwnerBusy(format!("{owner} is syncing; waiting for the end of the sync")));
         }
         if !off {
-            self.may(Call::patch_owner(*kind), namespace).await?;
+            self.may(Call::patch(kind.plural()), namespace).await?;
         }
         let (revision, message) = match self.revision(*kind, &live, true).await {
             Ok(revision) => (Some(revision), String::new()),
             Err(why) => (None, why),
         };
         Ok(Suspension {
-            api_version: kind.api_version(),
+            api_version: kind.resource().api_version,
             kind: kind.to_string(),
             namespace: namespace.clone(),
             name: name.clone(),
@@ -155,19 +144,17 @@ impl Kubernetes {
         })
     }
 
-    /// Suspends it for the Remediation `by`; what is suspended already is left as it is.
-    ///
-    /// # Errors
-    /// See [`ActError`].
+    /// Suspends the owner for the Remediation `by`, unless it is suspended already.
     pub async fn suspend(&self, suspension: &Suspension, by: &str) -> Result<Held, ActError> {
         let place = place(suspension)?;
-        until_written(|| self.suspend_once(&place, suspension, by)).await
+        until_written(Call::patch(place.0.plural()), || self.suspend_once(&place, suspension, by)).await
     }
 
     /// None on a conflict.
     async fn suspend_once(&self, place: &Place, suspension: &Suspension, by: &str) -> Result<Option<Held>, ActError> {
         let kind = place.0;
-        let live = self.owning(place).await?.ok_or_else(|| gone(place))?;
+        let words = format!("{kind} {}/{}", place.1, place.2);
+        let live = self.owning(place).await?.ok_or_else(|| ActError::NotFound(words.clone()))?;
         if object::is_off(kind, &live) {
             return Ok(Some(match object::by(&live) {
                 Some(other) if other == by => Held::Ours { generation: live.metadata.generation },
@@ -175,17 +162,15 @@ impl Kubernetes {
             }));
         }
         if object::is_busy(&live) {
-            return Err(ActError::OwnerBusy(format!("{kind} {}/{} is being synced right now", place.1, place.2)));
+            return Err(ActError::OwnerBusy(format!("{words} is syncing")));
         }
         let patch = object::off(kind, &live, by, suspension.revision.as_deref());
         let written = self.write_owner(place, patch).await?;
         Ok(written.map(|written| Held::Ours { generation: written.metadata.generation }))
     }
 
-    /// Resumes what the Remediation `by` has suspended, if its source has another revision by now or `at_once`.
-    ///
-    /// # Errors
-    /// See [`ActError`]; it is as suspended as before.
+    /// Resumes the owner that the Remediation `by` suspended, if its source has another revision or `at_once` is true.
+    /// After an error the owner is still suspended.
     pub async fn follow(&self, suspension: &Suspension, by: &str, at_once: bool) -> Result<Followed, ActError> {
         let place = place(suspension)?;
         let kind = place.0;
@@ -201,7 +186,7 @@ impl Kubernetes {
         }
         if !ours {
             return Ok(Followed::Left(
-                "the annotation panacea.dev/suspended-by was taken away, so it is left to people",
+                "the annotation panacea.dev/suspended-by was removed, so a person has to resume it",
             ));
         }
         let newer = if at_once {
@@ -212,13 +197,15 @@ impl Kubernetes {
             match (self.revision(kind, &live, false).await, &suspension.revision) {
                 (Ok(now), Some(then)) if now != *then => Some(now),
                 (Ok(_), Some(_)) => return Ok(Followed::Waits(None)),
-                (Ok(_), None) => return Ok(Followed::Waits(Some("it was not known when it was suspended".to_owned()))),
+                (Ok(_), None) => {
+                    return Ok(Followed::Waits(Some("its revision at the suspension is unknown".to_owned())));
+                }
                 (Err(why), _) => return Ok(Followed::Waits(Some(why))),
             }
         };
         let Some(patch) = object::on(kind, &live) else {
             return Ok(Followed::Left(
-                "what to put back is not known: the annotation panacea.dev/suspended-previous is gone",
+                "its previous state is unknown: the annotation panacea.dev/suspended-previous is gone",
             ));
         };
         match self.write_owner(&place, patch).await? {
@@ -227,7 +214,7 @@ impl Kubernetes {
         }
     }
 
-    /// The revision of what it applies, or why it cannot be told. `applied`: the one that it has applied, when it says so.
+    /// The revision of its source, or why the revision is unknown. `applied`: the applied revision, where the object has it.
     async fn revision(&self, kind: OwnerKind, live: &DynamicObject, applied: bool) -> Result<String, String> {
         if kind == OwnerKind::Application {
             return object::compared(live).ok_or_else(|| "status.sync names no revision".to_owned());
@@ -238,21 +225,20 @@ impl Kubernetes {
         let source = object::source(kind, live).ok_or("it names no source")?;
         let words = format!("{} {}/{}", source.kind, source.namespace, source.name);
         let (resource, plural) =
-            source.resource().zip(source.plural()).ok_or_else(|| format!("{words} is not known"))?;
+            source.resource().zip(source.plural()).ok_or_else(|| format!("{words} is of an unknown kind"))?;
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &source.namespace, &resource);
-        let found = limited(Call::get_source(plural), api.get(&source.name)).await.map_err(|why| why.to_string())?;
+        let found = limited(Call::get(plural), api.get(&source.name)).await.map_err(|why| why.to_string())?;
         let revision = found.data["status"]["artifact"]["revision"].as_str().map(str::to_owned);
         revision.ok_or_else(|| format!("{words} has no artifact"))
     }
 
+    fn owners(&self, kind: OwnerKind, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
+    }
+
+    /// None also when the kind is not installed.
     async fn owning(&self, (kind, namespace, name): &Place) -> Result<Option<DynamicObject>, ActError> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource());
-        match limited(Call::get_owner(*kind), api.get(name)).await {
-            Ok(found) => Ok(Some(found)),
-            // Or its kind is not installed.
-            Err(ActError::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        limited(Call::get(kind.plural()), self.owners(*kind, namespace).get_opt(name)).await
     }
 
     /// None on a conflict.
@@ -261,22 +247,14 @@ impl Kubernetes {
         (kind, namespace, name): &Place,
         patch: Value,
     ) -> Result<Option<DynamicObject>, ActError> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource());
-        let params = PatchParams { field_manager: Some(REMEDIATION_MANAGER.to_owned()), ..PatchParams::default() };
-        match limited(Call::patch_owner(*kind), api.patch(name, &params, &Patch::Merge(patch))).await {
-            Ok(written) => Ok(Some(written)),
-            Err(ActError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let (api, params) = (self.owners(*kind, namespace), PatchParams::apply(REMEDIATION_MANAGER));
+        unless_conflict(limited(Call::patch(kind.plural()), api.patch(name, &params, &Patch::Merge(patch))).await)
     }
 }
 
 fn place(suspension: &Suspension) -> Result<Place, ActError> {
     let kind = suspension.kind.parse();
-    let kind = kind.map_err(|_| ActError::Rejected(format!("{} is no kind that can be suspended", suspension.kind)))?;
+    let kind =
+        kind.map_err(|_| ActError::Rejected(format!("{} is not a kind that can be suspended", suspension.kind)))?;
     Ok((kind, suspension.namespace.clone(), suspension.name.clone()))
-}
-
-fn gone((kind, namespace, name): &Place) -> ActError {
-    ActError::NotFound(format!("{kind} {namespace}/{name}"))
 }

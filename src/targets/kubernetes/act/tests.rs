@@ -55,14 +55,14 @@ fn conflict() -> Exchange {
 /// Rolls `v2` back to `v1` on a server with that script; nothing else may be asked.
 async fn rollback(script: Vec<Exchange>) -> (Result<Outcome, ActError>, Vec<Seen>) {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).rollback(API, &bad(), &good()).await;
+    let outcome = Kubernetes::new(client).on(API).rollback(&bad(), &good()).await;
     (outcome, task.await.unwrap())
 }
 
 async fn restart(script: Vec<Exchange>, from: Option<TemplateRef>) -> (Result<Outcome, ActError>, Vec<Seen>) {
     let (client, task) = server(script);
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    let outcome = Kubernetes::new(client).restart(API, from.as_ref(), at).await;
+    let outcome = Kubernetes::new(client).on(API).restart(from.as_ref(), at).await;
     (outcome, task.await.unwrap())
 }
 
@@ -96,7 +96,7 @@ async fn a_rollback_writes_the_old_template_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_rollback_that_was_made_already_writes_nothing() {
+async fn a_performed_rollback_writes_nothing() {
     // The deployment controller has made the old ReplicaSet the newest.
     let done = vec![read(deployment(3, "v1", 3)), sets(vec![replica_set(3, "v1", "aaa"), replica_set(2, "v2", "bbb")])];
     assert_eq!(rollback(done).await.0, Ok(Outcome::AlreadyDone));
@@ -106,7 +106,7 @@ async fn a_rollback_that_was_made_already_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_release_made_meanwhile_is_never_overwritten() {
+async fn a_newer_release_is_never_overwritten() {
     let third = || read(deployment(3, "v3", 3));
     let all = || sets(vec![replica_set(1, "v1", "aaa"), replica_set(2, "v2", "bbb"), replica_set(3, "v3", "ccc")]);
     refused(rollback(vec![third(), all()]).await.0, "Superseded", false);
@@ -119,7 +119,7 @@ async fn a_release_made_meanwhile_is_never_overwritten() {
 }
 
 #[tokio::test]
-async fn a_conflict_over_something_else_is_tried_again() {
+async fn a_conflict_over_another_field_is_retried() {
     let scaled = with(deployment(2, "v2", 5), "/metadata/resourceVersion", "101".into());
     let script = vec![read(deployment(2, "v2", 3)), both(), conflict(), read(scaled), both(), written()];
     let (outcome, seen) = rollback(script).await;
@@ -141,7 +141,7 @@ async fn a_restarted_bad_template_is_as_bad_as_before() {
 }
 
 #[tokio::test]
-async fn what_must_not_be_rolled_back() {
+async fn rollbacks_that_are_refused() {
     let paused = with(deployment(2, "v2", 3), "/spec/paused", true.into());
     refused(rollback(vec![read(paused)]).await.0, "Paused", false);
     let owned = with(deployment(2, "v2", 3), "/metadata/labels", json!({"helm.toolkit.fluxcd.io/name": "api"}));
@@ -165,7 +165,7 @@ async fn a_target_that_is_gone() {
 }
 
 #[tokio::test]
-async fn what_the_api_server_refuses() {
+async fn refusals_of_the_api_server() {
     let check = async |status: u16, message: &str, reason: &str, retryable: bool| {
         let answer = patch(MANAGER, status, failure(status, "", message));
         refused(rollback(vec![read(deployment(2, "v2", 3)), both(), answer]).await.0, reason, retryable);
@@ -182,10 +182,10 @@ async fn what_the_api_server_refuses() {
 }
 
 #[tokio::test]
-async fn a_write_without_an_answer_ends_in_time() {
+async fn a_write_without_a_response_ends_in_time() {
     let (client, task) = server(vec![read(deployment(2, "v2", 3)), both(), hangs(written())]);
     let started = std::time::Instant::now();
-    refused(Kubernetes::new(client).rollback(API, &bad(), &good()).await, "Timeout", true);
+    refused(Kubernetes::new(client).on(API).rollback(&bad(), &good()).await, "Timeout", true);
     assert!(started.elapsed() < ACTION_LIMIT);
     drop(task);
 }
@@ -217,25 +217,25 @@ async fn a_restart_happens_once() {
 }
 
 #[tokio::test]
-async fn what_must_not_be_restarted() {
+async fn restarts_that_are_refused() {
     let paused = with(deployment(2, "v2", 3), "/spec/paused", true.into());
     refused(restart(vec![read(paused)], None).await.0, "Paused", false);
     refused(restart(vec![read(deployment(3, "v3", 3))], Some(bad())).await.0, "Superseded", false);
 }
 
 #[tokio::test]
-async fn whether_it_was_made_is_found_out_without_a_write() {
+async fn a_performed_action_is_detected_without_a_write() {
     for (tag, made) in [("v2", false), ("v1", true)] {
         let revision = if made { 1 } else { 2 };
         let (client, task) = server(vec![read(deployment(revision, tag, 3)), both()]);
         let kubernetes = Kubernetes::new(client);
-        assert_eq!(kubernetes.is_rolled_back(API, &bad(), &good()).await, Ok(made), "{tag}");
+        assert_eq!(kubernetes.on(API).is_rolled_back(&bad(), &good()).await, Ok(made), "{tag}");
         drop(kubernetes);
         task.await.unwrap();
         let (client, task) = server(vec![read(deployment(revision, tag, 3))]);
         let kubernetes = Kubernetes::new(client);
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(kubernetes.is_restarted(API, None, at).await, Ok(false), "{tag}");
+        assert_eq!(kubernetes.on(API).is_restarted(None, at).await, Ok(false), "{tag}");
         drop(kubernetes);
         task.await.unwrap();
     }

@@ -33,7 +33,7 @@ fn chosen(growth: &MemoryGrowth, values: &[Option<f64>]) -> Result<Vec<String>, 
 }
 
 #[test]
-fn those_that_leak_are_recycled_the_fullest_first() {
+fn leaking_pods_are_replaced_the_fullest_first() {
     let of_fullest = growth(40.0, 90.0);
     assert_eq!(chosen(&of_fullest, &[Some(41.0), Some(70.0), Some(90.0)]).unwrap(), ["p2", "p1"]);
     assert_eq!(chosen(&of_fullest, &[Some(90.0), None, Some(90.0)]).unwrap(), ["p0", "p2"], "unmeasured pods stay");
@@ -47,7 +47,7 @@ fn those_that_leak_are_recycled_the_fullest_first() {
     assert_eq!(all, [named(1), named(0)], "the metric does not tell pods apart");
 }
 
-/// Three pods are wanted. Pods 0 and 1 leak; pod 2 and every replacement do not.
+/// Three pods are desired. Pods 0 and 1 leak; pod 2 and every replacement do not.
 #[derive(Debug, Clone, PartialEq)]
 struct Workload {
     pods: Vec<Pod>,
@@ -132,7 +132,7 @@ where
             (self.clone(), Err(forbidden)),
         ];
         if !self.lost {
-            // The pod ends by itself before the eviction arrives.
+            // The pod ends before the eviction arrives.
             results.push((Self { lost: true, ..self.without(uid) }, Ok(Evicted::Gone)));
         }
         results
@@ -181,7 +181,7 @@ where
 }
 
 #[test]
-fn the_list_alone_is_evicted_and_one_pod_at_a_time() {
+fn only_listed_pods_are_evicted_one_at_a_time() {
     let growth = growth(40.0, 90.0);
     let report = walked(&Cleanup { growth: &growth });
     report.assert_holds();

@@ -1,7 +1,7 @@
-//! Rollouts of Argo Rollouts: the fields that health depends on, and what their controller puts into templates.
+//! Rollouts of Argo Rollouts: the fields that health depends on, and the fields that their controller adds to templates.
 //!
-//! Unlike a Deployment's, a Rollout's template is not defaulted by the API server, and its ReplicaSets' are: the two never
-//! have the same digest. Which ReplicaSet is of the newest template, its controller says in `status.currentPodHash`.
+//! Unlike a Deployment's, a Rollout's template has no defaults of the API server, and its ReplicaSets' have: the two never
+//! have the same digest. The controller names the ReplicaSet of the newest template in `status.currentPodHash`.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 
 use super::{
     controller, cut,
-    release::{Newest, PROGRESS_DEADLINE_S, RevisionFacts, WorkloadFacts, count},
+    release::{Newest, PROGRESS_DEADLINE_S, RevisionFacts, WorkloadFacts, count, revision},
     text,
 };
-use crate::targets::kubernetes::template::{self, ROLLOUT_HASH};
+use crate::targets::kubernetes::template::ROLLOUT_HASH;
 
 /// Annotation on Rollouts' ReplicaSets: the number of the rollout.
 pub const ROLLOUT_REVISION: &str = "rollout.argoproj.io/revision";
-/// Annotation on a Rollout's ReplicaSet: the labels and annotations that its template has only while it plays its part
-/// (canary, stable, active, preview), as JSON.
+/// Annotation on a Rollout's ReplicaSet: the labels and annotations that its template has only in its role (canary, stable,
+/// active, preview), as JSON.
 const EPHEMERAL: &str = "rollout.argoproj.io/ephemeral-metadata";
 
-/// Of argoproj.io/v1alpha1: only what is read. Nothing of its template is required to be as it should, so that one Rollout
-/// with a strange one cannot break the listing of all.
+/// Of argoproj.io/v1alpha1, with the fields that are read. The template is not parsed, so that one Rollout with an invalid
+/// template cannot break the listing.
 #[derive(CustomResource, Serialize, Deserialize, Debug, Clone, Default)]
 #[kube(group = "argoproj.io", version = "v1alpha1", kind = "Rollout", namespaced, schema = "disabled")]
 #[kube(status = "RolloutStatus")]
@@ -40,7 +40,7 @@ pub struct RolloutSpec {
     pub template: Value,
 }
 
-/// Where a template comes from.
+/// The object with the template.
 #[derive(Serialize, Deserialize, Debug, Clone, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkloadSource {
@@ -75,14 +75,13 @@ pub struct RolloutCondition {
     pub message: String,
 }
 
-/// What only a Rollout has.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::targets::kubernetes) struct RolloutFacts {
-    /// Pods that were started before this are still to be replaced: `spec.restartAt`, until its controller is done.
+    /// `spec.restartAt`, until the controller has replaced all pods that were started before.
     pub restart_at: Option<Timestamp>,
-    /// The object that its template comes from: `Deployment/web`.
+    /// The object with its template: `Deployment/web`.
     pub template_in: Option<Box<str>>,
-    /// Its update was aborted, or its spec is not valid, in its controller's words.
+    /// Why its update was aborted, or its spec is not valid.
     pub stopped: Option<Box<str>>,
 }
 
@@ -94,8 +93,7 @@ impl WorkloadFacts {
         let invalid = condition("InvalidSpec").filter(|condition| condition.status == "True");
         let generation = metadata.generation.unwrap_or_default();
         let (current, stable) = (&status.current_pod_hash, &status.stable_rs);
-        let updated = status.updated_replicas.map_or(0, count);
-        let replicas = status.replicas.map_or(0, count);
+        let (updated, replicas) = (count(status.updated_replicas), count(status.replicas));
         let stopped = match (invalid, status.abort && current != stable) {
             (Some(invalid), _) => Some(format!("its spec is not valid: {}", invalid.message)),
             (None, true) if status.message.is_empty() => Some("its update was aborted".to_owned()),
@@ -112,17 +110,17 @@ impl WorkloadFacts {
             stopped: stopped.map(|why| cut(&why, 200).into()),
         };
         Self {
-            // A version from before 1.0 writes a hash there.
+            // Versions before 1.0 write a hash.
             observed_generation: match status.observed_generation.parse() {
                 Ok(observed) => observed,
                 Err(_) if status.observed_generation.is_empty() => 0,
                 Err(_) => generation,
             },
             desired: spec.replicas.map_or(1, count),
-            // Once the newest template is the stable one, all others only wait for the end of their scaleDownDelay.
+            // When the newest template is stable, all other pods only wait for the end of their scaleDownDelay.
             replicas: if current == stable { replicas.min(updated) } else { replicas },
             updated,
-            available: status.available_replicas.map_or(0, count),
+            available: count(status.available_replicas),
             paused: spec.paused,
             held: status.abort,
             progress_deadline_exceeded: condition("Progressing")
@@ -140,27 +138,24 @@ impl WorkloadFacts {
 }
 
 impl RevisionFacts {
-    /// None when no Rollout controls it.
+    /// None when no Rollout controls the ReplicaSet.
     pub(in crate::targets::kubernetes) fn of_rollout(set: &ReplicaSet) -> Option<Self> {
         let owner = controller(&set.metadata, "Rollout")?;
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
         let template = template.and_then(|template| serde_json::to_value(template).ok()).unwrap_or_default();
         let template = parsed(without_injected(template, &set.metadata)).unwrap_or_default();
         Some(Self {
-            uid: text(set.metadata.uid.as_ref()),
-            workload: owner.name.as_str().into(),
-            workload_uid: owner.uid.as_str().into(),
-            revision: annotation(&set.metadata, ROLLOUT_REVISION).and_then(|number| number.parse().ok()).unwrap_or(0),
+            revision: revision(&set.metadata, ROLLOUT_REVISION).unwrap_or_default(),
             hash: text(set.metadata.labels.as_ref().and_then(|labels| labels.get(ROLLOUT_HASH))),
-            digest: template::digest(&template),
             restarted_at: None,
+            ..Self::new(&set.metadata, owner, &template)
         })
     }
 }
 
-/// None when it is not what a template should be.
+/// None when the template is not valid.
 fn parsed(mut template: Value) -> Option<PodTemplateSpec> {
-    // The API server takes numbers for quantities and makes them text, but not in custom resources.
+    // The API server converts numbers to text in quantities, but not in custom resources.
     for list in ["containers", "initContainers"] {
         let containers = template.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
@@ -175,11 +170,11 @@ fn parsed(mut template: Value) -> Option<PodTemplateSpec> {
     serde_json::from_value(template).ok()
 }
 
-/// The template of a Rollout's ReplicaSet as it stood in the Rollout: without the label of its hash, without what it has
-/// only while it is canary or stable, and without the rule that keeps its pods off the nodes of another revision's.
+/// The template of a Rollout's ReplicaSet as in the Rollout: without the label of its hash, without the labels and
+/// annotations of its role, and without the anti-affinity to pods of other revisions.
 pub(in crate::targets::kubernetes) fn without_injected(mut template: Value, of: &ObjectMeta) -> Value {
-    let ephemeral: Value =
-        annotation(of, EPHEMERAL).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let ephemeral = of.annotations.as_ref().and_then(|annotations| annotations.get(EPHEMERAL));
+    let ephemeral: Value = ephemeral.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     for field in ["labels", "annotations"] {
         let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) else { break };
         let Some(entries) = metadata.get_mut(field).and_then(Value::as_object_mut) else { continue };
@@ -227,8 +222,4 @@ fn without_anti_affinity(template: &mut Value) {
         tidy(&mut template["spec"]["affinity"], "podAntiAffinity");
         tidy(&mut template["spec"], "affinity");
     }
-}
-
-fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a String> {
-    metadata.annotations.as_ref()?.get(key)
 }

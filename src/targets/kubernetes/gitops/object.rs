@@ -1,32 +1,37 @@
-//! The object of a GitOps controller: is it switched off, what switches it off and on again, and what its source is at.
-//! Pure.
+//! A GitOps object: whether it is suspended, the patches that suspend and resume it, and the revision of its source. Pure.
 //!
-//! Flux has `spec.suspend`. Of an Argo CD Application `spec.syncPolicy.automated` is taken away, which all versions know;
-//! what stood there is kept in an annotation in the same write.
+//! Flux has `spec.suspend`. Of an Argo CD Application `spec.syncPolicy.automated` is removed, which all versions support;
+//! its value is stored in an annotation in the same write.
 
 use std::fmt;
 
 use kube::{
     ResourceExt as _,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Value, json};
 
 use super::{Owner, OwnerKind, applied, owner};
 use crate::api::{SUSPENDED_AT_REVISION, SUSPENDED_BY, SUSPENDED_PREVIOUS};
 
-/// Nothing is applied by itself.
+/// The object applies nothing automatically.
 pub fn is_off(kind: OwnerKind, object: &DynamicObject) -> bool {
+    let value = switch(kind, object);
     match kind {
-        OwnerKind::Application => {
-            let automated = &object.data["spec"]["syncPolicy"]["automated"];
-            automated.is_null() || automated["enabled"] == false
-        }
-        OwnerKind::Kustomization | OwnerKind::HelmRelease => object.data["spec"]["suspend"] == true,
+        OwnerKind::Application => value.is_null() || value["enabled"] == false,
+        OwnerKind::Kustomization | OwnerKind::HelmRelease => *value == true,
     }
 }
 
-/// An object, as a list of what is applied names it.
+/// The field that suspends and resumes.
+fn switch(kind: OwnerKind, object: &DynamicObject) -> &Value {
+    match kind {
+        OwnerKind::Application => &object.data["spec"]["syncPolicy"]["automated"],
+        OwnerKind::Kustomization | OwnerKind::HelmRelease => &object.data["spec"]["suspend"],
+    }
+}
+
+/// An object that a GitOps object applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Empty: core.
@@ -42,8 +47,8 @@ impl fmt::Display for Item {
     }
 }
 
-/// Whether it says itself that it applies the item. Marks alone are no proof: who may label a workload could have anything
-/// suspended with them, in any namespace.
+/// Whether the object reports that it applies the item. Marks alone are no proof: with them, a person who may label a workload
+/// could suspend any GitOps object in any namespace.
 pub fn applies(kind: OwnerKind, object: &DynamicObject, item: &Item) -> bool {
     let Item { group, kind: what, namespace, name } = item;
     let (spec, status) = (&object.data["spec"], &object.data["status"]);
@@ -57,7 +62,7 @@ pub fn applies(kind: OwnerKind, object: &DynamicObject, item: &Item) -> bool {
             let text = |field: &str| one[field].as_str().unwrap_or_default();
             [text("group"), text("kind"), text("namespace"), text("name")] == [*group, what, namespace, name]
         }),
-        // It lists nothing; it can at least have been meant for this namespace.
+        // It has no list; at least the namespace must match.
         OwnerKind::HelmRelease => {
             let target = spec["targetNamespace"].as_str().or(object.metadata.namespace.as_deref());
             target == Some(namespace.as_str())
@@ -65,41 +70,34 @@ pub fn applies(kind: OwnerKind, object: &DynamicObject, item: &Item) -> bool {
     }
 }
 
-/// The Remediation that has switched it off.
+/// The Remediation that suspended the object.
 pub fn by(object: &DynamicObject) -> Option<&str> {
     object.annotations().get(SUSPENDED_BY).map(String::as_str)
 }
 
-/// Something is being applied now. Flux does not tell.
+/// A sync is running. Flux does not report that.
 pub fn is_busy(object: &DynamicObject) -> bool {
     let phase = &object.data["status"]["operationState"]["phase"];
     object.data["operation"].is_object() || phase == "Running" || phase == "Terminating"
 }
 
-/// Merge patch that switches it off for the Remediation `by`.
+/// Merge patch that suspends the object for the Remediation `by`.
 pub fn off(kind: OwnerKind, object: &DynamicObject, by: &str, revision: Option<&str>) -> Value {
-    let previous = match kind {
-        OwnerKind::Application => &object.data["spec"]["syncPolicy"]["automated"],
-        OwnerKind::Kustomization | OwnerKind::HelmRelease => &object.data["spec"]["suspend"],
-    };
+    let previous = switch(kind, object);
     let previous = (!previous.is_null()).then(|| previous.to_string());
-    let spec = match kind {
-        OwnerKind::Application => field(kind, Value::Null),
-        OwnerKind::Kustomization | OwnerKind::HelmRelease => field(kind, true.into()),
-    };
+    let value = if kind == OwnerKind::Application { Value::Null } else { true.into() };
     json!({
         "metadata": {
             "resourceVersion": object.resource_version(),
             "annotations": {SUSPENDED_BY: by, SUSPENDED_AT_REVISION: revision, SUSPENDED_PREVIOUS: previous},
         },
-        "spec": spec,
+        "spec": field(kind, value),
     })
 }
 
-/// Merge patch that puts back what stood there. None: it is not known any more, so a person has to.
+/// Merge patch that restores the previous value. None: the value is unknown, so a person has to resume the object.
 pub fn on(kind: OwnerKind, object: &DynamicObject) -> Option<Value> {
-    let previous = object.annotations().get(SUSPENDED_PREVIOUS);
-    let previous = match (kind, previous) {
+    let previous = match (kind, object.annotations().get(SUSPENDED_PREVIOUS)) {
         (OwnerKind::Application, None) => return None,
         (_, None) => Value::Null,
         (_, Some(text)) => serde_json::from_str(text).ok()?,
@@ -109,7 +107,7 @@ pub fn on(kind: OwnerKind, object: &DynamicObject) -> Option<Value> {
     Some(patch)
 }
 
-/// Merge patch that takes our annotations away, and nothing else.
+/// Merge patch that removes our annotations.
 pub fn unmark(object: &DynamicObject) -> Value {
     json!({"metadata": {
         "resourceVersion": object.resource_version(),
@@ -124,11 +122,11 @@ fn field(kind: OwnerKind, value: Value) -> Value {
     }
 }
 
-/// Who would switch it on again: what applies this very object, in words.
+/// The parent that would resume the object, because it applies this very object; in words.
 ///
-/// Flux applies the fields of its manifests and leaves all others alone, and Argo CD compares only those too: so
-/// `spec.suspend` is in danger only when one of them has written it. An Application that is applied has `automated` from its
-/// manifest, and an ApplicationSet puts back the whole spec.
+/// Flux applies only the fields of its manifests, and Argo CD compares only those: so `spec.suspend` is reset only when one
+/// of them wrote the field. An applied Application has `automated` from its manifest, and an ApplicationSet restores the
+/// whole spec.
 pub fn parent(kind: OwnerKind, object: &DynamicObject) -> Option<String> {
     let marked = owner(&object.metadata).filter(|parent| !is_same(parent, kind, object));
     if kind != OwnerKind::Application {
@@ -139,18 +137,18 @@ pub fn parent(kind: OwnerKind, object: &DynamicObject) -> Option<String> {
     if let Some(set) = set {
         return Some(format!("Argo CD ApplicationSet {}", set.name));
     }
-    // Argo CD's own bookkeeping in its Applications is no sign of a parent.
+    // Argo CD's own writes to its Applications do not prove a parent.
     let own = matches!(&marked, Some(Owner::Applied { manager, .. }) if manager == "argocd-application-controller");
     marked.filter(|_| !own).map(|parent| parent.to_string())
 }
 
-/// It applies itself, as Flux's own Kustomization does: switched off, it does not.
+/// The object applies itself, as Flux's own Kustomization: not while it is suspended.
 fn is_same(parent: &Owner, kind: OwnerKind, object: &DynamicObject) -> bool {
     let namespace = object.namespace().unwrap_or_default();
     parent.place(&namespace) == Some((kind, namespace, object.name_any()))
 }
 
-/// Where a Flux object gets from what it applies.
+/// The source of a Flux object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub kind: String,
@@ -159,7 +157,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Of group `source.toolkit.fluxcd.io/v1`.
+    /// None for an unknown kind.
     pub fn plural(&self) -> Option<&'static str> {
         Some(match self.kind.as_str() {
             "GitRepository" => "gitrepositories",
@@ -172,17 +170,12 @@ impl Source {
     }
 
     pub fn resource(&self) -> Option<ApiResource> {
-        Some(ApiResource {
-            group: "source.toolkit.fluxcd.io".into(),
-            version: "v1".into(),
-            api_version: "source.toolkit.fluxcd.io/v1".into(),
-            kind: self.kind.clone(),
-            plural: self.plural()?.into(),
-        })
+        let gvk = GroupVersionKind::gvk("source.toolkit.fluxcd.io", "v1", &self.kind);
+        Some(ApiResource::from_gvk_with_plural(&gvk, self.plural()?))
     }
 }
 
-/// None: it has none, or does not name it.
+/// None when the object does not name a source.
 pub fn source(kind: OwnerKind, object: &DynamicObject) -> Option<Source> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let own = object.namespace().unwrap_or_default();
@@ -198,14 +191,14 @@ pub fn source(kind: OwnerKind, object: &DynamicObject) -> Option<Source> {
     Some(Source { kind: "HelmChart".into(), namespace: namespace.into(), name: name.into() })
 }
 
-/// What a Kustomization has applied last. A newer one that is there already counts as newer.
+/// The revision that a Kustomization applied last. An existing newer revision counts as newer.
 pub fn attempted(kind: OwnerKind, object: &DynamicObject) -> Option<&str> {
-    // A HelmRelease writes the version of its chart in another form than the chart does.
+    // A HelmRelease writes the version of its chart in another form than the chart.
     let status = (kind == OwnerKind::Kustomization).then(|| &object.data["status"])?;
     status["lastAttemptedRevision"].as_str().or_else(|| status["lastAppliedRevision"].as_str())
 }
 
-/// The revisions of its sources that an Application was compared with last; it goes on comparing while switched off.
+/// The revisions of its sources that an Application was compared with last; a suspended Application is compared too.
 pub fn compared(object: &DynamicObject) -> Option<String> {
     let sync = &object.data["status"]["sync"];
     if let Some(revisions) = sync["revisions"].as_array().filter(|all| !all.is_empty()) {
@@ -215,7 +208,7 @@ pub fn compared(object: &DynamicObject) -> Option<String> {
     sync["revision"].as_str().filter(|revision| !revision.is_empty()).map(str::to_owned)
 }
 
-/// Its values are a part of what a HelmRelease releases: a change of its spec is a newer release, whatever the chart's version.
+/// The spec of a HelmRelease has its values: a change of the spec is a newer release, whatever the chart's version.
 pub fn is_changed(kind: OwnerKind, object: &DynamicObject, generation: Option<i64>) -> bool {
     kind == OwnerKind::HelmRelease && generation.is_some() && object.metadata.generation != generation
 }

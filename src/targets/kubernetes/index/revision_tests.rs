@@ -1,5 +1,6 @@
 //! StatefulSets and DaemonSets: the same facts as of Deployments, by ControllerRevisions.
 
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
 use serde_json::{Value, json};
 
 use super::*;
@@ -22,7 +23,7 @@ fn hash(kind: WorkloadKind, hash: &str) -> String {
     if kind == WorkloadKind::StatefulSet { format!("{NAME}-{hash}") } else { hash.to_owned() }
 }
 
-fn well(kind: WorkloadKind, number: usize, hash: &str) -> Value {
+fn healthy_pod(kind: WorkloadKind, number: usize, hash: &str) -> Value {
     owned_by(kind, pod(hash, "1"), &name(kind, number), hash)
 }
 
@@ -36,12 +37,12 @@ fn healthy(kind: WorkloadKind) -> ClusterIndex {
     let index = synced();
     see(&index, revisioned(kind, 1, "v1", "aaa", 3));
     see(&index, controller_revision(kind, 1, "v1", "aaa"));
-    (0..3).for_each(|number| see(&index, well(kind, number, "aaa")));
+    (0..3).for_each(|number| see(&index, healthy_pod(kind, number, "aaa")));
     index
 }
 
 /// On top of it image `v2`, hash `bbb`; of the status nothing is updated yet.
-fn wanted(kind: WorkloadKind) -> Value {
+fn updated(kind: WorkloadKind) -> Value {
     let mut object = revisioned(kind, 2, "v2", "bbb", 3);
     for count in ["updatedReplicas", "updatedNumberScheduled"] {
         if !object["status"][count].is_null() {
@@ -81,10 +82,10 @@ fn healthy_ones() {
 }
 
 #[test]
-fn a_broken_pod_of_the_newest_template_is_told_from_the_others() {
+fn a_broken_pod_of_the_newest_template_is_distinguished_from_the_others() {
     for kind in BOTH {
         let index = healthy(kind);
-        see(&index, wanted(kind));
+        see(&index, updated(kind));
         see(&index, controller_revision(kind, 2, "v2", "bbb"));
         see(&index, crashing(kind, 2, "bbb"));
         let seen = workload(kind, &index);
@@ -105,11 +106,11 @@ fn a_view_that_lags_behind_is_unsettled() {
         see(&index, with(revisioned(kind, 1, "v1", "aaa", 3), "/metadata/generation", 2.into()));
         let (reason, message) = unknown(kind, &index);
         assert_eq!(reason, UnknownReason::Unsettled);
-        assert!(message.contains(&format!("the controller of {kind}s has seen generation 1")), "{message}");
-        see(&index, wanted(kind));
+        assert!(message.contains(&format!("the controller of {kind}s has observed generation 1")), "{message}");
+        see(&index, updated(kind));
         let (reason, message) = unknown(kind, &index);
         assert_eq!(reason, UnknownReason::Unsettled);
-        assert!(message.contains("was not seen yet"), "{message}");
+        assert!(message.contains("was not observed yet"), "{message}");
         see(&index, controller_revision(kind, 2, "v2", "bbb"));
         assert_eq!(workload(kind, &index).release.revision, 2);
     }
@@ -136,10 +137,10 @@ fn a_restart_is_the_same_template_under_another_hash() {
 }
 
 #[test]
-fn the_way_back_gives_the_old_revision_a_new_number() {
+fn a_rollback_gives_the_old_revision_a_new_number() {
     for kind in BOTH {
         let index = healthy(kind);
-        see(&index, wanted(kind));
+        see(&index, updated(kind));
         see(&index, controller_revision(kind, 2, "v2", "bbb"));
         see(&index, revisioned(kind, 3, "v1", "aaa", 3));
         see(&index, controller_revision(kind, 3, "v1", "aaa"));
@@ -158,7 +159,7 @@ fn a_template_that_waits_for_a_person_is_no_release_before_it_has_a_pod() {
         [(BOTH[0], &on_delete), (BOTH[1], &on_delete), (BOTH[0], &canary)];
     for (kind, held) in held {
         let index = healthy(kind);
-        see(&index, held(wanted(kind)));
+        see(&index, held(updated(kind)));
         see(&index, controller_revision(kind, 2, "v2", "bbb"));
         let waits = workload(kind, &index);
         assert_eq!((waits.release.revision, waits.updated, waits.faulty_pods), (1, 3, 0), "{kind}");
@@ -171,7 +172,7 @@ fn a_template_that_waits_for_a_person_is_no_release_before_it_has_a_pod() {
 }
 
 #[test]
-fn one_of_the_same_name_made_anew_has_none_of_the_old_pods() {
+fn a_recreated_workload_has_none_of_the_old_pods() {
     for kind in BOTH {
         let index = healthy(kind);
         see(&index, crashing(kind, 2, "aaa"));
@@ -184,7 +185,7 @@ fn one_of_the_same_name_made_anew_has_none_of_the_old_pods() {
 }
 
 #[test]
-fn kinds_of_the_same_name_are_told_apart() {
+fn kinds_of_the_same_name_are_distinguished() {
     let index = healthy(BOTH[0]);
     see(&index, deployment(1, "v9", 1));
     see(&index, replica_set(1, "v9", "aaa"));
@@ -221,20 +222,20 @@ fn changes_wake_the_right_workload() {
             heard.len()
         };
         for object in
-            [crashing(kind, 0, "aaa"), wanted(kind), controller_revision(kind, 2, "v2", "bbb"), node("n1", false)]
+            [crashing(kind, 0, "aaa"), updated(kind), controller_revision(kind, 2, "v2", "bbb"), node("n1", false)]
         {
             see(&index, object.clone());
             assert_eq!(heard(&mut changes), 1, "{object:#}");
             see(&index, object);
             assert_eq!(heard(&mut changes), 0);
         }
-        index.delete_controller_revision(&parse(controller_revision(kind, 2, "v2", "bbb")));
+        index.delete(&parse::<ControllerRevision>(controller_revision(kind, 2, "v2", "bbb")));
         assert_eq!(heard(&mut changes), 1);
     }
 }
 
 #[test]
-fn revisions_that_went_while_nobody_watched_go_with_the_next_listing() {
+fn revisions_deleted_during_an_outage_go_with_the_next_listing() {
     for kind in BOTH {
         let index = healthy(kind);
         index.listing(Kind::ControllerRevisions, "");
@@ -251,7 +252,7 @@ fn patterns_name_all_pods() {
             let pattern = index.pods_pattern(kind, NS, NAME, of_release).unwrap();
             assert_eq!((pattern.regex.as_str(), pattern.of_release), (expected, false));
         }
-        (0..3).for_each(|number| index.delete_pod(&parse(well(kind, number, "aaa"))));
+        (0..3).for_each(|number| index.delete(&parse::<Pod>(healthy_pod(kind, number, "aaa"))));
         assert_eq!(index.pods_pattern(kind, NS, NAME, false).unwrap_err().reason, UnknownReason::NoData);
     }
 }

@@ -1,5 +1,6 @@
 //! Rollouts of Argo Rollouts: the same facts as of Deployments, by what their controller says.
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,7 +14,7 @@ use crate::{
 
 const KIND: WorkloadKind = WorkloadKind::Rollout;
 
-fn well(hash: &str, id: &str) -> Value {
+fn healthy_pod(hash: &str, id: &str) -> Value {
     of_rollout(pod(hash, id), hash)
 }
 
@@ -26,7 +27,7 @@ fn healthy() -> ClusterIndex {
     let index = synced();
     see(&index, rollout(1, "v1", ("aaa", "aaa"), 3));
     see(&index, rollout_set(1, "v1", "aaa"));
-    ["1", "2", "3"].into_iter().for_each(|id| see(&index, well("aaa", id)));
+    ["1", "2", "3"].into_iter().for_each(|id| see(&index, healthy_pod("aaa", id)));
     index
 }
 
@@ -74,7 +75,7 @@ fn a_healthy_one() {
 fn a_canary_at_its_pause_is_neither_complete_nor_paused_by_a_person() {
     let index =
         canary(&[("pauseConditions", json!([{"reason": "CanaryPauseStep"}])), ("controllerPause", json!(true))]);
-    see(&index, well("bbb", "9"));
+    see(&index, healthy_pod("bbb", "9"));
     let seen = workload(&index);
     assert_eq!((seen.release.revision, seen.release.hash.as_str(), seen.updated), (2, "bbb", 1));
     assert!(!seen.rollout_complete() && !seen.paused && seen.faults.is_empty());
@@ -94,12 +95,12 @@ fn old_pods_that_only_wait_to_be_scaled_down_do_not_count() {
 }
 
 #[test]
-fn of_an_aborted_one_the_stable_template_is_what_runs() {
+fn an_aborted_rollout_runs_the_stable_template() {
     let aborted = [("abort", json!(true)), ("message", json!("RolloutAborted: Rollout aborted update to revision 2"))];
     let index = canary(&aborted);
     see(&index, crashing("bbb", "9"));
     assert_eq!(workload(&index).release.hash, "bbb", "as long as it has a pod");
-    index.delete_pod(&parse(crashing("bbb", "9")));
+    index.delete(&parse::<Pod>(crashing("bbb", "9")));
     let seen = workload(&index);
     assert_eq!((seen.release.revision, seen.release.hash.as_str(), seen.updated), (1, "aaa", 3));
     assert!(seen.stopped.unwrap().contains("aborted update to revision 2"));
@@ -111,7 +112,7 @@ fn a_view_that_lags_behind_is_unsettled() {
     see(&index, with(rollout(1, "v1", ("aaa", "aaa"), 3), "/metadata/generation", 2.into()));
     let (reason, message) = unknown(&index);
     assert_eq!(reason, UnknownReason::Unsettled);
-    assert!(message.contains("has seen generation 1"), "{message}");
+    assert!(message.contains("has observed generation 1"), "{message}");
     see(&index, rollout(2, "v2", ("bbb", "aaa"), 3));
     let (reason, message) = unknown(&index);
     assert_eq!(reason, UnknownReason::Unsettled);
@@ -126,7 +127,7 @@ fn a_view_that_lags_behind_is_unsettled() {
 }
 
 #[test]
-fn what_its_controller_adds_to_a_template_does_not_count() {
+fn additions_of_the_controller_to_a_template_do_not_count() {
     let before = workload(&healthy()).release.digest;
     let index = healthy();
     let role = json!({"labels": {"role": "stable"}, "annotations": {"weight": "0"}}).to_string();
@@ -156,7 +157,7 @@ fn a_restart_is_complete_when_its_pods_are_new() {
     let seen = workload(&index);
     assert_eq!((seen.updated, seen.rollout_complete()), (0, false));
     for id in ["1", "2"] {
-        see(&index, with(well("aaa", id), "/status/startTime", "2026-01-01T11:59:30Z".into()));
+        see(&index, with(healthy_pod("aaa", id), "/status/startTime", "2026-01-01T11:59:30Z".into()));
     }
     assert_eq!(workload(&index).updated, 2);
     see(&index, with(restart("2026-01-01T11:59:00Z"), "/status/restartedAt", "2026-01-01T11:59:00Z".into()));
@@ -193,7 +194,7 @@ fn a_deployment_of_the_same_name_is_another_workload() {
 }
 
 #[test]
-fn where_there_are_none_or_they_are_not_ours_to_see_it_is_said() {
+fn absent_or_forbidden_rollouts_are_reported() {
     let index = healthy();
     index.watch_fails(Kind::Rollouts, "", Hindrance::NotInstalled, "404".into(), now());
     let (reason, message) = unknown(&index);
@@ -212,7 +213,7 @@ fn where_there_are_none_or_they_are_not_ours_to_see_it_is_said() {
 }
 
 #[test]
-fn changes_wake_it() {
+fn changes_wake_a_rollout() {
     let index = healthy();
     let mut changes = index.changes();
     for object in [crashing("aaa", "1"), rollout(2, "v2", ("bbb", "aaa"), 3), rollout_set(2, "v2", "bbb")] {
@@ -222,14 +223,14 @@ fn changes_wake_it() {
         see(&index, object);
         assert!(changes.try_recv().is_err());
     }
-    index.delete_rollout(&parse(rollout(2, "v2", ("bbb", "aaa"), 3)));
+    index.delete(&parse::<Rollout>(rollout(2, "v2", ("bbb", "aaa"), 3)));
     assert_eq!(unknown(&index).0, UnknownReason::TargetNotFound);
 }
 
 #[test]
 fn patterns_tell_the_canary_from_the_stable_pods() {
     let index = canary(&[]);
-    see(&index, well("bbb", "9"));
+    see(&index, healthy_pod("bbb", "9"));
     let pattern = |of_release| index.pods_pattern(KIND, NS, NAME, of_release).unwrap();
     assert_eq!((pattern(true).regex.as_str(), pattern(true).of_release), ("api-bbb-.*", true));
     assert_eq!(pattern(false).regex, "(api-aaa-.*|api-bbb-.*)");

@@ -1,3 +1,7 @@
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Node, Pod},
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -34,9 +38,9 @@ fn check_fault(pod: Value, expected: Option<FaultKind>) {
     assert_eq!(seen, expected.map(|kind| (kind, true)).into_iter().collect::<Vec<_>>(), "{pod:#}");
 }
 
-/// Nothing is wrong with a workload that looks like this.
+/// The workload has no fault.
 #[track_caller]
-pub(super) fn check_well(index: &ClusterIndex) {
+pub(super) fn check_healthy(index: &ClusterIndex) {
     let workload = workload(index);
     assert_eq!((workload.faults, workload.faulty_pods), (vec![], 0));
 }
@@ -82,7 +86,7 @@ fn between_two_back_offs_a_container_still_counts_as_looping() {
 }
 
 #[test]
-fn a_container_that_crashed_long_ago_and_runs_is_well() {
+fn a_container_that_crashed_long_ago_and_runs_is_healthy() {
     let main = container("main", true, 7, json!({"running": {}}), ended(1, "Error", 3000));
     check_fault(with(pod("bbb", "9"), "/status/containerStatuses/0", main), None);
 }
@@ -146,7 +150,7 @@ fn a_release_that_is_never_ready_is_still_starting() {
 }
 
 #[test]
-fn pods_that_are_going_or_over_are_nobodys_fault() {
+fn terminating_or_finished_pods_are_no_fault() {
     let looping = || broken_pod("bbb", "9", 3, waiting("CrashLoopBackOff"), ended(1, "Error", 5));
     check_fault(with(looping(), "/metadata/deletionTimestamp", ago(3).into()), None);
     let evicted = with(looping(), "/status/phase", "Failed".into());
@@ -158,16 +162,16 @@ fn pods_that_are_going_or_over_are_nobodys_fault() {
 fn a_lost_node_is_not_the_releases_fault() {
     let index = releasing(broken_pod("bbb", "9", 3, waiting("CrashLoopBackOff"), ended(1, "Error", 5)));
     see(&index, node("n1", false));
-    check_well(&index);
+    check_healthy(&index);
     assert_eq!(workload(&index).on_lost_nodes, 4);
-    index.delete_node(&parse(node("n1", false)));
+    index.delete(&parse::<Node>(node("n1", false)));
     assert_eq!(workload(&index).on_lost_nodes, 4);
     see(&index, node("n1", true));
     assert_eq!((workload(&index).on_lost_nodes, workload(&index).faulty_pods), (0, 1));
 }
 
 #[test]
-fn without_the_right_to_see_nodes_all_are_ready() {
+fn without_the_right_to_list_nodes_all_are_ready() {
     let index = healthy();
     see(&index, node("n1", false));
     index.watch_fails(Kind::Nodes, "", Hindrance::Forbidden, "nodes is forbidden".into(), now());
@@ -205,7 +209,7 @@ fn scaling_is_no_fault_and_no_release() {
     for (pods, generation) in [(5, 2), (1, 3), (0, 4), (3, 5)] {
         let scaled = with(deployment(1, "v1", pods), "/metadata/generation", generation.into());
         see(&index, with(scaled, "/status/observedGeneration", generation.into()));
-        check_well(&index);
+        check_healthy(&index);
         assert_eq!(workload(&index).release, release);
         assert_eq!(workload(&index).desired, u32::try_from(pods).unwrap());
     }
@@ -222,7 +226,7 @@ fn a_restart_is_the_same_template_under_another_hash() {
     see(&index, stamp(replica_set(2, "v1", "ccc"), "/spec/template"));
     let after = workload(&index).release;
     assert_eq!((&after.digest, after.revision, after.hash.as_str()), (&before.digest, 2, "ccc"));
-    check_well(&index);
+    check_healthy(&index);
 }
 
 #[test]
@@ -236,13 +240,13 @@ fn a_paused_deployment_runs_what_it_ran_before() {
 }
 
 #[test]
-fn one_pod_deleted_is_seen_as_gone() {
+fn a_deleted_pod_is_gone() {
     let index = healthy();
     see(&index, with(pod("aaa", "1"), "/metadata/deletionTimestamp", ago(1).into()));
-    check_well(&index);
-    index.delete_pod(&parse(pod("aaa", "1")));
-    index.delete_pod(&parse(pod("aaa", "1")));
-    check_well(&index);
+    check_healthy(&index);
+    index.delete(&parse::<Pod>(pod("aaa", "1")));
+    index.delete(&parse::<Pod>(pod("aaa", "1")));
+    check_healthy(&index);
 }
 
 #[test]
@@ -262,22 +266,22 @@ fn a_view_that_lags_behind_is_unsettled() {
 }
 
 #[test]
-fn a_deployment_of_the_same_name_made_anew_has_none_of_the_old_pods() {
+fn a_recreated_deployment_has_none_of_the_old_pods() {
     let index = releasing(broken_pod("bbb", "9", 3, waiting("CrashLoopBackOff"), ended(1, "Error", 5)));
     see(&index, with(deployment(1, "v2", 3), "/metadata/uid", "d-2".into()));
     unknown(&index, UnknownReason::Unsettled);
     let owned = with(replica_set(1, "v2", "bbb"), "/metadata/ownerReferences/0/uid", "d-2".into());
     see(&index, with(owned, "/metadata/uid", "rs-new".into()));
-    check_well(&index);
+    check_healthy(&index);
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_workload_is_not_found() {
     let index = synced();
     unknown(&index, UnknownReason::TargetNotFound);
     let index = healthy();
     see(&index, with(deployment(1, "v1", 3), "/metadata/deletionTimestamp", ago(1).into()));
     unknown(&index, UnknownReason::TargetNotFound);
-    index.delete_deployment(&parse(deployment(1, "v1", 3)));
+    index.delete(&parse::<Deployment>(deployment(1, "v1", 3)));
     unknown(&index, UnknownReason::TargetNotFound);
 }

@@ -1,9 +1,10 @@
 //! What the index makes of the state of its watches, and whom it wakes.
 
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::Value;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::tests::{check_well, unknown, workload};
+use super::tests::{check_healthy, unknown, workload};
 use super::*;
 use crate::targets::kubernetes::fixtures::{
     NAME, NS, broken_pod, deployment, ended, healthy, node, now, parse, pod, releasing, replica_set, see, synced,
@@ -34,7 +35,7 @@ fn nothing_is_known_before_the_first_listings_are_complete() {
 }
 
 #[test]
-fn a_namespace_that_is_not_watched_is_said_so() {
+fn a_namespace_that_is_not_watched_is_reported() {
     let index = ClusterIndex::default();
     index.watching(&["other".to_owned()]);
     assert!(unknown(&index, UnknownReason::NotConfigured).contains("it watches other"));
@@ -45,7 +46,7 @@ fn a_watch_that_fails_makes_stale_facts_unknown() {
     let index = healthy();
     let since = now().checked_sub(SignedDuration::from_secs(STALE_AFTER_S)).unwrap();
     index.watch_fails(Kind::Pods, "", Hindrance::Passing, "connection refused".into(), since);
-    check_well(&index);
+    check_healthy(&index);
     let earlier = since.checked_sub(SignedDuration::from_secs(1)).unwrap();
     index.watch_works(Kind::Pods, "");
     index.watch_fails(Kind::Pods, "", Hindrance::Passing, "connection refused".into(), earlier);
@@ -53,7 +54,7 @@ fn a_watch_that_fails_makes_stale_facts_unknown() {
     index.watch_fails(Kind::Pods, "", Hindrance::Passing, "timed out".into(), now());
     assert!(unknown(&index, UnknownReason::Unreachable).contains("timed out"));
     index.watch_works(Kind::Pods, "");
-    check_well(&index);
+    check_healthy(&index);
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn a_refused_watch_is_forbidden_at_once() {
 }
 
 #[test]
-fn what_was_deleted_while_nobody_watched_goes_with_the_next_listing() {
+fn objects_deleted_during_an_outage_go_with_the_next_listing() {
     let index = releasing(broken_pod("bbb", "9", 3, waiting("CrashLoopBackOff"), ended(1, "Error", 5)));
     index.listing(Kind::Pods, "");
     for id in ["1", "2", "3"] {
@@ -72,7 +73,7 @@ fn what_was_deleted_while_nobody_watched_goes_with_the_next_listing() {
     }
     assert_eq!(workload(&index).faulty_pods, 1, "kept until the listing is complete");
     index.listed(Kind::Pods, "");
-    check_well(&index);
+    check_healthy(&index);
     index.listing(Kind::Deployments, "");
     index.listed(Kind::Deployments, "");
     unknown(&index, UnknownReason::TargetNotFound);
@@ -94,7 +95,7 @@ fn a_listing_of_one_namespace_leaves_the_others_alone() {
     see(&index, replica_set(1, "v1", "aaa"));
     index.listing(Kind::Deployments, "other");
     index.listed(Kind::Deployments, "other");
-    check_well(&index);
+    check_healthy(&index);
     index.listing(Kind::Deployments, NS);
     index.listed(Kind::Deployments, NS);
     unknown(&index, UnknownReason::TargetNotFound);
@@ -145,16 +146,16 @@ fn only_what_matters_to_health_wakes() {
     for object in once {
         assert_eq!(woken(&index, || see(&index, object.clone())), 1, "{object:#}");
     }
-    assert_eq!(woken(&index, || index.delete_pod(&parse(pod("aaa", "3")))), 1);
-    assert_eq!(woken(&index, || index.delete_pod(&parse(pod("aaa", "3")))), 0);
-    assert_eq!(woken(&index, || index.delete_deployment(&parse(deployment(1, "v1", 3)))), 1);
+    assert_eq!(woken(&index, || index.delete(&parse::<Pod>(pod("aaa", "3")))), 1);
+    assert_eq!(woken(&index, || index.delete(&parse::<Pod>(pod("aaa", "3")))), 0);
+    assert_eq!(woken(&index, || index.delete(&parse::<Deployment>(deployment(1, "v1", 3)))), 1);
 }
 
 #[test]
-fn everything_is_told_once_when_the_first_listings_are_complete() {
+fn every_workload_is_sent_once_when_the_first_listings_are_complete() {
     let index = ClusterIndex::default();
     index.watching(&[]);
-    let told = woken(&index, || {
+    let sent = woken(&index, || {
         for kind in
             [Kind::Deployments, Kind::ReplicaSets, Kind::StatefulSets, Kind::Nodes, Kind::Pods, Kind::DaemonSets]
         {
@@ -169,7 +170,7 @@ fn everything_is_told_once_when_the_first_listings_are_complete() {
             index.listed(kind, "");
         }
     });
-    assert_eq!(told, 1);
+    assert_eq!(sent, 1);
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn patterns_name_the_pods_by_template() {
     let index = releasing(pod("bbb", "9"));
     check(&index, false, "(api-aaa-.*|api-bbb-.*)");
     check(&index, true, "api-bbb-.*");
-    index.delete_pod(&parse(pod("bbb", "9")));
+    index.delete(&parse::<Pod>(pod("bbb", "9")));
     check(&index, false, "api-aaa-.*");
     let why = index.pods_pattern(WorkloadKind::Deployment, NS, NAME, true).unwrap_err();
     assert_eq!((why.reason, why.message.as_str()), (UnknownReason::NoData, "no pod of the new template yet"));

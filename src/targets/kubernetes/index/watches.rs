@@ -1,13 +1,12 @@
-//! How the watches are doing.
+//! The state of the watches.
 
 use jiff::Timestamp;
 
-/// How one watch is doing.
 #[derive(Default)]
 pub(super) struct Watch {
     /// Its first listing is complete.
     pub synced: bool,
-    /// The listing that is under way.
+    /// The running listing.
     pub listing: u32,
     pub failing: Option<Failing>,
 }
@@ -18,19 +17,19 @@ pub(super) struct Failing {
     pub message: String,
 }
 
-/// Why a watch does not get through.
+/// Why a watch fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hindrance {
-    /// It may get better by itself.
+    /// May recover without action.
     Passing,
-    /// The API server said 403: it will not.
+    /// The API server responds with 403.
     Forbidden,
     /// The cluster has no such kind.
     NotInstalled,
 }
 
 impl Watch {
-    /// Nothing will be known of this kind before somebody changes the operator's role or the cluster.
+    /// No facts of this kind before a person changes the operator's role or the cluster.
     pub fn is_barred(&self) -> bool {
         self.failing.as_ref().is_some_and(|failing| failing.hindrance != Hindrance::Passing)
     }

@@ -121,7 +121,7 @@ async fn more_than_the_limit_is_all_of_it_and_a_full_proxy_is_named_too() {
 }
 
 #[tokio::test]
-async fn without_limits_nothing_is_asked() {
+async fn without_limits_no_request_is_sent() {
     let (usage, _server) = usage(Vec::new());
     for index in [healthy(), synced(), ClusterIndex::default()] {
         assert_eq!(read(&usage, &index, now()).await, []);
@@ -134,7 +134,7 @@ async fn without_limits_nothing_is_asked() {
 }
 
 #[tokio::test]
-async fn a_pod_without_figures_or_with_old_ones_is_left_out() {
+async fn a_pod_without_samples_or_with_old_ones_is_left_out() {
     let (usage, _server) =
         usage(vec![answer(&[measured("api-aaa-1", 151, "1", "100Mi"), measured("api-aaa-2", 149, "0", "50Mi")])]);
     let index = index();
@@ -147,7 +147,7 @@ async fn a_pod_without_figures_or_with_old_ones_is_left_out() {
 }
 
 #[tokio::test]
-async fn where_it_is_not_installed_it_is_asked_for_again_after_five_minutes() {
+async fn an_absent_source_is_requested_again_after_five_minutes() {
     let (usage, server) = usage(vec![get(PODS, 404, json!("404 page not found")), only_memory("70Mi")]);
     let index = index();
     let elsewhere =
@@ -181,7 +181,7 @@ async fn what_is_forbidden_in_one_namespace_may_be_allowed_in_another() {
 }
 
 #[tokio::test]
-async fn what_was_measured_counts_until_it_is_old_whatever_becomes_of_the_source() {
+async fn a_sample_counts_until_it_is_stale_whatever_the_state_of_the_source() {
     let broken = get(PODS, 200, json!({"kind": "PodMetricsList", "items": "none"}));
     let (usage, server) = usage(vec![
         only_memory("80Mi"),
@@ -202,7 +202,7 @@ async fn what_was_measured_counts_until_it_is_old_whatever_becomes_of_the_source
 }
 
 #[tokio::test]
-async fn a_source_that_hangs_costs_a_look_no_more_than_its_limit() {
+async fn a_source_that_hangs_costs_a_query_no_more_than_its_limit() {
     let (usage, _server) = usage(vec![hangs(only_memory("80Mi"))]);
     let index = index();
     let started = std::time::Instant::now();
@@ -248,7 +248,7 @@ async fn while_a_release_is_watched_only_its_own_pods_count() {
 }
 
 #[tokio::test]
-async fn pods_that_go_are_gone_or_are_others_do_not_count() {
+async fn terminating_missing_and_foreign_pods_do_not_count() {
     let of_one = |pod: Value| {
         let index = synced();
         see(&index, deployment(1, "v1", 3));
@@ -288,7 +288,7 @@ async fn statefulsets_and_single_pods_are_measured() {
 }
 
 #[tokio::test]
-async fn namespaces_that_nobody_looks_at_are_forgotten() {
+async fn namespaces_that_are_not_queried_are_forgotten() {
     let (usage, _server) = usage(vec![only_memory("80Mi")]);
     assert_eq!(read(&usage, &index(), now()).await.len(), 1);
     usage.space("other", later(150)).try_lock().unwrap().looked = Some(later(150));

@@ -1,5 +1,5 @@
-//! Secrets are watched only where the role grants it, which it does not by default. It is asked first: a refused request
-//! for Secrets is what people look for in audit logs.
+//! Secrets are watched only where the role grants it, which it does not by default. Permission is checked first: a refused
+//! request for Secrets is an alarm in audit logs.
 
 use jiff::Timestamp;
 use kube::Client;
@@ -10,7 +10,7 @@ use crate::targets::kubernetes::{ClusterIndex, Kubernetes, act_error::Call, stor
 /// Never ends.
 pub(super) async fn keep_secrets(client: &Client, scope: &str, home: Option<&str>, index: &ClusterIndex) {
     let Some(home) = home else {
-        let message = "Secrets are not looked at".to_owned();
+        let message = "Secrets are not watched".to_owned();
         index.watch_fails(Kind::Secrets, scope, Hindrance::Forbidden, message, Timestamp::now());
         return std::future::pending().await;
     };
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_the_right_nothing_is_asked_for_and_nothing_waits() {
+    async fn without_the_right_no_request_is_sent_and_nothing_waits() {
         let index = ClusterIndex::default();
         index.watching(&[]);
         for kind in [Kind::Deployments, Kind::StatefulSets, Kind::DaemonSets, Kind::ReplicaSets, Kind::Nodes]
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_the_right_the_key_comes_first_and_digests_are_all_that_is_held() {
+    async fn with_the_right_the_key_comes_first_and_only_digests_are_stored() {
         let index = healthy();
         let key = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "panacea-digest-key"}, "data": {"key": "A".repeat(44)}});
         let chosen = "labelSelector=%21panacea.dev%2Fpolicy";
@@ -134,7 +134,7 @@ mod tests {
         let other = healthy();
         follow(&other, Some("panacea-system"), script(&[deleted])).await;
         assert_eq!(config(&other), Some(vec![("absent".into(), false), ("app".into(), false)]));
-        // Not while it does not get through, nor when it is refused.
+        // Not while the watch fails or is refused.
         index.watch_fails(Kind::Secrets, "", Hindrance::Passing, "away".into(), Timestamp::now());
         assert_eq!(config(&index), None);
         index.watch_fails(Kind::Secrets, "", Hindrance::Forbidden, "forbidden".into(), Timestamp::now());

@@ -87,7 +87,7 @@ async fn lists_in_pages_then_watches_from_there() {
 }
 
 #[tokio::test]
-async fn a_deletion_is_seen() {
+async fn a_deletion_is_observed() {
     let index = prepared();
     let script = vec![list("10", vec![at("3")]), from("10", &[event("DELETED", at("12"))]), from("12", &[])];
     follow_script(&index, script).await;
@@ -95,7 +95,7 @@ async fn a_deletion_is_seen() {
 }
 
 #[tokio::test]
-async fn after_an_error_it_goes_on_where_it_was() {
+async fn after_an_error_the_watch_continues_from_its_version() {
     let index = prepared();
     let script = vec![
         list("10", vec![at("3")]),
@@ -109,7 +109,7 @@ async fn after_an_error_it_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn an_expired_version_is_listed_anew_and_what_is_gone_is_gone() {
+async fn an_expired_version_is_listed_again_and_deleted_objects_are_gone() {
     let index = prepared();
     let expired = event("ERROR", failure(410, "Expired", "too old resource version"));
     let script = vec![list("10", vec![at("3")]), from("10", &[expired]), list("90", vec![]), from("90", &[])];

@@ -1,4 +1,4 @@
-//! Good configuration is kept as it was judged, and put back key by key.
+//! Snapshots have the assessed configuration, which is restored key by key.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,7 @@ fn list(plural: &str, kind: &str, items: Vec<Value>) -> Exchange {
     get(&format!("{group}/namespaces/shop/{plural}?"), 200, list)
 }
 
-/// Who else uses it: nobody but `api`, and this pod of a Job.
+/// The users: only `api`, and this pod of a Job.
 fn users(pods: Vec<Value>) -> [Exchange; 4] {
     let api = with(
         deployment(2, "v2", 3),
@@ -73,12 +73,12 @@ async fn put_back(script: Vec<Exchange>) -> (Result<Outcome, ActError>, Vec<Seen
     let (client, task) = server(script);
     let named: Named = BTreeSet::from([(WorkloadKind::Deployment, NAME.to_owned())]);
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    let outcome = Kubernetes::new(client).rollback_config(API, Some(&bad()), &way(), &named, at).await;
+    let outcome = Kubernetes::new(client).on(API).rollback_config(Some(&bad()), &way(), &named, at).await;
     (outcome, task.await.unwrap())
 }
 
 #[tokio::test]
-async fn the_keys_that_differ_are_written_as_they_were_read_and_then_the_pods_are_rolled() {
+async fn the_keys_that_differ_are_written_under_the_version_read_and_then_pods_are_replaced() {
     let mut script = vec![copy(good_data()), get(MAP, 200, map(bad_data()))];
     script.extend(users(Vec::new()));
     script.push(patch(MAP, 200, map(good_data())));
@@ -93,7 +93,7 @@ async fn the_keys_that_differ_are_written_as_they_were_read_and_then_the_pods_ar
 }
 
 #[tokio::test]
-async fn nothing_is_written_over_what_was_not_judged() {
+async fn unassessed_content_is_never_overwritten() {
     let third = vec![copy(good_data()), get(MAP, 200, map(json!({"mode": "third"})))];
     refused(put_back(third).await.0, "Superseded", false);
     let other_copy = vec![copy(json!({"mode": "what else"}))];
@@ -121,12 +121,12 @@ async fn keep(script: Vec<Exchange>, digest: String) -> (Result<(), ActError>, V
     let (client, task) = server(script);
     let copy =
         SnapshotOf { name: "copy".into(), labels: [("l".into(), "m".into())].into(), owner: OwnerReference::default() };
-    let outcome = Kubernetes::new(client).keep(API, copy, &good_state(digest)).await;
+    let outcome = Kubernetes::new(client).on(API).snapshot(copy, &good_state(digest)).await;
     (outcome, task.await.unwrap())
 }
 
 #[tokio::test]
-async fn what_was_judged_is_kept_and_nothing_else() {
+async fn a_snapshot_has_the_assessed_content_and_nothing_else() {
     let made = |status| {
         post(
             "/apis/apps/v1/namespaces/shop/controllerrevisions?",

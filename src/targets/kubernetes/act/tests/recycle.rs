@@ -60,7 +60,7 @@ fn plan(ids: &[&str]) -> Vec<LeakingPod> {
 
 async fn pods_left(script: Vec<Exchange>, ids: &[&str]) -> Result<PodsSeen, ActError> {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).pods_left(API, Some(&bad()), &plan(ids)).await;
+    let outcome = Kubernetes::new(client).on(API).pods_left(Some(&bad()), &plan(ids)).await;
     task.await.unwrap();
     outcome
 }
@@ -72,7 +72,7 @@ fn left(missing: Option<&str>, ids: &[&str]) -> PodsSeen {
 
 async fn evict(status: u16, answer: Value) -> (Result<Evicted, ActError>, Vec<Seen>) {
     let (client, task) = server(vec![evicted("pod-a", status, answer)]);
-    let outcome = Kubernetes::new(client).evict_pod(API, &plan(&["a"])[0]).await;
+    let outcome = Kubernetes::new(client).on(API).evict_pod(&plan(&["a"])[0]).await;
     (outcome, task.await.unwrap())
 }
 
@@ -139,12 +139,12 @@ fn access(allowed: bool) -> Exchange {
 
 async fn preflight(action: ActionKind, script: Vec<Exchange>) -> (Result<(), ActError>, Vec<Seen>) {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).preflight(API, action, (Some(&bad()), None), None).await;
+    let outcome = Kubernetes::new(client).on(API).preflight(action, (Some(&bad()), None), None).await;
     (outcome, task.await.unwrap())
 }
 
 #[tokio::test]
-async fn what_would_be_refused_is_known_before_anything_is_begun() {
+async fn a_refusal_is_detected_before_the_action_starts() {
     for (action, verb, resource, subresource) in [
         (ActionKind::Restart, "patch", "deployments", Value::Null),
         (ActionKind::Rollback, "patch", "deployments", Value::Null),

@@ -58,7 +58,7 @@ fn deleted(name: &str, status: u16) -> Exchange {
     delete(&format!("/api/v1/namespaces/shop/pods/{name}?"), status, answer)
 }
 
-/// One look at what is in the way, after v1 is back and its controller has seen it.
+/// One check for blocking pods, after v1 is restored and its controller has observed the template.
 fn observe(found: Vec<Value>) -> [Exchange; 3] {
     let revision = |number, tag, hash| controller_revision(DB.kind, number, tag, hash);
     let history = revisions(vec![revision(3, "v1", "aaa"), revision(2, "v2", "bbb")]);
@@ -68,7 +68,7 @@ fn observe(found: Vec<Value>) -> [Exchange; 3] {
 async fn rollback(workload: WorkloadRef<'_>, script: Vec<Exchange>) -> (Result<Outcome, ActError>, Vec<Seen>) {
     let (client, task) = server(script);
     let (from, to) = (of(workload, 2, "v2", "bbb"), of(workload, 1, "v1", "aaa"));
-    let outcome = Kubernetes::new(client).rollback(workload, &from, &to).await;
+    let outcome = Kubernetes::new(client).on(workload).rollback(&from, &to).await;
     (outcome, task.await.unwrap())
 }
 
@@ -78,7 +78,7 @@ fn write(workload: WorkloadRef<'_>) -> Vec<Exchange> {
 }
 
 #[tokio::test]
-async fn the_template_of_the_revision_is_put_back_without_the_patch_around_it() {
+async fn the_template_of_the_revision_is_restored_without_the_patch_around_it() {
     for workload in [DB, AGENT] {
         let mut script = write(workload);
         if workload == DB {
@@ -98,7 +98,7 @@ async fn the_template_of_the_revision_is_put_back_without_the_patch_around_it() 
 }
 
 #[tokio::test]
-async fn the_pod_in_the_way_is_deleted_as_it_was_seen_and_no_other() {
+async fn only_the_blocking_pod_is_deleted_under_preconditions() {
     let others = || {
         let of_another = with(stuck("api-7", "bbb"), "/metadata/ownerReferences/0/uid", "w-0".into());
         vec![ready("api-3", "bbb"), stuck("api-0", "aaa"), of_another]
@@ -140,7 +140,7 @@ async fn a_crash_between_the_write_and_the_deletion_leaves_nothing_undone() {
 }
 
 #[tokio::test]
-async fn a_pod_that_changed_meanwhile_is_looked_at_again() {
+async fn a_pod_that_changed_in_the_meantime_is_checked_again() {
     for status in [404, 409] {
         let mut script = write(DB);
         script.extend(observe(vec![stuck("api-2", "bbb")]));
@@ -151,7 +151,7 @@ async fn a_pod_that_changed_meanwhile_is_looked_at_again() {
 }
 
 #[tokio::test]
-async fn without_the_right_to_delete_pods_it_says_so() {
+async fn a_missing_right_to_delete_pods_is_reported() {
     let mut script = write(DB);
     script.extend(observe(vec![stuck("api-2", "bbb")]));
     script.push(deleted("api-2", 403));
@@ -161,7 +161,7 @@ async fn without_the_right_to_delete_pods_it_says_so() {
 }
 
 #[tokio::test]
-async fn nothing_is_deleted_where_pods_are_not_replaced_in_order_or_another_release_came() {
+async fn nothing_is_deleted_without_ordered_replacement_or_after_a_newer_release() {
     let parallel = |generation, tag: &str, hash: &str| {
         with(object(DB, generation, tag, hash), "/spec/podManagementPolicy", "Parallel".into())
     };
@@ -173,17 +173,17 @@ async fn nothing_is_deleted_where_pods_are_not_replaced_in_order_or_another_rele
 }
 
 #[tokio::test]
-async fn what_stays_in_the_way_ends_the_call_in_time_and_is_tried_again() {
+async fn a_pod_that_still_blocks_ends_the_call_in_time_with_a_retry() {
     let (client, task) = server(write(DB).into_iter().chain([hangs(read(DB, Value::Null))]).collect());
     let started = std::time::Instant::now();
     let (from, to) = (of(DB, 2, "v2", "bbb"), of(DB, 1, "v1", "aaa"));
-    let error = Kubernetes::new(client).rollback(DB, &from, &to).await.unwrap_err();
+    let error = Kubernetes::new(client).on(DB).rollback(&from, &to).await.unwrap_err();
     assert!(error.retryable() && started.elapsed().as_secs() < 30, "{error}");
     drop(task);
 }
 
 #[tokio::test]
-async fn what_must_not_be_rolled_back() {
+async fn rollbacks_that_are_refused() {
     for workload in [DB, AGENT] {
         let third = read(workload, object(workload, 3, "v3", "ccc"));
         refused(rollback(workload, vec![third, both(workload)]).await.0, "Superseded", false);
@@ -205,7 +205,7 @@ async fn what_must_not_be_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_restart_replaces_pods_that_keep_it_from_being_rolled_out() {
+async fn a_restart_replaces_pods_that_block_the_rollout() {
     let stamp = |object, pointer: &str| {
         with(object, &format!("{pointer}/metadata/annotations"), json!({RESTARTED_AT: "2026-01-01T00:00:00Z"}))
     };
@@ -229,7 +229,7 @@ async fn a_restart_replaces_pods_that_keep_it_from_being_rolled_out() {
     let (client, task) = server(script);
     let from = of(DB, 2, "v2", "bbb");
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
-    let outcome = Kubernetes::new(client).restart(DB, Some(&from), at).await;
+    let outcome = Kubernetes::new(client).on(DB).restart(Some(&from), at).await;
     task.await.unwrap();
     assert_eq!(outcome, Ok(Outcome::Done { generation: 3 }));
 }

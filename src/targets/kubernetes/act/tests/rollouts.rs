@@ -20,13 +20,13 @@ fn sets() -> Exchange {
     super::sets(vec![rollout_set(1, "v1", "aaa"), rollout_set(2, "v2", "bbb")])
 }
 
-/// One look at it: the Rollout, and its ReplicaSets for the digest.
+/// One read: the Rollout, and its ReplicaSets for the digest.
 fn observe(object: &Value) -> [Exchange; 2] {
     [get(PATH, 200, object.clone()), sets()]
 }
 
-/// What a rollback looks at before it writes.
-fn judged(object: &Value) -> Vec<Exchange> {
+/// The reads of a rollback before a write.
+fn reads(object: &Value) -> Vec<Exchange> {
     observe(object).into_iter().chain([sets()]).collect()
 }
 
@@ -43,17 +43,17 @@ fn undone(current: Option<&str>) -> Value {
 
 async fn rollback(script: Vec<Exchange>) -> (Result<Outcome, ActError>, Vec<Seen>) {
     let (client, task) = server(script);
-    let outcome = Kubernetes::new(client).rollback(WEB, &of(2, "v2", "bbb"), &of(1, "v1", "aaa")).await;
+    let outcome = Kubernetes::new(client).on(WEB).rollback(&of(2, "v2", "bbb"), &of(1, "v1", "aaa")).await;
     (outcome, task.await.unwrap())
 }
 
 #[tokio::test]
-async fn an_update_under_way_is_aborted_and_its_template_undone() {
+async fn a_running_update_is_aborted_and_its_template_restored() {
     let aborted = with(bad_canary(), "/status/abort", true.into());
-    let mut script = judged(&bad_canary());
+    let mut script = reads(&bad_canary());
     script.extend(observe(&bad_canary()));
     script.push(patch(STATUS, 200, aborted.clone()));
-    script.extend(judged(&aborted));
+    script.extend(reads(&aborted));
     script.push(patch(SPEC, 200, undone(None)));
     script.extend(observe(&undone(Some("aaa"))));
     let (outcome, seen) = rollback(script).await;
@@ -71,18 +71,18 @@ async fn an_update_under_way_is_aborted_and_its_template_undone() {
 }
 
 #[tokio::test]
-async fn what_was_done_already_is_not_done_again() {
+async fn a_performed_action_is_not_repeated() {
     // Aborted, and not undone yet: the template alone.
     let aborted = with(bad_canary(), "/status/abort", true.into());
-    let mut script = judged(&aborted);
+    let mut script = reads(&aborted);
     script.extend(observe(&aborted));
-    script.extend(judged(&aborted));
+    script.extend(reads(&aborted));
     script.push(patch(SPEC, 200, undone(None)));
     script.extend(observe(&undone(Some("aaa"))));
     assert_eq!(rollback(script).await.0, Ok(Outcome::Done { generation: 3 }));
     // Undone, and its controller has seen it.
-    let mut script = judged(&undone(Some("aaa")));
-    script.extend(judged(&undone(Some("aaa"))));
+    let mut script = reads(&undone(Some("aaa")));
+    script.extend(reads(&undone(Some("aaa"))));
     script.extend(observe(&undone(Some("aaa"))));
     assert_eq!(rollback(script).await.0, Ok(Outcome::AlreadyDone));
     // Undone, and its controller has not.
@@ -95,12 +95,12 @@ async fn what_was_done_already_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn a_template_that_is_not_the_stable_one_is_promoted_past_all_steps() {
+async fn an_unstable_template_is_promoted_past_all_steps() {
     let stable = rollout(2, "v2", ("bbb", "bbb"), 3);
     let under_way = with(undone(Some("aaa")), "/status/stableRS", "bbb".into());
-    let mut script = judged(&stable);
+    let mut script = reads(&stable);
     script.extend(observe(&stable));
-    script.extend(judged(&stable));
+    script.extend(reads(&stable));
     script.push(patch(SPEC, 200, under_way.clone()));
     script.extend(observe(&under_way));
     script.push(patch(STATUS, 200, under_way.clone()));
@@ -110,14 +110,14 @@ async fn a_template_that_is_not_the_stable_one_is_promoted_past_all_steps() {
     assert_eq!(*body, json!({"metadata": {"resourceVersion": "100"}, "status": {"promoteFull": true}}));
     // The next life does not do it again.
     let promoted = with(under_way, "/status/promoteFull", true.into());
-    let mut script = judged(&promoted);
-    script.extend(judged(&promoted));
+    let mut script = reads(&promoted);
+    script.extend(reads(&promoted));
     script.extend(observe(&promoted));
     assert_eq!(rollback(script).await.0, Ok(Outcome::AlreadyDone));
 }
 
 #[tokio::test]
-async fn what_must_not_be_rolled_back() {
+async fn rollbacks_that_are_refused() {
     let first = |object: Value| observe(&object).into();
     let only = |object: Value| vec![get(PATH, 200, object)];
     refused(rollback(first(with(bad_canary(), "/spec/paused", true.into()))).await.0, "Paused", false);
@@ -129,7 +129,7 @@ async fn what_must_not_be_rolled_back() {
     assert!(outcome.clone().unwrap_err().to_string().contains("from Deployment web"), "{outcome:?}");
     refused(outcome, "TemplateElsewhere", false);
     assert!(seen[1].path.contains("labelSelector=app%3Dapi"), "by the selector in its status");
-    // Another release, which its controller has not seen: nobody knows what it is, so it is asked again.
+    // Another release, which its controller has not observed: unknown, so the action is retried.
     let unseen = with(rollout(3, "v3", ("bbb", "aaa"), 3), "/status/observedGeneration", "2".into());
     let mut script = only(unseen);
     script.push(sets());
@@ -143,18 +143,18 @@ async fn what_must_not_be_rolled_back() {
 }
 
 #[tokio::test]
-async fn half_of_a_rollback_is_known_by_who_aborted() {
+async fn a_started_rollback_is_detected_by_its_abort() {
     let aborted = |manager: &str| {
         let fields = json!([{"manager": manager, "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {"f:abort": {}}}}]);
         with(with(bad_canary(), "/status/abort", true.into()), "/metadata/managedFields", fields)
     };
     for (manager, begun) in [("panacea-remediation", true), ("kubectl", false)] {
-        let mut script = judged(&aborted(manager));
+        let mut script = reads(&aborted(manager));
         script.extend(observe(&aborted(manager)));
         let (client, task) = server(script);
         let kubernetes = Kubernetes::new(client);
         assert_eq!(
-            kubernetes.is_rolled_back(WEB, &of(2, "v2", "bbb"), &of(1, "v1", "aaa")).await,
+            kubernetes.on(WEB).is_rolled_back(&of(2, "v2", "bbb"), &of(1, "v1", "aaa")).await,
             Ok(begun),
             "{manager}"
         );
@@ -168,12 +168,12 @@ async fn a_restart_is_a_time_in_whole_seconds_and_broken_pods_are_evicted() {
     let at = "2026-01-01T00:00:00.250Z".parse().unwrap();
     let restart = async |script: Vec<Exchange>| {
         let (client, task) = server(script);
-        let outcome = Kubernetes::new(client).restart(WEB, None, at).await;
+        let outcome = Kubernetes::new(client).on(WEB).restart(None, at).await;
         (outcome, task.await.unwrap())
     };
-    let well = rollout(1, "v1", ("aaa", "aaa"), 3);
-    let mut script: Vec<Exchange> = observe(&well).into();
-    let done = with(well.clone(), "/spec/restartAt", "2026-01-01T00:00:01Z".into());
+    let settled = rollout(1, "v1", ("aaa", "aaa"), 3);
+    let mut script: Vec<Exchange> = observe(&settled).into();
+    let done = with(settled.clone(), "/spec/restartAt", "2026-01-01T00:00:01Z".into());
     script.push(patch(SPEC, 200, done.clone()));
     script.extend(observe(&done));
     script.push(sets());

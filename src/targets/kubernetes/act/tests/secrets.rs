@@ -69,7 +69,7 @@ async fn put_back(from: String, script: Vec<Exchange>) -> (Result<Outcome, ActEr
     let way = ConfigRollback { state: "copy".into(), objects: vec![change] };
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
     let kubernetes = Kubernetes::new(client).with_key(key());
-    let outcome = kubernetes.rollback_config(API, Some(&bad()), &way, &Named::default(), at).await;
+    let outcome = kubernetes.on(API).rollback_config(Some(&bad()), &way, &Named::default(), at).await;
     drop(kubernetes);
     (outcome, task.await.unwrap())
 }
@@ -81,7 +81,7 @@ fn kept(extra: Value) -> Value {
 }
 
 #[tokio::test]
-async fn the_keys_that_differ_are_written_or_the_whole_of_what_was_deleted() {
+async fn the_keys_that_differ_are_written_or_the_whole_deleted_object() {
     let mut script = copy(&kept(json!({})));
     script.push(get(APP, 200, secret(broken())));
     script.extend(users());
@@ -103,7 +103,7 @@ async fn the_keys_that_differ_are_written_or_the_whole_of_what_was_deleted() {
 }
 
 #[tokio::test]
-async fn what_a_write_would_not_last_on_or_was_not_judged_is_left() {
+async fn overwritten_or_unassessed_secrets_are_not_written() {
     let with_live = |live: Value| {
         let mut script = copy(&kept(json!({})));
         script.push(get(APP, 200, live));
@@ -113,8 +113,7 @@ async fn what_a_write_would_not_last_on_or_was_not_judged_is_left() {
     let owned = with(secret(broken()), "/metadata/ownerReferences", owner);
     let why = put_back(digest(broken()), with_live(owned)).await.0.unwrap_err();
     assert_eq!(why.reason().name(), "Overwritten");
-    let words =
-        "Secret app is written by ExternalSecret vault, which would overwrite it again: change it at its source";
+    let words = "Secret app is written by ExternalSecret vault, which would overwrite a rollback: change the content at its source";
     assert_eq!(why.to_string(), words);
     let mut gone = copy(&kept(json!({"overwrittenBy": "ExternalSecret vault"})));
     gone.push(get(APP, 404, failure(404, "NotFound", "not found")));
@@ -140,13 +139,13 @@ async fn keep(data: Value, more: Vec<Exchange>) -> (Result<(), ActError>, Vec<Se
     let object = ConfigObject { kind: ConfigKind::Secret, name: "app".into(), digest: digest(data) };
     let state = GoodState { template: bad().digest, objects: vec![object] };
     let kubernetes = Kubernetes::new(client).with_key(key());
-    let outcome = kubernetes.keep(API, copy, &state).await;
+    let outcome = kubernetes.on(API).snapshot(copy, &state).await;
     drop(kubernetes);
     (outcome, task.await.unwrap())
 }
 
 #[tokio::test]
-async fn what_secrets_hold_is_kept_beside_the_copy_and_not_in_it() {
+async fn the_content_of_secrets_is_stored_beside_the_snapshot_and_not_in_it() {
     let revision = json!({"kind": "ControllerRevision", "apiVersion": "apps/v1", "metadata": {}, "revision": 1});
     let exists = failure(409, "AlreadyExists", "secrets \"copy\" already exists");
     for of_secrets in [post(SECRETS, 201, secret(json!({}))), post(SECRETS, 409, exists)] {

@@ -89,7 +89,7 @@ async fn follow(at_once: bool, script: Vec<Exchange>) -> (Result<Followed, ActEr
 }
 
 #[tokio::test]
-async fn it_is_known_before_whether_it_can_be_suspended() {
+async fn the_preflight_detects_whether_an_owner_can_be_suspended() {
     let live = || get(KUSTOMIZATION, 200, kustomization(false, json!({})));
     let planned = plan(&flux(), vec![live(), allowed(true)]).await.unwrap();
     assert_eq!((planned.kind.as_str(), planned.revision.as_deref()), ("Kustomization", Some("main@1")));
@@ -119,14 +119,14 @@ async fn it_is_known_before_whether_it_can_be_suspended() {
     foreign["status"]["inventory"]["entries"] = json!([{"id": "shop_web_apps_Deployment", "v": "v1"}]);
     let error = plan(&flux(), vec![get(KUSTOMIZATION, 200, foreign)]).await.unwrap_err();
     assert_eq!(error.reason().name(), "GitOpsOwned");
-    assert!(error.to_string().contains("does not say itself that it applies Deployment shop/api"), "{error}");
+    assert!(error.to_string().contains("does not report that it applies Deployment shop/api"), "{error}");
 
     let nameless = Owner::Applied { kind: OwnerKind::Application, manager: "argocd-controller".into() };
     assert_eq!(plan(&nameless, vec![]).await.unwrap_err().reason().name(), "GitOpsOwned");
 }
 
 #[tokio::test]
-async fn a_source_that_cannot_be_read_is_no_reason_not_to_suspend() {
+async fn an_unreadable_source_does_not_prevent_the_suspension() {
     let mut live = kustomization(false, json!({}));
     live["status"] = json!({"inventory": inventory()});
     let planned = plan(&flux(), vec![get(KUSTOMIZATION, 200, live), allowed(true), missing(SOURCE)]).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_source_that_cannot_be_read_is_no_reason_not_to_suspend() {
 }
 
 #[tokio::test]
-async fn it_is_suspended_once_and_only_as_it_was_read() {
+async fn an_owner_is_suspended_once_under_the_version_read() {
     let on = || get(KUSTOMIZATION, 200, kustomization(false, json!({})));
     let off = |by: &str| get(KUSTOMIZATION, 200, kustomization(true, json!({"panacea.dev/suspended-by": by})));
     let lost = patch(KUSTOMIZATION, 409, failure(409, "Conflict", "changed"));
@@ -152,7 +152,7 @@ async fn it_is_suspended_once_and_only_as_it_was_read() {
 }
 
 #[tokio::test]
-async fn it_is_resumed_with_another_revision_or_when_asked_for_and_never_otherwise() {
+async fn an_owner_is_resumed_only_with_another_revision_or_on_request() {
     let ours = || {
         get(
             KUSTOMIZATION,
@@ -181,7 +181,7 @@ async fn it_is_resumed_with_another_revision_or_when_asked_for_and_never_otherwi
 }
 
 #[tokio::test]
-async fn what_belongs_to_what_is_suspended_is_rolled_back_and_nothing_else() {
+async fn only_objects_of_a_suspended_owner_are_rolled_back() {
     let of = |name: &str| {
         let labels =
             json!({"kustomize.toolkit.fluxcd.io/name": name, "kustomize.toolkit.fluxcd.io/namespace": "flux-system"});
@@ -189,12 +189,12 @@ async fn what_belongs_to_what_is_suspended_is_rolled_back_and_nothing_else() {
     };
     let (client, task) = server(vec![of("shop"), both(), written()]);
     let kubernetes = Kubernetes::new(client).beside(&suspension());
-    assert_eq!(kubernetes.rollback(API, &bad(), &good()).await, Ok(Outcome::Done { generation: 7 }));
+    assert_eq!(kubernetes.on(API).rollback(&bad(), &good()).await, Ok(Outcome::Done { generation: 7 }));
     drop(kubernetes);
     task.await.unwrap();
     let (client, task) = server(vec![of("other")]);
     let kubernetes = Kubernetes::new(client).beside(&suspension());
-    refused(kubernetes.rollback(API, &bad(), &good()).await, "GitOpsOwned", false);
+    refused(kubernetes.on(API).rollback(&bad(), &good()).await, "GitOpsOwned", false);
     drop(kubernetes);
     task.await.unwrap();
 }

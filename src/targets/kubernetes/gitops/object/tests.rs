@@ -33,7 +33,7 @@ fn patched(object: &DynamicObject, patch: &Value) -> DynamicObject {
 }
 
 #[test]
-fn what_it_applies_it_says_itself() {
+fn an_owner_reports_the_objects_that_it_applies() {
     let item =
         |group, kind: &str, name: &str| Item { group, kind: kind.into(), namespace: "shop".into(), name: name.into() };
     let flux = object(
@@ -73,7 +73,7 @@ fn off_and_on(kind: OwnerKind, spec: Value) {
 }
 
 #[test]
-fn what_is_switched_off_and_on_again_is_exactly_what_it_was() {
+fn a_resumed_owner_is_exactly_as_before_the_suspension() {
     for kind in [Kustomization, HelmRelease] {
         off_and_on(kind, json!({"path": "./deploy"}));
         off_and_on(kind, json!({"suspend": false}));
@@ -86,7 +86,7 @@ fn what_is_switched_off_and_on_again_is_exactly_what_it_was() {
 }
 
 #[test]
-fn off_is_off_whoever_did_it() {
+fn off_is_off_whichever_writer_suspended_it() {
     assert!(is_off(Kustomization, &object(json!({"spec": {"suspend": true}}))));
     assert!(is_off(Application, &object(json!({"spec": {"syncPolicy": {}}}))));
     assert!(is_off(Application, &object(json!({"spec": {"syncPolicy": {"automated": {"enabled": false}}}}))));
@@ -95,7 +95,7 @@ fn off_is_off_whoever_did_it() {
 }
 
 #[test]
-fn a_parent_counts_when_it_would_switch_it_on_again() {
+fn a_parent_counts_when_it_would_resume_the_object() {
     let managed = |manager: &str, fields: Value| json!([{"manager": manager, "fieldsV1": fields}]);
     let labels = |name: &str| json!({"kustomize.toolkit.fluxcd.io/name": name, "kustomize.toolkit.fluxcd.io/namespace": "flux-system"});
     let applied = |fields: Value| {
@@ -142,7 +142,7 @@ fn sources_and_revisions_are_found() {
 }
 
 #[test]
-fn a_sync_that_runs_is_not_cut_off() {
+fn a_running_sync_is_not_interrupted() {
     assert!(is_busy(&object(json!({"operation": {"sync": {}}}))));
     assert!(is_busy(&object(json!({"status": {"operationState": {"phase": "Running"}}}))));
     assert!(!is_busy(&object(json!({"status": {"operationState": {"phase": "Succeeded"}}}))));

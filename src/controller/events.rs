@@ -124,8 +124,7 @@ impl Events {
 /// At most [`MAX_NOTE`] bytes, on a character boundary.
 fn cut(mut note: String) -> String {
     if note.len() > MAX_NOTE {
-        let end = (0..=MAX_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
-        note.truncate(end);
+        note.truncate(note.floor_char_boundary(MAX_NOTE - 3));
         note.push_str("...");
     }
     note

@@ -34,11 +34,15 @@ pub mod write_tracker;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{controller::Action, reflector::Store},
+};
 
 use crate::{
     analyze::forecast::Forecaster,
-    api::{INSTALL_CRDS, Phase, Remediation, RemediationReason, Retry, Threshold},
+    api::{COMPONENT_LABEL, INSTALL_CRDS, Phase, Remediation, RemediationReason, Retry, Threshold},
     knowledge::Ledger,
     plan::history::Past,
     targets::Targets,
@@ -75,7 +79,7 @@ pub struct Context {
 pub type GuardedRemediation = DeserializeGuard<Remediation>;
 
 /// A failed reconciliation. It is retried, logged and counted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
 pub enum Error {
     #[error("{what}: {source}")]
     Api { what: &'static str, source: Box<kube::Error> },
@@ -90,28 +94,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// For the metric label.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Api { .. } => "Api",
-            Self::OutdatedCrd { .. } => "OutdatedCrd",
-            Self::Timeout { .. } => "Timeout",
-            Self::Ledger(_) => "Ledger",
-        }
-    }
-
-    /// When the same reconciliation is worth another attempt.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Api { .. } | Self::Timeout { .. } | Self::Ledger(_) => Retry::Backoff,
-            Self::OutdatedCrd { .. } => Retry::OnChange,
-        }
-    }
-
     /// Somebody else changed the object first, or it does not exist any more: the watch brings the newer one.
     pub fn is_outdated(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_conflict() || status.is_not_found()))
     }
+}
+
+/// Repeats a failed reconciliation, with jitter so that many objects do not retry at the same time.
+fn on_error<K: Resource<DynamicType = ()>>(ctx: &Context, object: &K, error: &Error) -> Action {
+    ctx.metrics.error(error.into());
+    if !error.is_outdated() {
+        let (namespace, kind, name) = (object.namespace().unwrap_or_default(), K::kind(&()), object.name_any());
+        let component = object.labels().get(COMPONENT_LABEL).map(String::as_str).unwrap_or_default();
+        tracing::warn!(namespace, object = %format_args!("{kind}/{name}"), component, %error, "the reconciliation failed; retrying");
+    }
+    let retry = if matches!(error, Error::OutdatedCrd { .. }) { Retry::OnChange } else { Retry::Backoff };
+    Action::requeue(ctx.backoff.next(retry, object.meta()))
 }
 
 /// None when the error only means that the object is outdated.
@@ -144,7 +142,7 @@ fn undeclared_field(error: &kube::Error) -> Option<String> {
 
 pub fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
 where
-    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
     K::DynamicType: Default,
 {
     match namespace {

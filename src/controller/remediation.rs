@@ -53,33 +53,26 @@ const RETRY_BLOCKED: Duration = Duration::from_secs(5);
 /// Between two looks into the memory for an action that waits for checks (confirmation, verification).
 const RECHECK: Duration = Duration::from_millis(500);
 
-pub struct RemediationContext {
-    pub shared: Arc<Context>,
-}
-
 /// One step. It is repeated when the API server or the ledger cannot be written to.
-pub(super) async fn reconcile(
-    object: Arc<GuardedRemediation>,
-    context: Arc<RemediationContext>,
-) -> Result<Action, Error> {
-    let action = next_step(&object, &context).await?;
-    context.shared.backoff.reset(object.meta());
+pub(super) async fn reconcile(object: Arc<GuardedRemediation>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let action = next_step(&object, &ctx).await?;
+    ctx.backoff.reset(object.meta());
     Ok(action)
 }
 
-async fn next_step(object: &GuardedRemediation, context: &RemediationContext) -> Result<Action, Error> {
-    let Ok(remediation) = &object.0 else { return unreadable(&context.shared, object).await };
+async fn next_step(object: &GuardedRemediation, ctx: &Context) -> Result<Action, Error> {
+    let Ok(remediation) = &object.0 else { return unreadable(ctx, object).await };
     // The watch is behind: for a moment, or for as long as it is interrupted.
     let newer;
-    let remediation = if context.shared.written.is_ahead_of(remediation) {
-        let Some(found) = as_stored(&context.shared, remediation).await? else { return Ok(Action::await_change()) };
+    let remediation = if ctx.written.is_ahead_of(remediation) {
+        let Some(found) = as_stored(ctx, remediation).await? else { return Ok(Action::await_change()) };
         newer = found;
         &newer
     } else {
         remediation
     };
     let step = Reconciliation {
-        ctx: &context.shared,
+        ctx,
         remediation,
         plan: &remediation.spec.plan,
         namespace: remediation.namespace().unwrap_or_default(),
@@ -113,16 +106,6 @@ async fn as_stored(ctx: &Context, cached: &Remediation) -> Result<Option<Remedia
     let api: Api<GuardedRemediation> = Api::namespaced(ctx.client.clone(), &cached.namespace().unwrap_or_default());
     let found = limited("read the remediation", api.get_opt(&cached.name_any())).await?;
     Ok(found.and_then(|found| found.0.ok()).filter(|found| found.metadata.uid == cached.metadata.uid))
-}
-
-pub(super) fn on_error(object: Arc<GuardedRemediation>, error: &Error, context: Arc<RemediationContext>) -> Action {
-    context.shared.metrics.error(error.reason());
-    if !error.is_outdated() {
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let component = object.0.as_ref().map(|remediation| &*remediation.spec.plan.component).unwrap_or_default();
-        tracing::warn!(namespace, remediation = name, component, %error, "the step failed; retrying");
-    }
-    Action::requeue(context.shared.backoff.next(error.retry(), object.meta()))
 }
 
 /// Stored by another version: the object is left as it is and reported. When it is being deleted, its finalizer is

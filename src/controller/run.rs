@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, GuardedRemediation,
     crd_readiness::is_not_installed,
+    on_error,
     policy::{self, PolicyContext},
-    remediation::{self, RemediationContext},
-    scoped,
+    remediation, scoped,
 };
 use crate::{
     api::{HealingPolicy, Remediation},
@@ -92,7 +92,6 @@ fn controllers(
         .with_config(config())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let policy_context = Arc::new(PolicyContext { shared: context.clone(), remediations: remediations.store() });
-    let remediation_context = Arc::new(RemediationContext { shared: context.clone() });
 
     // Our own writes of the status change no generation, so they do not wake us.
     let (store, writer) = reflector::store();
@@ -110,7 +109,9 @@ fn controllers(
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
 
     let shared = context.clone();
-    let policies = policies.run(policy::reconcile, policy::on_error, policy_context).for_each(move |result| {
+    let retry =
+        |object: Arc<Guarded>, error: &_, context: Arc<PolicyContext>| on_error(&context.shared, &*object, error);
+    let policies = policies.run(policy::reconcile, retry, policy_context).for_each(move |result| {
         if let Err(Error::ObjectNotFound(gone)) = &result {
             shared.memory.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
         } else if let Err(error) = result {
@@ -118,13 +119,12 @@ fn controllers(
         }
         futures::future::ready(())
     });
-    let remediations = remediations.run(remediation::reconcile, remediation::on_error, remediation_context).for_each(
-        |result| async move {
-            if let Err(error) = result {
-                log_queue_error("remediation", &error);
-            }
-        },
-    );
+    let retry = |object: Arc<GuardedRemediation>, error: &_, ctx: Arc<Context>| on_error(&ctx, &*object, error);
+    let remediations = remediations.run(remediation::reconcile, retry, context.clone()).for_each(|result| async move {
+        if let Err(error) = result {
+            log_queue_error("remediation", &error);
+        }
+    });
     (policies.boxed(), remediations.boxed())
 }
 

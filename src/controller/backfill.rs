@@ -15,25 +15,6 @@ const AGAIN: SignedDuration = SignedDuration::from_mins(10);
 /// The time limit for a component, the wait for others included.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The state of one component's backfill.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Backfill {
-    #[default]
-    Due,
-    DueAt(Timestamp),
-    Started,
-}
-
-impl Backfill {
-    fn is_due(self, now: Timestamp) -> bool {
-        match self {
-            Self::Due => true,
-            Self::DueAt(at) => at <= now,
-            Self::Started => false,
-        }
-    }
-}
-
 /// Queries the past of every component that was measured and has none yet.
 pub(super) fn start(context: &Arc<Context>, valid: &Arc<ValidPolicy>, memory: &Arc<Mutex<PolicyMemory>>) {
     if !valid.limits.prediction {
@@ -47,8 +28,8 @@ pub(super) fn start(context: &Arc<Context>, valid: &Arc<ValidPolicy>, memory: &A
         let measured = entry.last.as_ref().is_some_and(|check| {
             component.metrics.iter().any(|metric| check.observation.value(&metric.name).is_some())
         });
-        if measured && entry.backfill.is_due(now) {
-            entry.backfill = Backfill::Started;
+        if measured && entry.backfill_due <= now {
+            entry.backfill_due = Timestamp::MAX;
             tokio::spawn(fill(context.clone(), valid.clone(), component.clone(), memory.clone()));
         }
     }
@@ -69,7 +50,7 @@ async fn fill(
     let Some(entry) = memory.components.get_mut(&component.name).filter(|_| same) else { return };
     let (namespace, policy, name) = (&valid.namespace, &valid.name, &component.name);
     if past.is_empty() {
-        entry.backfill = Backfill::DueAt(until + AGAIN);
+        entry.backfill_due = until + AGAIN;
     }
     for (metric, past) in past {
         match past {
@@ -88,7 +69,7 @@ async fn fill(
             Err(why) => {
                 tracing::info!(namespace, policy, component = name, metric, reason = %why.reason, "the past of this metric is unknown: {}", why.message);
                 if !why.reason.needs_a_person() {
-                    entry.backfill = Backfill::DueAt(until + AGAIN);
+                    entry.backfill_due = until + AGAIN;
                 }
             }
         }

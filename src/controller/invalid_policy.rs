@@ -27,7 +27,7 @@ use crate::api::{HealingPolicy, HealingPolicySpec, HealingPolicyStatus, Invalid,
 
 /// Between two attempts when no watch event may come: a status was corrected, or a CRD updated.
 const RETRY: Duration = Duration::from_secs(15);
-/// Key of [`PolicyMemory::told`], forgotten when the status can be written again.
+/// Key of [`PolicyMemory::reported`], forgotten when the status can be written again.
 pub(super) const OUTDATED: &str = "outdated";
 
 /// The spec holds mistakes that concern the whole policy.

@@ -9,7 +9,6 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::backfill::Backfill;
 use crate::{
     analyze::{
         assess::{Assessment, assess},
@@ -42,8 +41,8 @@ pub struct ComponentMemory {
     pub refusal: Option<Refusal>,
     /// The circuit breaker of its provider's API after the last check.
     pub circuit: Option<CircuitStatus>,
-    /// Whether the metrics' past is in the history.
-    pub backfill: Backfill,
+    /// When the metrics' past is read into the history: at once by default, never again after that.
+    pub backfill_due: Timestamp,
     /// When the metrics were last taken into the history.
     pub sampled: Option<Timestamp>,
     /// Checked in the next round, due or not.
@@ -106,7 +105,7 @@ pub struct PolicyMemory {
     /// When the next row of a cycle is due.
     pub cycle_due: Option<Timestamp>,
     /// Facts that were reported and are not repeated while they last: key → message.
-    pub told: BTreeMap<String, String>,
+    pub reported: BTreeMap<String, String>,
 }
 
 impl PolicyMemory {
@@ -125,7 +124,7 @@ impl PolicyMemory {
                 let query = |metrics: &[MetricQuery], name: &str| metrics.iter().find(|m| m.name == name).cloned();
                 let same = |name: &str| query(&before.metrics, name) == query(&component.metrics, name);
                 entry.history.metrics.retain(|name, _| same(name));
-                entry.backfill = Backfill::Due;
+                entry.backfill_due = Timestamp::default();
             }
         }
     }

@@ -71,7 +71,7 @@ pub(super) async fn reconcile(
     match round.run().await {
         Ok(action) => {
             ctx.backoff.reset(metadata);
-            memory.lock().told.remove(invalid_policy::OUTDATED);
+            memory.lock().reported.remove(invalid_policy::OUTDATED);
             Ok(action)
         }
         Err(error @ Error::OutdatedCrd { .. }) => invalid_policy::outdated(ctx, policy, &memory, &error).await,
@@ -125,19 +125,18 @@ impl Round<'_> {
                     component.dirty = true;
                     component.refusal = None;
                 }
-                memory.told.retain(|key, _| key != "invalid" && !key.starts_with("spec/"));
+                memory.reported.retain(|key, _| key != "invalid" && !key.starts_with("spec/"));
             }
             memory.policy = Some(valid.clone());
-            let first = !memory.restored;
-            memory.restored = true;
+            let first = !std::mem::replace(&mut memory.restored, true);
             if first {
                 for status in policy.status.iter().flat_map(|status| &status.components) {
-                    if let Some(entry) = memory.components.get_mut(&status.name) {
-                        entry.tracker = Tracker::restore(status);
-                        entry.outlook = Outlook::restore(status);
-                        entry.circuit.clone_from(&status.circuit);
-                    }
-                    if let (Some(component), Some(circuit)) = (valid.component(&status.name), &status.circuit) {
+                    let Some(component) = valid.component(&status.name) else { continue };
+                    let Some(entry) = memory.components.get_mut(&status.name) else { continue };
+                    entry.tracker = Tracker::restore(status);
+                    entry.outlook = Outlook::restore(status);
+                    entry.circuit.clone_from(&status.circuit);
+                    if let Some(circuit) = &status.circuit {
                         ctx.targets.restore_circuit(&component.target, circuit);
                     }
                 }
@@ -354,7 +353,7 @@ pub(super) async fn report_once(
     component: &str,
     note: String,
 ) {
-    let new = memory.lock().told.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
+    let new = memory.lock().reported.insert(key.to_owned(), note.clone()).as_ref() != Some(&note);
     if new {
         ctx.events.about_policy(policy, vec![Fact::new(reason, component, note)]).await;
     }

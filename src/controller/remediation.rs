@@ -50,7 +50,7 @@ use journal::StatusJournal;
 
 /// Between two attempts of a blocked action whose guard names no time.
 const RETRY_BLOCKED: Duration = Duration::from_secs(5);
-/// Between two looks into the memory for an action that waits for checks (confirmation, verification).
+/// Between two reconciliations of an action that waits for checks (confirmation, verification).
 const RECHECK: Duration = Duration::from_millis(500);
 
 /// One step. It is repeated when the API server or the ledger cannot be written to.
@@ -293,7 +293,7 @@ impl Reconciliation<'_> {
             .and_then(|memory| {
                 with_component(&memory, &self.plan.component, |entry| {
                     note_memory(self.plan, &mut status, entry);
-                    verify::judge(self.plan, &status, entry, &policy.limits, now)
+                    verify::assess(self.plan, &status, entry, &policy.limits, now)
                 })
             })
             .unwrap_or_else(|| verify::unchecked(&status, &policy.limits, now));

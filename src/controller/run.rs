@@ -93,7 +93,7 @@ fn controllers(
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let policy_context = Arc::new(PolicyContext { shared: context.clone(), remediations: remediations.store() });
 
-    // Our own writes of the status change no generation, so they do not wake us.
+    // The operator's own writes of the status change no generation, so they start no round.
     let (store, writer) = reflector::store();
     let changed = watch_own::<Guarded>(context, scope)
         .modify(without_unread_metadata)

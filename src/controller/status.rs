@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_whose_components_are_healthy_says_so_in_every_condition() {
+    fn every_condition_of_a_policy_with_healthy_components_is_good() {
         let status = status(&Story::settled(), &HealingPolicyStatus::default(), &[]);
         let all = ["Ready", "Healthy", "Healing", "ApprovalRequired", "LedgerAvailable", "Suspended"];
         let shown: Vec<&str> = all.iter().map(|kind| condition(&status, kind).0).collect();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_component_an_open_action_and_a_waiting_approval_are_named() {
+    fn the_conditions_name_a_bad_component_an_open_action_and_a_waiting_approval() {
         let mut story = Story::settled();
         story.fault(FaultKind::CrashLoop, 2).until(3602.0);
         let (verifying, waiting) = (remediation("Verifying"), remediation("AwaitingApproval"));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_measured_is_unknown_and_a_suspended_policy_says_so() {
+    fn an_unmeasured_component_and_a_suspended_policy_are_unknown() {
         let mut story = Story::settled();
         story.visible = false;
         story.until(3700.0);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_state_is_the_same_status_so_that_nothing_is_written() {
+    fn an_unchanged_state_has_an_unchanged_status() {
         let mut story = Story::settled();
         let first = status(&story, &HealingPolicyStatus::default(), &[]);
         story.until(3700.0);
@@ -376,7 +376,7 @@ mod tests {
         let input =
             StatusInput { old: &first, generation: Some(2), now: at(0.0), ledger: &LedgerHealth::Unknown, open: &[] };
         let unusable = unusable_status(&input, &invalid);
-        assert_eq!(unusable.components, first.components, "what was learned is kept");
+        assert_eq!(unusable.components, first.components, "the components stay as they were");
         assert_eq!(condition(&unusable, "Ready").0, "False");
     }
 }

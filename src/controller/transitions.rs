@@ -100,7 +100,7 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
 
 /// What lasts, and was not reported yet.
 fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Timestamp) -> Vec<News> {
-    let PolicyMemory { components, told, .. } = memory;
+    let PolicyMemory { components, reported, .. } = memory;
     let Some(entry) = components.get_mut(&status.name) else { return Vec::new() };
     let name = &status.name;
     let mut news = Vec::new();
@@ -116,10 +116,10 @@ fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Times
     if let Some(refusal) = &entry.refusal {
         let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
         let words = format!("{}/{episode}", refusal.guard);
-        if told.get(&key) != Some(&words) {
+        if reported.get(&key) != Some(&words) {
             let reason = if refusal.calls_person { EventReason::PersonNeeded } else { EventReason::ActionRefused };
             news.push((reason, words.clone(), format!("{}: {}", refusal.guard, refusal.message)));
-            told.insert(key, words);
+            reported.insert(key, words);
         }
     }
     news

@@ -38,7 +38,7 @@ pub(super) fn unchecked(status: &RemediationStatus, limits: &Limits, now: Timest
 }
 
 /// Rollout complete with the intended template, then healthy without interruption for the stabilization time.
-pub(super) fn judge(
+pub(super) fn assess(
     plan: &ActionPlan,
     status: &RemediationStatus,
     entry: &ComponentMemory,
@@ -192,12 +192,12 @@ mod tests {
         story
     }
 
-    fn judged(story: &Story) -> Verification {
+    fn assessed(story: &Story) -> Verification {
         let (plan, status) = rollback();
         let (observation, assessment) = story.last.clone().unwrap();
         let last = Some(Check { observation, assessment });
         let entry = ComponentMemory { tracker: story.tracker.clone(), last, ..ComponentMemory::default() };
-        judge(&plan, &status, &entry, &story.policy.limits, at(story.now))
+        assess(&plan, &status, &entry, &story.policy.limits, at(story.now))
     }
 
     fn ended(verification: Verification) -> (Phase, RemediationReason) {
@@ -210,34 +210,34 @@ mod tests {
     #[test]
     fn a_success_is_healthy_for_the_whole_stabilization_with_the_intended_template() {
         let mut story = crashed();
-        assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "no check since the write");
+        assert_eq!(assessed(&story), Verification::Wait { healthy_since: None }, "no check since the write");
         story.release("v1").until(3606.0);
-        assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "the rollout is not complete");
+        assert_eq!(assessed(&story), Verification::Wait { healthy_since: None }, "the rollout is not complete");
         story.complete().until(3660.0);
         assert!(
-            matches!(judged(&story), Verification::Wait { healthy_since: Some(_) }),
+            matches!(assessed(&story), Verification::Wait { healthy_since: Some(_) }),
             "healthy, not for long enough"
         );
         story.until(3606.0 + 200.0);
-        assert_eq!(ended(judged(&story)), (Phase::Succeeded, RemediationReason::Healthy));
+        assert_eq!(ended(assessed(&story)), (Phase::Succeeded, RemediationReason::Healthy));
     }
 
     #[test]
     fn the_previous_template_is_waited_for_and_another_release_ends_the_verification() {
         let mut story = crashed();
         story.until(3610.0);
-        assert_eq!(judged(&story), Verification::Wait { healthy_since: None }, "caches may be behind");
+        assert_eq!(assessed(&story), Verification::Wait { healthy_since: None }, "caches may be behind");
         story.release("v3").until(3612.0);
-        assert_eq!(ended(judged(&story)), (Phase::Ineffective, RemediationReason::Inconclusive));
+        assert_eq!(ended(assessed(&story)), (Phase::Ineffective, RemediationReason::Inconclusive));
     }
 
     #[test]
     fn an_action_is_ineffective_without_health_in_time_and_inconclusive_without_a_check() {
         let mut story = crashed();
         story.release("v1").fault(FaultKind::CrashLoop, 2).until(3605.0 + 599.0);
-        assert_eq!(judged(&story), Verification::Wait { healthy_since: None });
+        assert_eq!(assessed(&story), Verification::Wait { healthy_since: None });
         story.until(3605.0 + 700.0);
-        assert_eq!(ended(judged(&story)), (Phase::Ineffective, RemediationReason::StillUnhealthy));
+        assert_eq!(ended(assessed(&story)), (Phase::Ineffective, RemediationReason::StillUnhealthy));
         // Without a check since: the stabilization time comes on top.
         let (_, status) = rollback();
         let limits = &story.policy.limits;

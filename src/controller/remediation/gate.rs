@@ -1,4 +1,4 @@
-//! Whether an action waits for people's approval, or may go on to the guards: pure.
+//! Whether an action waits for people's approval, or may continue to the guards: pure.
 
 use jiff::Timestamp;
 

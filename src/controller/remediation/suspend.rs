@@ -202,7 +202,7 @@ impl Reconciliation<'_> {
         memory.and_then(|memory| memory.lock().policy.as_ref().map(|policy| policy.interval)).unwrap_or(FOLLOW_EVERY)
     }
 
-    /// On the Remediation, on the workload, and on the owner, where users of the GitOps controller look.
+    /// On the Remediation, on the workload, and on the owner, where users of the GitOps controller find it.
     async fn report_all(&self, suspension: &Suspension, reason: EventReason, note: &str) {
         self.ctx.events.about_remediation(self.remediation, reason, note).await;
         let reference = |api_version: &str, kind: &str, namespace: &str, name: &str, uid| ObjectReference {

@@ -91,8 +91,8 @@ pub(super) async fn decide(cluster: &Cluster, asked: Decide, decision: Decision)
     )))
 }
 
-/// Who made this decision before, if somebody did. An error when another decision was made, when it is too late, or when
-/// the plan is not the explained one.
+/// The author of the same decision, if there is one already. An error for another decision, when it is too late, and
+/// when the plan is not the explained one.
 fn made_already(found: &Remediation, asked: &Decide, decision: Decision) -> Result<Option<String>, Trouble> {
     let name = &asked.remediation;
     let plan = plan_of(found);

@@ -73,7 +73,7 @@ impl Door {
             .with_cancellation_token(stop)
     }
 
-    /// The API server as the holder of this token sees it.
+    /// The API server with the identity of this token.
     async fn enter(&self, token: SecretString) -> Result<Cluster, Response> {
         let mut config = self.anonymous.clone();
         config.auth_info = AuthInfo { token: Some(token), ..AuthInfo::default() };

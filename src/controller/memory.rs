@@ -19,10 +19,7 @@ use crate::{
         tracker::Tracker,
         window::History,
     },
-    api::{
-        CircuitStatus, ForecastStatus, HealingPolicyStatus, MetricQuery, Trend, ValidComponent, ValidPolicy,
-        WorkloadKind,
-    },
+    api::{CircuitStatus, ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
     plan::guard::Refusal,
 };
 
@@ -121,9 +118,10 @@ impl PolicyMemory {
                 *entry = ComponentMemory::default();
             }
             if before.metrics != component.metrics {
-                let query = |metrics: &[MetricQuery], name: &str| metrics.iter().find(|m| m.name == name).cloned();
-                let same = |name: &str| query(&before.metrics, name) == query(&component.metrics, name);
-                entry.history.metrics.retain(|name, _| same(name));
+                entry.history.metrics.retain(|name, _| {
+                    let [old, new] = [before, component].map(|one| one.metrics.iter().find(|m| m.name == *name));
+                    old == new
+                });
                 entry.backfill_due = Timestamp::default();
             }
         }
@@ -202,9 +200,9 @@ impl Memory {
             let Some(memory) = self.find(namespace, name) else { continue };
             let mut memory = memory.lock();
             let Some(policy) = memory.policy.clone() else { continue };
-            for component in &policy.components {
-                let concerned = component.target.workload() == Some((kind, workload));
-                if let Some(entry) = memory.components.get_mut(&component.name).filter(|_| concerned) {
+            let concerned = policy.components.iter().filter(|one| one.target.workload() == Some((kind, workload)));
+            for component in concerned {
+                if let Some(entry) = memory.components.get_mut(&component.name) {
                     entry.dirty = true;
                 }
             }

@@ -52,7 +52,8 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
     if let (Some(old), Some(release)) = (&before.release, &status.release)
         && old.hash != release.hash
     {
-        let note = format!("{name} runs {} now; it is checked often", in_full(release.revision, &release.hash));
+        let note =
+            format!("{name} runs {} now; checks run more often for a while", in_full(release.revision, &release.hash));
         let subject = format!("{}-{}", release.revision, release.hash);
         news.push((EventReason::ReleaseSeen, subject.clone(), note));
         if let Some(bad) = status.known_bad.iter().find(|bad| bad.digest == release.digest) {
@@ -112,14 +113,13 @@ fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Times
     }
     entry.shown.blind = blind && (lasting || entry.shown.blind);
     news.extend(foreseen(status, &mut entry.shown.foreseen));
-    let key = format!("refusal/{name}");
     if let Some(refusal) = &entry.refusal {
+        let key = format!("refusal/{name}");
         let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
-        let words = format!("{}/{episode}", refusal.guard);
-        if reported.get(&key) != Some(&words) {
+        let subject = format!("{}/{episode}", refusal.guard);
+        if reported.insert(key, subject.clone()).as_ref() != Some(&subject) {
             let reason = if refusal.calls_person { EventReason::PersonNeeded } else { EventReason::ActionRefused };
-            news.push((reason, words.clone(), format!("{}: {}", refusal.guard, refusal.message)));
-            reported.insert(key, words);
+            news.push((reason, subject, format!("{}: {}", refusal.guard, refusal.message)));
         }
     }
     news

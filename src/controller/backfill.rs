@@ -1,6 +1,6 @@
-//! Fills the windows of a component with what Prometheus remembers from before the first look at it.
+//! Fills the windows of a component with the samples that Prometheus has from before the first check.
 //!
-//! In the background: looks and healing do not wait for it, and without it forecasts come later, nothing else.
+//! In the background: checks and healing do not wait for it; without it only the forecasts come later.
 
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
@@ -10,49 +10,26 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Context, memory::PolicyMemory};
 use crate::api::{ValidComponent, ValidPolicy};
 
-/// A past that could not be had is asked for again after this time.
+/// Between two attempts to read a past.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
-/// A whole component takes no longer, turns of others included.
+/// The time limit for a component, the wait for others included.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// How far it is for one component.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Backfill {
-    #[default]
-    Due,
-    DueAt(Timestamp),
-    Asked,
-}
-
-impl Backfill {
-    fn is_due(self, now: Timestamp) -> bool {
-        match self {
-            Self::Due => true,
-            Self::DueAt(at) => at <= now,
-            Self::Asked => false,
-        }
-    }
-}
-
-/// Asks for the past of every component that was measured and has none yet.
+/// Queries the past of every component that was measured and has none yet.
 pub(super) fn start(context: &Arc<Context>, valid: &Arc<ValidPolicy>, memory: &Arc<Mutex<PolicyMemory>>) {
     if !valid.limits.prediction {
         return;
     }
     let now = Timestamp::now();
     for component in &valid.components {
-        let asks = memory.lock().components.get_mut(&component.name).is_some_and(|entry| {
-            // A source that answers a look, so that its past is worth asking for.
-            let measured = entry.last.as_ref().is_some_and(|look| {
-                component.metrics.iter().any(|metric| look.observation.value(&metric.name).is_some())
-            });
-            let asks = measured && entry.backfill.is_due(now);
-            if asks {
-                entry.backfill = Backfill::Asked;
-            }
-            asks
+        let mut locked = memory.lock();
+        let Some(entry) = locked.components.get_mut(&component.name) else { continue };
+        // A source that responds to a check has a past worth a query.
+        let measured = entry.last.as_ref().is_some_and(|check| {
+            component.metrics.iter().any(|metric| check.observation.value(&metric.name).is_some())
         });
-        if asks {
+        if measured && entry.backfill_due <= now {
+            entry.backfill_due = Timestamp::MAX;
             tokio::spawn(fill(context.clone(), valid.clone(), component.clone(), memory.clone()));
         }
     }
@@ -68,24 +45,31 @@ async fn fill(
     let past = context.targets.past(&valid.namespace, &component, valid.interval, until);
     let past = tokio::time::timeout(LIMIT, past).await.unwrap_or_default();
     let mut memory = memory.lock();
-    // The queries may be other ones by now.
+    // The queries may have changed since.
     let same = memory.policy.as_ref().is_some_and(|now| now.generation == valid.generation);
     let Some(entry) = memory.components.get_mut(&component.name).filter(|_| same) else { return };
     let (namespace, policy, name) = (&valid.namespace, &valid.name, &component.name);
     if past.is_empty() {
-        entry.backfill = Backfill::DueAt(until + AGAIN);
+        entry.backfill_due = until + AGAIN;
     }
     for (metric, past) in past {
         match past {
             Ok(points) => {
                 entry.history.fill(&metric, &points);
                 let points = points.len();
-                tracing::debug!(namespace, policy, component = name, metric, points, "the past was read");
+                tracing::debug!(
+                    namespace,
+                    policy,
+                    component = name,
+                    metric,
+                    points,
+                    "the past of this metric was read"
+                );
             }
             Err(why) => {
-                tracing::info!(namespace, policy, component = name, metric, reason = %why.reason, "the past of this metric is not known: {}", why.message);
+                tracing::info!(namespace, policy, component = name, metric, reason = %why.reason, "the past of this metric is unknown: {}", why.message);
                 if !why.reason.needs_a_person() {
-                    entry.backfill = Backfill::DueAt(until + AGAIN);
+                    entry.backfill_due = until + AGAIN;
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::api::Retry;
 /// The wait after the first failure; it doubles from there.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
-/// Of an error that another attempt does not cure before something changes: the watch brings the change.
+/// Of an error that only a change can correct: the watch brings the change.
 const ON_CHANGE: Duration = Duration::from_secs(300);
 /// Objects whose failures are counted at most.
 const MANY: usize = 10_000;
@@ -39,7 +39,7 @@ impl Backoff {
         }
     }
 
-    /// A reconciliation of this object went through.
+    /// Starts again with the first wait, after a success.
     pub fn reset(&self, object: &ObjectMeta) {
         self.0.lock().remove(&key(object));
     }
@@ -55,7 +55,7 @@ mod tests {
     use crate::api::HealingPolicy;
 
     #[test]
-    fn waits_grow_with_each_failure_and_begin_anew_after_a_success() {
+    fn waits_grow_with_each_failure_and_start_again_after_a_success() {
         let mut policy = HealingPolicy::new("shop", Default::default());
         policy.metadata.uid = Some("1".into());
         let backoff = Backoff::default();

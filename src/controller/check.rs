@@ -1,4 +1,4 @@
-//! From a look to what is remembered of it: judged, taken into windows, tracker and outlook.
+//! From a check to the memory: assessed, taken into windows, tracker and outlook.
 
 use jiff::SignedDuration;
 
@@ -7,46 +7,41 @@ use super::{
     memory::{Check, ComponentMemory, PolicyMemory},
 };
 use crate::{
-    analyze::{
-        assess::{Assessment, assess},
-        observation::Observation,
-        trend::trend,
-    },
+    analyze::{assess::Assessment, observation::Observation, trend::trend},
     api::ValidPolicy,
 };
 
-/// One look as it came back.
-pub(super) struct Seen {
-    /// Its place in the policy.
+/// The observation of one component.
+pub(super) struct Observed {
+    /// The component's index in the policy.
     pub component: usize,
     pub observation: Observation,
-    /// How long it took.
+    /// How long the check took.
     pub seconds: f64,
 }
 
-/// Judges each look and takes it into the component's memory.
-pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMemory, seen: Vec<Seen>) {
-    for Seen { component, observation, seconds } in seen {
+/// Assesses each observation and takes it into the component's memory.
+pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMemory, observed: Vec<Observed>) {
+    for Observed { component, observation, seconds } in observed {
         let component = &valid.components[component];
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
         ctx.metrics.check(seconds);
-        let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
-        let unproven = entry.tracker.release_unproven(newest);
-        let assessment = assess(&observation, &component.thresholds, &entry.history, unproven);
+        let assessment = entry.assess(component, &observation);
         for (_, why) in &assessment.unknowns {
             ctx.metrics.unknown(why.reason.into());
         }
         entry.tracker.record(&observation, &assessment, &valid.limits);
         remember(entry, valid, &observation, &assessment);
-        // A forecast rests on what is remembered.
-        if entry.sampled == Some(observation.at) || entry.forecast.is_some() != valid.limits.prediction {
+        let sampled = entry.sampled == Some(observation.at);
+        // A forecast is based on the history.
+        if sampled || entry.forecast.is_some() != valid.limits.prediction {
             let make = || ctx.forecaster.forecast(&entry.history, &component.ceilings);
             entry.forecast = valid.limits.prediction.then(make);
         }
         entry.outlook.follow(&entry.tracker);
         match &entry.forecast {
-            // A forecast that rests on nothing new says nothing new.
-            Some(_) if entry.sampled != Some(observation.at) => {}
+            // A forecast without a new sample says nothing new.
+            Some(_) if !sampled => {}
             Some(forecast) => entry.outlook.record(forecast, &observation, &valid.limits),
             None => entry.outlook.clear(),
         }
@@ -57,9 +52,9 @@ pub(super) fn analyze(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMem
     }
 }
 
-/// Forecasts count looks: those of a release watch, one a second, would make a warm-up of minutes look like hours.
+/// Forecasts count samples: the checks of a release watch, one a second, would make a warm-up of minutes look like hours.
 fn remember(entry: &mut ComponentMemory, valid: &ValidPolicy, observation: &Observation, assessment: &Assessment) {
-    // All pods are new ones: what comes next is another process's.
+    // All pods are new: the next samples are of other processes.
     if let Some(release) = entry.tracker.release().filter(|_| entry.tracker.settled_since() == Some(observation.at)) {
         if entry.process.as_ref().is_some_and(|before| *before != release.hash) {
             entry.history.replaced();

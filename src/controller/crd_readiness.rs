@@ -1,96 +1,68 @@
-//! Whether the operator's own two kinds are installed and could be listed: without them it can do nothing, and says so
-//! in /readyz and, once, in the log.
+//! Whether the operator's own two kinds are installed and were listed. Without them the operator can do nothing, and says
+//! so in /readyz and, once, in the log.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
 use kube::runtime::watcher::{self, Event};
 
 use crate::api::INSTALL_CRDS;
 
-/// Kind and namespace (empty: all).
-type Key = (&'static str, String);
-type Watches = BTreeMap<Key, Watch>;
-
 #[derive(Debug, Default)]
 struct Watch {
-    /// The first listing was completed. What comes later does not make the operator unready: others go on.
+    /// The first list was completed. Later trouble does not make the operator unready: the other watches continue.
     listed: bool,
-    /// What is in the way now.
-    trouble: Option<Trouble>,
-}
-
-#[derive(Debug)]
-struct Trouble {
     not_installed: bool,
-    words: String,
+    /// The current trouble; empty: none.
+    trouble: String,
 }
 
-/// How the watches of HealingPolicy and Remediation go.
+/// The state of the watches of HealingPolicy and Remediation, by kind and namespace (empty: all).
 #[derive(Debug, Default)]
-pub struct CrdReadiness(Mutex<Watches>);
+pub struct CrdReadiness(Mutex<BTreeMap<(&'static str, String), Watch>>);
 
 impl CrdReadiness {
-    /// This one will be watched; until it was listed the operator is not ready.
+    /// Announces a watch; the operator is not ready until its first list is complete.
     pub fn expect(&self, kind: &'static str, scope: &str) {
-        self.lock().entry((kind, scope.to_owned())).or_default();
+        self.0.lock().entry((kind, scope.to_owned())).or_default();
     }
 
-    /// Takes note of what a watch says.
+    /// Notes the result of a watch.
     pub fn note<K>(&self, kind: &'static str, scope: &str, event: &watcher::Result<Event<K>>) {
-        let trouble = match event {
-            Ok(Event::InitDone) => None,
+        let (not_installed, trouble) = match event {
+            Ok(Event::InitDone) => (false, String::new()),
             Ok(_) => return,
-            Err(error) => Some(Trouble::new(kind, error)),
+            Err(error) if is_not_installed(error) => {
+                (true, format!("{kind} is not installed in this cluster; install it with: {INSTALL_CRDS}"))
+            }
+            Err(error) => (false, format!("{kind} could not be listed: {error}")),
         };
-        let mut watches = self.lock();
-        let missing = |watches: &Watches| {
-            watches
-                .iter()
-                .any(|((one, _), watch)| *one == kind && watch.trouble.as_ref().is_some_and(|t| t.not_installed))
-        };
-        let before = missing(&watches);
+        let mut watches = self.0.lock();
+        let before = watches.iter().any(|((one, _), watch)| *one == kind && watch.not_installed);
         let watch = watches.entry((kind, scope.to_owned())).or_default();
-        watch.listed |= trouble.is_none();
-        watch.trouble = trouble;
-        let words = watch.trouble.as_ref().map(|trouble| trouble.words.clone()).unwrap_or_default();
-        let after = missing(&watches);
+        watch.listed |= trouble.is_empty();
+        (watch.not_installed, watch.trouble) = (not_installed, trouble.clone());
+        let after = watches.iter().any(|((one, _), watch)| *one == kind && watch.not_installed);
         drop(watches);
-        // Once a kind, in however many namespaces it is watched.
+        // Once a kind, however many namespaces are watched.
         match (before, after) {
-            (false, true) => tracing::error!(kind, "{words}; nothing is looked at until then"),
-            (true, false) if words.is_empty() => tracing::info!(kind, "{kind} is installed now"),
+            (false, true) => tracing::error!(kind, "{trouble}; health checks are paused until then"),
+            (true, false) if trouble.is_empty() => tracing::info!(kind, "{kind} is installed now"),
             _ => {}
         }
     }
 
-    /// Both kinds were listed, wherever they are watched.
-    ///
-    /// # Errors
-    /// When not: what is waited for, or in the way.
+    /// Whether every announced watch has completed its first list; if not, why.
     pub fn ready(&self) -> Result<(), String> {
-        let watches = self.lock();
-        let Some(((kind, _), watch)) = watches.iter().find(|(_, watch)| !watch.listed) else {
-            return if watches.is_empty() { Err("the watches were not started yet".to_owned()) } else { Ok(()) };
-        };
-        let waiting = || format!("the first listing of {kind} is not done yet");
-        Err(watch.trouble.as_ref().map_or_else(waiting, |trouble| trouble.words.clone()))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watches> {
-        self.0.lock()
-    }
-}
-
-impl Trouble {
-    fn new(kind: &str, error: &watcher::Error) -> Self {
-        let not_installed = is_not_installed(error);
-        let words = if not_installed {
-            format!("{kind} is not installed in this cluster; install it with: {INSTALL_CRDS}")
-        } else {
-            format!("{kind} could not be listed: {error}")
-        };
-        Self { not_installed, words }
+        let watches = self.0.lock();
+        match watches.iter().find(|(_, watch)| !watch.listed) {
+            None if watches.is_empty() => Err("the watches have not started yet".to_owned()),
+            None => Ok(()),
+            Some(((kind, _), watch)) if watch.trouble.is_empty() => {
+                Err(format!("the first list of {kind} is not complete yet"))
+            }
+            Some((_, watch)) => Err(watch.trouble.clone()),
+        }
     }
 }
 
@@ -115,18 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn ready_once_both_kinds_were_listed_everywhere_whatever_comes_later() {
+    fn ready_once_both_kinds_were_listed_everywhere_whatever_fails_later() {
         let kinds = CrdReadiness::default();
-        assert!(kinds.ready().unwrap_err().contains("not started"));
+        assert!(kinds.ready().unwrap_err().contains("not started yet"));
         kinds.expect("HealingPolicy", "");
         kinds.expect("Remediation", "");
-        assert_eq!(kinds.ready().unwrap_err(), "the first listing of HealingPolicy is not done yet");
+        assert_eq!(kinds.ready().unwrap_err(), "the first list of HealingPolicy is not complete yet");
         kinds.note("HealingPolicy", "", &refused(404));
         assert!(kinds.ready().unwrap_err().contains("HealingPolicy is not installed"));
         kinds.note("HealingPolicy", "", &refused(403));
         assert!(kinds.ready().unwrap_err().contains("could not be listed"));
         kinds.note::<()>("HealingPolicy", "", &Ok(Event::InitDone));
-        assert_eq!(kinds.ready().unwrap_err(), "the first listing of Remediation is not done yet");
+        assert_eq!(kinds.ready().unwrap_err(), "the first list of Remediation is not complete yet");
         kinds.note::<()>("Remediation", "", &Ok(Event::InitDone));
         kinds.note("Remediation", "", &refused(404));
         assert_eq!(kinds.ready(), Ok(()));

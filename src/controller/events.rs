@@ -1,4 +1,4 @@
-//! One call tells one fact everywhere: event on the object, log line, counter.
+//! One call reports one fact everywhere: event on the object, log line, counter.
 
 use std::time::Duration;
 
@@ -12,26 +12,12 @@ use super::metrics::ControllerMetrics;
 pub use crate::api::EventReason;
 use crate::api::{HealingPolicy, REPORTER, Remediation};
 
-/// A warning asks a person to know; an error in the log asks a person to act.
+/// A warning asks a person to know; an error in the log asks a person to act. A new reason is a warning until it is listed.
 fn severity(reason: EventReason) -> (EventType, tracing::Level) {
     match reason {
         EventReason::PersonNeeded | EventReason::OutdatedCrd | EventReason::Unreadable => {
             (EventType::Warning, tracing::Level::ERROR)
         }
-        EventReason::InvalidSpec
-        | EventReason::CouldNotMeasure
-        | EventReason::Unhealthy
-        | EventReason::FailureForeseen
-        | EventReason::KnownBadRelease
-        | EventReason::KnownBadConfig
-        | EventReason::ActionRefused
-        | EventReason::AwaitingApproval
-        | EventReason::Blocked
-        | EventReason::Expired
-        | EventReason::Failed
-        | EventReason::Ineffective
-        | EventReason::AutoDeployOff
-        | EventReason::GitOpsLeft => (EventType::Warning, tracing::Level::WARN),
         EventReason::Recovered
         | EventReason::ReleaseSeen
         | EventReason::ConfigSeen
@@ -45,6 +31,7 @@ fn severity(reason: EventReason) -> (EventType, tracing::Level) {
         | EventReason::GitOpsSuspended
         | EventReason::AutoDeployRestored
         | EventReason::GitOpsResumed => (EventType::Normal, tracing::Level::INFO),
+        _ => (EventType::Warning, tracing::Level::WARN),
     }
 }
 
@@ -54,16 +41,23 @@ pub struct Fact {
     pub reason: EventReason,
     /// The component, or empty when it concerns the whole policy.
     pub component: String,
-    /// What it is an event of: a release, an incident. Events that differ in it are never merged into one series,
-    /// which would keep only the first note.
+    /// The subject of the event: a release, an incident. Events with different subjects are never merged into one
+    /// series, which would keep only the first note.
     pub subject: String,
-    /// What was seen against which limit → what was decided → what comes next → how to step in. Cut at 1 kB.
+    /// Observation against its limit → decision → next step → how to intervene. Cut at 1 kB.
     pub note: String,
-    /// The object that it is about beside the policy or Remediation: makes events of two components two events.
+    /// The object concerned beside the policy or Remediation: makes events of two components two events.
     pub secondary: Option<ObjectReference>,
 }
 
-/// The longest note that the API takes, in bytes.
+impl Fact {
+    pub fn new(reason: EventReason, component: impl Into<String>, note: impl Into<String>) -> Self {
+        let (component, note) = (component.into(), note.into());
+        Self { reason, component, subject: String::new(), note, secondary: None }
+    }
+}
+
+/// The longest note that the API accepts, in bytes.
 const MAX_NOTE: usize = 1024;
 /// An event that cannot be written must not hold up healing.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -92,13 +86,8 @@ impl Events {
 
     /// Of one of several steps: `subject` names it, so that each has its own event.
     pub async fn about_step(&self, remediation: &Remediation, reason: EventReason, subject: &str, note: &str) {
-        let fact = Fact {
-            reason,
-            component: remediation.spec.plan.component.clone(),
-            subject: subject.to_owned(),
-            note: note.to_owned(),
-            secondary: None,
-        };
+        let component = &remediation.spec.plan.component;
+        let fact = Fact { subject: subject.to_owned(), ..Fact::new(reason, component, note) };
         self.report(&remediation.object_ref(&()), fact).await;
     }
 
@@ -123,21 +112,19 @@ impl Events {
         self.metrics.fact(reason_text);
         let action = if subject.is_empty() { reason_text.to_owned() } else { format!("{reason_text}/{subject}") };
         let event = Event { type_, reason: reason_text.into(), note: Some(cut(note)), action, secondary };
-        match tokio::time::timeout(LIMIT, self.recorder.publish(&event, regarding)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::info!(namespace, name, reason = reason_text, %error, "the event could not be written")
-            }
-            Err(_) => tracing::info!(namespace, name, reason = reason_text, "the event was not written in time"),
-        }
+        let error = match tokio::time::timeout(LIMIT, self.recorder.publish(&event, regarding)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        tracing::info!(namespace, name, reason = reason_text, error, "the event could not be written");
     }
 }
 
 /// At most [`MAX_NOTE`] bytes, on a character boundary.
 fn cut(mut note: String) -> String {
     if note.len() > MAX_NOTE {
-        let end = (0..=MAX_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
-        note.truncate(end);
+        note.truncate(note.floor_char_boundary(MAX_NOTE - 3));
         note.push_str("...");
     }
     note

@@ -1,6 +1,6 @@
-//! What came of warnings: followed look by look, and written down once.
+//! The outcomes of warnings: followed check by check, and recorded once.
 //!
-//! What is known is in the status before it is written into the ledger, so that an operator that dies in between writes the
+//! An outcome is in the status before it is recorded in the ledger, so that an operator that dies in between records the
 //! same row again, under the same id.
 
 use parking_lot::Mutex;
@@ -12,13 +12,13 @@ use kube::ResourceExt as _;
 use super::{Context, memory::PolicyMemory, policy::PolicyContext, readable, remediations_of, rows};
 use crate::{
     analyze::hindsight::{Action, Hindsight, Patience, Seen},
-    api::{HealingPolicy, Remediation, ValidComponent, ValidPolicy},
+    api::{HealingPolicy, Remediation, ValidPolicy},
 };
 
-/// How long a round of looks may wait for the ledger. What is not written by then is written after the next round.
+/// How long a round may wait for the ledger. The next round records the rest.
 const RECORD_LIMIT: Duration = Duration::from_secs(1);
 
-/// Follows the warnings of each component by its last look.
+/// Follows the warnings of each component by its last check.
 pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
     let all = remediations_of(&context.remediations, &valid.uid);
     let interval = SignedDuration::try_from(valid.interval).unwrap_or_default();
@@ -26,14 +26,14 @@ pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mute
     let mut memory = memory.lock();
     for component in &valid.components {
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
-        let Some(look) = &entry.last else { continue };
+        let Some(check) = &entry.last else { continue };
         let actions: Vec<Action> =
-            readable(&all).filter(|it| it.spec.plan.component == component.name).filter_map(begun).collect();
+            readable(&all).filter(|it| it.spec.plan.component == component.name).filter_map(started).collect();
         let seen = Seen {
-            observation: &look.observation,
-            assessment: &look.assessment,
+            observation: &check.observation,
+            assessment: &check.assessment,
             ceilings: &component.ceilings,
-            // Without forecasts nothing is missed.
+            // Without forecasts no warning is missed.
             episode: entry.tracker.episode().filter(|_| valid.limits.prediction),
             actions: &actions,
         };
@@ -46,20 +46,20 @@ pub(super) fn follow(context: &PolicyContext, valid: &ValidPolicy, memory: &Mute
     }
 }
 
-fn begun(remediation: &Remediation) -> Option<Action> {
+fn started(remediation: &Remediation) -> Option<Action> {
     let status = remediation.status.as_ref()?;
     Some(Action { name: remediation.name_any(), begun_at: status.started_at?, phase: status.phase })
 }
 
-/// Takes up what an earlier life followed.
+/// Restores the warnings that an earlier operator process followed.
 pub(super) fn restore(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy, memory: &mut PolicyMemory) {
     let Some(status) = &policy.status else { return };
-    // What was changed while nobody looked is not known.
+    // The time of a change during an outage is unknown.
     let changed = status.observed_generation != Some(valid.generation);
     for component in &status.components {
         let mut hindsight = Hindsight::restore(component);
         if changed {
-            hindsight.give_up("the policy was changed while the operator was away", Timestamp::now());
+            hindsight.give_up("the policy was changed while the operator was not running", Timestamp::now());
         }
         match memory.components.get_mut(&component.name) {
             Some(entry) => entry.hindsight = hindsight,
@@ -68,7 +68,7 @@ pub(super) fn restore(ctx: &Context, policy: &HealingPolicy, valid: &ValidPolicy
     }
 }
 
-/// Before a new spec takes the place of the one before: what concerns a component that is another one now is settled.
+/// Before a new spec replaces the old one: settles the warnings of components that change.
 pub(super) fn replaced(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMemory) {
     let Some(before) = memory.policy.clone() else { return };
     let now = Timestamp::now();
@@ -76,8 +76,8 @@ pub(super) fn replaced(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMe
         let Some(entry) = memory.components.get_mut(&component.name) else { continue };
         match valid.component(&component.name) {
             Some(after) if after.target.describe() == component.target.describe() => {
-                if !is_measured_alike(component, after) {
-                    entry.hindsight.give_up("the policy measures otherwise now", now);
+                if component.metrics != after.metrics || component.ceilings != after.ceilings {
+                    entry.hindsight.give_up("the policy's metrics or thresholds of the component changed", now);
                 }
             }
             _ => let_go(ctx, valid, &component.name, std::mem::take(&mut entry.hindsight)),
@@ -85,44 +85,39 @@ pub(super) fn replaced(ctx: &Context, valid: &ValidPolicy, memory: &mut PolicyMe
     }
 }
 
-fn is_measured_alike(before: &ValidComponent, after: &ValidComponent) -> bool {
-    before.metrics == after.metrics && before.ceilings == after.ceilings
-}
-
-/// The component is none of the policy's any more, so that nothing can be kept in its status.
+/// The policy no longer names the component, so its status cannot hold the warnings.
 fn let_go(ctx: &Context, valid: &ValidPolicy, component: &str, mut hindsight: Hindsight) {
-    hindsight.give_up("the policy does not name the component any more, or another target", Timestamp::now());
+    hindsight.give_up("the policy no longer names the component, or names another target", Timestamp::now());
     for (warning, settled) in hindsight.settled() {
         ctx.ledger.offer(rows::outcome_row(valid, component, warning, settled));
     }
 }
 
-/// Writes down what is known. What could not be written is tried again after the next round.
+/// Records the known outcomes. The next round retries those that could not be recorded.
 pub(super) async fn record(ctx: &Context, valid: &ValidPolicy, memory: &Mutex<PolicyMemory>) {
-    let mut known = Vec::new();
-    {
-        let memory = memory.lock();
-        for (name, entry) in &memory.components {
-            let outcomes = entry.hindsight.settled().map(|(warning, settled)| {
-                (Some(warning.foreseen.id.clone()), rows::outcome_row(valid, name, warning, settled))
-            });
-            let missed = entry.hindsight.missed().map(|missed| (None, rows::missed_row(valid, name, missed)));
-            known.extend(outcomes.chain(missed).map(|(warning, row)| (name.clone(), warning, row)));
+    let (mut known, mut rows) = (Vec::new(), Vec::new());
+    for (name, entry) in &memory.lock().components {
+        for (warning, settled) in entry.hindsight.settled() {
+            known.push((name.clone(), Some(warning.foreseen.id.clone())));
+            rows.push(rows::outcome_row(valid, name, warning, settled));
+        }
+        if let Some(missed) = entry.hindsight.missed() {
+            known.push((name.clone(), None));
+            rows.push(rows::missed_row(valid, name, missed));
         }
     }
     if known.is_empty() || !ctx.ledger.health().borrow().is_available() {
         return;
     }
-    let rows = known.iter().map(|(_, _, row)| row.clone()).collect();
     match tokio::time::timeout(RECORD_LIMIT, ctx.ledger.record(rows)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) if error.may_pass() => return,
-        // It will never be taken, which the log says: it is not tried for ever.
-        Ok(Err(error)) => tracing::warn!(policy = valid.name, %error, "what came of a warning was not written"),
+        // The ledger will never accept the row: no retry.
+        Ok(Err(error)) => tracing::warn!(policy = valid.name, %error, "the outcome of a warning could not be recorded"),
         Err(_) => return,
     }
     let mut memory = memory.lock();
-    for (name, warning, _) in known {
+    for (name, warning) in known {
         let Some(entry) = memory.components.get_mut(&name) else { continue };
         match warning {
             Some(id) => entry.hindsight.recorded(&id),

@@ -1,5 +1,5 @@
-//! What the controllers remember between looks: windows, trackers, the last judgement. All of it can be lost: what
-//! matters is in the status, in the Remediations and in the ledger.
+//! What the controllers remember between checks: windows, trackers, the last assessment. All of it can be lost: the
+//! status, the Remediations and the ledger hold the essential parts.
 
 use parking_lot::Mutex;
 use std::{
@@ -9,17 +9,20 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::backfill::Backfill;
 use crate::{
     analyze::{
-        assess::Assessment, forecast::Forecast, hindsight::Hindsight, observation::Observation, outlook::Outlook,
-        tracker::Tracker, window::History,
+        assess::{Assessment, assess},
+        forecast::Forecast,
+        hindsight::Hindsight,
+        observation::Observation,
+        outlook::Outlook,
+        tracker::Tracker,
+        window::History,
     },
     api::{CircuitStatus, ForecastStatus, HealingPolicyStatus, Trend, ValidComponent, ValidPolicy, WorkloadKind},
     plan::guard::Refusal,
 };
 
-/// One component's memory.
 #[derive(Debug, Default)]
 pub struct ComponentMemory {
     pub tracker: Tracker,
@@ -28,42 +31,42 @@ pub struct ComponentMemory {
     pub trend: Option<Trend>,
     pub forecast: Option<Forecast>,
     pub outlook: Outlook,
-    /// The warnings of which it is not in the ledger yet what came of them.
+    /// The warnings whose outcome is not in the ledger yet.
     pub hindsight: Hindsight,
     /// The release's hash at the last complete rollout.
     pub process: Option<String>,
     pub refusal: Option<Refusal>,
-    /// The circuit breaker of its provider's API, as it stood after the last look.
+    /// The circuit breaker of its provider's API after the last check.
     pub circuit: Option<CircuitStatus>,
-    /// Whether the metrics' past is in the history.
-    pub backfill: Backfill,
+    /// When the metrics' past is read into the history: at once by default, never again after that.
+    pub backfill_due: Timestamp,
     /// When the metrics were last taken into the history.
     pub sampled: Option<Timestamp>,
-    /// Looked at at the next opportunity, whatever is due.
+    /// Checked in the next round, due or not.
     pub dirty: bool,
-    /// When the next look is due; none: at once.
+    /// When the next check is due; none: at once.
     pub due: Option<Timestamp>,
-    /// When a copy of the good state is tried to be kept again.
+    /// When the next attempt at a snapshot of the good state is due.
     pub snapshot_due: Option<Timestamp>,
     /// When the next row of a check is due in the ledger.
     pub row_due: Option<Timestamp>,
-    /// The words in the status, kept while only figures in them change: a figure alone is not worth a write.
+    /// The message in the status, unchanged while only figures in it change: a figure alone is not worth a write.
     pub shown: Shown,
 }
 
-/// What the status says, and what it was made from.
+/// What the status shows, and what it was made from.
 #[derive(Debug, Default)]
 pub struct Shown {
     pub signature: String,
     pub message: String,
     pub forecast: Option<ForecastStatus>,
-    /// The most that `FailureForeseen` told since the level was last low.
+    /// The highest level that `FailureForeseen` reported since the level was last low.
     pub foreseen: Option<Foreseen>,
-    /// Whether `CouldNotMeasure` was told since it was last measured.
+    /// Whether `CouldNotMeasure` was reported since the last successful measurement.
     pub blind: bool,
 }
 
-/// How loud a forecast was told.
+/// The level at which a forecast was reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Foreseen {
     High,
@@ -78,6 +81,14 @@ pub struct Check {
     pub assessment: Assessment,
 }
 
+impl ComponentMemory {
+    /// What the observation means, in the light of the history and the release.
+    pub fn assess(&self, component: &ValidComponent, observation: &Observation) -> Assessment {
+        let newest = observation.target.known().and_then(|target| target.released()).map(|released| released.id);
+        assess(observation, &component.thresholds, &self.history, self.tracker.release_unproven(newest))
+    }
+}
+
 /// One policy's memory.
 #[derive(Debug, Default)]
 pub struct PolicyMemory {
@@ -90,29 +101,28 @@ pub struct PolicyMemory {
     pub last_written: Option<HealingPolicyStatus>,
     /// When the next row of a cycle is due.
     pub cycle_due: Option<Timestamp>,
-    /// Facts that were told and are not repeated while they stand: key → words.
-    pub told: BTreeMap<String, String>,
+    /// Facts that were reported and are not repeated while they last: key → message.
+    pub reported: BTreeMap<String, String>,
 }
 
 impl PolicyMemory {
-    /// Forgets what the new policy does not name any more: components, and metrics that are measured otherwise now.
+    /// Forgets what the new policy no longer names: components, and metrics that it measures in another way.
     pub fn retain_components(&mut self, policy: &ValidPolicy) {
         self.components.retain(|name, _| policy.component(name).is_some());
         for component in &policy.components {
             let entry = self.components.entry(component.name.clone()).or_default();
             let before = self.policy.as_ref().and_then(|before| before.component(&component.name));
             let Some(before) = before else { continue };
-            // Under the same name it is another thing.
+            // The same name for another target.
             if before.target.describe() != component.target.describe() {
                 *entry = ComponentMemory::default();
             }
             if before.metrics != component.metrics {
                 entry.history.metrics.retain(|name, _| {
-                    let query =
-                        |component: &ValidComponent| component.metrics.iter().find(|m| m.name == *name).cloned();
-                    query(before) == query(component)
+                    let [old, new] = [before, component].map(|one| one.metrics.iter().find(|m| m.name == *name));
+                    old == new
                 });
-                entry.backfill = Backfill::Due;
+                entry.backfill_due = Timestamp::default();
             }
         }
     }
@@ -161,7 +171,7 @@ impl Memory {
         self.set_targets(namespace, name, &BTreeSet::new());
     }
 
-    /// Notes which workloads a policy is about.
+    /// Notes the workloads of a policy.
     pub fn watch_targets_of(&self, policy: &ValidPolicy) {
         let targets: BTreeSet<(WorkloadKind, &str)> =
             policy.components.iter().filter_map(|component| component.target.workload()).collect();
@@ -190,9 +200,9 @@ impl Memory {
             let Some(memory) = self.find(namespace, name) else { continue };
             let mut memory = memory.lock();
             let Some(policy) = memory.policy.clone() else { continue };
-            for component in &policy.components {
-                let concerned = component.target.workload() == Some((kind, workload));
-                if let Some(entry) = memory.components.get_mut(&component.name).filter(|_| concerned) {
+            let concerned = policy.components.iter().filter(|one| one.target.workload() == Some((kind, workload)));
+            for component in concerned {
+                if let Some(entry) = memory.components.get_mut(&component.name) {
                     entry.dirty = true;
                 }
             }

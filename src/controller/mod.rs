@@ -1,17 +1,16 @@
-//! The loop itself: kube-runtime glue around the pure rooms.
+//! The loop itself: kube-runtime glue around the pure modules.
 //!
 //! - [`policy`]: observe → analyze → update status → plan → propose → record, one policy at a time
 //! - [`remediation`]: approve → execute → verify → record, one action at a time; the only place that changes
 //!   anything outside
-//! - `keep`: copies of states that were seen healthy
-//! - `backfill`: what the metrics were before the first look
-//! - `hindsight`: what came of warnings, followed and written down
-//! - `look`: a look judged and remembered; `propose`: a proposal stored as a Remediation
-//! - [`status`], [`rows`]: pure: what to show, what to write down
+//! - `check`: a check assessed and remembered; `propose`: a proposal stored as a Remediation
+//! - `snapshots`: snapshots of healthy states; `backfill`: the metrics before the first check
+//! - `hindsight`: the outcomes of warnings, followed and recorded
+//! - `status`, `transitions`, `verify`, [`rows`]: pure: the status, the facts to report, the outcome, the ledger's rows
 //! - [`run`]: starts both controllers and their watches, and ends when one of them does
-//! - [`memory`]: what is remembered between looks; [`events`] and [`metrics`]: how it is told
-//! - [`written`]: no step from a view older than our own last write
-//! - `unusable`: policies that cannot be worked with; [`kinds`]: whether the CRDs are installed
+//! - [`memory`]: what is remembered between checks; [`events`] and [`metrics`]: how it is reported
+//! - [`write_tracker`]: no step from a view older than the last write; [`backoff`]: waits after errors
+//! - `invalid_policy`: policies that cannot be used; [`crd_readiness`]: whether the CRDs are installed
 
 mod backfill;
 pub mod backoff;
@@ -28,18 +27,22 @@ pub mod remediation;
 pub mod rows;
 pub mod run;
 mod snapshots;
-pub mod status;
+mod status;
 mod transitions;
 mod verify;
 pub mod write_tracker;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use kube::{Api, Client, core::DeserializeGuard, runtime::reflector::Store};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{controller::Action, reflector::Store},
+};
 
 use crate::{
     analyze::forecast::Forecaster,
-    api::{INSTALL_CRDS, Phase, Remediation, RemediationReason, Retry, Threshold},
+    api::{COMPONENT_LABEL, INSTALL_CRDS, Phase, Remediation, RemediationReason, Retry, Threshold},
     knowledge::Ledger,
     plan::history::Past,
     targets::Targets,
@@ -53,7 +56,7 @@ use write_tracker::WriteTracker;
 /// No single request to the API server takes longer.
 pub const API_LIMIT: Duration = Duration::from_secs(5);
 
-/// What both controllers stand on.
+/// Shared by both controllers.
 pub struct Context {
     pub client: Client,
     pub targets: Targets,
@@ -65,7 +68,7 @@ pub struct Context {
     pub kinds: CrdReadiness,
     pub events: Events,
     pub metrics: ControllerMetrics,
-    /// One action at a time passes from the guards to `Running`, so that two cannot both see a free place.
+    /// One action at a time passes from the guards to `Running`, so that two cannot both take the last free place.
     pub starting: tokio::sync::Mutex<()>,
     pub written: WriteTracker,
     /// Waits after failed reconciliations.
@@ -75,43 +78,46 @@ pub struct Context {
 /// A Remediation, or why it cannot be read.
 pub type GuardedRemediation = DeserializeGuard<Remediation>;
 
-/// A reconciliation that did not get through. It is tried again; the log and a counter say so.
-#[derive(Debug, thiserror::Error)]
+/// A failed reconciliation. It is retried, logged and counted.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
 pub enum Error {
     #[error("{what}: {source}")]
     Api { what: &'static str, source: Box<kube::Error> },
     #[error(
-        "{what}: the installed CRD does not know {field}, so it is older than this operator; bring it up to date with: {INSTALL_CRDS}"
+        "{what}: the installed CRD does not know {field}, so it is older than this operator; update it with: {INSTALL_CRDS}"
     )]
     OutdatedCrd { what: &'static str, field: String },
-    #[error("{what}: no answer within {} s", API_LIMIT.as_secs())]
+    #[error("{what}: no response within {} s", API_LIMIT.as_secs())]
     Timeout { what: &'static str },
     #[error("{0}")]
     Ledger(#[from] crate::knowledge::LedgerError),
 }
 
 impl Error {
-    /// For the metric label.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Api { .. } => "Api",
-            Self::OutdatedCrd { .. } => "OutdatedCrd",
-            Self::Timeout { .. } => "Timeout",
-            Self::Ledger(_) => "Ledger",
-        }
-    }
-
-    /// When the same reconciliation is worth another attempt.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Api { .. } | Self::Timeout { .. } | Self::Ledger(_) => Retry::Backoff,
-            Self::OutdatedCrd { .. } => Retry::OnChange,
-        }
-    }
-
-    /// Somebody else changed the object first, or it is gone: the next look sees the newer one.
+    /// Somebody else changed the object first, or it does not exist any more: the watch brings the newer one.
     pub fn is_outdated(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_conflict() || status.is_not_found()))
+    }
+}
+
+/// Repeats a failed reconciliation, with jitter so that many objects do not retry at the same time.
+fn on_error<K: Resource<DynamicType = ()>>(ctx: &Context, object: &K, error: &Error) -> Action {
+    ctx.metrics.error(error.into());
+    if !error.is_outdated() {
+        let (namespace, kind, name) = (object.namespace().unwrap_or_default(), K::kind(&()), object.name_any());
+        let component = object.labels().get(COMPONENT_LABEL).map(String::as_str).unwrap_or_default();
+        tracing::warn!(namespace, object = %format_args!("{kind}/{name}"), component, %error, "the reconciliation failed; retrying");
+    }
+    let retry = if matches!(error, Error::OutdatedCrd { .. }) { Retry::OnChange } else { Retry::Backoff };
+    Action::requeue(ctx.backoff.next(retry, object.meta()))
+}
+
+/// None when the error only means that the object is outdated.
+pub(crate) fn unless_outdated<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_outdated() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -127,17 +133,16 @@ pub(crate) async fn limited<T>(what: &'static str, request: impl Future<Output =
     }
 }
 
-/// The field that server-side apply was refused for, because the CRD's schema does not have it.
+/// The field that the CRD's schema lacks, so that server-side apply was refused.
 fn undeclared_field(error: &kube::Error) -> Option<String> {
     let kube::Error::Api(status) = error else { return None };
     let before = status.message.split_once(": field not declared in schema")?.0;
     before.rsplit(": ").next().map(str::to_owned)
 }
 
-/// The Api of a kind in one namespace, or in all.
 pub fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
 where
-    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
     K::DynamicType: Default,
 {
     match namespace {
@@ -176,7 +181,7 @@ pub fn remediations_of(store: &Store<GuardedRemediation>, policy_uid: &str) -> V
     store.state().into_iter().filter(ours).collect()
 }
 
-/// Those that can be read. One that cannot (stored by another version) must not keep the others from us.
+/// One that cannot be read (stored by another version) must not hide the others.
 pub fn readable(guarded: &[Arc<GuardedRemediation>]) -> impl Iterator<Item = &Remediation> {
     guarded.iter().filter_map(|guarded| guarded.0.as_ref().ok())
 }
@@ -186,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_field_that_a_crd_lacks_is_found_in_the_api_servers_words() {
+    fn the_field_that_a_crd_lacks_is_found_in_the_api_servers_message() {
         let refused = |message: &str| {
             kube::Error::Api(kube::core::Status::failure(message, "InternalError").with_code(500).boxed())
         };

@@ -11,7 +11,7 @@ use crate::api::{
     RemediationSpec, ValidPolicy,
 };
 
-/// Writes each intent down as a Remediation. One that exists already is the same intent, written before a crash.
+/// Stores each intent as a Remediation. One that exists already is the same intent, stored before a crash.
 pub(super) async fn propose(
     ctx: &Context,
     policy: &HealingPolicy,
@@ -19,9 +19,9 @@ pub(super) async fn propose(
     plans: &[ActionPlan],
 ) -> Result<(), Error> {
     let api: Api<Remediation> = Api::namespaced(ctx.client.clone(), &valid.namespace);
+    let params = PostParams { field_manager: Some(POLICY_MANAGER.into()), ..PostParams::default() };
     for plan in plans {
         let remediation = remediation_for(policy, valid, plan);
-        let params = PostParams { field_manager: Some(POLICY_MANAGER.into()), ..PostParams::default() };
         match limited("create the remediation", api.create(&params, &remediation)).await {
             Ok(created) => {
                 let note = format!("{}: {}", plan.action, plan.why);

@@ -1,4 +1,4 @@
-//! What goes into the ledger: pure. Ids are derived, so a row that is written again is the same row.
+//! The rows of the ledger: pure. Ids are derived, so a row that is written again is the same row.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use super::memory::Check;
 use crate::{
     analyze::{
-        forecast::{Forecast, TimeToFailure},
+        forecast::{Confidence, Forecast, TimeToFailure},
         hindsight::Missed,
         observation::Measured,
     },
     api::{
-        ActionKind, CleanupProgress, ConfigChange, Decision, Intent, MemoryGrowth, Outcome, Phase, Progress,
-        Remediation, RemediationStatus, Settled, Trend, ValidComponent, ValidPolicy, ValidTarget, Warning,
+        ActionKind, CleanupProgress, ConfigChange, Decision, Intent, JobProgress, MemoryGrowth, Outcome, Phase,
+        Progress, Remediation, Settled, Trend, ValidComponent, ValidPolicy, ValidTarget, Warning,
     },
     knowledge::{ActionType, BrainRow, HealthRow, Metadata, RollbackRow, Row, check_id, cycle_id, outcome_id, row_id},
 };
@@ -29,72 +29,75 @@ pub fn target_reference(namespace: &str, target: &ValidTarget) -> Option<ObjectR
     })
 }
 
-/// The two rows of one look.
+/// The two rows of one check.
 pub fn check_rows(
     policy: &ValidPolicy,
     component: &ValidComponent,
-    look: &Check,
+    check: &Check,
     trend: Option<Trend>,
     forecast: Option<&Forecast>,
 ) -> [Row; 2] {
-    let at = look.observation.at;
+    let Check { observation, assessment } = check;
+    let at = observation.at;
     let id = check_id(&policy.namespace, &policy.name, &component.name, at);
-    let metrics = look.observation.metrics.iter().filter_map(|(name, reading)| match reading.value {
+    let metrics = observation.metrics.iter().filter_map(|(name, reading)| match reading.value {
         Measured::Known(value) => Some((name.clone(), value)),
         Measured::Unknown(_) => None,
     });
-    let problems: Vec<&str> = look.assessment.problems.iter().map(|problem| problem.message.as_str()).collect();
-    let unknowns =
-        look.assessment.unknowns.iter().map(|(name, why)| format!("{name}: {}: {}", why.reason, why.message));
-    let warnings: Vec<String> = problems.iter().map(|text| (*text).to_owned()).chain(unknowns).collect();
-    let measured =
-        forecast.filter(|forecast| forecast.confidence != crate::analyze::forecast::Confidence::InsufficientHistory);
+    let problems = assessment.problems.iter().map(|problem| problem.message.clone());
+    let unknowns = assessment.unknowns.iter().map(|(name, why)| format!("{name}: {}: {}", why.reason, why.message));
+    let warnings: Vec<String> = problems.chain(unknowns).collect();
     let mut output = json!({
-        "status": look.assessment.status.to_string(),
-        "health_score": look.assessment.score,
-        "warnings": warnings,
+        "status": assessment.status.to_string(), "health_score": assessment.score, "warnings": warnings,
     });
+    let measured = forecast.filter(|forecast| forecast.confidence != Confidence::InsufficientHistory);
     if let Some(forecast) = measured {
-        output["failure_probability"] = json!(forecast.probability());
-        output["failure_probability_1h"] = json!(forecast.within[0]);
-        output["failure_probability_6h"] = json!(forecast.within[1]);
-        output["leak"] = json!(forecast.leak);
-        output["time_to_failure"] = json!(forecast.band().map(|band| band.to_string()));
-        output["reasons"] = json!(forecast.reasons);
+        let fields = json!({
+            "failure_probability": forecast.probability(), "failure_probability_1h": forecast.within[0],
+            "failure_probability_6h": forecast.within[1], "leak": forecast.leak,
+            "time_to_failure": forecast.band().map(|band| band.to_string()), "reasons": forecast.reasons,
+        });
+        extend(&mut output, fields);
     }
-    let check = BrainRow {
+    let row = BrainRow {
         id,
         action: ActionType::ProactiveHealthCheck,
         input: json!({"target": component.target.describe()}),
         output,
-        success: look.assessment.score.is_some(),
+        success: assessment.score.is_some(),
         metadata: Metadata::component(&policy.namespace, &policy.name, &component.name),
         executed_at: at,
     };
+    let failure = measured.and_then(|forecast| forecast.time_to_failure).and_then(|time| failure_time(time, at));
     let health = HealthRow {
         id,
         namespace: policy.namespace.clone(),
         policy: policy.name.clone(),
         component: component.name.clone(),
-        score: look.assessment.score.map(f64::from),
+        score: assessment.score.map(f64::from),
         trend: trend.map(|trend| trend.to_string()),
-        predicted_failure_time: measured
-            .and_then(|forecast| forecast.time_to_failure)
-            .and_then(|time| failure_time(time, at)),
+        predicted_failure_time: failure,
         failure_probability: measured.map(Forecast::probability),
         metrics: metrics.collect(),
         warnings,
         at,
     };
-    [check.into(), health.into()]
+    [row.into(), health.into()]
 }
 
-/// When it is expected to have failed.
+/// Puts the fields of one JSON object into another.
+fn extend(object: &mut Value, fields: Value) {
+    if let (Value::Object(object), Value::Object(fields)) = (object, fields) {
+        object.extend(fields);
+    }
+}
+
+/// The expected time of the failure.
 fn failure_time(time: TimeToFailure, at: Timestamp) -> Option<Timestamp> {
     at.checked_add(jiff::SignedDuration::try_from_secs_f64(time.seconds.round()).ok()?).ok()
 }
 
-/// What came of a warning.
+/// The outcome of a warning.
 pub fn outcome_row(policy: &ValidPolicy, component: &str, warning: &Warning, settled: &Settled) -> Row {
     let foreseen = &warning.foreseen;
     BrainRow {
@@ -127,13 +130,13 @@ pub fn missed_row(policy: &ValidPolicy, component: &str, missed: &Missed) -> Row
     .into()
 }
 
-/// One round of looks at a policy.
-pub fn cycle_row(policy: &ValidPolicy, looks: usize, unhealthy: usize, now: Timestamp) -> Row {
+/// One round of checks of a policy.
+pub fn cycle_row(policy: &ValidPolicy, checks: usize, unhealthy: usize, now: Timestamp) -> Row {
     BrainRow {
         id: cycle_id(&policy.namespace, &policy.name, now),
         action: ActionType::ReconciliationCycle,
         input: json!({"components": policy.components.len()}),
-        output: json!({"looks": looks, "unhealthy": unhealthy}),
+        output: json!({"looks": checks, "unhealthy": unhealthy}),
         success: true,
         metadata: Metadata::policy(&policy.namespace, &policy.name),
         executed_at: now,
@@ -144,7 +147,7 @@ pub fn cycle_row(policy: &ValidPolicy, looks: usize, unhealthy: usize, now: Time
 /// All rows of a Remediation that has ended: its decision, its action, its rollback.
 pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
     let plan = &remediation.spec.plan;
-    let status: RemediationStatus = remediation.status.clone().unwrap_or_default();
+    let status = remediation.status.clone().unwrap_or_default();
     let uid = remediation.metadata.uid.as_deref().unwrap_or_default();
     let metadata = Metadata {
         component: Some(plan.component.clone()),
@@ -152,47 +155,42 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         namespace: remediation.metadata.namespace.clone().unwrap_or_default(),
         remediation: remediation.metadata.name.clone(),
     };
-    let ended = status.finished_at.unwrap_or(plan.decided_at);
-    let progress = status.progress.as_ref();
     let mut rows: Vec<Row> = Vec::new();
     if let (Some(approval), Some(decided_by)) = (&remediation.spec.approval, &status.decided_by) {
         let (action, success) = match approval.decision {
             Decision::Approved => (ActionType::RemediationApproval, true),
             Decision::Rejected => (ActionType::RemediationRejected, false),
         };
-        rows.push(
-            BrainRow {
-                id: row_id(uid, "decision"),
-                action,
-                input: json!({"action": plan.action.to_string(), "why": plan.why}),
-                output: json!({"decision": approval.decision.to_string(), "reason": approval.reason, "decided_by": decided_by.manager}),
-                success,
-                metadata: metadata.clone(),
-                executed_at: decided_by.at.unwrap_or(ended),
-            }
-            .into(),
-        );
+        let output = json!({
+            "decision": approval.decision.to_string(), "reason": approval.reason, "decided_by": decided_by.manager,
+        });
+        let row = BrainRow {
+            id: row_id(uid, "decision"),
+            action,
+            input: json!({"action": plan.action.to_string(), "why": plan.why}),
+            output,
+            success,
+            metadata: metadata.clone(),
+            executed_at: decided_by.at.or(status.finished_at).unwrap_or(plan.decided_at),
+        };
+        rows.push(row.into());
     }
-    // Nothing was begun: there is a decision at most, no action.
+    // An action that was not started has a decision at most.
     let Some(started_at) = status.started_at else { return rows };
     let success = status.phase == Phase::Succeeded;
+    let executed_at = status.executed_at.unwrap_or(started_at);
     use ActionKind as A;
-    let action = match (plan.action, success) {
-        (A::Rollback | A::RollbackConfig | A::RollbackState, true) => ActionType::AutomaticRollback,
-        (A::Rollback | A::RollbackConfig | A::RollbackState, false) => ActionType::RollbackFailed,
-        // One type for both: the column success tells.
-        (A::CleanupMemory, _) => ActionType::MemoryLeakCleanup,
-        (A::Scale, true) => ActionType::ServiceScaled,
-        (A::Scale, false) => ActionType::ServiceScaleFailed,
-        (A::Job | A::Webhook | A::Mcp, true) => ActionType::CustomRemedy,
-        (A::Job | A::Webhook | A::Mcp, false) => ActionType::CustomRemedyFailed,
-        (A::Restart, true) => ActionType::ServiceRestart,
-        (A::Restart, false) => ActionType::ServiceRestartFailed,
-        (A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover, true) => {
-            ActionType::DbConnectionRecovered
+    let (done, failed) = match plan.action {
+        A::Rollback | A::RollbackConfig | A::RollbackState => {
+            (ActionType::AutomaticRollback, ActionType::RollbackFailed)
         }
-        (A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover, false) => {
-            ActionType::DbRecoveryFailed
+        // One type for both: the column success distinguishes them.
+        A::CleanupMemory => (ActionType::MemoryLeakCleanup, ActionType::MemoryLeakCleanup),
+        A::Scale => (ActionType::ServiceScaled, ActionType::ServiceScaleFailed),
+        A::Job | A::Webhook | A::Mcp => (ActionType::CustomRemedy, ActionType::CustomRemedyFailed),
+        A::Restart => (ActionType::ServiceRestart, ActionType::ServiceRestartFailed),
+        A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover => {
+            (ActionType::DbConnectionRecovered, ActionType::DbRecoveryFailed)
         }
     };
     let seconds = |from: Option<Timestamp>, to: Option<Timestamp>| {
@@ -213,90 +211,78 @@ pub fn remediation_rows(remediation: &Remediation) -> Vec<Row> {
         "decided_to_executed_s": seconds(Some(plan.decided_at), status.executed_at),
         "executed_to_finished_s": seconds(status.executed_at, status.finished_at),
     });
-    if let (Some(growth), Some(fields)) = (plan.intent.memory(), output.as_object_mut()) {
-        fields.extend(cleaned(growth, progress.and_then(Progress::cleanup)));
-    }
-    if let Some(scaling) = plan.intent.scaling() {
-        output["replicas"] = json!({"from": scaling.from, "to": scaling.to});
-    }
-    if let Some(provider) = progress.and_then(Progress::provider) {
-        output["status_code"] = json!(provider.status_code);
-        output["attempts"] = json!(provider.attempts);
-        output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
-        output["deploy"] = json!(provider.deploy);
-    }
-    if let Some(sessions) = progress.and_then(Progress::sessions) {
-        let ended = sessions.ended.as_deref().unwrap_or_default();
-        output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
-        output["matched"] = json!(sessions.sessions.len());
-        output["ended"] = json!(ended.len());
-        output["pids"] = json!(ended);
-    }
-    if let Some(connections) = progress.and_then(Progress::connections) {
-        output["duration_s"] = json!(seconds(Some(started_at), status.executed_at.or(status.finished_at)));
-        output["attempts"] = json!(connections.attempts);
-        output["errors"] = json!(connections.errors);
-    }
-    if let Some(job) = progress.and_then(Progress::job).and_then(|progress| progress.job.as_ref()) {
-        output["job"] = json!(job);
-    }
-    if let Intent::Mcp(mcp) = &plan.intent {
-        output["tool"] = json!(mcp.tool);
-        output["called_at"] = json!(progress.and_then(Progress::mcp).and_then(|progress| progress.called_at));
-    }
-    rows.push(
-        BrainRow {
-            id,
-            action,
-            input,
-            output,
-            success,
-            metadata,
-            executed_at: status.executed_at.unwrap_or(started_at),
-        }
-        .into(),
+    let duration = seconds(Some(started_at), status.executed_at.or(status.finished_at));
+    let progress = status.progress.as_ref();
+    extend(
+        &mut output,
+        match progress {
+            Some(Progress::Provider(provider)) => json!({
+                "status_code": provider.status_code, "attempts": provider.attempts, "duration_s": duration,
+                "deploy": provider.deploy,
+            }),
+            Some(Progress::Sessions(sessions)) => {
+                let ended = sessions.ended.as_deref().unwrap_or_default();
+                let matched = sessions.sessions.len();
+                json!({"duration_s": duration, "matched": matched, "ended": ended.len(), "pids": ended})
+            }
+            Some(Progress::Connections(connections)) => {
+                json!({"duration_s": duration, "attempts": connections.attempts, "errors": connections.errors})
+            }
+            Some(Progress::Job(JobProgress { job: Some(job) })) => json!({"job": job}),
+            _ => Value::Null,
+        },
     );
-    // What is put back, from what to what: digests, never content.
+    extend(
+        &mut output,
+        match &plan.intent {
+            Intent::CleanupMemory { memory, .. } => cleaned(memory, progress.and_then(Progress::cleanup)),
+            Intent::Scale(scaling) => json!({"replicas": {"from": scaling.from, "to": scaling.to}}),
+            Intent::Mcp(mcp) => {
+                let called_at = progress.and_then(Progress::mcp).and_then(|progress| progress.called_at);
+                json!({"tool": mcp.tool, "called_at": called_at})
+            }
+            _ => Value::Null,
+        },
+    );
+    let action = if success { done } else { failed };
+    rows.push(BrainRow { id, action, input, output, success, metadata, executed_at }.into());
+    // Digests, never content.
     let content = |of: fn(&ConfigChange) -> &String| {
         let objects = plan.intent.config().into_iter().flat_map(|config| &config.objects);
         let map = objects.map(|change| (change.to_string(), json!(of(change)))).collect();
         Value::Object(map)
     };
-    let states = match plan.action {
-        A::Rollback => Some(("deployment", json!(plan.release), json!(plan.intent.template()))),
-        A::RollbackState => Some((
+    let (before, after) = (|| content(|change| &change.from), || content(|change| &change.to));
+    let (rollback_type, from_state, to_state) = match &plan.intent {
+        Intent::Rollback { to } => ("deployment", json!(plan.release), json!(to)),
+        Intent::RollbackState { to, .. } => (
             "previous_state",
-            json!({"template": plan.release, "config": content(|change| &change.from)}),
-            json!({"template": plan.intent.template(), "config": content(|change| &change.to)}),
-        )),
-        A::RollbackConfig => Some(("config", content(|change| &change.from), content(|change| &change.to))),
-        A::CleanupMemory | A::Restart | A::Scale | A::Job | A::Webhook | A::Mcp => None,
-        A::RecoverConnections | A::ReleaseConnections | A::CancelQueries | A::Failover => None,
+            json!({"template": plan.release, "config": before()}),
+            json!({"template": to, "config": after()}),
+        ),
+        Intent::RollbackConfig { .. } => ("config", before(), after()),
+        _ => return rows,
     };
-    if let Some((rollback_type, from_state, to_state)) = states {
-        rows.push(
-            RollbackRow {
-                id,
-                component: plan.component.clone(),
-                rollback_type: rollback_type.into(),
-                from_state,
-                to_state,
-                success,
-                error_message: (!success).then(|| format!("{}: {}", status.reason, status.message)),
-                executed_at: status.executed_at.unwrap_or(started_at),
-            }
-            .into(),
-        );
-    }
+    let row = RollbackRow {
+        id,
+        component: plan.component.clone(),
+        rollback_type: rollback_type.into(),
+        from_state,
+        to_state,
+        success,
+        error_message: (!success).then(|| format!("{}: {}", status.reason, status.message)),
+        executed_at,
+    };
+    rows.push(row.into());
     rows
 }
 
 /// What a cleanup found and freed. `baseline`, `before`, `after` are in the metric's unit, `freed_mb` in megabytes (10^6
-/// bytes) as measured by that metric, whoever says what else; null: not known.
-fn cleaned(growth: &MemoryGrowth, cleanup: Option<&CleanupProgress>) -> serde_json::Map<String, Value> {
+/// bytes) as measured by that metric, whatever the hook reports; null: not known.
+fn cleaned(growth: &MemoryGrowth, cleanup: Option<&CleanupProgress>) -> Value {
     let megabytes = |value: f64| growth.bytes_per_unit.map(|bytes| value * bytes / 1e6);
     let after = cleanup.and_then(|cleanup| cleanup.after);
-    let fields = json!({
+    json!({
         "metric": growth.metric, "baseline": growth.baseline, "before": growth.value, "after": after,
         "baseline_mb": megabytes(growth.baseline), "before_mb": megabytes(growth.value),
         "after_mb": after.and_then(megabytes), "freed_mb": after.and_then(|after| megabytes(growth.value - after)),
@@ -304,9 +290,5 @@ fn cleaned(growth: &MemoryGrowth, cleanup: Option<&CleanupProgress>) -> serde_js
         "objects_collected": cleanup.and_then(|cleanup| cleanup.objects_collected),
         "hook_freed_mb": cleanup.and_then(|cleanup| cleanup.memory_freed_mb),
         "pods": cleanup.map(|cleanup| cleanup.pods.iter().map(|pod| &pod.name).collect::<Vec<_>>()),
-    });
-    match fields {
-        Value::Object(fields) => fields,
-        _ => serde_json::Map::new(),
-    }
+    })
 }

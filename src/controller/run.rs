@@ -1,4 +1,4 @@
-//! Starts the watches and both controllers. Every task is owned here: when one ends unasked, all end, and the
+//! Starts the watches and both controllers. Every task is owned here: when one ends unexpectedly, all end, and the
 //! process with them, so that a dead task is a restart and not a silence.
 
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
@@ -17,47 +17,40 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, WatchStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, GuardedRemediation,
     crd_readiness::is_not_installed,
+    on_error,
     policy::{self, PolicyContext},
-    remediation::{self, RemediationContext},
-    scoped,
+    remediation, scoped,
 };
 use crate::{
     api::{HealingPolicy, Remediation},
     targets::kubernetes::ClusterIndex,
 };
 
-/// Bursts of changes (a rollout makes several a pod) become one look. Changes are gathered for this long from the
-/// first on; the queue's own debounce would start anew with each and starve the looks at a busy rollout.
+/// Bursts of changes (a rollout makes several a pod) become one round. Changes are gathered for this long from the
+/// first on; the queue's own debounce would start again with each and delay the checks of a busy rollout for ever.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Changes gathered at most before the looks begin.
+/// Changes gathered at most before the round starts.
 const MAX_GATHERED: usize = 1024;
 /// Policies, and actions, that are reconciled at the same time.
 const CONCURRENCY: u16 = 32;
 
 type Guarded = DeserializeGuard<HealingPolicy>;
 
-/// Runs until `shutdown`, or until a controller ends unasked, which is an error.
-///
-/// # Errors
-/// When a watch or a controller ended although nobody asked.
+/// Runs until `shutdown`, or until a watch or a controller ends unexpectedly, which is an error.
 pub async fn run(
     context: Arc<Context>,
     index: Arc<ClusterIndex>,
     namespaces: &[String],
     shutdown: CancellationToken,
-) -> Result<(), EndedUnasked> {
-    let scopes: Vec<Option<&str>> = if namespaces.is_empty() {
-        vec![None]
-    } else {
-        namespaces.iter().map(|namespace| Some(namespace.as_str())).collect()
-    };
+) -> Result<(), EndedUnexpectedly> {
+    let everywhere = namespaces.is_empty().then_some(None);
+    let scopes = namespaces.iter().map(|namespace| Some(namespace.as_str())).chain(everywhere);
     let mut tasks: Vec<BoxFuture<'_, &'static str>> = Vec::new();
     let watch = crate::targets::kubernetes::watch::run(
         context.client.clone(),
@@ -75,7 +68,7 @@ pub async fn run(
     let mut ended = tasks.into_iter().collect::<stream::FuturesUnordered<_>>();
     while let Some(what) = ended.next().await {
         if !shutdown.is_cancelled() {
-            return Err(EndedUnasked(what));
+            return Err(EndedUnexpectedly(what));
         }
     }
     Ok(())
@@ -83,8 +76,8 @@ pub async fn run(
 
 /// A task that should run for ever ended.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} ended unasked; the operator stops so that it is started anew")]
-pub struct EndedUnasked(&'static str);
+#[error("{0} ended unexpectedly; the operator exits so that Kubernetes restarts it")]
+pub struct EndedUnexpectedly(&'static str);
 
 fn controllers(
     context: &Arc<Context>,
@@ -99,12 +92,11 @@ fn controllers(
         .with_config(config())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let policy_context = Arc::new(PolicyContext { shared: context.clone(), remediations: remediations.store() });
-    let remediation_context = Arc::new(RemediationContext { shared: context.clone() });
 
-    // Our own writes of the status change no generation, so they do not wake us.
+    // The operator's own writes of the status change no generation, so they start no round.
     let (store, writer) = reflector::store();
     let changed = watch_own::<Guarded>(context, scope)
-        .modify(without_ballast)
+        .modify(without_unread_metadata)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
@@ -117,7 +109,9 @@ fn controllers(
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
 
     let shared = context.clone();
-    let policies = policies.run(policy::reconcile, policy::on_error, policy_context).for_each(move |result| {
+    let retry =
+        |object: Arc<Guarded>, error: &_, context: Arc<PolicyContext>| on_error(&context.shared, &*object, error);
+    let policies = policies.run(policy::reconcile, retry, policy_context).for_each(move |result| {
         if let Err(Error::ObjectNotFound(gone)) = &result {
             shared.memory.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
         } else if let Err(error) = result {
@@ -125,24 +119,22 @@ fn controllers(
         }
         futures::future::ready(())
     });
-    let remediations = remediations.run(remediation::reconcile, remediation::on_error, remediation_context).for_each(
-        |result| async move {
-            if let Err(error) = result {
-                log_queue_error("remediation", &error);
-            }
-        },
-    );
+    let retry = |object: Arc<GuardedRemediation>, error: &_, ctx: Arc<Context>| on_error(&ctx, &*object, error);
+    let remediations = remediations.run(remediation::reconcile, retry, context.clone()).for_each(|result| async move {
+        if let Err(error) = result {
+            log_queue_error("remediation", &error);
+        }
+    });
     (policies.boxed(), remediations.boxed())
 }
 
-/// What nobody here reads of a policy is not held: who wrote which field takes more room than the fields themselves.
-fn without_ballast(policy: &mut Guarded) {
-    const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Metadata that no code here reads is not cached: the managed fields take more memory than the fields themselves.
+fn without_unread_metadata(policy: &mut Guarded) {
     policy.meta_mut().managed_fields = None;
-    policy.annotations_mut().remove(LAST_APPLIED);
+    policy.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/// The watch of one of our own kinds; backs off after errors, and goes on.
+/// The watch of one of the operator's own kinds; continues after errors, with backoff.
 fn watch_own<K>(
     context: &Arc<Context>,
     scope: Option<&str>,
@@ -159,26 +151,26 @@ where
         .default_backoff()
 }
 
-/// Errors of a reconciliation are logged where they happen; what is left concerns the queue and the watches.
+/// Errors of a reconciliation are logged where they happen; these concern the queue and the watches.
 fn log_queue_error<R: std::error::Error>(controller: &str, error: &Error<R, watcher::Error>) {
     match error {
-        // The object is gone, or its reconciliation failed and said so.
+        // The object does not exist any more, or the failure of its reconciliation is logged.
         Error::ObjectNotFound(_) | Error::ReconcilerFailed(..) => {}
-        // Said once, with what to do about it.
+        // Logged once, with the command that installs the kind.
         Error::QueueError(trouble) if is_not_installed(trouble) => {}
-        error => tracing::warn!(controller, %error, "the watch was interrupted; it goes on by itself"),
+        error => tracing::warn!(controller, %error, "the watch was interrupted; it resumes automatically"),
     }
 }
 
-/// Which policies to look at when a workload changes. Lost notices make everything due.
+/// The policies to reconcile when a workload changes. Lost notices make everything due.
 fn workload_changes(
     context: Arc<Context>,
     index: &ClusterIndex,
     scope: Option<&str>,
 ) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
-    let changes: broadcast::Receiver<_> = index.changes();
     let scope = scope.map(str::to_owned);
-    let gathered = tokio_stream::StreamExt::chunks_timeout(BroadcastStream::new(changes), MAX_GATHERED, DEBOUNCE);
+    let changes = BroadcastStream::new(index.changes());
+    let gathered = tokio_stream::StreamExt::chunks_timeout(changes, MAX_GATHERED, DEBOUNCE);
     gathered.flat_map(move |changes| {
         let mut keys: BTreeSet<(String, String)> = BTreeSet::new();
         for change in changes {

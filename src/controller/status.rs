@@ -1,4 +1,6 @@
-//! The status of a policy from what is known: pure. The controller writes it only when it differs.
+//! The status of a policy from what is known: pure. The controller writes the status only when it differs.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -6,17 +8,17 @@ use super::memory::{ComponentMemory, PolicyMemory, Shown};
 use crate::{
     analyze::forecast::Forecast,
     api::{
-        ComponentStatus, ConditionFact, HealingPolicyStatus, HealthStatus, Invalid, Phase, RefusalStatus, Remediation,
-        Summary, ValidPolicy, set_condition,
+        ComponentStatus, ConditionFact, ForecastStatus, HealingPolicyStatus, HealthStatus, Invalid, Phase,
+        RefusalStatus, Remediation, Summary, ValidPolicy, set_condition,
     },
     knowledge::LedgerHealth,
 };
 
-/// Longest message of a condition that lists components.
+/// Longest list in the message of a condition.
 const MAX_LISTED: usize = 5;
 
 /// What the status of a policy is made from.
-pub struct StatusInput<'a> {
+pub(super) struct StatusInput<'a> {
     pub old: &'a HealingPolicyStatus,
     pub generation: Option<i64>,
     pub now: Timestamp,
@@ -26,7 +28,7 @@ pub struct StatusInput<'a> {
 }
 
 /// Why a policy cannot be used at all.
-pub struct Unusable {
+pub(super) struct Unusable {
     pub reason: &'static str,
     pub message: String,
     /// For the column of `kubectl get`.
@@ -34,16 +36,20 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    pub fn invalid(mistakes: &[Invalid]) -> Self {
-        let words: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).take(MAX_LISTED).collect();
-        Self { reason: "InvalidSpec", message: words.join("; "), doing: "Invalid" }
+    pub(super) fn invalid(mistakes: &[Invalid]) -> Self {
+        Self { reason: "InvalidSpec", message: listed(mistakes), doing: "Invalid" }
     }
 }
 
+fn listed(mistakes: &[Invalid]) -> String {
+    let messages: Vec<&str> = mistakes.iter().map(|mistake| &*mistake.message).take(MAX_LISTED).collect();
+    messages.join("; ")
+}
+
 /// The status of a policy that cannot be used at all.
-pub fn unusable_status(input: &StatusInput<'_>, unusable: &Unusable) -> HealingPolicyStatus {
+pub(super) fn unusable_status(input: &StatusInput<'_>, unusable: &Unusable) -> HealingPolicyStatus {
     let reason = unusable.reason;
-    let why = "the policy cannot be used (see Ready), so nothing is looked at";
+    let why = "the policy cannot be used (see condition Ready); health checks are paused";
     let facts = [
         ConditionFact::new("Ready", Some(false), reason, unusable.message.clone()),
         ConditionFact::new("Healthy", None, reason, why),
@@ -52,22 +58,18 @@ pub fn unusable_status(input: &StatusInput<'_>, unusable: &Unusable) -> HealingP
         ledger_fact(input.ledger),
         ConditionFact::new("Suspended", Some(false), reason, why),
     ];
-    HealingPolicyStatus {
-        observed_generation: input.generation,
-        conditions: set_condition(&input.old.conditions, &facts, input.generation, input.now),
-        summary: Some(Summary {
-            healthy: "-".into(),
-            worst: "Unknown".into(),
-            doing: unusable.doing.into(),
-            risk: "-".into(),
-        }),
-        // What was learned is kept: a typing error must not cost the last known good template.
-        components: input.old.components.clone(),
-    }
+    let (none, doing) = ("-".to_owned(), unusable.doing.to_owned());
+    let summary = Summary { healthy: none.clone(), worst: "Unknown".into(), doing, risk: none };
+    // The components stay as they were: a typing error must not cost the last known good template.
+    status_of(input, &facts, summary, input.old.components.clone())
 }
 
 /// The status of a valid policy. Updates what each component shows on the way.
-pub fn next_status(input: &StatusInput<'_>, policy: &ValidPolicy, memory: &mut PolicyMemory) -> HealingPolicyStatus {
+pub(super) fn next_status(
+    input: &StatusInput<'_>,
+    policy: &ValidPolicy,
+    memory: &mut PolicyMemory,
+) -> HealingPolicyStatus {
     let components: Vec<ComponentStatus> = policy
         .components
         .iter()
@@ -84,10 +86,19 @@ pub fn next_status(input: &StatusInput<'_>, policy: &ValidPolicy, memory: &mut P
         ledger_fact(input.ledger),
         suspended_fact(policy),
     ];
+    status_of(input, &facts, summary(policy, &components, input.open), components)
+}
+
+fn status_of(
+    input: &StatusInput<'_>,
+    facts: &[ConditionFact],
+    summary: Summary,
+    components: Vec<ComponentStatus>,
+) -> HealingPolicyStatus {
     HealingPolicyStatus {
         observed_generation: input.generation,
-        conditions: set_condition(&input.old.conditions, &facts, input.generation, input.now),
-        summary: Some(summary(policy, &components, input.open)),
+        conditions: set_condition(&input.old.conditions, facts, input.generation, input.now),
+        summary: Some(summary),
         components,
     }
 }
@@ -97,23 +108,23 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     entry.tracker.persist(&mut status);
     status.warnings = entry.hindsight.persist();
     status.circuit.clone_from(&entry.circuit);
-    let Some(look) = &entry.last else {
-        status.message = if policy.suspend { "suspended" } else { "not looked at yet" }.to_owned();
+    let Some(check) = &entry.last else {
+        status.message = if policy.suspend { "suspended" } else { "not checked yet" }.to_owned();
         status.status = HealthStatus::Unknown;
         return status;
     };
-    status.score = look.assessment.score;
+    let assessment = &check.assessment;
+    status.score = assessment.score;
     status.trend = entry.trend;
-    let kinds: Vec<String> = look.assessment.problems.iter().map(|p| format!("{:?}{:?}", p.kind, p.severity)).collect();
-    let unknowns: Vec<String> =
-        look.assessment.unknowns.iter().map(|(name, why)| format!("{name}{}", why.reason)).collect();
-    let signature = format!("{}|{}|{}", look.assessment.status, kinds.join(","), unknowns.join(","));
+    let kinds: Vec<String> = assessment.problems.iter().map(|p| format!("{:?}{:?}", p.kind, p.severity)).collect();
+    let unknowns: Vec<String> = assessment.unknowns.iter().map(|(name, why)| format!("{name}{}", why.reason)).collect();
+    let signature = format!("{}|{}|{}", assessment.status, kinds.join(","), unknowns.join(","));
     if signature != entry.shown.signature {
         entry.shown.signature = signature;
-        entry.shown.message = look.assessment.message();
+        entry.shown.message = assessment.message();
     }
     status.message.clone_from(&entry.shown.message);
-    show_forecast(&mut entry.shown, entry.forecast.as_ref(), look.observation.at);
+    show_forecast(&mut entry.shown, entry.forecast.as_ref(), check.observation.at);
     status.forecast.clone_from(&entry.shown.forecast);
     status.foreseen = entry.outlook.foreseen().cloned();
     status.refusal = entry.refusal.as_ref().map(|refusal| RefusalStatus {
@@ -124,82 +135,75 @@ fn component_status(name: &str, entry: &mut ComponentMemory, policy: &ValidPolic
     status
 }
 
-/// A forecast is shown anew when its level, band, verdict or confidence changes, not when a figure in it does: a risk
-/// that falls with the age of a process would else be a write at every look.
+/// The shown forecast changes with its level, band, verdict or confidence, not with a figure in it: a risk that falls
+/// with the age of a process would otherwise be a write at every check.
 fn show_forecast(shown: &mut Shown, forecast: Option<&Forecast>, at: Timestamp) {
+    fn worth_a_write(status: &ForecastStatus) -> (&str, Option<&str>, bool, &str) {
+        (&status.level, status.time_to_failure.as_deref(), status.leak, &status.confidence)
+    }
     let next = forecast.map(|forecast| forecast.status(at));
-    let same = match (&shown.forecast, &next) {
-        (Some(old), Some(new)) => {
-            old.level == new.level
-                && old.time_to_failure == new.time_to_failure
-                && old.leak == new.leak
-                && old.confidence == new.confidence
-        }
-        (None, None) => true,
-        _ => false,
-    };
-    if !same {
+    if shown.forecast.as_ref().map(worth_a_write) != next.as_ref().map(worth_a_write) {
         shown.forecast = next;
     }
 }
 
 fn ready_fact(policy: &ValidPolicy, memory: &PolicyMemory) -> ConditionFact {
     if !policy.invalid.is_empty() {
-        let words: Vec<&str> = policy.invalid.iter().map(|mistake| mistake.message.as_str()).take(MAX_LISTED).collect();
-        let message = format!("{}; the other components are watched", words.join("; "));
+        let message = format!("{}; the other components are watched", listed(&policy.invalid));
         return ConditionFact::new("Ready", Some(false), "InvalidSpec", message);
     }
-    let mut blind = Vec::new();
-    for (name, entry) in &memory.components {
-        let Some(look) = &entry.last else { continue };
-        let lasting = look.assessment.unknowns.iter().find(|(_, why)| why.reason.needs_a_person());
-        if let Some((what, why)) = lasting {
-            blind.push((why.reason, format!("{name}: {what}: {}", why.message)));
-        }
+    let blind = memory.components.iter().filter_map(|(name, entry)| {
+        let unknowns = &entry.last.as_ref()?.assessment.unknowns;
+        let (what, why) = unknowns.iter().find(|(_, why)| why.reason.needs_a_person())?;
+        Some((why.reason, format!("{name}: {what}: {}", why.message)))
+    });
+    let (reasons, messages): (Vec<_>, Vec<_>) = blind.take(MAX_LISTED).unzip();
+    if let Some(reason) = reasons.first() {
+        return ConditionFact::new("Ready", Some(false), reason.to_string(), messages.join("; "));
     }
-    if let Some((reason, _)) = blind.first() {
-        let words: Vec<String> = blind.iter().map(|(_, words)| words.clone()).take(MAX_LISTED).collect();
-        return ConditionFact::new("Ready", Some(false), reason.to_string(), words.join("; "));
-    }
-    let count = policy.components.len();
-    ConditionFact::new("Ready", Some(true), "Valid", format!("{count} components are watched"))
+    let message = match policy.components.len() {
+        1 => "watching 1 component".to_owned(),
+        count => format!("watching {count} components"),
+    };
+    ConditionFact::new("Ready", Some(true), "Valid", message)
 }
 
 fn healthy_fact(policy: &ValidPolicy, components: &[ComponentStatus]) -> ConditionFact {
+    use HealthStatus::{Critical, Degraded, Unhealthy, Unknown};
     if policy.suspend {
-        return ConditionFact::new("Healthy", None, "Suspended", "suspended: nothing is looked at");
+        return ConditionFact::new("Healthy", None, "Suspended", "spec.suspend is true: health checks are paused");
     }
-    let list = |wanted: &dyn Fn(HealthStatus) -> bool| -> Vec<String> {
-        let found = components.iter().filter(|component| wanted(component.status));
-        found.map(|c| format!("{} is {}: {}", c.name, c.status, c.message)).take(MAX_LISTED).collect()
+    let worst_first = [
+        (&[Unhealthy, Critical][..], Some(false), "Unhealthy"),
+        (&[Unknown], None, "CouldNotMeasure"),
+        (&[Degraded], Some(false), "Degraded"),
+    ];
+    for (group, status, reason) in worst_first {
+        let found = components.iter().filter(|component| group.contains(&component.status));
+        let found: Vec<String> =
+            found.map(|c| format!("{} is {}: {}", c.name, c.status, c.message)).take(MAX_LISTED).collect();
+        if !found.is_empty() {
+            return ConditionFact::new("Healthy", status, reason, found.join("; "));
+        }
+    }
+    let message = match components.len() {
+        1 => "the component is healthy".to_owned(),
+        count => format!("all {count} components are healthy"),
     };
-    let bad = list(&|status| matches!(status, HealthStatus::Unhealthy | HealthStatus::Critical));
-    if !bad.is_empty() {
-        return ConditionFact::new("Healthy", Some(false), "Unhealthy", bad.join("; "));
-    }
-    let unknown = list(&|status| status == HealthStatus::Unknown);
-    if !unknown.is_empty() {
-        return ConditionFact::new("Healthy", None, "CouldNotMeasure", unknown.join("; "));
-    }
-    let degraded = list(&|status| status == HealthStatus::Degraded);
-    if !degraded.is_empty() {
-        return ConditionFact::new("Healthy", Some(false), "Degraded", degraded.join("; "));
-    }
-    ConditionFact::new("Healthy", Some(true), "AllHealthy", format!("all {} components are healthy", components.len()))
+    ConditionFact::new("Healthy", Some(true), "AllHealthy", message)
 }
 
 fn healing_fact(open: &[&Remediation], components: &[ComponentStatus]) -> ConditionFact {
-    let acting: Vec<String> = open
-        .iter()
-        .filter(|remediation| phase(remediation) != Phase::AwaitingApproval)
-        .map(|remediation| in_words(remediation))
-        .take(MAX_LISTED)
-        .collect();
+    let acting = open.iter().map(|one| (one, phase(one))).filter(|(_, phase)| *phase != Phase::AwaitingApproval);
+    let acting = acting.take(MAX_LISTED).map(|(one, phase)| {
+        let name = one.metadata.name.as_deref().unwrap_or_default();
+        format!("{} of {} is {phase} (remediation {name})", one.spec.plan.action, one.spec.plan.component)
+    });
+    let acting: Vec<String> = acting.collect();
     if !acting.is_empty() {
         return ConditionFact::new("Healing", Some(true), "RemediationOpen", acting.join("; "));
     }
-    let refused = components.iter().find_map(|component| component.refusal.as_ref());
-    match refused {
+    match components.iter().find_map(|component| component.refusal.as_ref()) {
         Some(refusal) => ConditionFact::new("Healing", Some(false), refusal.reason.clone(), refusal.message.clone()),
         None => ConditionFact::new("Healing", Some(false), "NothingToDo", "no action is open"),
     }
@@ -212,10 +216,10 @@ fn approval_fact(open: &[&Remediation]) -> ConditionFact {
     };
     let more = match waiting.count() {
         0 => String::new(),
-        more => format!("; {more} more wait, see kubectl get rem"),
+        more => format!("; {more} more: kubectl get rem"),
     };
     let message = format!(
-        "{} of {} waits; decide with: {} (or Rejected){more}",
+        "{} of {} waits for approval; decide with: {} (or Rejected){more}",
         first.spec.plan.action,
         first.spec.plan.component,
         first.approve_command()
@@ -224,23 +228,20 @@ fn approval_fact(open: &[&Remediation]) -> ConditionFact {
 }
 
 fn ledger_fact(health: &LedgerHealth) -> ConditionFact {
-    match health {
-        LedgerHealth::Unknown => {
-            ConditionFact::new("LedgerAvailable", None, "NotTriedYet", "the ledger is being opened")
-        }
-        LedgerHealth::Available => {
-            ConditionFact::new("LedgerAvailable", Some(true), "Available", "rows are being written")
-        }
+    let (status, reason, message) = match health {
+        LedgerHealth::Unknown => (None, "NotTriedYet".to_owned(), "the ledger is being opened".to_owned()),
+        LedgerHealth::Available => (Some(true), "Available".to_owned(), "rows are being written".to_owned()),
         LedgerHealth::Unavailable { reason, message } => {
-            let message = format!("{message}; healing goes on, rows of remediations are kept and written later");
-            ConditionFact::new("LedgerAvailable", Some(false), reason.to_string(), message)
+            let message = format!("{message}; healing continues, rows of remediations are kept and written later");
+            (Some(false), reason.to_string(), message)
         }
-    }
+    };
+    ConditionFact::new("LedgerAvailable", status, reason, message)
 }
 
 fn suspended_fact(policy: &ValidPolicy) -> ConditionFact {
     if policy.suspend {
-        let how = "spec.suspend is true: nothing is looked at and nothing new is done; set it to false to go on";
+        let how = "spec.suspend is true: health checks are paused and no new action starts; set it to false to resume";
         ConditionFact::new("Suspended", Some(true), "SuspendedBySpec", how)
     } else {
         ConditionFact::new("Suspended", Some(false), "Active", "the policy is active")
@@ -254,37 +255,26 @@ fn summary(policy: &ValidPolicy, components: &[ComponentStatus], open: &[&Remedi
         .iter()
         .filter_map(|component| component.forecast.as_ref().map(|forecast| (forecast.probability, &component.name)))
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        // What nothing announces is no risk that is worth a word.
+        // A smaller risk, without a sign of trouble, is not worth a word.
         .filter(|(probability, _)| *probability > 0.1)
         .map_or_else(|| "-".to_owned(), |(probability, name)| format!("{:.0}% {name}", probability * 100.0));
+    let refused = components.iter().find_map(|component| Some((&component.name, component.refusal.as_ref()?)));
     let doing = if policy.suspend {
         "Suspended".to_owned()
     } else if let Some(first) = open.first() {
         let more = if open.len() > 1 { format!(" (+{})", open.len() - 1) } else { String::new() };
         format!("{} {}: {}{more}", first.spec.plan.action, first.spec.plan.component, phase(first))
-    } else if let Some(component) = components.iter().find(|component| component.refusal.is_some()) {
-        let reason = component.refusal.as_ref().map(|refusal| refusal.reason.as_str()).unwrap_or_default();
-        format!("Held back {}: {reason}", component.name)
+    } else if let Some((name, refusal)) = refused {
+        format!("Held back {name}: {}", refusal.reason)
     } else {
         "Watching".to_owned()
     };
-    let all = components.len()
-        + policy
-            .invalid
-            .iter()
-            .filter_map(|mistake| mistake.component.as_deref())
-            .collect::<std::collections::BTreeSet<_>>()
-            .len();
+    let invalid: BTreeSet<&str> = policy.invalid.iter().filter_map(|mistake| mistake.component.as_deref()).collect();
+    let all = components.len() + invalid.len();
     Summary { healthy: format!("{healthy}/{all}"), worst: worst.to_string(), doing, risk }
 }
 
-fn in_words(remediation: &Remediation) -> String {
-    let name = remediation.metadata.name.as_deref().unwrap_or_default();
-    let phase = phase(remediation);
-    format!("{} of {} is {phase} (remediation {name})", remediation.spec.plan.action, remediation.spec.plan.component)
-}
-
-pub fn phase(remediation: &Remediation) -> Phase {
+pub(super) fn phase(remediation: &Remediation) -> Phase {
     remediation.status.as_ref().map(|status| status.phase).unwrap_or_default()
 }
 
@@ -333,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_whose_components_are_healthy_says_so_in_every_condition() {
+    fn every_condition_of_a_policy_with_healthy_components_is_good() {
         let status = status(&Story::settled(), &HealingPolicyStatus::default(), &[]);
         let all = ["Ready", "Healthy", "Healing", "ApprovalRequired", "LedgerAvailable", "Suspended"];
         let shown: Vec<&str> = all.iter().map(|kind| condition(&status, kind).0).collect();
@@ -347,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_component_an_open_action_and_a_waiting_approval_are_named() {
+    fn the_conditions_name_a_bad_component_an_open_action_and_a_waiting_approval() {
         let mut story = Story::settled();
         story.fault(FaultKind::CrashLoop, 2).until(3602.0);
         let (verifying, waiting) = (remediation("Verifying"), remediation("AwaitingApproval"));
@@ -363,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_measured_is_unknown_and_a_suspended_policy_says_so() {
+    fn an_unmeasured_component_and_a_suspended_policy_are_unknown() {
         let mut story = Story::settled();
         story.visible = false;
         story.until(3700.0);
@@ -376,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_state_is_the_same_status_so_that_nothing_is_written() {
+    fn an_unchanged_state_has_an_unchanged_status() {
         let mut story = Story::settled();
         let first = status(&story, &HealingPolicyStatus::default(), &[]);
         story.until(3700.0);
@@ -386,7 +376,7 @@ mod tests {
         let input =
             StatusInput { old: &first, generation: Some(2), now: at(0.0), ledger: &LedgerHealth::Unknown, open: &[] };
         let unusable = unusable_status(&input, &invalid);
-        assert_eq!(unusable.components, first.components, "what was learned is kept");
+        assert_eq!(unusable.components, first.components, "the components stay as they were");
         assert_eq!(condition(&unusable, "Ready").0, "False");
     }
 }

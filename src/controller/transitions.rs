@@ -1,4 +1,4 @@
-//! What people should be told, from one status to the next: pure.
+//! The facts to report from one status to the next: pure.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,7 +12,7 @@ use crate::api::{ComponentStatus, HealingPolicyStatus, HealthStatus, ValidPolicy
 /// A component that could not be measured for less than this is not worth a warning: new pods have no metrics yet.
 const BLIND_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
-/// The facts that are new. Notes in `memory` what was told, so that nothing is told twice while it stands.
+/// The facts that are new. Notes in `memory` which were reported, so that none is reported twice while it lasts.
 pub fn facts(
     old: &HealingPolicyStatus,
     new: &HealingPolicyStatus,
@@ -29,11 +29,9 @@ pub fn facts(
         let target = valid.component(&status.name).map(|component| &component.target);
         let secondary = target.and_then(|target| rows::target_reference(&valid.namespace, target));
         facts.extend(news.into_iter().map(|(reason, subject, note)| Fact {
-            reason,
-            component: status.name.clone(),
             subject,
-            note,
             secondary: secondary.clone(),
+            ..Fact::new(reason, &status.name, note)
         }));
     }
     facts
@@ -47,36 +45,38 @@ fn in_full(revision: i64, hash: &str) -> String {
     if revision > 0 { format!("{name} ({hash})") } else { name }
 }
 
-/// What changed between two looks.
+/// What changed between two checks.
 fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<News> {
     let (name, message) = (&status.name, &status.message);
     let mut news = Vec::new();
-    let hash = |component: &ComponentStatus| component.release.as_ref().map(|release| release.hash.clone());
-    if let Some(release) = status.release.as_ref().filter(|_| hash(before).is_some() && hash(before) != hash(status)) {
-        let note = format!("{name} runs {} now; it is watched closely", in_full(release.revision, &release.hash));
+    if let (Some(old), Some(release)) = (&before.release, &status.release)
+        && old.hash != release.hash
+    {
+        let note =
+            format!("{name} runs {} now; checks run more often for a while", in_full(release.revision, &release.hash));
         let subject = format!("{}-{}", release.revision, release.hash);
         news.push((EventReason::ReleaseSeen, subject.clone(), note));
         if let Some(bad) = status.known_bad.iter().find(|bad| bad.digest == release.digest) {
             let note = format!(
-                "{name} runs {release} now, whose content is that of {bad}, with which it turned bad at {}",
+                "{name} runs {release} now, whose content is that of {bad}, with which it became unhealthy at {}",
                 bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
             );
             news.push((EventReason::KnownBadRelease, subject, note));
         }
     }
-    let since = |component: &ComponentStatus| component.config.as_ref().map(|config| config.since);
-    if let Some(config) = status.config.as_ref().filter(|config| !config.changed.is_empty())
-        && since(before).is_some_and(|before| before != config.since)
+    if let (Some(old), Some(config)) = (&before.config, &status.config)
+        && !config.changed.is_empty()
+        && old.since != config.since
     {
         let note = format!(
-            "{name}: {} changed; it is not known good before it was healthy with pods that have it",
+            "{name}: {} changed; the content counts as known good once pods with it were healthy",
             config.changed.join(", ")
         );
         news.push((EventReason::ConfigSeen, config.since.to_string(), note));
         if let Some(bad) = status.known_bad_config.iter().find(|bad| config.holds(bad)) {
             let names: Vec<String> = bad.objects.iter().map(ToString::to_string).collect();
             let note = format!(
-                "{name}: {} {} the content again with which it turned bad at {}",
+                "{name}: {} {} the content again with which it became unhealthy at {}",
                 names.join(", "),
                 if names.len() == 1 { "has" } else { "have" },
                 bad.seen_at.strftime("%Y-%m-%d %H:%M:%SZ")
@@ -88,66 +88,61 @@ fn component_news(before: &ComponentStatus, status: &ComponentStatus) -> Vec<New
         let note = format!("{name} is {} ({}): {message}", status.status, episode.cause);
         news.push((EventReason::Unhealthy, episode.id.clone(), note));
     }
-    if let Some(episode) =
-        before.episode.as_ref().filter(|_| status.episode.is_none() && status.status == HealthStatus::Healthy)
-    {
+    if let (Some(episode), None, HealthStatus::Healthy) = (&before.episode, &status.episode, status.status) {
         news.push((EventReason::Recovered, episode.id.clone(), format!("{name} is healthy again: {message}")));
     }
     let was_good = before.known_good.last().map(|good| &good.hash);
     if let Some(good) = status.known_good.last().filter(|good| was_good != Some(&good.hash)) {
-        let note =
-            format!("{name}: {} was seen healthy: it is the last known good one", in_full(good.revision, &good.hash));
+        let note = format!("{name}: {} was healthy: it is the last known good one", in_full(good.revision, &good.hash));
         news.push((EventReason::KnownGood, format!("{}-{}", good.revision, good.hash), note));
     }
     news
 }
 
-/// What stands, and was not told yet.
+/// What lasts, and was not reported yet.
 fn standing_news(status: &ComponentStatus, memory: &mut PolicyMemory, now: Timestamp) -> Vec<News> {
-    let PolicyMemory { components, told, .. } = memory;
+    let PolicyMemory { components, reported, .. } = memory;
     let Some(entry) = components.get_mut(&status.name) else { return Vec::new() };
     let name = &status.name;
     let mut news = Vec::new();
     let blind = status.status == HealthStatus::Unknown && entry.last.is_some();
     let lasting = status.since.is_some_and(|since| now.duration_since(since) >= BLIND_AFTER);
     if blind && lasting && !entry.shown.blind {
-        let note = format!("{name}: {}; nothing is done while this lasts", status.message);
+        let note = format!("{name}: {}; no action is taken while this lasts", status.message);
         news.push((EventReason::CouldNotMeasure, String::new(), note));
     }
     entry.shown.blind = blind && (lasting || entry.shown.blind);
     news.extend(foreseen(status, &mut entry.shown.foreseen));
-    let key = format!("refusal/{name}");
     if let Some(refusal) = &entry.refusal {
+        let key = format!("refusal/{name}");
         let episode = status.episode.as_ref().map(|episode| episode.id.clone()).unwrap_or_default();
-        let words = format!("{}/{episode}", refusal.guard);
-        if told.get(&key) != Some(&words) {
+        let subject = format!("{}/{episode}", refusal.guard);
+        if reported.insert(key, subject.clone()).as_ref() != Some(&subject) {
             let reason = if refusal.calls_person { EventReason::PersonNeeded } else { EventReason::ActionRefused };
-            news.push((reason, words.clone(), format!("{}: {}", refusal.guard, refusal.message)));
-            told.insert(key, words);
+            news.push((reason, subject, format!("{}: {}", refusal.guard, refusal.message)));
         }
     }
     news
 }
 
-/// Tells of a forecast when its level rises to high or critical, and when it becomes a reason to act; once until it has
-/// fallen to low: what goes to and fro around a border is told once.
-fn foreseen(status: &ComponentStatus, told: &mut Option<Foreseen>) -> Option<News> {
+/// Reports a forecast when its level rises to high or critical, and when it becomes a reason to act; once until it has
+/// fallen to low, so that a level that fluctuates around a limit is reported once.
+fn foreseen(status: &ComponentStatus, reported: &mut Option<Foreseen>) -> Option<News> {
     let forecast = status.forecast.as_ref()?;
     let now = match forecast.level.as_str() {
         _ if status.foreseen.is_some() => Foreseen::Imminent,
         "critical" => Foreseen::Critical,
         "high" => Foreseen::High,
-        level => {
-            if level == "low" {
-                *told = None;
-            }
+        "low" => {
+            *reported = None;
             return None;
         }
+        _ => return None,
     };
-    if *told >= Some(now) {
+    if *reported >= Some(now) {
         return None;
     }
-    *told = Some(now);
+    *reported = Some(now);
     let incident = status.foreseen.as_ref().map(|foreseen| foreseen.id.clone());
     let subject = incident.unwrap_or_else(|| forecast.level.clone());
     let note = format!(

@@ -1,26 +1,26 @@
-//! The version of each Remediation that was written last, so that no step is made from an older one.
+//! The version of each Remediation that was written last, so that no step starts from an older one.
 //!
-//! A write comes back through the watch, later than its answer. A step made from the cache in between would be the one
-//! before: a webhook would be called again. So such a step is made from what the API server has.
+//! A write comes back through the watch, later than its response. A step from the cache in between would repeat the
+//! previous step: a webhook would be called again. Such a step starts from the API server's object instead.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
 use kube::{Resource, ResourceExt as _};
 
-/// By namespace and name: the resourceVersion. What ended is forgotten, so it holds the open ones only.
+/// By namespace and name: the resourceVersion. Ended Remediations are forgotten.
 #[derive(Default)]
 pub struct WriteTracker(Mutex<HashMap<(String, String), u64>>);
 
 impl WriteTracker {
-    /// Notes what the API server answered to a write.
+    /// Notes the API server's response to a write.
     pub fn note(&self, object: &impl Resource) {
         if let Some(version) = version(object) {
             self.0.lock().insert(key(object), version);
         }
     }
 
-    /// Whether `object` is older than what was written. Versions of one kind can be compared as numbers
+    /// Whether `object` is older than the last write. Versions of one kind can be compared as numbers
     /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>); one that is no number counts
     /// as new, and is left to the API server's own check.
     pub fn is_ahead_of(&self, object: &impl Resource) -> bool {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_last_write_is_not_worked_with() {
+    fn an_object_older_than_the_last_write_is_outdated() {
         let written = WriteTracker::default();
         assert!(!written.is_ahead_of(&at("a", "9")), "nothing was written");
         written.note(&at("a", "10"));

@@ -1,4 +1,4 @@
-//! What is read from the live memory at each scrape: what is gone leaves no series behind.
+//! Metrics that are read from the live memory at each scrape, so that no stale series is left.
 
 use std::{fmt, sync::Arc};
 
@@ -43,11 +43,9 @@ impl Collector for Process {
     }
 }
 
-/// One component, as far as it is shown.
+/// The shown part of one component.
 struct Component {
-    namespace: String,
-    policy: String,
-    name: String,
+    labels: [(&'static str, String); 3],
     status: HealthStatus,
     score: Option<u8>,
     /// The state of its provider's circuit breaker, while that is not closed.
@@ -58,7 +56,7 @@ struct Component {
 
 impl Component {
     fn labels(&self) -> [(&str, &str); 3] {
-        [("namespace", &self.namespace), ("policy", &self.policy), ("component", &self.name)]
+        self.labels.each_ref().map(|(name, value)| (*name, value.as_str()))
     }
 
     fn labels_and<'a>(&'a self, name: &'a str, value: &'a str) -> [(&'a str, &'a str); 4] {
@@ -70,83 +68,57 @@ impl Component {
 fn components(encoder: &mut DescriptorEncoder<'_>, memory: &Memory) -> fmt::Result {
     let mut all = Vec::new();
     for ((namespace, policy), memory) in memory.all() {
-        all.extend(memory.lock().components.iter().map(|(name, entry)| Component {
-            namespace: namespace.clone(),
-            policy: policy.clone(),
-            name: name.clone(),
-            status: entry.last.as_ref().map_or(HealthStatus::Unknown, |look| look.assessment.status),
-            score: entry.last.as_ref().and_then(|look| look.assessment.score),
-            circuit: entry.circuit.as_ref().map(|circuit| circuit.state.into()),
-            probability: entry.forecast.as_ref().map(|forecast| forecast.probability()),
-            seconds_to_failure: entry.forecast.as_ref().and_then(|f| f.time_to_failure).map(|time| time.seconds),
+        all.extend(memory.lock().components.iter().map(|(name, entry)| {
+            let (assessment, forecast) = (entry.last.as_ref().map(|check| &check.assessment), entry.forecast.as_ref());
+            Component {
+                labels: [("namespace", namespace.clone()), ("policy", policy.clone()), ("component", name.clone())],
+                status: assessment.map_or(HealthStatus::Unknown, |assessment| assessment.status),
+                score: assessment.and_then(|assessment| assessment.score),
+                circuit: entry.circuit.as_ref().map(|circuit| circuit.state.into()),
+                probability: forecast.map(|forecast| forecast.probability()),
+                seconds_to_failure: forecast.and_then(|forecast| forecast.time_to_failure).map(|time| time.seconds),
+            }
         }));
     }
-    family(
-        encoder,
-        "component_status",
-        "Status of a component: 1 for the one it has.",
-        all.iter().map(|one| (one.labels_and("status", one.status.into()), 1)),
-    )?;
-    family(
-        encoder,
-        "component_score",
-        "Health score of a component, 0 to 100.",
-        all.iter().filter_map(|one| Some((one.labels(), u32::from(one.score?)))),
-    )?;
-    family(
-        encoder,
-        "component_failure_probability_ratio",
-        "Forecast failure probability of a component, 0 to 1.",
-        all.iter().filter_map(|one| Some((one.labels(), one.probability?))),
-    )?;
-    family(
-        encoder,
-        "component_time_to_failure_seconds",
-        "Foreseen time to the failure of a component.",
-        all.iter().filter_map(|one| Some((one.labels(), one.seconds_to_failure?.round_ties_even() as i64))),
-    )?;
-    family(
-        encoder,
-        "component_circuit",
-        "Circuit breaker of a component's provider: 1 for the state it is in; none while it is closed.",
-        all.iter().filter_map(|one| Some((one.labels_and("state", one.circuit?), 1))),
-    )
+    let help = "Status of a component: 1 for the current one.";
+    family(encoder, "component_status", help, all.iter().map(|one| (one.labels_and("status", one.status.into()), 1)))?;
+    let help = "Health score of a component, 0 to 100.";
+    let scores = all.iter().filter_map(|one| Some((one.labels(), u32::from(one.score?))));
+    family(encoder, "component_score", help, scores)?;
+    let help = "Forecast failure probability of a component, 0 to 1.";
+    let probabilities = all.iter().filter_map(|one| Some((one.labels(), one.probability?)));
+    family(encoder, "component_failure_probability_ratio", help, probabilities)?;
+    let help = "Forecast time to the failure of a component.";
+    let times = all.iter().filter_map(|one| Some((one.labels(), one.seconds_to_failure?.round_ties_even() as i64)));
+    family(encoder, "component_time_to_failure_seconds", help, times)?;
+    let help = "Circuit breaker of a component's provider: 1 for the current state; no series while it is closed.";
+    let circuits = all.iter().filter_map(|one| Some((one.labels_and("state", one.circuit?), 1)));
+    family(encoder, "component_circuit", help, circuits)
 }
 
 fn ledger(encoder: &mut DescriptorEncoder<'_>, available: bool, stats: &LedgerStats) -> fmt::Result {
     let help = "Whether the ledger can be written to.";
     single(encoder, "ledger_available", help, &ConstGauge::new(u64::from(available)))?;
+    let help = "Rows that wait on disk for the ledger.";
     let waiting = [("healing", stats.healing_spooled()), ("health", stats.health_spooled())];
-    family(
-        encoder,
-        "ledger_spool_rows",
-        "Rows that wait on disk for the ledger.",
-        waiting.map(|(kind, rows)| ([("kind", kind)], rows)),
-    )?;
-    let help = "What they take of the spool's bound.";
+    family(encoder, "ledger_spool_rows", help, waiting.map(|(kind, rows)| ([("kind", kind)], rows)))?;
+    let help = "Bytes of these rows, of the spool's limit.";
     single(encoder, "ledger_spool_bytes", help, &ConstGauge::new(stats.spool_bytes()))?;
+    let dropped = "Rows of checks and cycles that were lost because the ledger was unreachable or slow; with a spool, counted over restarts.";
     for (name, help, value) in [
         ("ledger_rows_written", "Rows written to the ledger.", stats.rows_written()),
-        (
-            "ledger_rows_dropped",
-            "Rows of checks and cycles that were lost because the ledger was away or slow; with a spool, of all lives of it.",
-            stats.rows_dropped(),
-        ),
-        ("ledger_rows_refused", "Rows that the ledger's database refused for what they hold.", stats.rows_refused()),
+        ("ledger_rows_dropped", dropped, stats.rows_dropped()),
+        ("ledger_rows_refused", "Rows that the ledger's database refused for their content.", stats.rows_refused()),
         ("ledger_rows_expired", "Rows deleted because they were older than the retention.", stats.rows_expired()),
-        ("ledger_retention_failures", "Passes over a table to delete old rows that failed.", stats.retentions_failed()),
-        (
-            "ledger_spool_entries_corrupt",
-            "Entries of the spool that were damaged and skipped.",
-            stats.entries_corrupt(),
-        ),
+        ("ledger_retention_failures", "Failed attempts to delete old rows of a table.", stats.retentions_failed()),
+        ("ledger_spool_entries_corrupt", "Damaged entries of the spool, which were skipped.", stats.entries_corrupt()),
     ] {
         single(encoder, name, help, &ConstCounter::new(value))?;
     }
     Ok(())
 }
 
-/// Gauges of one name. It is described also while there are none.
+/// Gauges of one name, which is described also without series.
 fn family<Labels: EncodeLabelSet, Value: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -195,7 +167,7 @@ mod tests {
         }
     }
 
-    fn seen() -> ComponentMemory {
+    fn checked() -> ComponentMemory {
         let target = Measured::Unknown(Unmeasured::new(UnknownReason::Unreachable, String::new()));
         let observation = Observation { at: Timestamp::UNIX_EPOCH, target, metrics: Default::default() };
         let (problems, unknowns) = (Vec::new(), Vec::new());
@@ -217,17 +189,17 @@ mod tests {
     }
 
     #[test]
-    fn components_and_ledger_are_told_by_the_names_they_always_had() {
+    fn the_names_of_the_metrics_of_components_and_ledger_do_not_change() {
         let memory = Arc::new(Memory::default());
         memory.policy("prod", "shop", "uid").lock().components =
-            [("api".to_owned(), seen()), ("web".to_owned(), ComponentMemory::default())].into();
+            [("api".to_owned(), checked()), ("web".to_owned(), ComponentMemory::default())].into();
         let mut registry = Registry::with_prefix("panacea");
         registry.register_collector(Box::new(Parts(memory.clone(), LedgerStats::default())));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         assert_eq!(
             text,
-            r#"# HELP panacea_component_status Status of a component: 1 for the one it has.
+            r#"# HELP panacea_component_status Status of a component: 1 for the current one.
 # TYPE panacea_component_status gauge
 panacea_component_status{namespace="prod",policy="shop",component="api",status="Degraded"} 1
 panacea_component_status{namespace="prod",policy="shop",component="web",status="Unknown"} 1
@@ -237,10 +209,10 @@ panacea_component_score{namespace="prod",policy="shop",component="api"} 73
 # HELP panacea_component_failure_probability_ratio Forecast failure probability of a component, 0 to 1.
 # TYPE panacea_component_failure_probability_ratio gauge
 panacea_component_failure_probability_ratio{namespace="prod",policy="shop",component="api"} 0.625
-# HELP panacea_component_time_to_failure_seconds Foreseen time to the failure of a component.
+# HELP panacea_component_time_to_failure_seconds Forecast time to the failure of a component.
 # TYPE panacea_component_time_to_failure_seconds gauge
 panacea_component_time_to_failure_seconds{namespace="prod",policy="shop",component="api"} 5400
-# HELP panacea_component_circuit Circuit breaker of a component's provider: 1 for the state it is in; none while it is closed.
+# HELP panacea_component_circuit Circuit breaker of a component's provider: 1 for the current state; no series while it is closed.
 # TYPE panacea_component_circuit gauge
 panacea_component_circuit{namespace="prod",policy="shop",component="api",state="Open"} 1
 # HELP panacea_ledger_available Whether the ledger can be written to.
@@ -250,31 +222,31 @@ panacea_ledger_available 1
 # TYPE panacea_ledger_spool_rows gauge
 panacea_ledger_spool_rows{kind="healing"} 0
 panacea_ledger_spool_rows{kind="health"} 0
-# HELP panacea_ledger_spool_bytes What they take of the spool's bound.
+# HELP panacea_ledger_spool_bytes Bytes of these rows, of the spool's limit.
 # TYPE panacea_ledger_spool_bytes gauge
 panacea_ledger_spool_bytes 0
 # HELP panacea_ledger_rows_written Rows written to the ledger.
 # TYPE panacea_ledger_rows_written counter
 panacea_ledger_rows_written_total 0
-# HELP panacea_ledger_rows_dropped Rows of checks and cycles that were lost because the ledger was away or slow; with a spool, of all lives of it.
+# HELP panacea_ledger_rows_dropped Rows of checks and cycles that were lost because the ledger was unreachable or slow; with a spool, counted over restarts.
 # TYPE panacea_ledger_rows_dropped counter
 panacea_ledger_rows_dropped_total 0
-# HELP panacea_ledger_rows_refused Rows that the ledger's database refused for what they hold.
+# HELP panacea_ledger_rows_refused Rows that the ledger's database refused for their content.
 # TYPE panacea_ledger_rows_refused counter
 panacea_ledger_rows_refused_total 0
 # HELP panacea_ledger_rows_expired Rows deleted because they were older than the retention.
 # TYPE panacea_ledger_rows_expired counter
 panacea_ledger_rows_expired_total 0
-# HELP panacea_ledger_retention_failures Passes over a table to delete old rows that failed.
+# HELP panacea_ledger_retention_failures Failed attempts to delete old rows of a table.
 # TYPE panacea_ledger_retention_failures counter
 panacea_ledger_retention_failures_total 0
-# HELP panacea_ledger_spool_entries_corrupt Entries of the spool that were damaged and skipped.
+# HELP panacea_ledger_spool_entries_corrupt Damaged entries of the spool, which were skipped.
 # TYPE panacea_ledger_spool_entries_corrupt counter
 panacea_ledger_spool_entries_corrupt_total 0
 # EOF
 "#
         );
-        // What is gone is gone at the next scrape.
+        // A forgotten policy has no series at the next scrape.
         memory.forget("prod", "shop");
         text.clear();
         encode(&mut text, &registry).unwrap();

@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz`, `/readyz`: only registers what the rooms count, and decides nothing. Beside them [`mcp`], a
-//! program of its own.
+//! `/metrics`, `/healthz`, `/readyz`: only registers what the other modules count, and decides nothing. Beside them
+//! [`mcp`], a separate program.
 
 mod collectors;
 pub mod mcp;
@@ -16,7 +16,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use crate::{controller::Context, targets::kubernetes::ClusterIndex};
 
-/// No request is served longer.
+/// The time limit of a request.
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Server {
@@ -28,7 +28,7 @@ pub struct Server {
 impl Server {
     pub fn new(context: Arc<Context>, index: Arc<ClusterIndex>) -> Self {
         let mut registry = Registry::default();
-        // Its name has no prefix.
+        // A standard name, without prefix.
         registry.register_collector(Box::new(collectors::Process));
         let ours = registry.sub_registry_with_prefix("panacea");
         context.metrics.register(ours);
@@ -37,9 +37,6 @@ impl Server {
     }
 
     /// Serves until `shutdown`.
-    ///
-    /// # Errors
-    /// When the listener fails.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
         let router = Router::new()
             .route("/metrics", get(metrics))
@@ -51,21 +48,18 @@ impl Server {
     }
 }
 
-/// Opens the port, so that a taken one is a clear error at start.
-///
-/// # Errors
-/// When the address cannot be bound.
+/// Opens the port before the rest starts, so that a port in use is a clear error.
 pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Ready when our own kinds and the cluster were listed once. The ledger is not asked: it must not keep us from
-/// healing.
+/// Ready once the operator's own kinds and the cluster were listed. The ledger does not count: healing must not depend
+/// on it.
 async fn readyz(State(server): State<Arc<Server>>) -> impl IntoResponse {
     match server.context.kinds.ready() {
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
         Ok(()) if !server.index.ready() => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the first listing of the cluster is not done yet".to_owned())
+            (StatusCode::SERVICE_UNAVAILABLE, "the first list of the cluster is not complete yet".to_owned())
         }
         Ok(()) => (StatusCode::OK, "ok".to_owned()),
     }

@@ -176,7 +176,7 @@ async fn a_bad_config_map_is_put_back_and_nothing_else_is_touched() {
 
         // The very same once more is told at once, before anything turns bad.
         test.change_map("app", json!({"mode": "bad", "text": null, "extra": "key"})).await;
-        let note = "ConfigMap/app has the content again with which it turned bad at";
+        let note = "ConfigMap/app has the content again with which it became unhealthy at";
         test.wait_event("KnownBadConfig", "shop", note).await;
     })
     .await;

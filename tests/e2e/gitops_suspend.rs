@@ -276,7 +276,7 @@ async fn automated_sync_of_an_application_comes_back_exactly_as_it_was_when_a_pe
 
         annotate(test, &name).await;
         Kind::Application.wait_spec(test, "storefront", &spec(automated())).await;
-        scene.let_go(&name, "a person asked").await;
+        scene.let_go(&name, "a person requested it").await;
         assert_eq!((scene.writes("applications"), scene.writes("deployments")), (2, 1));
     })
     .await;
@@ -398,7 +398,7 @@ async fn when_a_newer_release_comes_before_the_rollback_it_resumes_at_once() {
         held.pass();
         let name = test.wait_remediation(Phase::Expired).await.name_any();
         Kind::Kustomization.wait_spec(test, "storefront", &kustomization_spec()).await;
-        scene.let_go(&name, "the rollback was not made").await;
+        scene.let_go(&name, "the rollback was not carried out").await;
         assert_eq!((scene.writes("kustomizations"), scene.writes("deployments")), (2, 0));
         assert_eq!(test.image("api").await, "shop/api:v3");
     })

@@ -85,7 +85,7 @@ async fn healing_goes_on_while_postgres_is_away_for_a_minute() {
         let (mut operator, gate) = start(test, &server).await;
         let lost = lose_it_during_an_action(test, &server, &gate).await;
         let (reason, message) = test.wait_condition("shop", CONDITION, "False", Duration::from_secs(20)).await;
-        assert!(!reason.is_empty() && message.contains("healing goes on"), "{reason}: {message}");
+        assert!(!reason.is_empty() && message.contains("healing continues"), "{reason}: {message}");
         assert!(message.contains(&server.port().to_string()), "names the server: {message}");
         assert!(!message.contains("s3cret"), "{message}");
         let name = wait_healed_unrecorded(test).await;

@@ -97,7 +97,7 @@ async fn the_same_bad_release_once_more_is_reported_at_once() {
         assert_eq!(status.known_bad.iter().map(|bad| bad.revision).collect::<Vec<_>>(), [2], "{status:?}");
 
         test.release("api", "shop/api:v2-crash").await;
-        let note = "whose content is that of revision 2, with which it turned bad at";
+        let note = "whose content is that of revision 2, with which it became unhealthy at";
         test.wait_event("KnownBadRelease", "shop", note).await;
         // It is rolled back again, to v1.
         test.wait_component("shop", "api", "to be well again", |status| {

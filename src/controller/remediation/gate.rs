@@ -1,4 +1,4 @@
-//! How far an action is from being allowed by people: pure. The guards come after it.
+//! Whether an action waits for people's approval, or may continue to the guards: pure.
 
 use jiff::Timestamp;
 
@@ -10,11 +10,11 @@ use crate::{
 /// What the approval means for the action now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// Nothing is done before something changes, until then at most.
+    /// The action waits for a change, until then at most.
     Hold { reason: RemediationReason, message: &'static str, until: Timestamp },
     /// A person is asked, or was asked and may still decide until the deadline.
     Ask { asked_at: Timestamp, deadline: Timestamp },
-    /// Nobody has to decide any more: the guards are asked, until then at most.
+    /// No decision is needed any more: the guards are asked, until then at most.
     Proceed { until: Timestamp },
     /// Too late.
     Expired { reason: RemediationReason, message: String },
@@ -34,22 +34,24 @@ pub(super) fn gate(spec: &RemediationSpec, status: &RemediationStatus, policy: &
     let must_ask = (spec.plan.approval_required || policy.mode == Mode::Approve) && spec.approval.is_none();
     let asked = asked_at(status);
     let deadline = deadline(status, policy, now);
+    let timeout = policy.limits.approval_timeout;
     if must_ask && now < deadline {
         if policy.mode == Mode::Observe {
             let message = "spec.mode is Observe now; nothing is done";
             return Gate::Hold { reason: Guard::ObserveMode.into(), message, until: deadline };
         }
         let asked_at = asked.unwrap_or(milliseconds(now));
-        return Gate::Ask { asked_at, deadline: asked_at + policy.limits.approval_timeout };
+        return Gate::Ask { asked_at, deadline: asked_at + timeout };
     }
-    if must_ask && asked.is_some() && policy.limits.on_timeout == OnTimeout::Reject {
-        let message = "nobody decided in time; nothing was done".to_owned();
+    let unanswered = must_ask && asked.is_some();
+    if unanswered && policy.limits.on_timeout == OnTimeout::Reject {
+        let message = format!("no decision within spec.approval.timeout ({timeout:#}); nothing was done");
         return Gate::Expired { reason: RemediationReason::ApprovalTimeout, message };
     }
-    // What the timeout approved has as long again to pass the guards.
-    let until = if must_ask && asked.is_some() { deadline + policy.limits.approval_timeout } else { deadline };
+    // An action that the timeout approved has as long again to pass the guards.
+    let until = if unanswered { deadline + timeout } else { deadline };
     if now >= until {
-        let message = format!("held back until its time was over: {}; nothing was done", status.message);
+        let message = format!("held back until its time limit: {}; nothing was done", status.message);
         return Gate::Expired { reason: RemediationReason::HeldBackTooLong, message };
     }
     Gate::Proceed { until }
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_asked_where_the_plan_or_the_mode_says_so_and_only_until_a_decision() {
+    fn a_person_is_asked_where_the_plan_or_the_mode_requires_approval_and_only_until_a_decision() {
         let status = waiting(Phase::Pending);
         let ask = Gate::Ask { asked_at: at(5.0), deadline: at(65.0) };
         for (required, mode, asked) in
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_decide_counts_from_the_question_and_its_end_does_what_the_policy_says() {
+    fn the_approval_timeout_counts_from_the_question_and_ends_as_the_policy_says() {
         let (asked, undecided) = (waiting(Phase::AwaitingApproval), spec(true, Value::Null));
         let at_end = |on_timeout, seconds| gate(&undecided, &asked, &valid("Auto", on_timeout), at(seconds));
         let ask = Gate::Ask { asked_at: at(10.0), deadline: at(70.0) };
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guards_hold_back_ends_when_its_time_is_over() {
+    fn an_action_that_the_guards_hold_back_expires_at_its_time_limit() {
         let mut held = waiting(Phase::Blocked);
         held.message = "the budget is used up".to_owned();
         let found = gate(&spec(false, Value::Null), &held, &valid("Auto", "Reject"), at(60.0));
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_of_an_older_version_without_its_time_counts_from_the_wait() {
+    fn the_timeout_of_a_question_without_asked_at_counts_from_waiting_since() {
         let status = RemediationStatus { asked_at: None, ..waiting(Phase::AwaitingApproval) };
         let found = gate(&spec(true, Value::Null), &status, &valid("Auto", "Reject"), at(30.0));
         assert_eq!(found, Gate::Ask { asked_at: at(0.0), deadline: at(60.0) });

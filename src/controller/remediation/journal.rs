@@ -10,30 +10,23 @@ use crate::{
     targets::executor::{Journal, NotStored, Note},
 };
 
-/// The status of one Remediation while its action runs.
+/// The status of one Remediation while its action runs, and why the last write of it failed.
 pub(super) struct StatusJournal<'a> {
     reconciliation: &'a Reconciliation<'a>,
-    state: Mutex<State>,
-}
-
-struct State {
-    status: RemediationStatus,
-    /// Why the last write failed.
-    error: Option<Error>,
+    state: Mutex<(RemediationStatus, Option<Error>)>,
 }
 
 impl<'a> StatusJournal<'a> {
     pub(super) fn new(reconciliation: &'a Reconciliation<'a>, status: RemediationStatus) -> Self {
-        Self { reconciliation, state: Mutex::new(State { status, error: None }) }
+        Self { reconciliation, state: Mutex::new((status, None)) }
     }
 
     pub(super) fn progress(&self) -> Option<Progress> {
-        self.state.lock().status.progress.clone()
+        self.state.lock().0.progress.clone()
     }
 
     pub(super) fn into_parts(self) -> (RemediationStatus, Option<Error>) {
-        let State { status, error } = self.state.into_inner();
-        (status, error)
+        self.state.into_inner()
     }
 }
 
@@ -41,21 +34,20 @@ impl<'a> StatusJournal<'a> {
 impl Journal for StatusJournal<'_> {
     async fn store(&self, progress: Option<Progress>, note: Option<Note>) -> Result<(), NotStored> {
         let status = {
-            let mut state = self.state.lock();
-            let same = state.status.progress == progress;
-            let known = note.as_ref().is_some_and(|note| state.status.message == note.message);
-            // A note that stands is neither written nor reported again.
-            if same && (note.is_none() || known) {
+            let (status, _) = &mut *self.state.lock();
+            // An unchanged note is neither written nor reported again.
+            let known = note.as_ref().is_none_or(|note| status.message == note.message);
+            if status.progress == progress && known {
                 return Ok(());
             }
-            state.status.progress = progress;
+            status.progress = progress;
             if let Some(note) = &note {
-                state.status.message.clone_from(&note.message);
+                status.message.clone_from(&note.message);
             }
-            state.status.clone()
+            status.clone()
         };
         if let Err(error) = self.reconciliation.write(&status, false).await {
-            self.state.lock().error = Some(error);
+            self.state.lock().1 = Some(error);
             return Err(NotStored);
         }
         if let Some(Note { reason, subject, message }) = note {

@@ -1,4 +1,4 @@
-//! What the tools take. A name is checked before it gets into a path of the API server.
+//! The arguments of the tools. A name is validated before it becomes part of a path of the API server.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,15 +6,11 @@ use serde::Deserialize;
 use super::cluster::Trouble;
 use crate::api::{HealthStatus, Phase};
 
-/// As many entries a list has at most.
+/// The longest list.
 pub(super) const MOST: u32 = 200;
-/// As many it has when a call does not say.
+/// The limit of a call that names none.
 const USUAL: u32 = 50;
 
-/// A limit that was asked for, or the usual one.
-///
-/// # Errors
-/// When it is out of range.
 pub(super) fn limit(asked: Option<u32>) -> Result<usize, Trouble> {
     match asked.unwrap_or(USUAL) {
         limit @ 1..=MOST => Ok(limit as usize),
@@ -22,8 +18,7 @@ pub(super) fn limit(asked: Option<u32>) -> Result<usize, Trouble> {
     }
 }
 
-/// # Errors
-/// When it cannot be the name of an object (RFC 1123, as Kubernetes has it).
+/// The text, if it can be the name of an object (an RFC 1123 subdomain, as in Kubernetes).
 pub(super) fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, Trouble> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
@@ -32,23 +27,23 @@ pub(super) fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, Trouble> {
     }
     let shown: String = text.chars().take(60).collect();
     Err(Trouble(format!(
-        "{field} {shown:?} cannot be a name in Kubernetes: lower case letters, digits, - and ., at most 253, not - or . at an end"
+        "{field} {shown:?} cannot be a name in Kubernetes: lower case letters, digits, - and ., at most 253 characters, not - or . at an end"
     )))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ListComponents {
-    /// The namespace of the policies. Left out: the one that the server was started with.
+    /// The namespace of the policies. Left out: the server's default namespace.
     pub namespace: Option<String>,
     /// Policies of all namespaces. Default false.
     #[serde(default)]
     pub all_namespaces: bool,
     /// Only this HealingPolicy's.
     pub policy: Option<String>,
-    /// Only those with this status.
+    /// Only components with this status.
     pub status: Option<HealthStatus>,
-    /// At most so many, from 1 to 200. Default 50.
+    /// The longest list, from 1 to 200 entries. Default 50.
     #[schemars(range(min = 1, max = 200))]
     pub limit: Option<u32>,
 }
@@ -56,7 +51,7 @@ pub(super) struct ListComponents {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct OfPolicy {
-    /// The policy's namespace. Left out: the one that the server was started with.
+    /// The policy's namespace. Left out: the server's default namespace.
     pub namespace: Option<String>,
     /// Name of the HealingPolicy.
     pub policy: String,
@@ -67,21 +62,21 @@ pub(super) struct OfPolicy {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ListRemediations {
-    /// The namespace of the Remediations. Left out: the one that the server was started with.
+    /// The namespace of the Remediations. Left out: the server's default namespace.
     pub namespace: Option<String>,
-    /// Those of all namespaces. Default false.
+    /// Remediations of all namespaces. Default false.
     #[serde(default)]
     pub all_namespaces: bool,
-    /// Only those of this HealingPolicy.
+    /// Only Remediations of this HealingPolicy.
     pub policy: Option<String>,
-    /// Only those of this component.
+    /// Only Remediations of this component.
     pub component: Option<String>,
-    /// Only those in this phase; AwaitingApproval is what waits for a person.
+    /// Only Remediations in this phase; AwaitingApproval waits for a person.
     pub phase: Option<Phase>,
-    /// Only those that have not ended. Default false.
+    /// Only Remediations that have not ended. Default false.
     #[serde(default)]
     pub open: bool,
-    /// At most so many, the newest, from 1 to 200. Default 50.
+    /// The longest list, of the newest, from 1 to 200 entries. Default 50.
     #[schemars(range(min = 1, max = 200))]
     pub limit: Option<u32>,
 }
@@ -89,7 +84,7 @@ pub(super) struct ListRemediations {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct OfRemediation {
-    /// The Remediation's namespace. Left out: the one that the server was started with.
+    /// The Remediation's namespace. Left out: the server's default namespace.
     pub namespace: Option<String>,
     /// Name of the Remediation.
     pub remediation: String,
@@ -98,11 +93,11 @@ pub(super) struct OfRemediation {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Decide {
-    /// The Remediation's namespace. Left out: the one that the server was started with.
+    /// The Remediation's namespace. Left out: the server's default namespace.
     pub namespace: Option<String>,
     /// Name of the Remediation.
     pub remediation: String,
-    /// The plan that explain_remediation gave: the decision is only about what the person was shown.
+    /// The plan in the result of explain_remediation: the decision is only about the shown action.
     pub plan: String,
     /// The person's reason, for the record; at most 1024 characters.
     #[serde(default)]
@@ -115,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_lead_elsewhere_is_no_name() {
+    fn a_text_that_could_change_the_path_is_no_name() {
         for good in ["shop", "shop-api-1a2b-0", "a.b"] {
             assert_eq!(name("policy", good).unwrap(), good);
         }

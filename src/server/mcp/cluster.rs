@@ -1,4 +1,4 @@
-//! The API server, as one caller may see it. Every call has a limit, every list a cap.
+//! The API server with one caller's rights. Every call has a time limit, every list a cap.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use serde::de::DeserializeOwned;
 use super::arguments::name;
 use crate::api::{GROUP, HealingPolicy, INSTALL_CRDS, Remediation};
 
-/// No call of the API server takes longer.
+/// No request to the API server takes longer.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
-/// As many objects of a kind are read for one answer; what lies beyond is said to be there.
+/// Objects of a kind read for one answer; the answer says when there are more.
 const MOST_READ: usize = 2000;
 
-/// Why there is no answer: what is wrong, and what can be done about it.
+/// Why there is no answer, and how to correct that.
 #[derive(Debug)]
 pub(super) struct Trouble(pub String);
 
@@ -33,12 +33,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `namespace`: where a call names none. `user`: as the API server names the caller, where that was asked already.
+    /// `namespace` serves calls that name none. `user`: the API server's name for the caller, if already known.
     pub fn new(client: Client, namespace: String, user: Option<String>) -> Self {
         Self { client, namespace, user }
     }
 
-    /// The caller's name, as the API server has it.
+    /// The API server's name for the caller.
     pub(super) async fn user(&self) -> Option<String> {
         match &self.user {
             Some(user) => Some(user.clone()),
@@ -46,7 +46,6 @@ impl Cluster {
         }
     }
 
-    /// The namespace of a call that may name one.
     pub(super) fn namespace<'a>(&'a self, asked: Option<&'a str>) -> Result<&'a str, Trouble> {
         asked.map_or(Ok(self.namespace.as_str()), |asked| name("namespace", asked))
     }
@@ -59,7 +58,7 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// All of one namespace, or with `None` of all of them, and whether there are more than were read.
+    /// The objects of one namespace, or with `None` of all, and whether there are more than were read.
     pub(super) async fn list<K>(&self, namespace: Option<&str>, fields: &[String]) -> Result<(Vec<K>, bool), Trouble>
     where
         K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
@@ -85,27 +84,20 @@ impl Cluster {
 
     pub(super) async fn policy(&self, namespace: &str, policy: &str) -> Result<HealingPolicy, Trouble> {
         let found = limited(self.api(namespace).get_opt(name("policy", policy)?)).await?;
-        found.ok_or_else(|| {
-            Trouble(format!(
-                "there is no HealingPolicy {policy:?} in namespace {namespace:?}; list_components tells which there are"
-            ))
-        })
+        found.ok_or_else(|| missing("HealingPolicy", namespace, policy, "list_components"))
     }
 
     pub(super) async fn remediation(&self, namespace: &str, remediation: &str) -> Result<Remediation, Trouble> {
         let found = limited(self.api(namespace).get_opt(name("remediation", remediation)?)).await?;
-        found.ok_or_else(|| {
-            Trouble(format!(
-                "there is no Remediation {remediation:?} in namespace {namespace:?}; list_remediations tells which there are"
-            ))
-        })
+        found.ok_or_else(|| missing("Remediation", namespace, remediation, "list_remediations"))
     }
 }
 
-/// Who a client is to the API server.
-///
-/// # Errors
-/// When the API server does not know the caller, or cannot be asked. Who is not allowed to ask is known, by no name.
+fn missing(kind: &str, namespace: &str, name: &str, list: &str) -> Trouble {
+    Trouble(format!("there is no {kind} {name:?} in namespace {namespace:?}; {list} shows which exist"))
+}
+
+/// The API server's name for the client. None when the API server accepts the caller, who may not ask for the name.
 pub(super) async fn who_am_i(client: &Client) -> Result<Option<String>, kube::Error> {
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
     let (params, review) = (PostParams::default(), SelfSubjectReview::default());
@@ -117,27 +109,25 @@ pub(super) async fn who_am_i(client: &Client) -> Result<Option<String>, kube::Er
     }
 }
 
-/// The answer within the limit, or why there is none in words.
-pub(super) async fn limited<T>(asked: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
-    match tokio::time::timeout(LIMIT, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(trouble(&error)),
-        Err(_) => Err(Trouble(format!("the API server did not answer within {} s; try again", LIMIT.as_secs()))),
+pub(super) async fn limited<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
+    match tokio::time::timeout(LIMIT, request).await {
+        Ok(response) => response.map_err(|error| trouble(&error)),
+        Err(_) => Err(Trouble(format!("no response of the API server within {} s; try again", LIMIT.as_secs()))),
     }
 }
 
-/// An error of the API server in words, its own message among them.
-pub(super) fn trouble(error: &kube::Error) -> Trouble {
+/// With the API server's own message.
+fn trouble(error: &kube::Error) -> Trouble {
     let kube::Error::Api(status) = error else {
-        return Trouble(format!("the API server cannot be reached: {error}"));
+        return Trouble(format!("the API server is unreachable: {error}"));
     };
     let message = &status.message;
     Trouble(match status.code {
-        401 => format!("Kubernetes does not know the caller ({message}); sign in again, or give a token that is valid"),
+        401 => format!("Kubernetes does not know the caller ({message}); sign in again, or send a valid token"),
         403 => format!(
-            "Kubernetes does not allow it: {message}; whoever rules the cluster can give the right with a Role for {GROUP}"
+            "Kubernetes does not allow the request: {message}; an administrator can grant the right with a Role for {GROUP}"
         ),
         404 => format!("Kubernetes has no such kind ({message}); install Panacea's with: {INSTALL_CRDS}"),
-        _ => format!("Kubernetes refuses it: {message}"),
+        _ => format!("Kubernetes refuses the request: {message}"),
     })
 }

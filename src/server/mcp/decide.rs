@@ -1,4 +1,4 @@
-//! A person's decision, as `kubectl patch` makes it: the same field, with the caller's own rights.
+//! A person's decision, as with `kubectl patch`: the same field, with the caller's own rights.
 
 use kube::api::{Patch, PatchParams};
 use schemars::JsonSchema;
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::api::{Decision, Phase, Remediation};
 
-/// The field manager of decisions; the caller's name is put after it.
+/// The field manager of decisions, before the caller's name.
 const MANAGER: &str = "panacea-mcp";
-/// Kubernetes allows no longer one (`metav1.PatchOptions`).
+/// In bytes; Kubernetes allows no longer one (`metav1.PatchOptions`).
 const LONGEST_MANAGER: usize = 128;
-/// So often it is tried when the object changes meanwhile in what is not its plan.
+/// Attempts when the object, but not its plan, changes in the meantime.
 const TRIES: u32 = 3;
-/// As the kind has it.
+/// In characters; as in the CRD.
 const LONGEST_REASON: usize = 1024;
 
 #[derive(Serialize, JsonSchema)]
@@ -28,11 +28,11 @@ pub(super) struct Decided {
     namespace: String,
     remediation: String,
     decision: Decision,
-    /// False: the same decision had been made already.
+    /// False: the same decision was made before.
     changed: bool,
     /// The name under which the decision is recorded.
     recorded_as: String,
-    /// The phase at the time; the operator goes on from there in a moment.
+    /// The phase at the time of the decision; the operator continues from there in a moment.
     phase: Phase,
 }
 
@@ -41,7 +41,7 @@ impl Answer for Decided {
         let Self { namespace, remediation, decision, recorded_as, .. } = self;
         if self.changed {
             format!(
-                "{namespace}/{remediation} is {decision}, recorded as {recorded_as}; list_remediations tells what comes of it"
+                "{namespace}/{remediation} is {decision}, recorded as {recorded_as}; list_remediations shows the outcome"
             )
         } else {
             format!("{namespace}/{remediation} was {decision} already; nothing was changed")
@@ -68,45 +68,38 @@ pub(super) async fn decide(cluster: &Cluster, asked: Decide, decision: Decision)
         if let Some(by) = made_already(&found, &asked, decision)? {
             return Ok(decided(false, by));
         }
-        // Only what was just read may be decided: any change meanwhile is a conflict, and is read again.
-        let patch = json!({
+        // The decision is about the object as just read: any other change is a conflict, and the object is read again.
+        let patch = Patch::Merge(json!({
             "metadata": {"uid": found.metadata.uid, "resourceVersion": found.metadata.resource_version},
             "spec": {"approval": {"decision": decision, "reason": asked.reason}},
-        });
+        }));
         let params = PatchParams { field_manager: Some(manager.clone()), ..PatchParams::default() };
-        let (api, patch) = (cluster.api::<Remediation>(namespace), Patch::Merge(&patch));
-        let patched = api.patch(&asked.remediation, &params, &patch);
-        // A conflict is no trouble yet, so it is let through.
-        match limited(async { conflict_apart(patched.await) }).await? {
-            Some(_) => return Ok(decided(true, manager)),
-            None => continue,
+        let api = cluster.api::<Remediation>(namespace);
+        let patched = limited(async {
+            match api.patch(&asked.remediation, &params, &patch).await {
+                Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
+                patched => patched.map(|_| true),
+            }
+        });
+        if patched.await? {
+            return Ok(decided(true, manager));
         }
     }
     Err(Trouble(format!(
-        "{} changed {TRIES} times while it was being decided, and nothing was; try again",
+        "{} changed {TRIES} times during the decision; nothing was decided; try again",
         asked.remediation
     )))
 }
 
-fn conflict_apart<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(kube::Error::Api(status)) if status.is_conflict() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Who made this decision already, if somebody did.
-///
-/// # Errors
-/// When another one was made, when it is too late, or when the plan is another than the one that was explained.
+/// The author of the same decision, if there is one already. An error for another decision, when it is too late, and
+/// when the plan is not the explained one.
 fn made_already(found: &Remediation, asked: &Decide, decision: Decision) -> Result<Option<String>, Trouble> {
     let name = &asked.remediation;
     let plan = plan_of(found);
     if plan != asked.plan {
         let given: String = asked.plan.chars().take(40).collect();
         return Err(Trouble(format!(
-            "plan {given:?} is not that of {name}: nothing was decided; call explain_remediation, show the person what it says, and decide with its plan"
+            "plan {given:?} is not that of {name}: nothing was decided; call explain_remediation, show the result to the person, and decide with its plan"
         )));
     }
     let status = found.status.clone().unwrap_or_default();
@@ -116,18 +109,16 @@ fn made_already(found: &Remediation, asked: &Decide, decision: Decision) -> Resu
         }
         Some(made) => Err(Trouble(format!("{name} was {} already; a decision cannot be changed", made.decision))),
         None if is_open(status.phase) => Ok(None),
-        None => Err(Trouble(format!("{name} is {}: a decision would change nothing", status.phase))),
+        None => Err(Trouble(format!("{name} is {}: a decision has no effect any more", status.phase))),
     }
 }
 
-/// Under which name the API server records the decision: that of the caller, as the API server has it, where it says so.
+/// The name under which the API server records the decision: with the caller's name, where that is known.
 fn manager(user: Option<&str>) -> String {
     let Some(user) = user else { return MANAGER.to_owned() };
     let printable: String = user.chars().filter(|c| !c.is_control()).collect();
     let mut manager = format!("{MANAGER}:{printable}");
-    while manager.len() > LONGEST_MANAGER {
-        manager.pop();
-    }
+    manager.truncate(manager.floor_char_boundary(LONGEST_MANAGER));
     manager
 }
 
@@ -136,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decision_bears_its_makers_name() {
+    fn a_decision_is_recorded_with_the_callers_name() {
         assert_eq!(manager(None), "panacea-mcp");
         assert_eq!(manager(Some("jane@example.com")), "panacea-mcp:jane@example.com");
         assert_eq!(manager(Some(&"ü".repeat(200))).len(), 128);

@@ -1,4 +1,4 @@
-//! One Remediation, told whole.
+//! One Remediation in full.
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -16,13 +16,13 @@ use crate::api::{
     RemediationSpec, RemediationStatus, RemediationTarget, SessionRef, TemplateRef,
 };
 
-/// A decision is about what was explained: the object, all of its spec, and the sessions that it would be done to.
-/// Two that differ in any of these have another plan. 16 hexadecimal digits.
+/// Identifies the explained action: the object, its whole spec, and the sessions that the action would end. 16
+/// hexadecimal digits.
 pub(super) fn plan_of(remediation: &Remediation) -> String {
     let spec = RemediationSpec { approval: None, ..remediation.spec.clone() };
     let sessions: &[SessionRef] = remediation.status.as_ref().map(sessions).unwrap_or_default();
-    let seen = serde_json::json!([remediation.metadata.uid, spec, sessions]);
-    let digest = Sha256::digest(seen.to_string());
+    let explained = serde_json::json!([remediation.metadata.uid, spec, sessions]);
+    let digest = Sha256::digest(explained.to_string());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -32,7 +32,7 @@ fn sessions(status: &RemediationStatus) -> &[SessionRef] {
     progress.map(|progress| progress.sessions.as_slice()).unwrap_or_default()
 }
 
-/// A person's decision still counts in this phase.
+/// In this phase a person's decision still has an effect.
 pub(super) fn is_open(phase: Phase) -> bool {
     matches!(phase, Phase::Pending | Phase::AwaitingApproval | Phase::Blocked)
 }
@@ -47,51 +47,51 @@ pub(super) struct Explanation {
     target: RemediationTarget,
     action: ActionKind,
     cause: Cause,
-    /// What was seen, against which limits, and why this remedy.
+    /// The observation, against which limits, and why this remedy.
     why: String,
-    /// What it does to the target, in words.
+    /// The effect on the target, in words.
     would_do: String,
-    /// The template that runs.
+    /// The running template.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<TemplateRef>,
-    /// The template to go back to.
+    /// The template of the rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<TemplateRef>,
-    /// What was foreseen when it was decided, before anything was wrong.
+    /// The foreseen failure that the action is to prevent.
     #[serde(skip_serializing_if = "Option::is_none")]
     foreseen: Option<Foreseen>,
-    /// The sessions of a database that it would be done to, at most 100.
+    /// The sessions of a database that the action would end, at most 100.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<SessionRef>,
     phase: Phase,
-    /// What it waits for, what refuses it, or how it ended: CamelCase, from a closed set.
+    /// Why it waits, is refused, or has ended: CamelCase, from a closed set.
     reason: String,
     message: String,
-    /// A person must say yes before anything is done.
+    /// A person must approve the action first.
     approval_required: bool,
-    /// A decision would still count.
+    /// A decision would still have an effect.
     decidable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Decided>,
     timeline: Vec<Moment>,
-    /// What approve_remediation and reject_remediation take as `plan`.
+    /// The argument `plan` of approve_remediation and reject_remediation.
     plan: String,
     /// How a person decides, with and without this server.
     how_to_decide: String,
 }
 
-/// A decision that was made.
+/// The decision.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Decided {
     decision: Decision,
     reason: String,
-    /// The field manager that made it, once the operator has taken it in.
+    /// The field manager of the decision, once the operator has read the decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
 }
 
-/// Something that happened.
+/// One event.
 #[derive(Serialize, JsonSchema)]
 struct Moment {
     at: Timestamp,
@@ -124,53 +124,46 @@ impl Answer for Explanation {
 
 pub(super) async fn explain(cluster: &Cluster, asked: OfRemediation) -> Result<Explanation, Trouble> {
     let namespace = cluster.namespace(asked.namespace.as_deref())?;
-    Ok(explanation(&cluster.remediation(namespace, &asked.remediation).await?))
+    Ok(explanation(cluster.remediation(namespace, &asked.remediation).await?))
 }
 
-fn explanation(remediation: &Remediation) -> Explanation {
-    let spec = remediation.spec.clone();
-    let status = remediation.status.clone().unwrap_or_default();
+fn explanation(remediation: Remediation) -> Explanation {
+    let plan = plan_of(&remediation);
+    let (namespace, name) = (remediation.namespace().unwrap_or_default(), remediation.name_any());
+    let command = remediation.approve_command();
+    let (spec, status) = (remediation.spec, remediation.status.unwrap_or_default());
     let decision = spec.approval.as_ref().map(|approval| Decided {
         decision: approval.decision,
         reason: approval.reason.clone(),
         by: status.decided_by.as_ref().map(|by| by.manager.clone()),
     });
     let decidable = decision.is_none() && is_open(status.phase);
-    let plan = plan_of(remediation);
-    let how_to_decide = if decidable {
-        format!(
-            "To decide: approve_remediation or reject_remediation with plan {plan:?}, or as a person: {} (or Rejected)",
-            remediation.approve_command()
-        )
-    } else if let Some(decided) = &decision {
-        format!("It was {} already; a decision cannot be changed", decided.decision)
-    } else {
-        format!("It is {}: a decision would change nothing", status.phase)
+    let how_to_decide = match &decision {
+        None if decidable => format!(
+            "To decide: approve_remediation or reject_remediation with plan {plan:?}, or as a person: {command} (or Rejected)"
+        ),
+        Some(decided) => format!("It was {} already; a decision cannot be changed", decided.decision),
+        None => format!("It is {}: a decision has no effect any more", status.phase),
     };
-    let (sessions, would_do, timeline) =
-        (sessions(&status).to_vec(), would_do(&spec.plan, &status), timeline(&spec, &status));
-    let to = spec.plan.intent.template().cloned();
-    let ActionPlan { policy, component, target, action, cause, why, release, foreseen, approval_required, .. } =
-        spec.plan;
     Explanation {
-        namespace: remediation.namespace().unwrap_or_default(),
-        remediation: remediation.name_any(),
-        would_do,
-        timeline,
-        sessions,
-        policy,
-        component,
-        target,
-        action,
-        cause,
-        why,
-        from: release,
-        to,
-        foreseen,
+        namespace,
+        remediation: name,
+        would_do: would_do(&spec.plan, &status),
+        timeline: timeline(&spec, &status),
+        sessions: sessions(&status).to_vec(),
+        to: spec.plan.intent.template().cloned(),
+        from: spec.plan.release,
+        policy: spec.plan.policy,
+        component: spec.plan.component,
+        target: spec.plan.target,
+        action: spec.plan.action,
+        cause: spec.plan.cause,
+        why: spec.plan.why,
+        foreseen: spec.plan.foreseen,
+        approval_required: spec.plan.approval_required,
         phase: status.phase,
         reason: status.reason,
         message: status.message,
-        approval_required,
         decidable,
         decision,
         plan,
@@ -185,59 +178,54 @@ fn would_do(plan: &ActionPlan, status: &RemediationStatus) -> String {
         if config.objects.is_empty() { "no configuration objects".to_owned() } else { config.names() }
     };
     match &plan.intent {
-        Intent::Rollback { to } => format!("{target} is rolled back{from} to {to}, which was seen healthy"),
+        Intent::Rollback { to } => format!("{target} is rolled back{from} to {to}, which was healthy"),
         Intent::RollbackConfig { config } => format!(
-            "{} get back the content with which {target} was last seen healthy; then its pods are replaced",
+            "the content with which {target} was last healthy is restored to {}; then its pods are replaced",
             listed(config)
         ),
         Intent::RollbackState { to, config } => format!(
-            "{target} is rolled back{from} to {to} with its strategy and number of pods, and {} get back their content",
+            "{target} is rolled back{from} to {to} with its strategy and number of pods, and the content of {} is restored",
             listed(config)
         ),
         Intent::CleanupMemory { hook: Some(hook), .. } => {
-            format!("{} is called, so that {target} frees memory by itself", hook.url)
+            format!("{} is called, so that {target} frees memory without a restart", hook.url)
         }
         Intent::CleanupMemory { hook: None, .. } => {
             format!("the pods of {target} whose memory grows are evicted, one at a time")
         }
         Intent::Restart {} => format!("{target} is restarted"),
-        Intent::Scale(scale) => format!("{target} gets {} pods instead of {}", scale.to, scale.from),
-        Intent::Job(_) => format!("a Job of the team is run, which is to heal {target}"),
-        Intent::Webhook(webhook) => format!("{} is called, which is to heal {target}", webhook.url),
-        Intent::Mcp(mcp) => format!("the tool {} of {} is called, which is to heal {target}", mcp.tool, mcp.url),
+        Intent::Scale(scale) => format!("{target} is scaled from {} to {} pods", scale.from, scale.to),
+        Intent::Job(_) => format!("a custom Job runs to heal {target}"),
+        Intent::Webhook(webhook) => format!("{} is called to heal {target}", webhook.url),
+        Intent::Mcp(mcp) => format!("the tool {} of {} is called to heal {target}", mcp.tool, mcp.url),
         Intent::RecoverConnections(_) => format!("Panacea reconnects to {target} until a connection is accepted"),
         Intent::Failover {} => {
             format!("the standby of {target} takes over; {}", plan.action.cost().unwrap_or_default())
         }
-        Intent::ReleaseConnections(_) => format!("{} sessions of {target} end", sessions(status).len()),
+        Intent::ReleaseConnections(_) => format!("sessions of {target} that end: {}", sessions(status).len()),
         Intent::CancelQueries(_) => {
-            format!("{} sessions of {target} have their query cancelled", sessions(status).len())
+            format!("sessions of {target} whose query is cancelled: {}", sessions(status).len())
         }
     }
 }
 
 fn timeline(spec: &RemediationSpec, status: &RemediationStatus) -> Vec<Moment> {
-    let decided = status.decided_by.as_ref().and_then(|by| {
-        let decision = spec.approval.as_ref()?;
-        Some((by.at?, format!("{} by {}", decision.decision, by.manager)))
-    });
-    let moment = |at: Option<Timestamp>, what: &str| at.map(|at| (at, what.to_owned()));
-    let ended = format!("{}: {}", status.phase, status.reason);
-    let mut moments: Vec<(Timestamp, String)> = [
-        moment(Some(spec.plan.decided_at), "the remedy was chosen"),
-        moment(status.waiting_since, "it waits"),
-        decided,
-        moment(status.started_at, "it was begun"),
-        moment(status.executed_at, "it was done"),
-        moment(status.healthy_since, "the component has been healthy since, without a break"),
-        moment(status.finished_at, &ended),
-        moment(status.recorded_at, "it is in the ledger"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    moments.sort_by_key(|(at, _)| *at);
-    moments.into_iter().map(|(at, what)| Moment { at, what }).collect()
+    let decision = spec.approval.as_ref().zip(status.decided_by.as_ref());
+    let decided = decision.map(|(approval, by)| format!("{} by {}", approval.decision, by.manager));
+    let moments = [
+        (Some(spec.plan.decided_at), "the remedy was chosen".to_owned()),
+        (status.waiting_since, "the wait for approval and guards started".to_owned()),
+        (decision.and_then(|(_, by)| by.at), decided.unwrap_or_default()),
+        (status.started_at, "the action started".to_owned()),
+        (status.executed_at, "the action was carried out".to_owned()),
+        (status.healthy_since, "the component has been healthy since, without interruption".to_owned()),
+        (status.finished_at, format!("{}: {}", status.phase, status.reason)),
+        (status.recorded_at, "recorded in the ledger".to_owned()),
+    ];
+    let mut moments: Vec<Moment> =
+        moments.into_iter().filter_map(|(at, what)| Some(Moment { at: at?, what })).collect();
+    moments.sort_by_key(|moment| moment.at);
+    moments
 }
 
 #[cfg(test)]
@@ -267,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_of_what_would_be_done_and_to_what() {
+    fn a_plan_identifies_the_action_and_its_target() {
         let plan = plan_of(&remediation(&[]));
         assert_eq!(plan.len(), 16);
         for same in [
@@ -290,18 +278,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decided_or_done_already_is_not_decided_again() {
-        let told = explanation(&remediation(&[]));
+    fn a_decided_or_started_action_is_not_decided_again() {
+        let explained = explanation(remediation(&[]));
         assert!(
-            told.decidable
-                && told.how_to_decide.contains(&told.plan)
-                && told.how_to_decide.contains("kubectl patch rem")
+            explained.decidable
+                && explained.how_to_decide.contains(&explained.plan)
+                && explained.how_to_decide.contains("kubectl patch rem")
         );
         for phase in ["Running", "Verifying", "Succeeded", "Expired"] {
-            let told = explanation(&remediation(&[("/status/phase", json!(phase))]));
-            assert!(!told.decidable && told.how_to_decide.contains(phase), "{}", told.how_to_decide);
+            let explained = explanation(remediation(&[("/status/phase", json!(phase))]));
+            assert!(!explained.decidable && explained.how_to_decide.contains(phase), "{}", explained.how_to_decide);
         }
-        let told = explanation(&remediation(&[("/spec/approval", json!({"decision": "Rejected", "reason": "no"}))]));
-        assert!(!told.decidable && told.how_to_decide.contains("was Rejected already"), "{}", told.how_to_decide);
+        let explained =
+            explanation(remediation(&[("/spec/approval", json!({"decision": "Rejected", "reason": "no"}))]));
+        assert!(
+            !explained.decidable && explained.how_to_decide.contains("was Rejected already"),
+            "{}",
+            explained.how_to_decide
+        );
     }
 }

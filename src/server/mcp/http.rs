@@ -1,7 +1,7 @@
 //! Streamable HTTP: each request brings its own identity, and the server has none.
 //!
-//! A request's token is taken off it here, before the protocol's own code sees (and may log) its headers, and goes
-//! nowhere but to the API server.
+//! A request's token is removed here, before the protocol's own code reads (and may log) the headers, and is sent only
+//! to the API server.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,21 +27,20 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
-use super::{Access, Cluster, McpServer, cluster::who_am_i};
+use super::{Cluster, McpServer, cluster::who_am_i};
 
-/// Where the protocol is spoken.
 const PATH: &str = "/mcp";
 /// A request's body, in bytes: the longest is a decision with its reason.
 const MOST_BYTES: usize = 64 * 1024;
 /// No request is served longer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// So many at a time; each holds a connection to the API server.
+/// Requests at a time; each holds a connection to the API server.
 const AT_A_TIME: usize = 32;
 
-/// Who may come in, and what they find.
+/// Which requests are served, and with which connection to the API server.
 pub struct Door {
-    /// The API server's address and certificate. Without an identity: that of a request is put in.
-    nobody: Config,
+    /// The API server's address and certificate, without an identity: each request adds its own.
+    anonymous: Config,
     namespace: String,
     places: Semaphore,
     allowed_hosts: Vec<String>,
@@ -49,17 +48,17 @@ pub struct Door {
 }
 
 impl Door {
-    /// `config`: of which only the API server's address, certificate and time limits are kept. `namespace`: where a
-    /// call names none. `allowed_hosts` are added to the loopback names; with `allowed_origins` left empty no web page may call.
+    /// Of `config` only the API server's address, certificate and time limits are used. `namespace` serves calls that
+    /// name none. `allowed_hosts` are added to the loopback names; with `allowed_origins` left empty no web page may call.
     pub fn new(config: &Config, namespace: String, allowed_hosts: Vec<String>, allowed_origins: Vec<String>) -> Self {
-        let mut nobody = Config::new(config.cluster_url.clone());
-        nobody.root_cert = config.root_cert.clone();
-        nobody.tls_server_name = config.tls_server_name.clone();
-        nobody.accept_invalid_certs = config.accept_invalid_certs;
-        nobody.proxy_url = config.proxy_url.clone();
-        nobody.connect_timeout = config.connect_timeout;
-        nobody.default_retry = config.default_retry;
-        Self { nobody, namespace, places: Semaphore::new(AT_A_TIME), allowed_hosts, allowed_origins }
+        let mut anonymous = Config::new(config.cluster_url.clone());
+        anonymous.root_cert = config.root_cert.clone();
+        anonymous.tls_server_name = config.tls_server_name.clone();
+        anonymous.accept_invalid_certs = config.accept_invalid_certs;
+        anonymous.proxy_url = config.proxy_url.clone();
+        anonymous.connect_timeout = config.connect_timeout;
+        anonymous.default_retry = config.default_retry;
+        Self { anonymous, namespace, places: Semaphore::new(AT_A_TIME), allowed_hosts, allowed_origins }
     }
 
     fn config(&self, stop: CancellationToken) -> StreamableHttpServerConfig {
@@ -74,14 +73,13 @@ impl Door {
             .with_cancellation_token(stop)
     }
 
-    /// The API server as the holder of this token sees it.
+    /// The API server with the identity of this token.
     async fn enter(&self, token: SecretString) -> Result<Cluster, Response> {
-        let auth_info = AuthInfo { token: Some(token), ..AuthInfo::default() };
-        let mut config = self.nobody.clone();
-        config.auth_info = auth_info;
+        let mut config = self.anonymous.clone();
+        config.auth_info = AuthInfo { token: Some(token), ..AuthInfo::default() };
         let client = Client::try_from(config).map_err(|error| {
-            tracing::error!(%error, "no client for the API server can be made");
-            (StatusCode::INTERNAL_SERVER_ERROR, "no client for the API server can be made").into_response()
+            tracing::error!(%error, "the client for the API server cannot be created");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the client for the API server cannot be created").into_response()
         })?;
         match who_am_i(&client).await {
             Ok(user) => Ok(Cluster::new(client, self.namespace.clone(), user)),
@@ -89,8 +87,8 @@ impl Door {
                 Err(unknown("the API server does not accept this token; get a new one"))
             }
             Err(error) => {
-                tracing::warn!(%error, "the API server cannot be asked who calls");
-                Err((StatusCode::SERVICE_UNAVAILABLE, "the API server cannot be asked who calls").into_response())
+                tracing::warn!(%error, "the API server cannot identify the caller");
+                Err((StatusCode::SERVICE_UNAVAILABLE, "the API server cannot identify the caller").into_response())
             }
         }
     }
@@ -127,12 +125,9 @@ async fn identify(State(door): State<Arc<Door>>, mut request: Request, next: Nex
 }
 
 /// Serves until `stop`.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve_http(door: Door, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
     let service = StreamableHttpService::new(
-        || Ok(McpServer { access: Access::OfRequest }),
+        || Ok(McpServer { own: None }),
         Arc::<LocalSessionManager>::default(),
         door.config(stop.clone()),
     );
@@ -143,16 +138,13 @@ pub async fn serve_http(door: Door, listener: TcpListener, stop: CancellationTok
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// An address that only this machine reaches needs no name by which it may be called.
-///
-/// # Errors
-/// When others can reach it, and nothing says by which name.
+/// Only a loopback address needs no allowed host.
 pub fn check_names(listen: SocketAddr, allowed_hosts: &[String]) -> Result<(), String> {
     if listen.ip().is_loopback() || !allowed_hosts.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "--listen {listen} can be reached from elsewhere, and tokens would come in clear text: listen on 127.0.0.1, or put a proxy with TLS in front and name it with --allowed-host"
+        "--listen {listen} can be reached from other machines, and tokens would be sent in clear text: listen on 127.0.0.1, or put a proxy with TLS in front and name it with --allowed-host"
     ))
 }
 
@@ -164,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_taken_from_one_bearer_header_only() {
+    fn a_token_is_read_from_one_bearer_header_only() {
         let of = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             values.iter().for_each(|value| {
@@ -180,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_others_reach_needs_a_name() {
+    fn an_address_that_other_machines_reach_needs_an_allowed_host() {
         assert!(check_names("127.0.0.1:8082".parse().unwrap(), &[]).is_ok());
         assert!(check_names("[::1]:8082".parse().unwrap(), &[]).is_ok());
         let why = check_names("0.0.0.0:8082".parse().unwrap(), &[]).unwrap_err();
@@ -199,7 +191,7 @@ mod tests {
             ..AuthInfo::default()
         };
         let door = Door::new(&config, "default".into(), vec![], vec![]);
-        let kept = serde_json::to_value(&door.nobody.auth_info).unwrap();
+        let kept = serde_json::to_value(&door.anonymous.auth_info).unwrap();
         assert_eq!(kept, serde_json::to_value(AuthInfo::default()).unwrap());
     }
 }

@@ -1,8 +1,8 @@
-//! Panacea's own server of the Model Context Protocol: an assistant can look, and a person's Kubernetes rights decide.
+//! Panacea's own server of the Model Context Protocol: an assistant reads and decides with a person's Kubernetes rights.
 //!
-//! All that it says is read from the API server, with the identity of whoever calls, and nothing from an operator's
-//! memory: it needs no operator beside it, and shows nobody what `kubectl` would not. It speaks the revisions with a
-//! handshake (2025-11-25 and before) and the one without (2026-07-28).
+//! All data come from the API server, read with the caller's identity, and none from an operator's memory: the server
+//! runs without an operator, and shows no more than `kubectl` would. It speaks the revisions with a handshake
+//! (2025-11-25 and before) and the one without (2026-07-28).
 
 mod arguments;
 mod cluster;
@@ -20,73 +20,65 @@ use rmcp::{
         CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, Implementation, JsonObject,
         ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
     },
-    schemars::JsonSchema,
+    schemars::{
+        JsonSchema, Schema,
+        transform::{RecursiveTransform, Transform as _},
+    },
     service::RequestContext,
     transport::stdio,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use strum::IntoEnumIterator as _;
+use strum::{EnumMessage as _, IntoEnumIterator as _};
 
 use crate::api::Decision;
 pub use cluster::Cluster;
 use cluster::Trouble;
 pub use http::{Door, check_names, serve_http};
 
-/// The tools, by the names that they have in the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumIter, strum::EnumString, strum::IntoStaticStr)]
+/// The tools, by the names that they have in the protocol. The doc comments are their descriptions.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::EnumMessage,
+)]
 #[strum(serialize_all = "snake_case")]
 pub enum McpTool {
+    /// The components that HealingPolicies watch: the health of each, its score from 0 (dead) to 100 (fine), and the
+    /// observations behind it.
     ListComponents,
+    /// One policy: its conditions, and of each component its health and since when, the open incident, the running
+    /// release, and why no action is taken although something is wrong.
     GetHealth,
+    /// The forecast for a policy's components: the probability of a failure within 24 hours, when, why, and with which
+    /// confidence. measured: false means that nothing can be said, not that nothing will happen.
     Forecast,
+    /// Healing actions, the newest first: running ones, ones that wait for a person, and ended ones with their outcome.
     ListRemediations,
+    /// One healing action: the observation and the cause, what the action would do, what holds it back, the events so
+    /// far, and the plan that a decision has to name.
     ExplainRemediation,
+    /// A person's approval of a waiting healing action, which then changes the running system. Only on behalf of the
+    /// person whom you asked; needs the right to patch remediations. Cannot be taken back.
     ApproveRemediation,
+    /// A person's rejection of a waiting healing action, which is then not carried out. Only on behalf of the person
+    /// whom you asked; needs the right to patch remediations. Cannot be taken back.
     RejectRemediation,
 }
 
-/// What an assistant is told of the whole.
-const INSTRUCTIONS: &str = "Panacea watches components of a Kubernetes cluster, foresees failures and heals them. \
-    Begin with list_components; list_remediations with open: true tells what is being done or waits for a person. \
-    Before a decision call explain_remediation, show a person what it says, and decide with the plan that it gave: \
-    a decision cannot be taken back. What was not measured is Unknown: never call it healthy. All that you may see \
-    and decide is what the Kubernetes rights of the person you work for allow.";
+/// The whole server, for an assistant.
+const INSTRUCTIONS: &str = "Panacea watches components of a Kubernetes cluster, forecasts failures and heals them. \
+    Begin with list_components; list_remediations with open: true shows the actions that run or wait for a person. \
+    Before a decision call explain_remediation, show the result to a person, and decide with the plan in it: \
+    a decision cannot be taken back. A component that was not measured is Unknown: never call it healthy. You may \
+    see and decide only what the Kubernetes rights of the person you work for allow.";
 
 impl McpTool {
-    fn description(self) -> &'static str {
-        match self {
-            Self::ListComponents => {
-                "The components that HealingPolicies watch: how each is, its score from 0 (dead) to 100 (fine), and what was seen."
-            }
-            Self::GetHealth => {
-                "One policy: its conditions, and of each component how it is and since when, the open incident, the release that runs, and why nothing is done although something is wrong."
-            }
-            Self::Forecast => {
-                "What is foreseen for a policy's components: the probability of a failure within 24 hours, when, why, and how sure that is. measured: false means that nothing can be said, not that nothing will happen."
-            }
-            Self::ListRemediations => {
-                "Healing actions, the newest first: what is being done, waits for a person, or was done and whether it helped."
-            }
-            Self::ExplainRemediation => {
-                "One healing action: what was seen and why, what it would do, what holds it back, what has happened so far, and the plan that a decision has to name."
-            }
-            Self::ApproveRemediation => {
-                "A person's yes to a healing action that waits: it is then done to the running system. Only as the person whom you asked; needs the right to patch remediations. Cannot be taken back."
-            }
-            Self::RejectRemediation => {
-                "A person's no to a healing action that waits: it is not done. Only as the person whom you asked; needs the right to patch remediations. Cannot be taken back."
-            }
-        }
-    }
-
     fn annotations(self) -> ToolAnnotations {
         let reads = !matches!(self, Self::ApproveRemediation | Self::RejectRemediation);
         // The same decision again changes nothing.
         ToolAnnotations::new().read_only(reads).destructive(!reads).idempotent(true).open_world(false)
     }
 
-    /// As `tools/list` tells it.
+    /// As in the result of `tools/list`.
     pub fn tool(self) -> Tool {
         let (input, output) = match self {
             Self::ListComponents => schemas::<arguments::ListComponents, read::Components>(),
@@ -97,7 +89,8 @@ impl McpTool {
             Self::ApproveRemediation | Self::RejectRemediation => schemas::<arguments::Decide, decide::Decided>(),
         };
         let name: &'static str = self.into();
-        Tool::new(name, self.description(), input).with_raw_output_schema(output).with_annotations(self.annotations())
+        let description = self.get_documentation().unwrap_or_default();
+        Tool::new(name, description, input).with_raw_output_schema(output).with_annotations(self.annotations())
     }
 
     async fn call(self, cluster: &Cluster, arguments: JsonObject) -> Result<CallToolResult, Trouble> {
@@ -113,13 +106,14 @@ impl McpTool {
     }
 }
 
-/// An answer for a program, and the same in a few words for a person.
+/// A result for a program, and a short text of it for a person.
 trait Answer: Serialize + JsonSchema {
     fn in_words(&self) -> String;
 }
 
 fn answer(answer: impl Answer) -> Result<CallToolResult, Trouble> {
-    let value = serde_json::to_value(&answer).map_err(|why| Trouble(format!("the answer cannot be written: {why}")))?;
+    let value =
+        serde_json::to_value(&answer).map_err(|why| Trouble(format!("the result cannot be serialized: {why}")))?;
     let mut result = CallToolResult::structured(value);
     result.content = vec![ContentBlock::text(answer.in_words())];
     Ok(result)
@@ -131,64 +125,43 @@ fn parse<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, Trouble> {
             path if path == "." => String::new(),
             path => format!("{path}: "),
         };
-        Trouble(format!("{place}{}; tools/list tells the arguments", error.inner()))
+        Trouble(format!("{place}{}; tools/list shows the arguments", error.inner()))
     })
 }
 
 fn schemas<I: JsonSchema + 'static, O: JsonSchema + 'static>() -> (Arc<JsonObject>, Arc<JsonObject>) {
-    // An argument type that is no object is a mistake of ours, which the test of the page sees.
+    // The test of docs/mcp.md finds an argument type that is no object.
     let (input, output) = (schema_for_input::<I>().unwrap_or_default(), schema_for_output::<O>());
     (without_numeric_formats(&input), without_numeric_formats(&output))
 }
 
-/// JSON Schema has no formats of numbers (`uint8`, `double`): clients warn of each at every start. `minimum` and `maximum` stand
-/// beside them and say the same.
+/// JSON Schema has no formats of numbers (`uint8`, `double`): clients warn of each at every start. `minimum` and
+/// `maximum` say the same.
 fn without_numeric_formats(schema: &JsonObject) -> Arc<JsonObject> {
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(fields) => {
-                let numeric =
-                    |format: &str| ["uint", "int", "double", "float"].iter().any(|kind| format.starts_with(kind));
-                if fields.get("format").and_then(Value::as_str).is_some_and(numeric) {
-                    fields.remove("format");
-                }
-                fields.values_mut().for_each(strip);
-            }
-            Value::Array(items) => items.iter_mut().for_each(strip),
-            _ => {}
+    let mut schema = Schema::from(schema.clone());
+    RecursiveTransform(|schema: &mut Schema| {
+        let numeric = |format: &str| ["uint", "int", "double", "float"].iter().any(|kind| format.starts_with(kind));
+        if schema.get("format").and_then(Value::as_str).is_some_and(numeric) {
+            schema.remove("format");
         }
-    }
-    let mut schema = schema.clone();
-    schema.values_mut().for_each(strip);
-    Arc::new(schema)
+    })
+    .transform(&mut schema);
+    Arc::new(schema.ensure_object().clone())
 }
 
-/// All tools, made once.
 static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| McpTool::iter().map(McpTool::tool).collect());
-
-/// Whose identity a call has.
-#[derive(Clone)]
-enum Access {
-    /// That of the kubeconfig of whoever started the program.
-    Own(Cluster),
-    /// That of the token that came with the request; there is no other.
-    OfRequest,
-}
 
 /// The server, for one connection or for one request.
 #[derive(Clone)]
 pub struct McpServer {
-    access: Access,
+    /// With the identity of the kubeconfig; none: each request brings its own, and there is no other.
+    own: Option<Cluster>,
 }
 
 impl McpServer {
     fn cluster(&self, context: &RequestContext<RoleServer>) -> Option<Cluster> {
-        match &self.access {
-            Access::Own(cluster) => Some(cluster.clone()),
-            Access::OfRequest => {
-                context.extensions.get::<axum::http::request::Parts>()?.extensions.get::<Cluster>().cloned()
-            }
-        }
+        let of_request = || context.extensions.get::<axum::http::request::Parts>()?.extensions.get::<Cluster>();
+        self.own.as_ref().or_else(of_request).cloned()
     }
 }
 
@@ -230,11 +203,7 @@ impl ServerHandler for McpServer {
 }
 
 /// Serves one client on standard input and output until it closes them, with the identity of `cluster`.
-///
-/// # Errors
-/// When the handshake or the streams fail.
 pub async fn serve_stdio(cluster: Cluster) -> anyhow::Result<()> {
-    let server = McpServer { access: Access::Own(cluster) }.serve(stdio()).await?;
-    server.waiting().await?;
+    McpServer { own: Some(cluster) }.serve(stdio()).await?.waiting().await?;
     Ok(())
 }

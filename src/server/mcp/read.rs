@@ -1,4 +1,4 @@
-//! The tools that only look, but for the explanation of one Remediation.
+//! The tools that only read, except for the explanation of one Remediation.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -16,10 +16,9 @@ use crate::api::{
     RefusalStatus, ReleaseStatus, Remediation, Summary, Trend, ValidPolicy, default_thresholds,
 };
 
-/// So much is said of each entry of a list, in characters.
+/// The longest message of an entry of a list, in characters.
 const SHORT: usize = 300;
 
-/// Cut where it is longer, with a mark.
 fn short(text: &str) -> String {
     match text.char_indices().nth(SHORT) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -27,20 +26,23 @@ fn short(text: &str) -> String {
     }
 }
 
-/// What a list holds, and how much it does not.
-fn heading(shown: usize, found: usize, what: &str, more: bool) -> String {
-    let all = if more { format!("more than {found}") } else { found.to_string() };
-    let what = if found == 1 && !more { what.trim_end_matches('s') } else { what };
-    if shown == found && !more { format!("{found} {what}") } else { format!("{shown} of {all} {what}") }
+/// How many entries the list shows, of how many. Truncated although all found ones are shown: more exist than were read.
+fn heading(shown: usize, found: usize, truncated: bool, kind: &str) -> String {
+    match (shown == found, truncated) {
+        (true, false) if found == 1 => format!("1 {kind}"),
+        (true, false) => format!("{found} {kind}s"),
+        (true, true) => format!("{shown} of more than {found} {kind}s"),
+        (false, _) => format!("{shown} of {found} {kind}s"),
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Components {
     components: Vec<Listed>,
-    /// As many match; the list holds at most `limit` of them.
+    /// How many match; the list holds at most `limit` of them.
     found: usize,
-    /// Not all that match are in the list: narrow the question, or raise limit.
+    /// The list does not hold all matches: add filters, or raise limit.
     truncated: bool,
 }
 
@@ -54,20 +56,20 @@ struct Listed {
     /// `Deployment/api`, an address; absent while the policy is not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
-    /// Unknown: it could not be measured, or has not been looked at yet.
+    /// Unknown: not measured, or not checked yet.
     status: HealthStatus,
     /// 0 (dead) to 100 (fine); absent while Unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trend: Option<Trend>,
-    /// What was seen against which limit; what could not be measured and why.
+    /// The observations against their limits; missing measurements and why.
     message: String,
 }
 
 impl Answer for Components {
     fn in_words(&self) -> String {
-        let mut text = heading(self.components.len(), self.found, "components", self.truncated && self.all_shown());
+        let mut text = heading(self.components.len(), self.found, self.truncated, "component");
         for one in &self.components {
             let score = one.score.map(|score| format!(" ({score}/100)")).unwrap_or_default();
             text += &format!("\n- {}/{}/{}: {}{score}", one.namespace, one.policy, one.component, one.status);
@@ -79,23 +81,17 @@ impl Answer for Components {
     }
 }
 
-impl Components {
-    fn all_shown(&self) -> bool {
-        self.components.len() == self.found
-    }
-}
-
-/// The components of the spec, each with its status, or without one when it has not been looked at.
+/// The components of the spec, each with its status.
 fn components_of(policy: &HealingPolicy) -> impl Iterator<Item = (&str, ComponentStatus)> {
     let known = policy.status.as_ref().map(|status| status.components.as_slice()).unwrap_or_default();
     policy.spec.components.iter().map(move |component| {
         let status = known.iter().find(|status| status.name == component.name).cloned();
-        let unseen = || ComponentStatus {
+        let unchecked = || ComponentStatus {
             name: component.name.clone(),
-            message: "it has not been looked at yet: is the operator running?".into(),
+            message: "not checked yet: is the operator running?".into(),
             ..ComponentStatus::default()
         };
-        (component.name.as_str(), status.unwrap_or_else(unseen))
+        (component.name.as_str(), status.unwrap_or_else(unchecked))
     })
 }
 
@@ -114,7 +110,7 @@ pub(super) async fn components(cluster: &Cluster, asked: arguments::ListComponen
     for policy in &policies {
         let valid = ValidPolicy::new(policy, &default_thresholds()).ok();
         for (component, status) in components_of(policy) {
-            if asked.status.is_some_and(|wanted| wanted != status.status) {
+            if asked.status.is_some_and(|status_asked| status_asked != status.status) {
                 continue;
             }
             let found = valid.as_ref().and_then(|valid| valid.component(component));
@@ -135,10 +131,10 @@ pub(super) async fn components(cluster: &Cluster, asked: arguments::ListComponen
     Ok(Components { truncated: more || found > all.len(), components: all, found })
 }
 
-/// The namespace to look in; none: all.
+/// The namespace to read; none: all.
 fn scope<'a>(cluster: &'a Cluster, asked: Option<&'a str>, all: bool) -> Result<Option<&'a str>, Trouble> {
     match (asked, all) {
-        (Some(_), true) => Err(Trouble("namespace and allNamespaces are both given; leave one out".to_owned())),
+        (Some(_), true) => Err(Trouble("namespace and allNamespaces are both set; leave one out".to_owned())),
         (None, true) => Ok(None),
         (asked, false) => cluster.namespace(asked).map(Some),
     }
@@ -151,21 +147,21 @@ pub(super) struct Health {
     policy: String,
     /// Observe, Approve or Auto.
     mode: String,
-    /// Nothing is done while it is.
+    /// While suspended, health checks are paused and no action starts.
     suspended: bool,
-    /// The policy in a few words; absent before the first look.
+    /// The policy in a few words; absent before the first check.
     #[serde(skip_serializing_if = "Option::is_none")]
     summary: Option<Summary>,
     conditions: Vec<Condition>,
     components: Vec<ComponentHealth>,
 }
 
-/// A component as it was last seen.
+/// A component at its last check.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct ComponentHealth {
     component: String,
-    /// Unknown: it could not be measured, or has not been looked at yet.
+    /// Unknown: not measured, or not checked yet.
     status: HealthStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<u8>,
@@ -174,10 +170,10 @@ struct ComponentHealth {
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
     message: String,
-    /// Why nothing is done although something is wrong.
+    /// Why no action is taken although something is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<RefusalStatus>,
-    /// The incident that is open.
+    /// The open incident.
     #[serde(skip_serializing_if = "Option::is_none")]
     episode: Option<Episode>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,12 +182,12 @@ struct ComponentHealth {
 
 impl Answer for Health {
     fn in_words(&self) -> String {
-        let doing = self.summary.as_ref().map_or("it has not been looked at yet", |summary| summary.doing.as_str());
+        let doing = self.summary.as_ref().map_or("not checked yet", |summary| summary.doing.as_str());
         let mut text = format!("{}/{} (mode {}): {doing}", self.namespace, self.policy, self.mode);
         for one in &self.components {
             text += &format!("\n- {}: {}: {}", one.component, one.status, one.message);
             if let Some(refusal) = &one.refusal {
-                text += &format!("; nothing is done: {}: {}", refusal.reason, refusal.message);
+                text += &format!("; no action is taken: {}: {}", refusal.reason, refusal.message);
             }
         }
         for condition in self.conditions.iter().filter(|condition| condition.status != "True") {
@@ -204,7 +200,7 @@ impl Answer for Health {
 pub(super) async fn health(cluster: &Cluster, asked: arguments::OfPolicy) -> Result<Health, Trouble> {
     let namespace = cluster.namespace(asked.namespace.as_deref())?;
     let policy = cluster.policy(namespace, &asked.policy).await?;
-    let components = wanted(&policy, &asked)?.into_iter().map(|status| ComponentHealth {
+    let components = selected(&policy, &asked)?.map(|status| ComponentHealth {
         component: status.name,
         status: status.status,
         score: status.score,
@@ -219,7 +215,7 @@ pub(super) async fn health(cluster: &Cluster, asked: arguments::OfPolicy) -> Res
     let status = policy.status.unwrap_or_default();
     Ok(Health {
         namespace: namespace.to_owned(),
-        policy: asked.policy,
+        policy: policy.metadata.name.unwrap_or_default(),
         mode: format!("{:?}", policy.spec.mode),
         suspended: policy.spec.suspend,
         summary: status.summary,
@@ -228,19 +224,18 @@ pub(super) async fn health(cluster: &Cluster, asked: arguments::OfPolicy) -> Res
     })
 }
 
-/// The components that were asked for.
-fn wanted(policy: &HealingPolicy, asked: &arguments::OfPolicy) -> Result<Vec<ComponentStatus>, Trouble> {
-    let of_name = |name: &str| asked.component.as_deref().is_none_or(|asked| asked == name);
-    let found: Vec<ComponentStatus> =
-        components_of(policy).filter(|(name, _)| of_name(name)).map(|(_, status)| status).collect();
-    match (&asked.component, found.is_empty()) {
-        (Some(component), true) => {
-            let names: Vec<&str> = components_of(policy).map(|(name, _)| name).collect();
-            let names = names.join(", ");
-            Err(Trouble(format!("{} has no component {component:?}; it has {names}", asked.policy)))
-        }
-        _ => Ok(found),
+/// All components, or the one that the call names.
+fn selected<'a>(
+    policy: &'a HealingPolicy,
+    asked: &'a arguments::OfPolicy,
+) -> Result<impl Iterator<Item = ComponentStatus> + 'a, Trouble> {
+    let names: Vec<&str> = policy.spec.components.iter().map(|component| component.name.as_str()).collect();
+    if let Some(component) = asked.component.as_deref().filter(|name| !names.contains(name)) {
+        let names = names.join(", ");
+        return Err(Trouble(format!("{} has no component {component:?}; it has {names}", asked.policy)));
     }
+    let is_selected = |name: &str| asked.component.as_deref().is_none_or(|asked| asked == name);
+    Ok(components_of(policy).filter(move |(name, _)| is_selected(name)).map(|(_, status)| status))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -248,23 +243,23 @@ fn wanted(policy: &HealingPolicy, asked: &arguments::OfPolicy) -> Result<Vec<Com
 pub(super) struct Forecasts {
     namespace: String,
     policy: String,
-    /// How far ahead `probability` speaks, in hours.
+    /// The horizon of `probability`, in hours.
     horizon_hours: u32,
     components: Vec<ComponentForecast>,
 }
 
-/// What is foreseen for a component.
+/// The forecast for a component.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct ComponentForecast {
     component: String,
-    /// There is a forecast. False: nothing can be said, and `why_not` says why.
+    /// There is a forecast. False: nothing can be said, and `whyNot` says why.
     measured: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_not: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     forecast: Option<ForecastStatus>,
-    /// A failure that is foreseen soon and surely enough to act ahead of it.
+    /// A failure foreseen soon enough, with enough confidence, to act ahead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     foreseen: Option<Foreseen>,
 }
@@ -287,7 +282,7 @@ impl Answer for Forecasts {
                     forecast.reasons.iter().for_each(|reason| text += &format!("; {reason}"));
                 }
                 (None, why) => {
-                    text += &format!("\n- {}: not measured: {}", one.component, why.as_deref().unwrap_or_default());
+                    text += &format!("\n- {}: no forecast: {}", one.component, why.as_deref().unwrap_or_default());
                 }
             }
             if let Some(foreseen) = &one.foreseen {
@@ -302,13 +297,11 @@ pub(super) async fn forecasts(cluster: &Cluster, asked: arguments::OfPolicy) -> 
     let namespace = cluster.namespace(asked.namespace.as_deref())?;
     let policy = cluster.policy(namespace, &asked.policy).await?;
     let enabled = policy.spec.prediction.enabled;
-    let components = wanted(&policy, &asked)?.into_iter().map(|status| {
+    let components = selected(&policy, &asked)?.map(|status| {
         let why_not = match (&status.forecast, enabled) {
             (Some(_), _) => None,
             (None, false) => Some("spec.prediction.enabled is false".to_owned()),
-            (None, true) => {
-                Some(format!("there is no forecast of it yet; it is {}: {}", status.status, status.message))
-            }
+            (None, true) => Some(format!("no forecast yet; the component is {}: {}", status.status, status.message)),
         };
         ComponentForecast {
             component: status.name,
@@ -318,9 +311,9 @@ pub(super) async fn forecasts(cluster: &Cluster, asked: arguments::OfPolicy) -> 
             foreseen: status.foreseen,
         }
     });
-    let components = components.collect();
-    // That of `status.components[].forecast.probability`.
-    Ok(Forecasts { namespace: namespace.to_owned(), policy: asked.policy, horizon_hours: 24, components })
+    let (namespace, components) = (namespace.to_owned(), components.collect());
+    // The horizon of `status.components[].forecast.probability`.
+    Ok(Forecasts { namespace, policy: policy.name_any(), horizon_hours: 24, components })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -328,9 +321,9 @@ pub(super) async fn forecasts(cluster: &Cluster, asked: arguments::OfPolicy) -> 
 pub(super) struct Remediations {
     /// The newest first.
     remediations: Vec<Known>,
-    /// As many match; the list holds at most `limit` of them.
+    /// How many match; the list holds at most `limit` of them.
     found: usize,
-    /// Not all that match are in the list: narrow the question, or raise limit.
+    /// The list does not hold all matches: add filters, or raise limit.
     truncated: bool,
 }
 
@@ -355,8 +348,7 @@ struct Known {
 
 impl Answer for Remediations {
     fn in_words(&self) -> String {
-        let all_shown = self.remediations.len() == self.found;
-        let mut text = heading(self.remediations.len(), self.found, "remediations", self.truncated && all_shown);
+        let mut text = heading(self.remediations.len(), self.found, self.truncated, "remediation");
         for one in &self.remediations {
             let Known { namespace, remediation, action, component, phase, reason, message, .. } = one;
             text += &format!("\n- {namespace}/{remediation}: {action} of {component}: {phase} ({reason}): {message}");
@@ -380,7 +372,7 @@ pub(super) async fn remediations(
     let (mut all, more) = cluster.list::<Remediation>(namespace, &fields).await?;
     all.retain(|one| {
         let phase = one.status.as_ref().map(|status| status.phase).unwrap_or_default();
-        asked.phase.is_none_or(|wanted| wanted == phase) && !(asked.open && phase.is_final())
+        asked.phase.is_none_or(|asked| asked == phase) && !(asked.open && phase.is_final())
     });
     all.sort_by_key(|one| std::cmp::Reverse(one.spec.plan.decided_at));
     let found = all.len();

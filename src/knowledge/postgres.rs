@@ -1,17 +1,17 @@
-//! PostgreSQL: one INSERT a table and batch, by arrays.
+//! PostgreSQL: one INSERT for each table and batch, with an array for each column.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use secrecy::SecretString;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use super::database::{Backend, StoredCheck};
 use super::error::{LedgerError, LedgerReason};
 use super::retention::Expiring;
-use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, microseconds, split};
+use super::row::{Cell, Row, microseconds};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
 use crate::postgres_url::Address;
@@ -64,58 +64,20 @@ impl Postgres {
         Ok(Self { address, keyed_by_time: Default::default() })
     }
 
-    /// The INSERT into a table, by its place in [`schema::TABLES`]: an array for each column. A conflict with any other unique
-    /// index is an error, so that no row is lost silently.
-    fn insert_into(&self, table: usize) -> Insert {
+    /// The INSERT into a table, by its place in [`schema::TABLES`]: an array of texts for each column. A conflict with any other
+    /// unique index is an error, so that no row is lost silently.
+    fn insert_into(&self, table: usize) -> String {
         let by_time = self.keyed_by_time[table].load(Ordering::Relaxed);
         let table = schema::TABLES[table];
         let arrays = schema::columns(table).iter().zip(1..);
         let arrays: Vec<String> =
-            arrays.map(|((_, kind), place)| format!("${place}::{}[]", kind.own(Dialect::Postgres))).collect();
+            arrays.map(|((_, kind), place)| format!("${place}::text[]::{}[]", kind.own(Dialect::Postgres))).collect();
         let time = if by_time { format!(", {}", schema::time_column(table)) } else { String::new() };
-        sqlx::query(AssertSqlSafe(format!(
+        format!(
             "INSERT INTO {table} ({}) SELECT * FROM unnest({}) ON CONFLICT (id{time}) DO NOTHING",
             schema::column_names(table),
             arrays.join(", ")
-        )))
-    }
-
-    fn insert_brain(&self, rows: &[&BrainRow]) -> Insert {
-        self.insert_into(0)
-            .bind(each(rows, |row| row.id))
-            .bind(each(rows, |row| row.action.agent().as_str()))
-            .bind(each(rows, |row| row.action.as_str()))
-            .bind(each(rows, |row| clean_json(&row.input)))
-            .bind(each(rows, |row| clean_json(&row.output)))
-            .bind(each(rows, |row| row.success))
-            .bind(each(rows, |row| clean_json(&row.metadata.json())))
-            .bind(each(rows, |row| moment(row.executed_at)))
-    }
-
-    fn insert_health(&self, rows: &[&HealthRow]) -> Insert {
-        self.insert_into(1)
-            .bind(each(rows, |row| row.id))
-            .bind(each(rows, |row| clean_text(&row.component)))
-            .bind(each(rows, |row| finite(row.score)))
-            .bind(each(rows, |row| row.trend.as_deref().map(clean_text)))
-            .bind(each(rows, |row| row.predicted_failure_time.map(moment)))
-            .bind(each(rows, |row| finite(row.failure_probability)))
-            .bind(each(rows, |row| row.metrics_json()))
-            .bind(each(rows, |row| row.warnings_json()))
-            .bind(each(rows, |row| moment(row.at)))
-            .bind(each(rows, |row| moment(row.at)))
-    }
-
-    fn insert_rollbacks(&self, rows: &[&RollbackRow]) -> Insert {
-        self.insert_into(2)
-            .bind(each(rows, |row| row.id))
-            .bind(each(rows, |row| clean_text(&row.component)))
-            .bind(each(rows, |row| clean_text(&row.rollback_type)))
-            .bind(each(rows, |row| clean_json(&row.from_state)))
-            .bind(each(rows, |row| clean_json(&row.to_state)))
-            .bind(each(rows, |row| row.success))
-            .bind(each(rows, |row| row.error_message.as_deref().map(clean_text)))
-            .bind(each(rows, |row| moment(row.executed_at)))
+        )
     }
 }
 
@@ -175,15 +137,19 @@ impl Backend for Postgres {
     }
 
     async fn insert(&self, connection: &mut PgConnection, rows: &[Row]) -> Result<u64, LedgerError> {
-        let (brain, health, rollbacks) = split(rows);
-        let inserts = [
-            (!brain.is_empty()).then(|| self.insert_brain(&brain)),
-            (!health.is_empty()).then(|| self.insert_health(&health)),
-            (!rollbacks.is_empty()).then(|| self.insert_rollbacks(&rollbacks)),
-        ];
         let mut transaction = connection.begin().await?;
         let mut new = 0;
-        for insert in inserts.into_iter().flatten() {
+        for (place, table) in schema::TABLES.into_iter().enumerate() {
+            let rows = rows.iter().filter(|row| row.table() == table);
+            let mut rows: Vec<_> = rows.map(|row| row.cells().into_iter()).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let mut insert = sqlx::query(AssertSqlSafe(self.insert_into(place)));
+            for _ in schema::columns(table) {
+                let column: Vec<Option<String>> = rows.iter_mut().filter_map(Iterator::next).map(text).collect();
+                insert = insert.bind(column);
+            }
             new += insert.execute(&mut *transaction).await?.rows_affected();
         }
         transaction.commit().await?;
@@ -212,11 +178,12 @@ impl Backend for Postgres {
     }
 }
 
-type Insert = sqlx::query::Query<'static, sqlx::Postgres, PgArguments>;
-
-/// One column of all rows.
-fn each<R, T>(rows: &[&R], column: impl Fn(&R) -> T) -> Vec<T> {
-    rows.iter().map(|row| column(row)).collect()
+fn text(cell: Cell) -> Option<String> {
+    match cell {
+        Cell::Text(text) => text,
+        Cell::Bool(value) => Some(value.to_string()),
+        Cell::Double(value) => value.map(|value| value.to_string()),
+    }
 }
 
 fn moment(at: Timestamp) -> jiff_sqlx::Timestamp {

@@ -44,7 +44,7 @@ fn id(parts: &[&str]) -> Uuid {
     Uuid::new_v5(&ID_NAMESPACE, parts.join("\0").as_bytes())
 }
 
-/// What a row of `unified_brain` is about.
+/// The subject of a row of `unified_brain`.
 #[derive(
     Debug,
     Clone,
@@ -54,12 +54,12 @@ fn id(parts: &[&str]) -> Uuid {
     PartialOrd,
     Ord,
     Hash,
+    Serialize,
+    Deserialize,
     strum::Display,
     strum::EnumString,
     strum::EnumIter,
     strum::IntoStaticStr,
-    Serialize,
-    Deserialize,
 )]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
@@ -162,10 +162,6 @@ impl Metadata {
         self.remediation = Some(name.into());
         self
     }
-
-    pub(super) fn json(&self) -> Value {
-        serde_json::json!(self)
-    }
 }
 
 /// A row of `unified_brain`.
@@ -205,7 +201,7 @@ pub struct HealthRow {
     #[serde(serialize_with = "finite_only")]
     pub metrics: BTreeMap<String, f64>,
     pub warnings: Vec<String>,
-    /// Time of the check; both `created_at` and `updated_at`. Kept in microseconds.
+    /// Time of the check; both `created_at` and `updated_at`. Stored in microseconds.
     pub at: Timestamp,
 }
 
@@ -252,6 +248,45 @@ impl Row {
         }
     }
 
+    /// In the order of [`super::schema::columns`].
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        let id = Cell::text(&self.id().to_string());
+        match self {
+            Self::Brain(row) => vec![
+                id,
+                Cell::text(row.action.agent().as_str()),
+                Cell::text(row.action.as_str()),
+                Cell::json(&row.input),
+                Cell::json(&row.output),
+                Cell::Bool(row.success),
+                Cell::json(&serde_json::json!(row.metadata)),
+                Cell::time(row.executed_at),
+            ],
+            Self::Health(row) => vec![
+                id,
+                Cell::text(&row.component),
+                Cell::double(row.score),
+                Cell::Text(row.trend.as_deref().map(clean_text)),
+                Cell::Text(row.predicted_failure_time.map(sqlite_moment)),
+                Cell::double(row.failure_probability),
+                Cell::json(&row.metrics_json()),
+                Cell::json(&serde_json::json!(row.warnings)),
+                Cell::time(row.at),
+                Cell::time(row.at),
+            ],
+            Self::Rollback(row) => vec![
+                id,
+                Cell::text(&row.component),
+                Cell::text(&row.rollback_type),
+                Cell::json(&row.from_state),
+                Cell::json(&row.to_state),
+                Cell::Bool(row.success),
+                Cell::Text(row.error_message.as_deref().map(clean_text)),
+                Cell::time(row.executed_at),
+            ],
+        }
+    }
+
     /// Approximate memory, in bytes: exact enough to bound batches and the backlog.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
@@ -292,29 +327,37 @@ impl From<RollbackRow> for Row {
 
 impl HealthRow {
     /// The column `metrics`: the values, and the component key.
-    pub(super) fn metrics_json(&self) -> Value {
+    fn metrics_json(&self) -> Value {
         let key = component_key(&self.namespace, &self.policy, &self.component);
         let finite = self.metrics.iter().filter(|(_, value)| value.is_finite());
-        let metrics = finite.map(|(name, value)| (clean_text(name), Value::from(*value)));
+        let metrics = finite.map(|(name, value)| (name.clone(), Value::from(*value)));
         Value::Object(metrics.chain([(COMPONENT_KEY.to_owned(), key.into())]).collect())
-    }
-
-    pub(super) fn warnings_json(&self) -> Value {
-        self.warnings.iter().map(|warning| clean_text(warning)).collect()
     }
 }
 
-/// The rows of each table.
-pub(super) fn split(rows: &[Row]) -> (Vec<&BrainRow>, Vec<&HealthRow>, Vec<&RollbackRow>) {
-    let (mut brain, mut health, mut rollbacks) = (Vec::new(), Vec::new(), Vec::new());
-    for row in rows {
-        match row {
-            Row::Brain(row) => brain.push(row),
-            Row::Health(row) => health.push(row),
-            Row::Rollback(row) => rollbacks.push(row),
-        }
+/// The value of one column, without NUL and numbers that are not finite.
+pub(super) enum Cell {
+    Text(Option<String>),
+    Bool(bool),
+    Double(Option<f64>),
+}
+
+impl Cell {
+    fn text(text: &str) -> Self {
+        Self::Text(Some(clean_text(text)))
     }
-    (brain, health, rollbacks)
+
+    fn json(value: &Value) -> Self {
+        Self::Text(Some(clean_json(value).to_string()))
+    }
+
+    fn time(at: Timestamp) -> Self {
+        Self::Text(Some(sqlite_moment(at)))
+    }
+
+    fn double(value: Option<f64>) -> Self {
+        Self::Double(value.filter(|value| value.is_finite()))
+    }
 }
 
 pub(super) fn component_key(namespace: &str, policy: &str, component: &str) -> String {
@@ -323,11 +366,11 @@ pub(super) fn component_key(namespace: &str, policy: &str, component: &str) -> S
 
 /// Neither database can store NUL in a text (Postgres refuses `\u0000` in jsonb, SQLite's JSON functions stop there), and a
 /// container's message may contain one. A healing row must not be refused for that reason.
-pub(super) fn clean_text(text: &str) -> String {
+fn clean_text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-pub(super) fn clean_json(value: &Value) -> Value {
+fn clean_json(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(clean_text(text)),
         Value::Array(items) => Value::Array(items.iter().map(clean_json).collect()),
@@ -336,10 +379,6 @@ pub(super) fn clean_json(value: &Value) -> Value {
         }
         other => other.clone(),
     }
-}
-
-pub(super) fn finite(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| value.is_finite())
 }
 
 /// JSON cannot represent the other values.
@@ -352,7 +391,7 @@ pub(super) fn microseconds(at: Timestamp) -> Timestamp {
     at.round(jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor)).unwrap_or(at)
 }
 
-/// RFC 3339 in UTC with always six digits, so that texts sort as times do; `datetime()` and `strftime()` read it.
+/// RFC 3339 in UTC with always six digits, so that texts sort as times do; SQLite's `datetime()` and `strftime()` read it.
 pub(super) fn sqlite_moment(at: Timestamp) -> String {
     microseconds(at).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }

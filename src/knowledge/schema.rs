@@ -64,7 +64,7 @@ pub(super) struct FoundColumn {
     pub column_name: String,
     /// Postgres: `format_type`; SQLite: the declared type, perhaps empty.
     pub column_type: String,
-    /// NOT NULL, and nothing fills it when an INSERT leaves it out.
+    /// NOT NULL without a default.
     pub demanding: bool,
 }
 

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use super::connection::NOTHING_YET;
 use super::database::{Backend, StoredCheck};
 use super::error::{LedgerError, LedgerReason};
 use super::retention::Expiring;
-use super::row::{BrainRow, HealthRow, RollbackRow, Row, clean_json, clean_text, finite, split, sqlite_moment};
+use super::row::{Cell, Row, sqlite_moment};
 use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::views;
 
@@ -131,12 +131,28 @@ impl Backend for Sqlite {
     }
 
     async fn insert(&self, connection: &mut SqliteConnection, rows: &[Row]) -> Result<u64, LedgerError> {
-        let (brain, health, rollbacks) = split(rows);
         // IMMEDIATE takes the write lock at once: a transaction that begins as a reader cannot wait for it later.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let new = insert_into(&mut transaction, "unified_brain", &brain, bind_brain).await?
-            + insert_into(&mut transaction, "ai_proactive_health", &health, bind_health).await?
-            + insert_into(&mut transaction, "ai_rollback_history", &rollbacks, bind_rollback).await?;
+        let mut new = 0;
+        for table in schema::TABLES {
+            let names = schema::column_names(table);
+            let places = format!("({})", vec!["?"; schema::columns(table).len()].join(", "));
+            let rows: Vec<&Row> = rows.iter().filter(|row| row.table() == table).collect();
+            // Then one row in each statement: two texts, so that both stay prepared.
+            let chunks = rows.chunks_exact(ROWS_A_STATEMENT);
+            let left = chunks.remainder().chunks(1);
+            for chunk in chunks.chain(left) {
+                let values = vec![places.as_str(); chunk.len()].join(", ");
+                let text = format!("INSERT INTO {table} ({names}) VALUES {values} ON CONFLICT (id) DO NOTHING");
+                let cells = chunk.iter().flat_map(|row| row.cells());
+                let insert = cells.fold(sqlx::query::<sqlx::Sqlite>(AssertSqlSafe(text)), |insert, cell| match cell {
+                    Cell::Text(text) => insert.bind(text),
+                    Cell::Bool(value) => insert.bind(value),
+                    Cell::Double(value) => insert.bind(value),
+                });
+                new += insert.execute(&mut *transaction).await?.rows_affected();
+            }
+        }
         transaction.commit().await?;
         Ok(new)
     }
@@ -161,66 +177,4 @@ impl Backend for Sqlite {
         let delete = sqlx::query(AssertSqlSafe(what.delete(COMPONENT))).bind(sqlite_moment(before)).bind(limit);
         Ok(delete.execute(connection).await?.rows_affected())
     }
-}
-
-/// [`ROWS_A_STATEMENT`] rows in each statement, and then one in each: two texts, so that both stay prepared.
-async fn insert_into<R>(
-    connection: &mut SqliteConnection,
-    table: &str,
-    rows: &[&R],
-    bind: impl Fn(Insert, &R) -> Insert,
-) -> Result<u64, sqlx::Error> {
-    let names = schema::column_names(table);
-    let places = format!("({})", vec!["?"; schema::columns(table).len()].join(", "));
-    let mut new = 0;
-    let chunks = rows.chunks_exact(ROWS_A_STATEMENT);
-    let left = chunks.remainder().chunks(1);
-    for chunk in chunks.chain(left) {
-        let rows = vec![places.as_str(); chunk.len()].join(", ");
-        let text = format!("INSERT INTO {table} ({names}) VALUES {rows} ON CONFLICT (id) DO NOTHING");
-        let insert = chunk.iter().fold(sqlx::query(AssertSqlSafe(text)), |insert, row| bind(insert, row));
-        new += insert.execute(&mut *connection).await?.rows_affected();
-    }
-    Ok(new)
-}
-
-type Insert = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
-
-fn bind_brain(insert: Insert, row: &BrainRow) -> Insert {
-    insert
-        .bind(row.id.to_string())
-        .bind(row.action.agent().as_str())
-        .bind(row.action.as_str())
-        .bind(clean_json(&row.input).to_string())
-        .bind(clean_json(&row.output).to_string())
-        .bind(row.success)
-        .bind(clean_json(&row.metadata.json()).to_string())
-        .bind(sqlite_moment(row.executed_at))
-}
-
-fn bind_health(insert: Insert, row: &HealthRow) -> Insert {
-    let at = sqlite_moment(row.at);
-    insert
-        .bind(row.id.to_string())
-        .bind(clean_text(&row.component))
-        .bind(finite(row.score))
-        .bind(row.trend.as_deref().map(clean_text))
-        .bind(row.predicted_failure_time.map(sqlite_moment))
-        .bind(finite(row.failure_probability))
-        .bind(row.metrics_json().to_string())
-        .bind(row.warnings_json().to_string())
-        .bind(at.clone())
-        .bind(at)
-}
-
-fn bind_rollback(insert: Insert, row: &RollbackRow) -> Insert {
-    insert
-        .bind(row.id.to_string())
-        .bind(clean_text(&row.component))
-        .bind(clean_text(&row.rollback_type))
-        .bind(clean_json(&row.from_state).to_string())
-        .bind(clean_json(&row.to_state).to_string())
-        .bind(row.success)
-        .bind(row.error_message.as_deref().map(clean_text))
-        .bind(sqlite_moment(row.executed_at))
 }

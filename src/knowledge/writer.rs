@@ -225,35 +225,27 @@ impl<'a> Writer<'a> {
     }
 
     fn begin(&mut self) {
-        let now = Instant::now();
-        let shared = self.shared;
-        if let Some(spool) = self.spool().filter(|_| self.has_to_take_up()) {
-            self.attempt = Some(Box::pin(take_up(shared, spool)));
-            return;
-        }
-        if let Some(spool) = self.spool().filter(|_| self.has_to_save() && self.save_not_before <= now) {
-            self.save_not_before = now + SAVE_EVERY;
-            self.attempt = Some(Box::pin(put_into_spool(shared, spool, [].into(), None)));
-            return;
-        }
-        let drain = self.spool().filter(|_| self.spool_has_rows() && self.not_before <= now);
-        let spool = self.spool().filter(|_| self.is_spooling() && self.backlog.due().is_some_and(|due| due <= now));
-        match (spool, drain) {
-            (Some(spool), drain) if drain.is_none() || !self.spooled_last => {
-                let rows = self.take_batch();
+        let (now, shared, spool) = (Instant::now(), self.shared, self.spool());
+        let append = self.is_spooling() && self.backlog.due().is_some_and(|due| due <= now);
+        let drain = self.spool_has_rows() && self.not_before <= now;
+        let attempt: Attempt<'a> = match spool {
+            Some(spool) if self.has_to_take_up() => Box::pin(take_up(shared, spool)),
+            Some(spool) if self.has_to_save() && self.save_not_before <= now => {
+                self.save_not_before = now + SAVE_EVERY;
+                Box::pin(put_into_spool(shared, spool, [].into(), None))
+            }
+            Some(spool) if append && !(drain && self.spooled_last) => {
                 self.spooled_last = true;
-                self.attempt = Some(Box::pin(put_into_spool(shared, spool, rows, None)));
+                Box::pin(put_into_spool(shared, spool, self.take_batch(), None))
             }
-            (_, Some(spool)) => {
+            Some(spool) if drain => {
                 self.spooled_last = false;
-                self.attempt = Some(Box::pin(drain_spool(shared, spool)));
+                Box::pin(drain_spool(shared, spool))
             }
-            _ if !self.backlog.is_empty() => {
-                let rows = self.take_batch();
-                self.attempt = Some(Box::pin(write_or_spool(shared, self.spool(), rows)));
-            }
-            _ => {}
-        }
+            _ if !self.backlog.is_empty() => Box::pin(write_or_spool(shared, spool, self.take_batch())),
+            _ => return,
+        };
+        self.attempt = Some(attempt);
     }
 
     fn take_batch(&mut self) -> Arc<[Row]> {

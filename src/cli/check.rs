@@ -1,22 +1,25 @@
-//! `panacea check`: one look at a policy's components in the current cluster. Acts on nothing, writes nothing.
+//! `panacea check`: one check of a policy's components in the current cluster. Changes nothing, writes nothing.
 
-use std::{collections::BTreeMap, io::Read as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets};
+use clap::Args;
+use comfy_table::Table;
 use futures::future::join_all;
 use kube::{Api, Client, ResourceExt as _};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{MeasureArgs, connect};
+use super::{
+    Output,
+    config::{MeasureArgs, connect},
+};
 use crate::{
     analyze::{
         assess::{Assessment, assess},
         forecast::{Forecast, Forecaster as _, Foresight},
-        observation::{Observation, UnknownReason},
+        observation::{Measured, Observation, UnknownReason},
         outlook::Outlook,
         tracker::Tracker,
         trend::trend,
@@ -34,31 +37,25 @@ use crate::{
     },
 };
 
-/// How long the first listing of the cluster may take, and the metrics' past.
+/// Time limit of the first listing of the cluster, and of the metrics' history.
 const LIST_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The HealingPolicy to check; - reads standard input. Several documents are checked in turn
+    /// The HealingPolicy to check; - reads standard input. May contain several documents
     #[arg(short = 'f', long, value_name = "FILE")]
     file: PathBuf,
-    /// Namespace of a policy that names none
+    /// Namespace of policies that name none. Default: the namespace of the kubeconfig's context
     #[arg(short = 'n', long)]
     namespace: Option<String>,
-    /// How to print
+    /// Output format
     #[arg(short = 'o', long, default_value = "table")]
     output: Output,
     #[command(flatten)]
     measure: MeasureArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
-/// What was found of one component.
+/// The result for one component.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Finding {
@@ -72,12 +69,12 @@ struct Finding {
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     forecast: Option<ForecastStatus>,
-    /// What the operator would do if it saw this `detection.unhealthyAfter` times in a row.
+    /// The operator's action after `detection.unhealthyAfter` such checks in a row.
     would_do: String,
 }
 
 pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let thresholds = args.measure.thresholds()?;
+    let thresholds = args.measure.thresholds.thresholds()?;
     let prometheus_url = args.measure.prometheus_url()?;
     let policies = read(&args.file)?;
     let client = connect().await?;
@@ -89,49 +86,44 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
             .or_else(|| args.namespace.clone())
             .unwrap_or_else(|| client.default_namespace().to_owned());
         policy.metadata.namespace = Some(namespace.clone());
-        findings.extend(look(&client, &policy, (prometheus_url.clone(), hosting.clone()), &thresholds).await?);
+        findings.extend(check_policy(&client, &policy, (prometheus_url.clone(), hosting.clone()), &thresholds).await?);
     }
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
         Output::Table => println!("{}", table(&findings)),
     }
-    let worst = |wanted: &dyn Fn(HealthStatus) -> bool| findings.iter().any(|finding| wanted(finding.status));
-    Ok(
-        if worst(&|status| matches!(status, HealthStatus::Unhealthy | HealthStatus::Critical | HealthStatus::Degraded))
-        {
-            ExitCode::from(1)
-        } else if worst(&|status| status == HealthStatus::Unknown) {
-            ExitCode::from(2)
-        } else {
-            ExitCode::SUCCESS
-        },
-    )
+    let any = |statuses: &[HealthStatus]| findings.iter().any(|finding| statuses.contains(&finding.status));
+    Ok(if any(&[HealthStatus::Unhealthy, HealthStatus::Critical, HealthStatus::Degraded]) {
+        ExitCode::from(1)
+    } else if any(&[HealthStatus::Unknown]) {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn read(file: &PathBuf) -> anyhow::Result<Vec<HealingPolicy>> {
     let shown = file.display();
-    let mut text = String::new();
-    if file.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+    let text = if file.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin()).context("standard input cannot be read")?
     } else {
-        text = std::fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?;
-    }
+        std::fs::read_to_string(file).with_context(|| format!("{shown} cannot be read"))?
+    };
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("{shown} is not YAML"))?;
     let mut policies = Vec::new();
     for document in documents {
         if document.get("kind").and_then(Value::as_str) == Some("HealingPolicy") {
-            let policy = serde_json::from_value(document)
-                .with_context(|| format!("{shown} holds a HealingPolicy that cannot be read"))?;
-            policies.push(policy);
+            let policy = serde_json::from_value(document);
+            policies.push(policy.with_context(|| format!("{shown} contains a HealingPolicy that cannot be read"))?);
         }
     }
     if policies.is_empty() {
-        bail!("{shown} holds no HealingPolicy");
+        bail!("{shown} contains no HealingPolicy");
     }
     Ok(policies)
 }
 
-async fn look(
+async fn check_policy(
     client: &Client,
     policy: &HealingPolicy,
     (prometheus_url, hosting): (Option<url::Url>, HostingConfig),
@@ -145,14 +137,14 @@ async fn look(
     if let Some(mistake) = valid.invalid.first() {
         bail!("{}", mistake.message);
     }
-    // What the operator has learned, when the policy is installed; without it there is no last known good template.
+    // The status of the installed policy, if any; without it there is no last known good template.
     let installed: Api<HealingPolicy> = Api::namespaced(client.clone(), &namespace);
     let found = match tokio::time::timeout(LIST_LIMIT, installed.get_opt(&valid.name)).await {
         Ok(Ok(found)) => found,
-        // The answer of a server: policies are not installed there, or not ours to read.
+        // A response of the server: the CRD is not installed, or the user may not read policies.
         Ok(Err(kube::Error::Api(_))) => None,
         Ok(Err(error)) => return Err(error).context("the API server cannot be reached"),
-        Err(_) => bail!("the API server did not answer within {} s", LIST_LIMIT.as_secs()),
+        Err(_) => bail!("no response of the API server within {} s", LIST_LIMIT.as_secs()),
     };
     let learned = found.and_then(|policy| policy.status).unwrap_or_default();
 
@@ -162,11 +154,11 @@ async fn look(
         tokio::spawn(watch::run(client.clone(), vec![namespace.clone()], index.clone(), None, shutdown.clone()));
     let targets = Targets::new(client.clone(), index, prometheus_url).with_hosting(hosting);
     let deadline = tokio::time::Instant::now() + LIST_LIMIT;
-    let looks = valid.components.iter().map(async |component| {
+    let checks = valid.components.iter().map(async |component| {
         let observation = first_check(&targets, &namespace, component, deadline).await;
         let mut history = History::default();
         if valid.limits.prediction {
-            // A slow Prometheus costs the forecast, not the answer.
+            // A slow Prometheus prevents the forecast, not the check.
             let past = targets.past(&namespace, component, valid.interval, observation.at);
             for (metric, past) in tokio::time::timeout(LIST_LIMIT, past).await.unwrap_or_default() {
                 history.fill(&metric, &past.unwrap_or_default());
@@ -174,27 +166,27 @@ async fn look(
         }
         (observation, history)
     });
-    let looks: Vec<(Observation, History)> = join_all(looks).await;
+    let checks: Vec<(Observation, History)> = join_all(checks).await;
     shutdown.cancel();
     watching.await.context("the watches failed")?;
 
     let known: BTreeMap<&str, &ComponentStatus> =
         learned.components.iter().map(|status| (status.name.as_str(), status)).collect();
-    // One look stands for as many as the policy asks for: what would be done if this lasted?
+    // This one check represents as many as the policy requires for an action.
     let limits = Limits { unhealthy_after: 1, ..valid.limits.clone() };
     let valid = ValidPolicy { limits, ..valid };
-    let looks = valid.components.iter().zip(looks);
-    let judged: Vec<Judged<'_>> = looks
+    let checks = valid.components.iter().zip(checks);
+    let checked: Vec<Checked<'_>> = checks
         .map(|(component, (observation, history))| {
-            Judged::new(&valid, component, observation, history, known.get(component.name.as_str()).copied())
+            Checked::new(&valid, component, observation, history, known.get(component.name.as_str()).copied())
         })
         .collect();
-    let unhealthy = judged.iter().filter(|judged| judged.assessment.is_bad()).count();
-    Ok(judged.iter().map(|judged| finding(&valid, judged, unhealthy)).collect())
+    let unhealthy = checked.iter().filter(|checked| checked.assessment.is_bad()).count();
+    Ok(checked.iter().map(|checked| finding(&valid, checked, unhealthy)).collect())
 }
 
-/// One look and its judgement.
-struct Judged<'a> {
+/// One check and its assessment.
+struct Checked<'a> {
     component: &'a ValidComponent,
     observation: Observation,
     assessment: Assessment,
@@ -204,7 +196,7 @@ struct Judged<'a> {
     outlook: Outlook,
 }
 
-impl<'a> Judged<'a> {
+impl<'a> Checked<'a> {
     fn new(
         policy: &ValidPolicy,
         component: &'a ValidComponent,
@@ -227,7 +219,7 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// The caches fill while we ask: what is not settled yet is asked again.
+/// The caches are filling: an observation that is not settled yet is repeated.
 async fn first_check(
     targets: &Targets,
     namespace: &str,
@@ -236,7 +228,7 @@ async fn first_check(
 ) -> Observation {
     loop {
         let observation = targets.observe(namespace, component, false).await;
-        let unsettled = matches!(&observation.target, crate::analyze::observation::Measured::Unknown(why) if why.reason == UnknownReason::Unsettled);
+        let unsettled = matches!(&observation.target, Measured::Unknown(why) if why.reason == UnknownReason::Unsettled);
         if !unsettled || tokio::time::Instant::now() >= deadline {
             return observation;
         }
@@ -244,8 +236,8 @@ async fn first_check(
     }
 }
 
-fn finding(policy: &ValidPolicy, judged: &Judged<'_>, unhealthy_components: usize) -> Finding {
-    let Judged { component, observation, assessment, tracker, history, forecast, outlook } = judged;
+fn finding(policy: &ValidPolicy, checked: &Checked<'_>, unhealthy_components: usize) -> Finding {
+    let Checked { component, observation, assessment, tracker, history, forecast, outlook } = checked;
     let situation = Situation {
         policy,
         component,
@@ -284,22 +276,20 @@ fn finding(policy: &ValidPolicy, judged: &Judged<'_>, unhealthy_components: usiz
 }
 
 fn table(findings: &[Finding]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["COMPONENT", "TARGET", "STATUS", "SCORE", "TREND", "FORECAST", "WARNINGS", "WOULD DO"]);
+    let header = ["COMPONENT", "TARGET", "STATUS", "SCORE", "TREND", "FORECAST", "WARNINGS", "WOULD DO"];
+    let mut table = super::table(header);
+    let dash = || "-".to_owned();
     for finding in findings {
-        let forecast = finding.forecast.as_ref().map_or_else(
-            || "-".to_owned(),
-            |forecast| format!("{:.0}% ({})", forecast.probability * 100.0, forecast.confidence),
-        );
+        let forecast = finding.forecast.as_ref();
+        let forecast = forecast.map(|it| format!("{:.0}% ({})", it.probability * 100.0, it.confidence));
         table.add_row([
             format!("{}/{}", finding.policy, finding.component),
             finding.target.clone(),
             finding.status.to_string(),
-            finding.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
-            finding.trend.map_or_else(|| "-".to_owned(), |trend| trend.to_string()),
-            forecast,
-            if finding.warnings.is_empty() { "-".to_owned() } else { finding.warnings.join("\n") },
+            finding.score.map_or_else(dash, |score| score.to_string()),
+            finding.trend.map_or_else(dash, |trend| trend.to_string()),
+            forecast.unwrap_or_else(dash),
+            if finding.warnings.is_empty() { dash() } else { finding.warnings.join("\n") },
             finding.would_do.clone(),
         ]);
     }

@@ -2,20 +2,13 @@ use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 
-/// The CRDs as one YAML document a kind, each with its separator: what `crds/` holds.
+/// The CRDs as in `crds/`: one YAML document for each kind, each with its separator.
 ///
 /// # Errors
-/// When a type cannot be serialized, which a test would show first.
+/// When a type cannot be serialized; a test would detect that first.
 pub fn render_crds() -> Result<String, serde_saphyr::ser::Error> {
-    let mut text = String::new();
-    for crd in crate::api::crds() {
-        text.push_str("---\n");
-        text.push_str(&serde_saphyr::to_string(&crd)?);
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    Ok(text)
+    let document = |crd| Ok(format!("---\n{}\n", serde_saphyr::to_string(crd)?.trim_end_matches('\n')));
+    crate::api::crds().iter().map(document).collect()
 }
 
 pub(super) fn print() -> anyhow::Result<ExitCode> {

@@ -4,10 +4,10 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt
 
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
-    /// Which log lines to write: a level, or filters such as `info,panacea=debug`
+    /// Log lines to write: a level, or filters such as `info,panacea=debug`
     #[arg(long = "log", env = "PANACEA_LOG", default_value = "info", value_name = "FILTER")]
     filter: String,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long = "log-format", env = "PANACEA_LOG_FORMAT", default_value = "json")]
     format: LogFormat,
 }
@@ -19,9 +19,6 @@ enum LogFormat {
 }
 
 /// Starts logging to standard error.
-///
-/// # Errors
-/// When the filter cannot be parsed.
 pub(super) fn start(args: &LogArgs) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.filter).map_err(|why| {
         anyhow::anyhow!(
@@ -40,9 +37,9 @@ pub(super) fn start(args: &LogArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of an answer that it cannot read, kube's client logs the whole body: that of a Secret, some day. The error itself comes
-/// back to who asked, and is logged there. The SDK of the Model Context Protocol logs whole messages below WARN: what a tool
-/// is given, and what it says, which may be the token that it was sent.
+/// kube's client logs the whole body of a response that it cannot parse, perhaps that of a Secret; the caller gets the error and
+/// logs it. The SDK of the Model Context Protocol logs whole messages below WARN, with the arguments and results of tools,
+/// perhaps a token.
 fn may_be_written(line: &Metadata<'_>) -> bool {
     let of_kube = line.target() == "kube_client::client" && *line.level() == Level::WARN;
     let of_mcp = line.target().starts_with("rmcp") && *line.level() > Level::WARN;

@@ -1,4 +1,4 @@
-//! `panacea mcp`: lets an assistant look and, where a person's Kubernetes rights allow it, decide.
+//! `panacea mcp`: an assistant can read the state and, with the Kubernetes rights of its user, decide.
 
 use std::{net::SocketAddr, process::ExitCode};
 
@@ -23,14 +23,14 @@ pub(super) struct McpArgs {
     /// the API server (Authorization: Bearer), and has the rights of that token
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// A name, with or without port, by which it may be called, beside the loopback ones (may be repeated). Needed when
-    /// --listen is reached from elsewhere
+    /// A host name, with or without port, that requests may use beside the loopback names (may be repeated). Needed when
+    /// requests to --listen come from other machines
     #[arg(long = "allowed-host", value_name = "HOST", requires = "listen")]
     allowed_hosts: Vec<String>,
-    /// An origin whose web pages may call it, such as https://assistant.example.com:443 (may be repeated). Left out: none
+    /// An origin whose web pages may send requests, such as https://assistant.example.com:443 (may be repeated). Default: none
     #[arg(long = "allowed-origin", value_name = "ORIGIN", requires = "listen")]
     allowed_origins: Vec<String>,
-    /// Namespace of a call that names none. Left out: that of the kubeconfig's context
+    /// Namespace of requests that name none. Default: the namespace of the kubeconfig's context
     #[arg(short = 'n', long)]
     namespace: Option<String>,
     #[command(flatten)]
@@ -59,8 +59,8 @@ pub(super) async fn mcp(args: McpArgs) -> anyhow::Result<ExitCode> {
         }
         stopper.cancel();
     };
-    tracing::info!(%listen, "panacea mcp listens");
+    tracing::info!(%listen, "panacea mcp is listening");
     let (served, ()) = tokio::join!(serve_http(door, listener, stop), waiting);
-    served.context("the HTTP server ended")?;
+    served.context("the HTTP server failed")?;
     Ok(ExitCode::SUCCESS)
 }

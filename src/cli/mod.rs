@@ -1,5 +1,4 @@
-//! Arguments → validated configuration; one file a subcommand. Past this border nothing is read from the
-//! environment again.
+//! Arguments → validated configuration; one file for each subcommand. No other module reads the environment.
 
 mod backtest;
 mod brain;
@@ -10,13 +9,17 @@ mod logging;
 mod mcp;
 mod run;
 
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use comfy_table::{ContentArrangement, Table, presets};
 
 pub use crds::render_crds;
 
-/// Sees failures coming, heals them, verifies that it helped, and writes down every step.
+/// Forecasts failures, heals them, verifies the recovery, and records every step
 #[derive(Debug, Parser)]
 #[command(name = "panacea", version, about, max_term_width = 100)]
 pub struct Cli {
@@ -28,17 +31,17 @@ pub struct Cli {
 enum Command {
     /// Run the operator
     Run(Box<run::RunArgs>),
-    /// Look once at a policy's components in the current cluster and say what would be done; acts on nothing.
-    /// Exit code 0: all healthy, 1: not, 2: could not look
+    /// Check a policy's components once in the current cluster and print the action that would follow; changes nothing.
+    /// Exit code 0: all healthy, 1: not all healthy, 2: a check was not possible
     Check(Box<check::CheckArgs>),
-    /// Run recorded histories through the operator's analysis, look by look, and say when it would have warned or
-    /// acted. Needs no cluster. Exit code 0: done, 2: something could not be read
+    /// Run recorded histories through the operator's analysis, row by row, and report when it would have warned or
+    /// acted. Needs no cluster. Exit code 0: done, 2: an input could not be read
     Backtest(Box<backtest::BacktestArgs>),
-    /// Ask the ledger: what was done, how often it helped, how often warnings were right, one incident as a timeline.
-    /// Exit code 0: answered, 1: what was asked for is not there, 2: it could not be read
+    /// Query the ledger: actions, success rates, accuracy of warnings, one incident as a timeline.
+    /// Exit code 0: done, 1: the ledger contains nothing of the Remediation, 2: the ledger could not be read
     Brain(Box<brain::BrainArgs>),
-    /// Serve the Model Context Protocol: an assistant can look and, where the rights of the person it works for allow it,
-    /// approve or reject. On standard input and output with the current kubeconfig, or over HTTP
+    /// Serve the Model Context Protocol: an assistant can read the state and, with the Kubernetes rights of its user, approve
+    /// or reject. On standard input and output with the current kubeconfig, or over HTTP
     Mcp(Box<mcp::McpArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
@@ -53,7 +56,7 @@ impl Cli {
     /// Runs the subcommand.
     ///
     /// # Errors
-    /// With what a person can do about it.
+    /// Observation and fix, for a person.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::run(*args).await,
@@ -68,4 +71,24 @@ impl Cli {
             }
         }
     }
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// A table without lines, as wide as the terminal.
+fn table<T: Into<comfy_table::Row>>(header: T) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table
+}
+
+/// Writes a line. The reader may stop early, as `head` does.
+fn print(mut into: impl Write, text: &str) -> std::io::Result<()> {
+    writeln!(into, "{}", text.trim_end_matches('\n'))
+        .or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }

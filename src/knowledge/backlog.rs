@@ -7,21 +7,21 @@ use tokio::time::Instant;
 
 use super::row::Row;
 
-/// A batch is written when its oldest row has waited this long, so that a row is seen in SQL within a second,
+/// A batch is due when its oldest row has waited this long, so that a row is visible in SQL within a second,
 const BATCH_AGE: Duration = Duration::from_millis(500);
-/// or when there are this many rows: a larger one costs less a row, but nobody has to wait for it.
+/// or when there are this many rows: a larger batch costs less per row, but no row has to wait for it.
 const BATCH_DUE: usize = 500;
 
-/// A batch is at most so many rows. While one is on its way others gather, so batches grow with the load: SQLite writes half
-/// of its pages at 4,000 rows as at 500, since ids hit its index everywhere. PostgreSQL takes this many in 100 ms.
+/// Most rows in a batch. Rows gather while a batch is being written, so batches grow with the load: at 4,000 rows SQLite
+/// writes half as many pages as at 500, since ids hit its index everywhere. PostgreSQL inserts this many in 100 ms.
 pub(super) const BATCH_ROWS: usize = 4000;
-/// And at most so many bytes, about as much as is copied a few times on the way.
+/// Most bytes in a batch, which is copied a few times.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// Rows kept, oldest dropped first: 4 minutes of 1,000 components at one look a minute. With a spool they are only here while
-/// one batch is on its way.
+/// Most rows, oldest dropped first: 4 minutes of 1,000 components at one check a minute. With a spool they are only here
+/// while one batch is being written.
 const BACKLOG_ROWS: usize = 8192;
-/// And in bytes, since the operator is to live in 60 MB.
+/// Most bytes: the operator should need at most 60 MB.
 const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Default)]
@@ -41,18 +41,22 @@ impl Backlog {
         self.rows.is_empty()
     }
 
+    fn pop(&mut self) -> Option<Row> {
+        let (row, weight, _) = self.rows.pop_front()?;
+        self.bytes -= weight;
+        Some(row)
+    }
+
     /// Drops the oldest rows beyond the limits. Returns how many.
     pub(super) fn shed(&mut self) -> u64 {
         let mut shed = 0;
-        while self.rows.len() > BACKLOG_ROWS || self.bytes > BACKLOG_BYTES {
-            let Some((_, weight, _)) = self.rows.pop_front() else { break };
-            self.bytes -= weight;
+        while (self.rows.len() > BACKLOG_ROWS || self.bytes > BACKLOG_BYTES) && self.pop().is_some() {
             shed += 1;
         }
         shed
     }
 
-    /// When the next batch is due; `None` when nothing waits.
+    /// When the next batch is due; `None` without rows.
     pub(super) fn due(&self) -> Option<Instant> {
         let (_, _, since) = self.rows.front()?;
         let full = self.rows.len() >= BATCH_DUE || self.bytes >= BATCH_BYTES;
@@ -62,19 +66,17 @@ impl Backlog {
     pub(super) fn take_batch(&mut self) -> Vec<Row> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while let Some((_, weight, _)) = self.rows.front() {
-            if batch.len() == BATCH_ROWS || (!batch.is_empty() && bytes + weight > BATCH_BYTES) {
+        while let Some((_, weight, _)) = self.rows.front().filter(|_| batch.len() < BATCH_ROWS) {
+            bytes += weight;
+            if bytes > BATCH_BYTES && !batch.is_empty() {
                 break;
             }
-            let Some((row, weight, _)) = self.rows.pop_front() else { break };
-            bytes += weight;
-            batch.push(row);
+            batch.extend(self.pop());
         }
-        self.bytes -= bytes;
         batch
     }
 
-    /// Puts back, in front, what could not be written.
+    /// Puts rows that could not be written back to the front.
     pub(super) fn put_back(&mut self, rows: Vec<Row>) {
         let now = Instant::now();
         for row in rows.into_iter().rev() {
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_bounded_and_what_is_put_back_comes_first() {
+    fn batches_are_bounded_and_rows_that_are_put_back_come_first() {
         let mut backlog = Backlog::default();
         (0..BATCH_ROWS as i64 + 10).for_each(|number| backlog.push(row(number, 1)));
         let first = backlog.take_batch();
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(backlog.take_batch().len(), 10);
         assert_eq!((backlog.bytes, backlog.due()), (0, None));
 
-        // A row larger than the limit goes alone instead of never.
+        // A row larger than the limit is a batch by itself.
         (0..2).for_each(|number| backlog.push(row(number, BATCH_BYTES + 1)));
         assert_eq!(backlog.take_batch().len(), 1);
     }

@@ -1,5 +1,5 @@
-//! What both databases have in common: five lines to each, the schema seen before the first use, one retry when a
-//! kept connection had died.
+//! The common part of both databases: five connections, a schema check before the first use, one retry when a kept
+//! connection had died.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,42 +13,51 @@ use super::error::{LedgerError, LedgerReason};
 use super::postgres::Postgres;
 use super::retention::Expiring;
 use super::row::Row;
+use super::schema::{self, Dialect, FoundColumn, FoundTable};
 use super::sqlite::Sqlite;
 
-/// A look that is read back: time, score, the column `metrics`.
-pub(super) type Look = (Timestamp, f64, Value);
+/// A stored health check: time, score, the column `metrics`.
+pub(super) type StoredCheck = (jiff_sqlx::Timestamp, f64, Value);
 
-/// A kind of database. The methods get an open connection and are bounded in time by their callers.
+/// A kind of database. The methods get an open connection; callers set the time limit. Errors name no place:
+/// [`Backend::located`] adds the place.
 pub(super) trait Backend {
+    const DIALECT: Dialect;
     type Connection: Connection;
 
     fn options(&self) -> &<Self::Connection as Connection>::Options;
 
-    /// Sorts an error, and keeps secrets out of its text.
-    fn sort(&self, error: &sqlx::Error) -> LedgerError;
+    /// Adds the place to an error, and removes secrets from its text.
+    fn located(&self, error: LedgerError) -> LedgerError;
 
-    /// Makes ready what a connection needs, and names what a new connection would lead to: a connection that was made
-    /// when the name was another one leads to something that is gone. [`NOTHING_YET`]: connecting makes it.
+    /// Prepares the place for a connection, and identifies it: a connection that was opened under another identity leads to
+    /// something that no longer exists. [`NOTHING_YET`]: connecting creates the place.
     async fn ready_place(&self) -> Result<u64, LedgerError>;
 
-    /// Looks whether it can be written to, makes missing tables, judges the others.
-    async fn check(&self, connection: &mut Self::Connection) -> Result<(), LedgerError>;
+    /// Describes the existing tables; an error when nothing can be written at all.
+    async fn inspect(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> Result<(Vec<FoundColumn>, Vec<FoundTable>), LedgerError>;
 
-    /// Makes the views that are missing, if it may; tells in the log when not.
-    async fn make_views(&self, connection: &mut Self::Connection);
+    /// Creates the missing tables.
+    async fn create(&self, connection: &mut Self::Connection) -> Result<(), LedgerError>;
 
-    /// All rows in one transaction; a row whose id is there already is left as it is. Returns how many were new.
+    /// Creates the missing views.
+    async fn create_views(&self, connection: &mut Self::Connection) -> Result<(), LedgerError>;
+
+    /// All rows in one transaction; a row whose id exists stays unchanged. Returns how many were new.
     async fn insert(&self, connection: &mut Self::Connection, rows: &[Row]) -> Result<u64, LedgerError>;
 
-    /// The newest looks that gave a score, newest first.
+    /// The newest checks with a score, newest first.
     async fn history(
         &self,
         connection: &mut Self::Connection,
         component_key: &str,
         limit: i64,
-    ) -> Result<Vec<Look>, LedgerError>;
+    ) -> Result<Vec<StoredCheck>, LedgerError>;
 
-    /// Deletes our rows of this kind from before a time, at most so many. Returns how many.
+    /// Deletes Panacea's rows of this kind from before a time, at most `limit`. Returns how many.
     async fn expire(
         &self,
         connection: &mut Self::Connection,
@@ -58,7 +67,7 @@ pub(super) trait Backend {
     ) -> Result<u64, LedgerError>;
 }
 
-/// Who uses a connection. Each has a line of its own, so that a batch never delays a healing row or a probe.
+/// Who uses a connection. Each user has a separate connection, so that a batch never delays a healing row or a probe.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum User {
     Batches,
@@ -70,62 +79,42 @@ pub(super) enum User {
 
 pub(super) struct Lines<B: Backend> {
     backend: B,
-    batches: Line<B::Connection>,
-    records: Line<B::Connection>,
-    reads: Line<B::Connection>,
-    retention: Line<B::Connection>,
-    probes: Line<B::Connection>,
-    /// The place whose schema was seen to be good, and nothing has contradicted it since. Not a mere yes: a look at a
-    /// place that was removed meanwhile must not speak for the next one.
+    /// By [`User`].
+    lines: [Line<B::Connection>; 5],
+    /// The place whose schema was found good, unless an error contradicted it since. Not a flag: the check of a place that
+    /// was removed in the meantime says nothing about the next one.
     schema_seen_at: AtomicU64,
-    /// The place whose views were seen to, as well as could be.
+    /// The place whose views were created as far as possible.
     views_made_at: AtomicU64,
 }
 
 impl<B: Backend> Lines<B> {
-    pub(super) fn new(backend: B) -> Self {
-        Self {
-            backend,
-            batches: Line::new(),
-            records: Line::new(),
-            reads: Line::new(),
-            retention: Line::new(),
-            probes: Line::new(),
-            schema_seen_at: AtomicU64::new(NOTHING_YET),
-            views_made_at: AtomicU64::new(NOTHING_YET),
-        }
-    }
-
-    fn line(&self, user: User) -> &Line<B::Connection> {
-        match user {
-            User::Batches => &self.batches,
-            User::Records => &self.records,
-            User::Reads => &self.reads,
-            User::Retention => &self.retention,
-            User::Probes => &self.probes,
-        }
+    fn new(backend: B) -> Self {
+        let (schema_seen_at, views_made_at) = (AtomicU64::new(NOTHING_YET), AtomicU64::new(NOTHING_YET));
+        Self { backend, lines: std::array::from_fn(|_| Line::new()), schema_seen_at, views_made_at }
     }
 
     /// An open connection to a place whose schema is good.
     async fn lease(&self, user: User) -> Result<Lease<'_, B::Connection>, LedgerError> {
-        let line = self.line(user);
-        let place = self.backend.ready_place().await?;
+        let located = |error| self.backend.located(error);
+        let place = self.backend.ready_place().await.map_err(located)?;
         if place == NOTHING_YET {
             self.forget_schema();
         }
+        let is_probe = matches!(user, User::Probes);
         loop {
-            let mut lease =
-                line.lease(self.backend.options(), place).await.map_err(|error| self.backend.sort(&error))?;
+            let lease = self.lines[user as usize].lease(self.backend.options(), place).await;
+            let mut lease = lease.map_err(|error| located(error.into()))?;
             let seen = place != NOTHING_YET && self.schema_seen_at.load(Ordering::Relaxed) == place;
-            if seen && !matches!(user, User::Probes) {
+            if seen && !is_probe {
                 return Ok(lease);
             }
-            match self.backend.check(&mut lease.connection).await {
+            match self.check_schema(&mut lease.connection).await {
                 Ok(()) => {
                     self.schema_seen_at.store(place, Ordering::Relaxed);
-                    // By probes alone: no row waits for a view.
-                    if matches!(user, User::Probes) && self.views_made_at.load(Ordering::Relaxed) != place {
-                        self.backend.make_views(&mut lease.connection).await;
+                    // Only by probes: no row waits for a view.
+                    if is_probe && self.views_made_at.load(Ordering::Relaxed) != place {
+                        self.create_views(&mut lease.connection).await;
                         self.views_made_at.store(place, Ordering::Relaxed);
                     }
                     return Ok(lease);
@@ -134,9 +123,30 @@ impl<B: Backend> Lines<B> {
                 Err(error) if lease.reused && error.reason() == LedgerReason::Unreachable => {}
                 Err(error) => {
                     self.forget_schema();
-                    return Err(error);
+                    return Err(located(error));
                 }
             }
+        }
+    }
+
+    /// Checks that rows can be written; creates missing tables.
+    async fn check_schema(&self, connection: &mut B::Connection) -> Result<(), LedgerError> {
+        let mut found = self.backend.inspect(connection).await?;
+        if !schema::missing(&found.0).is_empty() {
+            self.backend.create(connection).await?;
+            found = self.backend.inspect(connection).await?;
+        }
+        schema::validate(B::DIALECT, &found.0, &found.1)
+    }
+
+    async fn create_views(&self, connection: &mut B::Connection) {
+        if let Err(error) = self.backend.create_views(connection).await {
+            let error = self.backend.located(error);
+            tracing::info!(
+                "ledger: the views were not created: {}; the operator does not need them; `panacea brain schema` prints \
+                 their SQL",
+                error.message()
+            );
         }
     }
 
@@ -151,15 +161,14 @@ impl<B: Backend> Lines<B> {
         lease: Lease<'_, B::Connection>,
         done: Result<T, LedgerError>,
     ) -> Option<Result<T, LedgerError>> {
-        match &done {
-            // After a refused row the transaction was rolled back and the connection is as good as before.
-            Ok(_) => lease.keep(),
-            Err(error) if error.reason() == LedgerReason::RowRefused => lease.keep(),
-            Err(error) if error.reason() == LedgerReason::Unreachable && lease.reused => return None,
-            Err(error) if error.is_schema() => self.forget_schema(),
+        match done.as_ref().map_err(LedgerError::reason) {
+            // After a refused row the transaction was rolled back, and the connection is as good as before.
+            Ok(_) | Err(LedgerReason::RowRefused) => lease.keep(),
+            Err(LedgerReason::Unreachable) if lease.reused => return None,
+            Err(LedgerReason::WrongSchema) => self.forget_schema(),
             Err(_) => {}
         }
-        Some(done)
+        Some(done.map_err(|error| self.backend.located(error)))
     }
 
     async fn check(&self) -> Result<(), LedgerError> {
@@ -177,7 +186,7 @@ impl<B: Backend> Lines<B> {
         }
     }
 
-    async fn history(&self, component_key: &str, limit: i64) -> Result<Vec<Look>, LedgerError> {
+    async fn history(&self, component_key: &str, limit: i64) -> Result<Vec<StoredCheck>, LedgerError> {
         loop {
             let mut lease = self.lease(User::Reads).await?;
             let done = self.backend.history(&mut lease.connection, component_key, limit).await;
@@ -202,7 +211,7 @@ impl<B: Backend> Lines<B> {
 pub(super) enum Database {
     Postgres(Lines<Postgres>),
     Sqlite(Lines<Sqlite>),
-    /// The configuration can never work; this is what every use answers.
+    /// The configuration can never work; every call returns this.
     Unusable(LedgerError),
 }
 
@@ -217,7 +226,7 @@ impl Database {
         }
     }
 
-    /// Whether rows could be written now; makes missing tables.
+    /// Whether rows could be written now; creates missing tables.
     pub(super) async fn check(&self) -> Result<(), LedgerError> {
         match self {
             Self::Postgres(lines) => lines.check().await,
@@ -235,16 +244,16 @@ impl Database {
         }
     }
 
-    /// The newest looks that gave a score, newest first.
-    pub(super) async fn history(&self, component_key: &str, limit: i64) -> Result<Vec<Look>, LedgerError> {
+    /// The newest checks with a score, newest first.
+    pub(super) async fn history(&self, key: &str, limit: i64) -> Result<Vec<StoredCheck>, LedgerError> {
         match self {
-            Self::Postgres(lines) => lines.history(component_key, limit).await,
-            Self::Sqlite(lines) => lines.history(component_key, limit).await,
+            Self::Postgres(lines) => lines.history(key, limit).await,
+            Self::Sqlite(lines) => lines.history(key, limit).await,
             Self::Unusable(error) => Err(error.clone()),
         }
     }
 
-    /// Deletes our rows of this kind from before a time, at most so many. Returns how many.
+    /// Deletes Panacea's rows of this kind from before a time, at most `limit`. Returns how many.
     pub(super) async fn expire(&self, what: Expiring, before: Timestamp, limit: i64) -> Result<u64, LedgerError> {
         match self {
             Self::Postgres(lines) => lines.expire(what, before, limit).await,

@@ -1,43 +1,41 @@
-//! What can go wrong between us and the database, as a closed set of reasons, with texts that hold no secret.
+//! Errors of the database as a closed set of reasons, with texts that hold no secret.
 
-use sqlx::error::DatabaseError;
-
-/// Why the ledger cannot be used; used as is in the condition `LedgerAvailable`, in events and metric labels.
+/// Why the ledger cannot be used; also the reason of the condition `LedgerAvailable`, of events, and a metric label.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter,
 )]
 pub enum LedgerReason {
     /// The configuration can never work (not a Postgres URL, an unknown TLS mode). Only a restart with another one helps.
     InvalidConfiguration,
-    /// Nobody answers: refused, DNS, the file cannot be opened, the server is starting or stopping.
+    /// No response: connection refused, DNS, the file cannot be opened, the server is starting or stopping.
     Unreachable,
-    /// The server did not accept who we are, or from where we come.
+    /// The server rejected the user, the password or the client's address.
     AuthenticationFailed,
-    /// TLS could not be agreed on.
+    /// The TLS handshake failed.
     TlsFailed,
-    /// The server is there, the database of that name is not.
+    /// The server has no database of that name.
     DatabaseMissing,
-    /// We may connect and may not create, read or insert.
+    /// The user may connect, but may not create, read or insert.
     Forbidden,
     /// A standby, a read-only session, or a read-only file.
     ReadOnly,
-    /// A table is there and lacks a needed column, has one of an unusable type, or demands columns that we do not know.
+    /// A table lacks a needed column, has one of an unusable type, or requires a column that Panacea does not know.
     WrongSchema,
     /// No space left.
     Full,
-    /// The server takes no further connections.
+    /// The server accepts no further connections.
     TooManyConnections,
     /// Another writer held the lock too long.
     Busy,
-    /// No answer within the time limit.
+    /// No response within the time limit.
     Timeout,
-    /// This row, and no other, was refused: a retry of the same row will fail again.
+    /// This one row was refused: a retry of the same row will fail again.
     RowRefused,
-    /// Anything else, in the database's own words.
+    /// Any other error, in the database's own words.
     Failed,
 }
 
-/// An operation on the ledger that did not happen. The text holds no secret.
+/// A failed operation on the ledger. The text holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("ledger: {message}")]
 pub struct LedgerError {
@@ -45,7 +43,7 @@ pub struct LedgerError {
     message: String,
 }
 
-/// Longest message, in characters: it goes into conditions and events (1 kB a note).
+/// Longest message, in characters: conditions and events show it (a note has 1 kB).
 const MAX_MESSAGE: usize = 512;
 
 impl LedgerError {
@@ -58,65 +56,57 @@ impl LedgerError {
         Self { reason, message }
     }
 
-    pub(super) fn timeout(what: &str, limit: std::time::Duration) -> Self {
-        Self::new(LedgerReason::Timeout, format!("{what} took longer than {} s", limit.as_secs()))
+    /// Names the database, without credentials.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self::new(self.reason, format!("{place}: {}", self.message))
     }
 
     pub fn reason(&self) -> LedgerReason {
         self.reason
     }
 
-    /// What was seen and what would help, for a person. At most 512 characters.
+    /// Observation and fix, for a person. At most 512 characters.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the same call may succeed later without anybody changing the row.
+    /// Whether the same call may succeed later with the same row.
     pub fn may_pass(&self) -> bool {
         self.reason != LedgerReason::RowRefused
     }
 
-    /// The schema that we saw is not, or no longer, the one that is there.
-    pub(super) fn is_schema(&self) -> bool {
-        self.reason == LedgerReason::WrongSchema
-    }
-
-    /// Looking does not find it; only writing does.
+    /// The probe does not find such a fault; only writing does.
     pub(super) fn is_of_writing(&self) -> bool {
         matches!(self.reason, LedgerReason::Full | LedgerReason::Forbidden | LedgerReason::Failed)
     }
+}
 
-    /// Sorts an error of sqlx. `place` says which database, without credentials.
-    ///
-    /// The error itself is not kept as a source: its text may quote what the caller gave (a connection string, a
-    /// row's detail), and everything that is kept here ends in a log, a condition or an event.
-    pub(super) fn from_sqlx(error: &sqlx::Error, place: &str) -> Self {
+/// The error is not kept as a source: its text may quote the input (a connection string, a row's detail), and the message
+/// is shown in logs, conditions and events.
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
         use LedgerReason as R;
         match error {
-            sqlx::Error::Database(database) => Self::from_database(database.as_ref(), place),
-            sqlx::Error::Io(io) => Self::new(R::Unreachable, format!("{place}: {io}")),
-            sqlx::Error::Tls(tls) => Self::new(R::TlsFailed, format!("{place}: TLS failed: {tls}")),
-            sqlx::Error::Configuration(_) => {
-                Self::new(R::InvalidConfiguration, format!("{place}: a connection option is not valid"))
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                let reason = if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+                    postgres_reason(&code)
+                } else {
+                    sqlite_reason(code.parse().unwrap_or(0), error.message())
+                };
+                // `message()` is the primary message only: DETAIL and CONTEXT of Postgres may quote whole rows.
+                Self::new(reason, format!("{} (code {code})", error.message()))
             }
-            sqlx::Error::Protocol(what) => Self::new(R::Unreachable, format!("{place}: bad answer: {what}")),
-            sqlx::Error::Encode(what) => Self::new(R::RowRefused, format!("{place}: cannot encode: {what}")),
+            sqlx::Error::Io(error) => Self::new(R::Unreachable, error.to_string()),
+            sqlx::Error::Tls(error) => Self::new(R::TlsFailed, format!("TLS failed: {error}")),
+            sqlx::Error::Configuration(_) => Self::new(R::InvalidConfiguration, "a connection option is not valid"),
+            sqlx::Error::Protocol(error) => Self::new(R::Unreachable, format!("invalid response: {error}")),
+            sqlx::Error::Encode(error) => Self::new(R::RowRefused, format!("cannot encode: {error}")),
             sqlx::Error::ColumnDecode { index, source } => {
-                Self::new(R::WrongSchema, format!("{place}: column {index} holds something else: {source}"))
+                Self::new(R::Failed, format!("cannot read column {index}: {source}"))
             }
-            other => Self::new(R::Failed, format!("{place}: {other}")),
+            other => Self::new(R::Failed, other.to_string()),
         }
-    }
-
-    fn from_database(error: &dyn DatabaseError, place: &str) -> Self {
-        let code = error.code().unwrap_or_default();
-        let reason = if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
-            postgres_reason(&code)
-        } else {
-            sqlite_reason(code.parse().unwrap_or(0), error.message())
-        };
-        // `message()` is the primary message only: DETAIL and CONTEXT of Postgres may quote whole rows.
-        Self::new(reason, format!("{place}: {} (code {code})", error.message()))
     }
 }
 
@@ -148,13 +138,12 @@ fn postgres_reason(code: &str) -> LedgerReason {
 fn sqlite_reason(code: u32, message: &str) -> LedgerReason {
     use LedgerReason as R;
     match code & 0xff {
-        1 if message.contains("no such table")
-            || message.contains("no column")
-            || message.contains("no such column") =>
+        1 if ["no such table", "no column", "no such column", "ON CONFLICT clause does not match"]
+            .iter()
+            .any(|part| message.contains(part)) =>
         {
             R::WrongSchema
         }
-        1 if message.contains("ON CONFLICT clause does not match") => R::WrongSchema,
         3 | 23 => R::Forbidden,
         5 | 6 => R::Busy,
         8 => R::ReadOnly,
@@ -170,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_sorted_into_reasons() {
+    fn each_code_has_a_reason() {
         for (code, reason) in [
             ("28P01", LedgerReason::AuthenticationFailed),
             ("3D000", LedgerReason::DatabaseMissing),

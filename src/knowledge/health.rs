@@ -1,4 +1,4 @@
-//! Is the database there? Asked every few seconds, whether or not rows flow.
+//! Probes the database every few seconds, whether or not there are rows to write.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use tokio_util::sync::CancellationToken;
 use super::error::{LedgerError, LedgerReason};
 use super::{Shared, within};
 
-/// Pause between two probes. With [`PROBE_LIMIT`] a change is seen after at most 6 s, within the 10 s that are promised.
+/// Pause between two probes. With [`PROBE_LIMIT`] a change is detected after at most 6 s; [`super::Ledger::health`] promises 10 s.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 
-/// How long one probe may take, connecting included.
+/// Time limit of a probe, connecting included.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Least pause between two probes, when failing writes ask for one.
+/// Shortest pause between two probes, after a failed write.
 const PROBE_LEAST: Duration = Duration::from_millis(500);
 
 /// Whether rows can be written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LedgerHealth {
-    /// Not looked at yet.
+    /// Not checked yet.
     #[default]
     Unknown,
     Available,
     Unavailable {
         reason: LedgerReason,
-        /// What was seen and what would help, for a person. No secret, at most 512 characters.
+        /// Observation and fix, for a person. No secret, at most 512 characters.
         message: String,
     },
 }
@@ -47,23 +47,20 @@ impl From<Result<(), LedgerError>> for LedgerHealth {
 }
 
 /// Probes until `ended`.
-pub(super) async fn run(shared: &Shared, say: &watch::Sender<LedgerHealth>, ended: &CancellationToken) {
-    loop {
-        let probe = within(PROBE_LIMIT, "an answer of the database", shared.database.check());
-        let Some(done) = ended.run_until_cancelled(probe).await else { return };
-        tell(say, done.and_then(|()| shared.recent_fault().map_or(Ok(()), Err)).into());
-        let pause = async {
+pub(super) async fn run(shared: &Shared, health: &watch::Sender<LedgerHealth>, ended: &CancellationToken) {
+    let probes = async {
+        loop {
+            let probe = within(PROBE_LIMIT, "a response of the database", shared.database.check()).await;
+            publish(health, probe.and_then(|()| shared.recent_fault().map_or(Ok(()), Err)).into());
             tokio::time::sleep(PROBE_LEAST).await;
             let _ = tokio::time::timeout(PROBE_EVERY - PROBE_LEAST, shared.suspicion.notified()).await;
-        };
-        if ended.run_until_cancelled(pause).await.is_none() {
-            return;
         }
-    }
+    };
+    ended.run_until_cancelled(probes).await;
 }
 
-fn tell(say: &watch::Sender<LedgerHealth>, now: LedgerHealth) {
-    say.send_if_modified(|before| {
+fn publish(health: &watch::Sender<LedgerHealth>, now: LedgerHealth) {
+    health.send_if_modified(|before| {
         if *before == now {
             return false;
         }
@@ -71,7 +68,7 @@ fn tell(say: &watch::Sender<LedgerHealth>, now: LedgerHealth) {
             LedgerHealth::Available => tracing::info!("ledger: available"),
             LedgerHealth::Unavailable { reason, message } => tracing::warn!(
                 %reason,
-                "ledger: unavailable: {message}; healing goes on, rows wait, the next look is in a few seconds"
+                "ledger: unavailable: {message}; healing continues, rows wait; next attempt within 3 s"
             ),
             LedgerHealth::Unknown => {}
         }

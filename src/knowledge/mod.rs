@@ -1,27 +1,27 @@
 //! Knowledge: the SQL ledger, in PostgreSQL or an embedded SQLite file.
 //!
-//! **Promises.** A dead database never stops healing: [`Ledger::start`] always succeeds at once, [`Ledger::offer`] never
-//! waits, and everything else has a time limit. A row is in its table once, however often it is written, because ids are
-//! derived ([`row_id`], [`check_id`]) and an insert of an id that is there does nothing. The rows of a Remediation
-//! ([`Ledger::record`]) are in the database when the call returns [`Recorded::WriteTracker`]; its caller retries until then,
-//! and keeps the Remediation until then. [`Recorded::Spooled`] rows are on the operator's disk and are brought to the
-//! database in the order of recording, whatever becomes of the caller.
+//! **Guarantees.** An unreachable database never stops healing: [`Ledger::start`] always succeeds at once, [`Ledger::offer`]
+//! never waits, and every other call has a time limit. A row is in its table once, however often it is written: ids are
+//! derived ([`row_id`], [`check_id`]), and an insert of an existing id does nothing. The rows of a Remediation
+//! ([`Ledger::record`]) are in the database when the call returns [`Recorded::WriteTracker`]; the caller retries until then,
+//! and keeps the Remediation until then. [`Recorded::Spooled`] rows are on the operator's disk and reach the database in the
+//! order of recording, even if the caller ends.
 //!
-//! **Accounting.** Rows of looks and cycles ([`Ledger::offer`]) that the database does not take wait in the spool
-//! ([`SpoolOptions`]) until that is full of newer ones or of healing rows. Of all rows offered in all lives of one spool,
-//! those that are in the database, in the spool, in [`LedgerStats::rows_dropped`] and in [`LedgerStats::rows_refused`]
-//! are all, except for those that were in memory at a SIGKILL: the last ones offered, usually of half a second, never more
-//! than [`QUEUE_ROWS`] and the backlog.
+//! **Accounting.** Rows of checks and cycles ([`Ledger::offer`]) wait in the spool ([`SpoolOptions`]) while the database is
+//! unreachable, until newer rows or healing rows need the room. Every row offered by any process with the same spool is in the
+//! database, in the spool, in [`LedgerStats::rows_dropped`] or in [`LedgerStats::rows_refused`], except for rows that were in
+//! memory at a SIGKILL: usually those of the last half second, never more than [`QUEUE_ROWS`] and the backlog.
 //!
-//! **Tables** (made on first use, never altered): `unified_brain`, `ai_proactive_health`, `ai_rollback_history`. JSON is
-//! `jsonb` in PostgreSQL and text in SQLite; a time is `timestamptz`, or RFC 3339 text with six decimals that sorts as the
-//! time does. Existing tables are used when they have the needed columns; otherwise [`LedgerHealth`] says what is wrong.
-//! [`views`] are made beside them where that is allowed; nothing here needs them.
+//! **Tables** (created on first use, never altered): `unified_brain`, `ai_proactive_health`, `ai_rollback_history`. JSON is
+//! `jsonb` in PostgreSQL and text in SQLite; a time is `timestamptz`, or RFC 3339 text with six decimals, which sorts as the
+//! time does. Existing tables are used when they have the needed columns; otherwise [`LedgerHealth`] names the fault. The
+//! [`views`] are created beside them if the user has the right to; the operator does not need them.
 //!
-//! **Reading.** [`Reader`] asks [`queries`] and tells an [`incident`], beside whoever writes and without a right to.
+//! **Reading.** [`Reader`] runs the [`queries`] and reads an [`incident`], beside the process that writes and without a right
+//! to write.
 //!
-//! **Growth.** A look writes two rows of about 0.5 kB together with their index entries: 1,000 components at one look a
-//! minute are 2.9 million rows and about 1.5 GB a day. [`LedgerOptions::retention`] removes what is older.
+//! **Growth.** A check writes two rows of about 0.5 kB together with their index entries: 1,000 components at one check a
+//! minute are 2.9 million rows and about 1.5 GB a day. [`LedgerOptions::retention`] removes older rows.
 //!
 //! **Not here.** No decision, no Kubernetes type, no retry of `record`.
 
@@ -70,21 +70,21 @@ pub use spool::{SPOOL_BYTES, SpoolOptions};
 pub use stats::LedgerStats;
 pub use writer::FLUSH_LIMIT;
 
-/// Rows that wait for the writer to look up from what it does. A look is two rows and all of 1,000 components may be
-/// looked at in the same second, so 2,000 at once, and as many again in reserve.
+/// Rows that wait for the writer. A check has two rows and all of 1,000 components may be checked in the same second, so 2,000
+/// at once, and as many in reserve.
 pub const QUEUE_ROWS: usize = 4096;
 
-/// How long [`Ledger::record`] may take with the database; the spool, when it is needed, takes 2 s more at most.
+/// Time limit of [`Ledger::record`] for the database; the spool, when it is needed, takes at most 2 s more.
 pub const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long [`Ledger::history`] may take. It runs at a start, for each component.
+/// Time limit of [`Ledger::history`], which runs at a start, for each component.
 pub const HISTORY_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a busy database is left alone before `record` asks again.
+/// Pause before `record` retries with a busy database.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a fault of writing stands when no later write refutes it: rows that wait are tried again at least every 9 s
-/// (a pause and the limit of a batch).
+/// How long a fault of writing is reported without a later success: waiting rows are retried at least every 9 s (a pause and
+/// the limit of a batch).
 const FAULT_LASTS: Duration = Duration::from_secs(15);
 
 /// Which database.
@@ -92,17 +92,17 @@ const FAULT_LASTS: Duration = Duration::from_secs(15);
 pub enum LedgerConfig {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`, special characters percent-encoded.
     Postgres(SecretString),
-    /// The file; it and its folder are made when they are missing.
+    /// The file; it and its folder are created when they are missing.
     Sqlite(PathBuf),
 }
 
-/// Which database, and what else a ledger needs to know.
+/// The configuration of a ledger.
 #[derive(Debug, Clone)]
 pub struct LedgerOptions {
     pub config: LedgerConfig,
-    /// Where rows wait while the database is away; `None`: in memory.
+    /// Where rows wait while the database is unreachable; `None`: in memory.
     pub spool: Option<SpoolOptions>,
-    /// Our rows that are older are deleted; `None`: none ever is.
+    /// Panacea's older rows are deleted; `None`: no row is deleted.
     pub retention: Option<Duration>,
 }
 
@@ -118,11 +118,11 @@ impl From<LedgerConfig> for LedgerOptions {
 pub enum Recorded {
     /// In the database.
     WriteTracker,
-    /// On the operator's disk, from where they go to the database: call again to learn whether they are there.
+    /// On the operator's disk, and later in the database: call again to check.
     Spooled,
 }
 
-/// A handle on the ledger. Cheap to clone; all clones are one ledger.
+/// A handle on the ledger. Cheap to clone; all clones share one ledger.
 #[derive(Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -135,7 +135,7 @@ struct Shared {
     spooled: Notify,
     queue: mpsc::Sender<Row>,
     health: watch::Receiver<LedgerHealth>,
-    /// Wakes the probe: somebody saw a failure.
+    /// Wakes the probe after a failure.
     suspicion: Arc<Notify>,
     stats: LedgerStats,
     lost: writer::LostRows,
@@ -143,15 +143,14 @@ struct Shared {
 }
 
 impl Ledger {
-    /// Starts the writer and the probe. Never fails and waits for nothing: whether the database can be used is told by
-    /// [`Ledger::health`].
+    /// Starts the writer and the probe. Never fails and never waits: [`Ledger::health`] reports whether the database can be used.
     ///
-    /// The task ends after `shutdown`, when what was offered is written or spooled, or [`FLUSH_LIMIT`] is over. `record`
-    /// works until the handle is gone.
+    /// The task ends after `shutdown`, when the offered rows are written or spooled, or after [`FLUSH_LIMIT`]. `record` works
+    /// until the last handle is dropped.
     pub fn start(options: impl Into<LedgerOptions>, shutdown: CancellationToken) -> (Self, JoinHandle<()>) {
         let options = options.into();
         let (queue, rows) = mpsc::channel(QUEUE_ROWS);
-        let (say, health) = watch::channel(LedgerHealth::Unknown);
+        let (publish, health) = watch::channel(LedgerHealth::Unknown);
         let stats = LedgerStats::default();
         let suspicion = Arc::new(Notify::new());
         let lost = writer::LostRows::new(stats.clone());
@@ -167,36 +166,36 @@ impl Ledger {
                 writer::run(&shared, rows, &shutdown).await;
                 ended.cancel();
             };
-            // The probe goes on during the last flush, so that the health is true to the end.
-            let probe = health::run(&shared, &say, &ended);
+            // The probe continues during the last flush, so that the health is correct to the end.
+            let probe = health::run(&shared, &publish, &ended);
             tokio::join!(write, probe, retention::run(&shared, options.retention, &shutdown));
         });
         (ledger, task)
     }
 
-    /// Hands over a row of a look or a cycle. Never waits: when [`QUEUE_ROWS`] are waiting the row is dropped and counted.
+    /// Queues a row of a check or a cycle. Never waits: when [`QUEUE_ROWS`] are waiting, the row is dropped and counted.
     pub fn offer(&self, row: impl Into<Row>) {
-        self.shared.stats.waits(1);
+        self.shared.stats.rows_waiting.inc();
         if self.shared.queue.try_send(row.into()).is_err() {
-            self.shared.stats.waits_no_more(1);
+            self.shared.stats.rows_waiting.dec();
             self.shared.lost.dropped(1, "the queue is full, or the operator is stopping");
         }
     }
 
-    /// Writes the rows of a Remediation, all or none, and returns when they are durable: in the database, or, when that
-    /// is away or does not have the rows of an earlier call yet, in the spool. Rows that are there already are left as
-    /// they are, so calling it again with the same rows is always right.
+    /// Writes the rows of a Remediation, all or none, and returns when they are durable: in the database, or in the spool when
+    /// the database is unreachable or lacks the rows of an earlier call. Existing rows stay unchanged, so the call may be
+    /// repeated with the same rows.
     ///
     /// # Errors
-    /// Neither the database nor the spool took them, within [`RECORD_LIMIT`] and 2 s. The rows may or may not be written
-    /// then; call again until it succeeds, unless [`LedgerError::may_pass`] says that it never will.
+    /// Neither the database nor the spool stored them, within [`RECORD_LIMIT`] and 2 s. The rows may or may not be written;
+    /// call again until it succeeds, unless [`LedgerError::may_pass`] is false.
     pub async fn record(&self, rows: Vec<Row>) -> Result<Recorded, LedgerError> {
         if rows.is_empty() {
             return Ok(Recorded::WriteTracker);
         }
         let shared = &self.shared;
         let has_others = match &shared.spool {
-            // What an earlier life left comes before.
+            // Rows of earlier processes come first.
             Some(spool) => match spool.take_up().await {
                 Ok(()) => shared.stats.healing_spooled() > 0,
                 Err(error) => {
@@ -222,7 +221,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the ledger can be used. Wrong for at most about 10 s after a change; a full disk shows with the first write.
+    /// Whether the ledger can be used. Up to date within 10 s; a full disk is detected by the first write.
     pub fn health(&self) -> watch::Receiver<LedgerHealth> {
         self.shared.health.clone()
     }
@@ -233,7 +232,7 @@ impl Ledger {
 }
 
 impl Shared {
-    /// Puts healing rows into the spool. `false`: there is none, or it cannot take them, which is logged.
+    /// Puts healing rows into the spool. `false`: there is no spool, or it failed, which is logged.
     async fn spool_healing(&self, rows: &[Row]) -> bool {
         let Some(spool) = &self.spool else { return false };
         match spool.append(Kind::Healing, rows).await {
@@ -248,15 +247,15 @@ impl Shared {
         }
     }
 
-    /// Counts rows that are in, which also ends a [`Shared::recent_fault`].
+    /// Counts inserted rows, which also ends a [`Shared::recent_fault`].
     fn wrote(&self, new: u64) {
-        self.stats.written(new);
+        self.stats.rows_written.inc_by(new);
         *self.fault.lock() = None;
     }
 
-    /// Counts a failure and lets the probe find out what it means.
+    /// Counts a failure and wakes the probe.
     fn suspect(&self, error: &LedgerError) {
-        self.stats.failed();
+        self.stats.batches_failed.inc();
         if !error.may_pass() {
             return;
         }
@@ -266,35 +265,34 @@ impl Shared {
         self.suspicion.notify_one();
     }
 
-    /// A fault that only writing shows (a full disk) and that no later write has refuted.
+    /// A fault that only writing detects (a full disk), without a later success.
     fn recent_fault(&self) -> Option<LedgerError> {
         let fault = self.fault.lock();
         fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, error)| error.clone())
     }
 }
 
-/// Asks again for as long as somebody else has the database. A SQLite file that two begin to use says so at once, without the
-/// time that a statement waits.
-async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, LedgerError>
+/// Retries while another session has locked the database. When two processes begin to use a SQLite file, this error comes at
+/// once, without the time that a statement waits.
+async fn patiently<T, F>(operation: impl Fn() -> F) -> Result<T, LedgerError>
 where
     F: Future<Output = Result<T, LedgerError>>,
 {
     loop {
-        match ask().await {
+        match operation().await {
             Err(error) if error.reason() == LedgerReason::Busy => tokio::time::sleep(BUSY_PAUSE).await,
             done => return done,
         }
     }
 }
 
-/// Bounds an operation. What it used is dropped with it, so nothing goes on behind our back.
+/// Limits the time of an operation, which is dropped with all that it uses.
 async fn within<T>(
     limit: Duration,
     what: &str,
-    work: impl Future<Output = Result<T, LedgerError>>,
+    operation: impl Future<Output = Result<T, LedgerError>>,
 ) -> Result<T, LedgerError> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => done,
-        Err(_) => Err(LedgerError::timeout(what, limit)),
-    }
+    tokio::time::timeout(limit, operation).await.unwrap_or_else(|_| {
+        Err(LedgerError::new(LedgerReason::Timeout, format!("{what} took longer than {} s", limit.as_secs())))
+    })
 }

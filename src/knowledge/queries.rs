@@ -1,26 +1,37 @@
-//! The questions that the ledger answers, as plain SQL for both databases: `psql` and `sqlite3` take them as they are,
-//! the views of [`super::views`] hold them, and [`super::Reader`] asks them.
+//! The queries of the ledger, as plain SQL for both databases: `psql` and `sqlite3` accept them unchanged, the views of
+//! [`super::views`] contain them, and [`super::Reader`] runs them.
 //!
 //! - actions by type in the last 24 hours;
-//! - components by interventions (something was done, or tried, to them);
-//! - success rate by action type, 0 to 1. "Executed" is not "fixed": the rows of an intervention say `success` when
-//!   verification saw it help, those of a check when it could be measured;
-//! - prediction accuracy by day (UTC), from the rows `forecast_outcome`, of which there is one for each warning when
-//!   it is known what came of it. docs/ledger.md defines the outcomes.
+//! - components by interventions (actions carried out or attempted);
+//! - success rate by action type, 0 to 1. "Executed" is not "fixed": `success` of an intervention means that verification
+//!   confirmed recovery, `success` of a check that the component could be measured;
+//! - prediction accuracy by day (UTC), from the rows `forecast_outcome`: one for each warning whose outcome is known.
+//!   docs/ledger.md defines the outcomes.
 //!
-//! **Cost.** The index `unified_brain_questions` answers the first and the third without a row of the table being read,
-//! and finds the few rows of the others. It holds rows of our agents alone, so each question names them.
+//! **Cost.** The index `unified_brain_questions` serves the first and the third query without reading a row of the table,
+//! and finds the few rows of the others. It contains rows of Panacea's agents only, so each query names the agents.
 
 use serde::Serialize;
 
-/// One question in both dialects.
+use super::schema::Dialect;
+
+/// One query in both dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query {
     pub postgres: &'static str,
     pub sqlite: &'static str,
 }
 
-/// The beginning of the last 24 hours, as [`ACTIONS_LAST_DAY`] says it.
+impl Query {
+    pub(super) fn sql(self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Postgres => self.postgres,
+            Dialect::Sqlite => self.sqlite,
+        }
+    }
+}
+
+/// The beginning of the last 24 hours, as in [`ACTIONS_LAST_DAY`].
 pub(super) const A_DAY_AGO: Query =
     Query { postgres: "now() - interval '24 hours'", sqlite: "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-24 hours')" };
 
@@ -46,12 +57,9 @@ GROUP BY action_type
 ORDER BY actions DESC, action_type",
 };
 
-/// Components by interventions, most first, at most 100. Columns as [`ComponentInterventions`].
-pub const INTERVENTIONS_BY_COMPONENT: Query = Query {
-    postgres: INTERVENTIONS,
-    // The operator ->> means the same in both for an object's key.
-    sqlite: INTERVENTIONS,
-};
+/// Components by interventions, most first, at most 100. Columns as [`ComponentInterventions`]. The operator ->> means the same
+/// in both dialects for an object's key.
+pub const INTERVENTIONS_BY_COMPONENT: Query = Query { postgres: INTERVENTIONS, sqlite: INTERVENTIONS };
 
 const INTERVENTIONS: &str = "\
 SELECT coalesce(metadata ->> 'namespace', '') AS namespace,
@@ -68,8 +76,8 @@ GROUP BY 1, 2, 3
 ORDER BY interventions DESC, 1, 2, 3
 LIMIT 100";
 
-/// How often each remedy came to each end, by component and cause; a `phase` is `Succeeded`, `Ineffective` or `Failed`.
-/// Columns as [`RemedyCount`]; [`super::summary`] makes rates of them.
+/// How often each remedy reached each final phase (`Succeeded`, `Ineffective` or `Failed`), by component and cause. Columns as
+/// [`RemedyCount`]; [`super::summary`] computes the rates.
 pub const REMEDIES_BY_CAUSE: Query = Query { postgres: REMEDIES, sqlite: REMEDIES };
 
 const REMEDIES: &str = "\
@@ -109,7 +117,7 @@ GROUP BY action_type
 ORDER BY action_type",
 };
 
-/// How often each outcome came, by day: the same in both dialects.
+/// How often each outcome occurred, by day: the same in both dialects.
 macro_rules! outcomes_by_day {
     () => {
         "       count(*) FILTER (WHERE output_data ->> 'outcome' = 'CameTrue') AS came_true,
@@ -151,7 +159,7 @@ SELECT substr(executed_at, 1, 10) AS day,
     ),
 };
 
-/// An answer to [`ACTIONS_LAST_DAY`].
+/// A row of [`ACTIONS_LAST_DAY`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct ActionCount {
     pub action_type: String,
@@ -159,7 +167,7 @@ pub struct ActionCount {
     pub succeeded: i64,
 }
 
-/// An answer to [`INTERVENTIONS_BY_COMPONENT`].
+/// A row of [`INTERVENTIONS_BY_COMPONENT`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct ComponentInterventions {
     pub namespace: String,
@@ -169,7 +177,7 @@ pub struct ComponentInterventions {
     pub succeeded: i64,
 }
 
-/// An answer to [`REMEDIES_BY_CAUSE`].
+/// A row of [`REMEDIES_BY_CAUSE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct RemedyCount {
     pub cause: String,
@@ -181,7 +189,7 @@ pub struct RemedyCount {
     pub actions: i64,
 }
 
-/// An answer to [`SUCCESS_BY_ACTION`].
+/// A row of [`SUCCESS_BY_ACTION`].
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 pub struct ActionSuccess {
     pub action_type: String,
@@ -190,23 +198,23 @@ pub struct ActionSuccess {
     pub success_rate: f64,
 }
 
-/// An answer to [`ACCURACY_BY_DAY`].
+/// A row of [`ACCURACY_BY_DAY`].
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 pub struct DayAccuracy {
     /// UTC, as `2026-11-22`.
     pub day: String,
-    /// Outcomes that are known: all but `unknown`.
+    /// Known outcomes: all but `unknown`.
     pub predictions: i64,
     /// Warnings that were right: `came_true`, `came_early`, `came_late` and `prevented`.
     pub correct: i64,
-    /// `correct` of `predictions`, 0 to 1; none when no outcome is known.
+    /// `correct` of `predictions`, 0 to 1; `None` when no outcome is known.
     pub accuracy: Option<f64>,
     pub came_true: i64,
     pub came_early: i64,
     pub came_late: i64,
     pub prevented: i64,
     pub did_not_happen: i64,
-    /// Failures that nothing had announced.
+    /// Failures without a warning.
     pub missed: i64,
     pub unknown: i64,
 }
@@ -228,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_filter_takes_the_place_of_is_there_once() {
+    fn the_parts_that_a_filter_replaces_occur_once() {
         for query in
             [ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, SUCCESS_BY_ACTION, REMEDIES_BY_CAUSE, ACCURACY_BY_DAY]
         {

@@ -1,7 +1,7 @@
-//! Reading the ledger: for people and tools, beside whoever writes it.
+//! Reading the ledger, for people and tools, beside the process that writes.
 //!
-//! A [`Reader`] has no task and writes nothing: in Postgres it asks in a read-only transaction, so that SELECT is the only
-//! right it needs; of a SQLite file it asks for reading alone.
+//! A [`Reader`] has no task and writes nothing: in Postgres it uses a read-only transaction and needs no right but SELECT; it
+//! opens a SQLite file read-only.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,16 +20,17 @@ use super::queries::{
     INTERVENTIONS_BY_COMPONENT, Query, REMEDIES_BY_CAUSE, SUCCESS_BY_ACTION,
 };
 use super::row::sqlite_moment;
+use super::schema::Dialect;
 use super::summary::{RemedyOutcomes, summarize};
 use super::within;
 
-/// How long an answer may take, connecting included.
+/// Time limit of a query, connecting included.
 pub const QUERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a statement on a SQLite file waits for a writer that has it to itself.
+/// How long a statement on a SQLite file waits for a writer with an exclusive lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which rows a question is about; left out: all.
+/// Restricts a query to some rows; without values: all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Rows of this time and later.
@@ -48,7 +49,7 @@ enum Source {
     Sqlite(PathBuf),
 }
 
-/// A row of an answer that can be read from both.
+/// A row that both databases can return.
 pub(super) trait Fetched:
     for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin
 {
@@ -56,17 +57,9 @@ pub(super) trait Fetched:
 
 impl<T> Fetched for T where T: for<'r> sqlx::FromRow<'r, PgRow> + for<'r> sqlx::FromRow<'r, SqliteRow> + Send + Unpin {}
 
-/// A question with what it asks for: `$1`, `$2`, … in both dialects, all of them texts.
-#[derive(Debug, Clone)]
-pub(super) struct Question {
-    pub postgres: String,
-    pub sqlite: String,
-    pub values: Vec<String>,
-}
-
-/// Each answers within [`QUERY_LIMIT`] or fails.
+/// Each query returns within [`QUERY_LIMIT`] or fails.
 impl Reader {
-    /// Connects to nothing yet.
+    /// Does not connect yet.
     ///
     /// # Errors
     /// `InvalidConfiguration`.
@@ -78,44 +71,58 @@ impl Reader {
         Ok(Self { source })
     }
 
-    /// Actions by type; of the last 24 hours when the filter names no time.
-    pub async fn actions(&self, filter: &Filter) -> Result<Vec<ActionCount>, LedgerError> {
-        let mut question = Question::filtered(ACTIONS_LAST_DAY, filter);
-        if filter.since.is_some() {
-            question.postgres = question.postgres.replace(A_DAY_AGO.postgres, "'-infinity'");
-            question.sqlite = question.sqlite.replace(A_DAY_AGO.sqlite, "''");
+    pub(super) fn dialect(&self) -> Dialect {
+        match self.source {
+            Source::Postgres(_) => Dialect::Postgres,
+            Source::Sqlite(_) => Dialect::Sqlite,
         }
-        self.ask(question).await
+    }
+
+    /// Actions by type; of the last 24 hours when the filter has no time.
+    pub async fn actions(&self, filter: &Filter) -> Result<Vec<ActionCount>, LedgerError> {
+        let dialect = self.dialect();
+        let (mut sql, values) = filtered(ACTIONS_LAST_DAY, dialect, filter);
+        if filter.since.is_some() {
+            let always = Query { postgres: "'-infinity'", sqlite: "''" };
+            sql = sql.replace(A_DAY_AGO.sql(dialect), always.sql(dialect));
+        }
+        self.fetch(sql, &values).await
     }
 
     pub async fn interventions_by_component(
         &self,
         filter: &Filter,
     ) -> Result<Vec<ComponentInterventions>, LedgerError> {
-        self.ask(Question::filtered(INTERVENTIONS_BY_COMPONENT, filter)).await
+        self.run(INTERVENTIONS_BY_COMPONENT, filter).await
     }
 
     pub async fn success_by_action(&self, filter: &Filter) -> Result<Vec<ActionSuccess>, LedgerError> {
-        self.ask(Question::filtered(SUCCESS_BY_ACTION, filter)).await
+        self.run(SUCCESS_BY_ACTION, filter).await
     }
 
-    /// How well each remedy works, by cause and component.
+    /// Success rate of each remedy, by cause and component.
     pub async fn remedies_by_cause(&self, filter: &Filter) -> Result<Vec<RemedyOutcomes>, LedgerError> {
-        Ok(summarize(&self.ask(Question::filtered(REMEDIES_BY_CAUSE, filter)).await?))
+        Ok(summarize(&self.run(REMEDIES_BY_CAUSE, filter).await?))
     }
 
     pub async fn accuracy_by_day(&self, filter: &Filter) -> Result<Vec<DayAccuracy>, LedgerError> {
-        self.ask(Question::filtered(ACCURACY_BY_DAY, filter)).await
+        self.run(ACCURACY_BY_DAY, filter).await
     }
 
-    pub(super) async fn ask<T: Fetched>(&self, question: Question) -> Result<Vec<T>, LedgerError> {
-        within(QUERY_LIMIT, "the answer", async {
+    async fn run<T: Fetched>(&self, query: Query, filter: &Filter) -> Result<Vec<T>, LedgerError> {
+        let (sql, values) = filtered(query, self.dialect(), filter);
+        self.fetch(sql, &values).await
+    }
+
+    /// The values are called `$1`, `$2`, … in both dialects, all of them texts.
+    pub(super) async fn fetch<T: Fetched>(&self, sql: String, values: &[String]) -> Result<Vec<T>, LedgerError> {
+        within(QUERY_LIMIT, "the query", async {
             match &self.source {
-                Source::Postgres(postgres) => {
-                    ask_postgres(postgres, &question).await.map_err(|error| explained(postgres.sort(&error)))
-                }
-                Source::Sqlite(path) => ask_sqlite(path, &question).await.map_err(|error| {
-                    explained(LedgerError::from_sqlx(&error, &format!("SQLite file {}", path.display())))
+                Source::Postgres(postgres) => fetch_postgres(postgres, sql, values)
+                    .await
+                    .map_err(|error| explained(postgres.located(error.into()))),
+                Source::Sqlite(path) => fetch_sqlite(path, sql, values).await.map_err(|error| {
+                    explained(LedgerError::from(error).at(&format!("SQLite file {}", path.display())))
                 }),
             }
         })
@@ -123,114 +130,87 @@ impl Reader {
     }
 }
 
-async fn ask_postgres<T: Fetched>(postgres: &Postgres, question: &Question) -> Result<Vec<T>, sqlx::Error> {
+async fn fetch_postgres<T: Fetched>(
+    postgres: &Postgres,
+    sql: String,
+    values: &[String],
+) -> Result<Vec<T>, sqlx::Error> {
     let mut connection: PgConnection = postgres.options().connect().await?;
     let mut transaction = connection.begin_with("BEGIN READ ONLY").await?;
-    // The server gives up when we do.
+    // The server stops the query at the same time.
     let limit = format!("SET LOCAL statement_timeout = {}", QUERY_LIMIT.as_millis());
     transaction.execute(AssertSqlSafe(limit)).await?;
-    let mut query = sqlx::query_as(AssertSqlSafe(question.postgres.clone()));
-    for value in &question.values {
-        query = query.bind(value);
-    }
-    let answer = query.fetch_all(&mut *transaction).await?;
+    let query = values.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, value| query.bind(value));
+    let rows = query.fetch_all(&mut *transaction).await?;
     transaction.rollback().await?;
     connection.close().await?;
-    Ok(answer)
+    Ok(rows)
 }
 
-async fn ask_sqlite<T: Fetched>(path: &PathBuf, question: &Question) -> Result<Vec<T>, sqlx::Error> {
+async fn fetch_sqlite<T: Fetched>(path: &PathBuf, sql: String, values: &[String]) -> Result<Vec<T>, sqlx::Error> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
     let mut connection = options.connect().await?;
-    let mut query = sqlx::query_as(AssertSqlSafe(question.sqlite.clone()));
-    for value in &question.values {
-        query = query.bind(value);
-    }
-    let answer = query.fetch_all(&mut connection).await?;
+    let query = values.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, value| query.bind(value));
+    let rows = query.fetch_all(&mut connection).await?;
     connection.close().await?;
-    Ok(answer)
+    Ok(rows)
 }
 
-/// With what helps a reader: the database's own words tell a writer.
+/// Adds the fix for a reader.
 fn explained(error: LedgerError) -> LedgerError {
-    let help = match error.reason() {
+    let fix = match error.reason() {
         LedgerReason::WrongSchema => {
-            "; the operator makes what is missing when it has the right to, and `panacea brain schema` prints it"
+            "; the operator creates missing tables if its user has the right to; `panacea brain schema` prints their SQL"
         }
         LedgerReason::Forbidden => "; fix: GRANT SELECT on the tables of the ledger TO this user",
         _ => return error,
     };
-    LedgerError::new(error.reason(), format!("{}{help}", error.message()))
+    LedgerError::new(error.reason(), format!("{}{fix}", error.message()))
 }
 
-impl Question {
-    /// The same question about the filtered rows: they take the place of the table.
-    fn filtered(query: Query, filter: &Filter) -> Self {
-        let mut question =
-            Self { postgres: query.postgres.to_owned(), sqlite: query.sqlite.to_owned(), values: Vec::new() };
-        let conditions = question.conditions(filter);
-        if !question.values.is_empty() {
-            for (text, condition) in
-                [(&mut question.postgres, &conditions.postgres), (&mut question.sqlite, &conditions.sqlite)]
-            {
-                let rows = format!("FROM (SELECT * FROM unified_brain WHERE {condition}) AS unified_brain");
-                *text = text.replacen("FROM unified_brain", &rows, 1);
-            }
-        }
-        question
+/// The query about the filtered rows, which replace the table; and its values.
+fn filtered(query: Query, dialect: Dialect, filter: &Filter) -> (String, Vec<String>) {
+    let sql = query.sql(dialect);
+    let Conditions { sql: condition, values, .. } = Conditions::new(dialect, filter);
+    if values.is_empty() {
+        return (sql.to_owned(), values);
     }
+    let rows = format!("FROM (SELECT * FROM unified_brain WHERE {condition}) AS unified_brain");
+    (sql.replacen("FROM unified_brain", &rows, 1), values)
+}
 
-    /// What a row has to be to pass; takes the values in.
-    pub(super) fn conditions(&mut self, filter: &Filter) -> Conditions {
-        let mut conditions = Conditions { postgres: "TRUE".to_owned(), sqlite: "TRUE".to_owned() };
+/// The conditions on a row of `unified_brain`, and the values that they name.
+pub(super) struct Conditions {
+    dialect: Dialect,
+    pub sql: String,
+    pub values: Vec<String>,
+}
+
+impl Conditions {
+    pub(super) fn new(dialect: Dialect, filter: &Filter) -> Self {
+        let mut conditions = Self { dialect, sql: "TRUE".to_owned(), values: Vec::new() };
         if let Some(since) = filter.since {
-            conditions.since(self.value(sqlite_moment(since)));
+            conditions.time(">=", since);
         }
-        for (key, wanted) in [("namespace", &filter.namespace), ("policy", &filter.policy)] {
-            if let Some(wanted) = wanted {
-                conditions.metadata(key, self.value(wanted.clone()));
-            }
+        if let Some(namespace) = &filter.namespace {
+            conditions.and("metadata ->> 'namespace' = ?", namespace);
+        }
+        if let Some(policy) = &filter.policy {
+            conditions.and("metadata ->> 'policy' = ?", policy);
         }
         conditions
     }
 
-    /// Takes a value in, and says by which number it is called.
-    pub(super) fn value(&mut self, value: String) -> usize {
-        self.values.push(value);
-        self.values.len()
-    }
-}
-
-/// The same conditions in both dialects.
-pub(super) struct Conditions {
-    pub postgres: String,
-    pub sqlite: String,
-}
-
-impl Conditions {
-    /// One that is the same in both.
-    pub(super) fn and(&mut self, condition: &str) {
-        for text in [&mut self.postgres, &mut self.sqlite] {
-            text.push_str(" AND ");
-            text.push_str(condition);
-        }
+    /// A further condition; `?` is the value.
+    pub(super) fn and(&mut self, condition: &str, value: &str) {
+        self.values.push(value.to_owned());
+        let place = format!("${}", self.values.len());
+        self.sql.push_str(&format!(" AND {}", condition.replace('?', &place)));
     }
 
-    pub(super) fn metadata(&mut self, key: &str, value: usize) {
-        self.and(&format!("metadata ->> '{key}' = ${value}"));
-    }
-
-    pub(super) fn since(&mut self, value: usize) {
-        self.time(">=", value);
-    }
-
-    pub(super) fn until(&mut self, value: usize) {
-        self.time("<=", value);
-    }
-
-    fn time(&mut self, compared: &str, value: usize) {
-        self.postgres.push_str(&format!(" AND executed_at {compared} (${value}::text)::timestamptz"));
-        self.sqlite.push_str(&format!(" AND executed_at {compared} ${value}"));
+    pub(super) fn time(&mut self, compared: &str, at: Timestamp) {
+        let value = Query { postgres: "(?::text)::timestamptz", sqlite: "?" }.sql(self.dialect);
+        self.and(&format!("executed_at {compared} {value}"), &sqlite_moment(at));
     }
 }
 
@@ -239,19 +219,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_narrows_the_rows_and_leaves_the_question_as_it_is() {
-        let all = Question::filtered(SUCCESS_BY_ACTION, &Filter::default());
-        assert_eq!((all.postgres.as_str(), all.values.len()), (SUCCESS_BY_ACTION.postgres, 0));
-        let filter = Filter {
-            since: Some("2026-11-01T00:00:00Z".parse().unwrap()),
-            namespace: None,
-            policy: Some("it's; DROP".into()),
-        };
-        let some = Question::filtered(SUCCESS_BY_ACTION, &filter);
-        assert_eq!(some.values, ["2026-11-01T00:00:00.000000Z", "it's; DROP"]);
-        for text in [&some.postgres, &some.sqlite] {
-            assert!(text.contains("metadata ->> 'policy' = $2) AS unified_brain\nWHERE agent_name"), "{text}");
-            assert!(!text.contains("DROP"), "{text}");
+    fn a_filter_narrows_the_rows_and_leaves_the_query_unchanged() {
+        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+            let (sql, values) = filtered(SUCCESS_BY_ACTION, dialect, &Filter::default());
+            assert_eq!((sql.as_str(), values.len()), (SUCCESS_BY_ACTION.sql(dialect), 0));
+            let filter = Filter {
+                since: Some("2026-11-01T00:00:00Z".parse().unwrap()),
+                namespace: None,
+                policy: Some("it's; DROP".into()),
+            };
+            let (sql, values) = filtered(SUCCESS_BY_ACTION, dialect, &filter);
+            assert_eq!(values, ["2026-11-01T00:00:00.000000Z", "it's; DROP"]);
+            assert!(sql.contains("metadata ->> 'policy' = $2) AS unified_brain\nWHERE agent_name"), "{sql}");
+            assert!(!sql.contains("DROP"), "{sql}");
         }
     }
 }

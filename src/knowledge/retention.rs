@@ -1,65 +1,84 @@
-//! Deletes our old rows, in small steps that let others through.
+//! Deletes Panacea's old rows, in small steps that let other sessions through.
 //!
-//! Ours are: in `unified_brain` those of our agents; in `ai_proactive_health` those that name a component as we do; in
-//! `ai_rollback_history` those of such an action, of which they have the id. Rows of others in the same tables stay.
+//! Panacea's rows are: in `unified_brain` the rows of its agents; in `ai_proactive_health` the rows with its component key; in
+//! `ai_rollback_history` the rows with the id of such an action. Other rows in the same tables stay.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use strum::IntoEnumIterator as _;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{LedgerError, LedgerReason};
 use super::{Shared, within};
 
-/// Between two passes: what is kept longer than it should is at most this part of a day.
+/// Between two passes: rows stay at most this long after they expired.
 const PASS_EVERY: Duration = Duration::from_secs(3600);
 
-/// Rows a statement, so that it locks and writes for some 50 ms and not for minutes.
+/// Rows in a statement, so that it locks and writes for some 50 ms and not for minutes.
 const BATCH: i64 = 1000;
 
-/// Between two statements; 4 of 5 parts of the time are left to others.
+/// Between two statements; 4/5 of the time is left to other sessions.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long one statement may take: the last one of a pass may read the whole table.
+/// Time limit of a statement: the last one of a pass may read the whole table.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is deleted, in this order: a rollback is known to be ours by its action.
-#[derive(Debug, Clone, Copy)]
+/// The table that is cleaned, in this order: the action shows that a rollback is Panacea's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
 pub(super) enum Expiring {
+    #[strum(serialize = "ai_rollback_history")]
     Rollbacks,
+    #[strum(serialize = "unified_brain")]
     Brain,
+    #[strum(serialize = "ai_proactive_health")]
     Health,
 }
 
 impl Expiring {
-    const ALL: [Self; 3] = [Self::Rollbacks, Self::Brain, Self::Health];
-
     fn table(self) -> &'static str {
+        self.into()
+    }
+
+    /// `$1` is the oldest time that is kept, `$2` the highest number of rows. `component` is the expression of the component
+    /// key. The outer condition on the time excludes the partitions of a partitioned table that hold only newer rows.
+    pub(super) fn delete(self, component: &str) -> String {
+        let agents = "agent_name IN ('self_healing_system', 'enhanced_self_healing', 'self_healing_reconciler')";
         match self {
-            Self::Rollbacks => "ai_rollback_history",
-            Self::Brain => "unified_brain",
-            Self::Health => "ai_proactive_health",
+            Self::Rollbacks => format!(
+                "DELETE FROM ai_rollback_history WHERE id IN (
+                     SELECT rollback.id FROM unified_brain AS action JOIN ai_rollback_history AS rollback USING (id)
+                     WHERE action.{agents} AND action.executed_at < $1 LIMIT $2)"
+            ),
+            Self::Brain => format!(
+                "DELETE FROM unified_brain WHERE executed_at < $1 AND id IN (
+                     SELECT id FROM unified_brain WHERE {agents} AND executed_at < $1 LIMIT $2)"
+            ),
+            Self::Health => format!(
+                "DELETE FROM ai_proactive_health WHERE created_at < $1 AND id IN (
+                     SELECT id FROM ai_proactive_health WHERE {component} IS NOT NULL AND created_at < $1 LIMIT $2)"
+            ),
         }
     }
 }
 
-/// A pass whenever the database is there, until `shutdown`.
+/// A pass every [`PASS_EVERY`] while the database is available, until `shutdown`.
 pub(super) async fn run(shared: &Shared, keep: Option<Duration>, shutdown: &CancellationToken) {
     let Some(keep) = keep else { return };
     let passes = async {
         loop {
-            // Fails when the probe has ended, and so has all else.
+            // Fails when the probe has ended, as everything else has then.
             let Ok(_) = shared.health.clone().wait_for(|health| health.is_available()).await else { return };
             let mut rollbacks_failed = false;
-            for what in Expiring::ALL {
-                // Without its action a rollback would be nobody's, and stay.
-                if matches!(what, Expiring::Brain) && rollbacks_failed {
+            for what in Expiring::iter() {
+                // Without its action a rollback could not be recognized as Panacea's, and would stay.
+                if what == Expiring::Brain && rollbacks_failed {
                     continue;
                 }
                 if let Err(error) = expire(shared, what, keep).await {
-                    rollbacks_failed |= matches!(what, Expiring::Rollbacks);
-                    shared.stats.retention_failed();
-                    tracing::warn!("{}; rows go on being written, the next try is in an hour", explained(what, &error));
+                    rollbacks_failed |= what == Expiring::Rollbacks;
+                    shared.stats.retentions_failed.inc();
+                    report(what, &error);
                 }
             }
             tokio::time::sleep(PASS_EVERY).await;
@@ -74,7 +93,7 @@ async fn expire(shared: &Shared, what: Expiring, keep: Duration) -> Result<(), L
     loop {
         let delete = shared.database.expire(what, before, BATCH);
         let deleted = within(LIMIT, "deleting old rows", delete).await?;
-        shared.stats.expired(deleted);
+        shared.stats.rows_expired.inc_by(deleted);
         all += deleted;
         if deleted < BATCH.cast_unsigned() {
             break;
@@ -82,18 +101,21 @@ async fn expire(shared: &Shared, what: Expiring, keep: Duration) -> Result<(), L
         tokio::time::sleep(PAUSE).await;
     }
     if all > 0 {
-        tracing::info!(table = what.table(), rows = all, %before, "ledger: rows older than the retention deleted");
+        tracing::info!(table = what.table(), rows = all, %before, "ledger: deleted rows older than the retention");
     }
     Ok(())
 }
 
-fn explained(what: Expiring, error: &LedgerError) -> String {
+fn report(what: Expiring, error: &LedgerError) {
     let table = what.table();
     let fix = match error.reason() {
         LedgerReason::Forbidden => {
-            format!("; fix: GRANT DELETE ON {table} TO the user of Panacea, or leave --ledger-retention out")
+            format!("; fix: GRANT DELETE ON {table} TO the user of Panacea, or omit --ledger-retention")
         }
         _ => String::new(),
     };
-    format!("ledger: old rows of {table} are not deleted: {}{fix}", error.message())
+    let message = error.message();
+    tracing::warn!(
+        "ledger: old rows of {table} are not deleted: {message}; writing continues; next attempt in 1 h{fix}"
+    );
 }

@@ -1,7 +1,7 @@
 //! The rows of the three tables, and their ids.
 //!
-//! Ids are derived (UUID version 5), never random: the same step of the same Remediation, or the same look at the
-//! same component, gives the same id, so a row that is written twice is in the table once.
+//! Ids are derived (UUID version 5), never random: the same step of the same Remediation, or the same check of the same
+//! component, gives the same id, so a row that is written twice is in the table once.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,21 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// The namespace of our UUIDs. Never change it: ids of rows that are already written depend on it.
+/// The namespace of the UUIDs. Never change it: ids of existing rows depend on it.
 const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6d7b_8d4f_2a39_5c0e_9f41_70a6_e3b8_15c2);
 
-/// Key in the column `ai_proactive_health.metrics` that tells which component a row is of, as
-/// `namespace/policy/component`: the column `component` alone is not unique. Neither a metric name nor a Kubernetes
-/// name can hold a `/`, so it cannot be mistaken for a metric and its value cannot be ambiguous.
+/// Key in the column `ai_proactive_health.metrics` that identifies the row's component, as `namespace/policy/component`: the
+/// column `component` alone is not unique. No metric name and no Kubernetes name contains a `/`, so the key cannot be mistaken
+/// for a metric, and its value is not ambiguous.
 pub const COMPONENT_KEY: &str = "panacea.dev/component";
 
-/// The id of the row of one step of one Remediation. `remediation_uid` is the object's `metadata.uid`; `step` names
-/// the row within it (`approval`, `action`, …).
+/// The id of the row of one step of one Remediation: `metadata.uid` of the object, and the step (`approval`, `action`, …).
 pub fn row_id(remediation_uid: &str, step: &str) -> Uuid {
     id(&["remediation", remediation_uid, step])
 }
 
-/// The id of the rows of one look at one component, in microseconds of `at`. A look has one row in `unified_brain`
-/// and one in `ai_proactive_health`; both have this id.
+/// The id of the rows of one check of one component, in microseconds of `at`. A check has one row in `unified_brain` and one
+/// in `ai_proactive_health`; both have this id.
 pub fn check_id(namespace: &str, policy: &str, component: &str, at: Timestamp) -> Uuid {
     id(&["look", namespace, policy, component, &at.as_microsecond().to_string()])
 }
@@ -35,17 +34,17 @@ pub fn cycle_id(namespace: &str, policy: &str, at: Timestamp) -> Uuid {
     id(&["cycle", namespace, policy, &at.as_microsecond().to_string()])
 }
 
-/// The id of the row that tells what came of a warning. `warning` names it within its component.
+/// The id of the row with the outcome of a warning. `warning` identifies it within its component.
 pub fn outcome_id(namespace: &str, policy: &str, component: &str, warning: &str) -> Uuid {
     id(&["outcome", namespace, policy, component, warning])
 }
 
 fn id(parts: &[&str]) -> Uuid {
-    // Joined by NUL, which no Kubernetes name holds: ("a", "bc") and ("ab", "c") are two things.
+    // Joined by NUL, which no Kubernetes name contains: ("a", "bc") and ("ab", "c") differ.
     Uuid::new_v5(&ID_NAMESPACE, parts.join("\0").as_bytes())
 }
 
-/// What a row of `unified_brain` is about.
+/// The subject of a row of `unified_brain`.
 #[derive(
     Debug,
     Clone,
@@ -55,38 +54,38 @@ fn id(parts: &[&str]) -> Uuid {
     PartialOrd,
     Ord,
     Hash,
+    Serialize,
+    Deserialize,
     strum::Display,
     strum::EnumString,
     strum::EnumIter,
     strum::IntoStaticStr,
-    Serialize,
-    Deserialize,
 )]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum ActionType {
-    /// One look at one component.
+    /// One check of one component.
     ProactiveHealthCheck,
-    /// A restart that verification saw help.
+    /// A restart; verification confirmed recovery.
     ServiceRestart,
-    /// A restart that could not be made, or did not help.
+    /// A restart that failed or was ineffective.
     ServiceRestartFailed,
-    /// A rollback that verification saw help.
+    /// A rollback; verification confirmed recovery.
     AutomaticRollback,
-    /// A rollback that could not be made, or did not help.
+    /// A rollback that failed or was ineffective.
     RollbackFailed,
     DbConnectionRecovered,
     DbRecoveryFailed,
     MemoryLeakCleanup,
-    /// More or fewer pods, which verification saw help.
+    /// A change of the number of pods; verification confirmed recovery.
     ServiceScaled,
-    /// A number of pods that could not be changed, or did not help.
+    /// A change of the number of pods that failed or was ineffective.
     ServiceScaleFailed,
-    /// A Job or webhook of the team's own that verification saw help.
+    /// A custom remedy; verification confirmed recovery.
     CustomRemedy,
-    /// One that failed, or did not help.
+    /// A custom remedy that failed or was ineffective.
     CustomRemedyFailed,
-    /// What came of a warning; `success`: it was right.
+    /// The outcome of a warning; `success`: the warning was right.
     ForecastOutcome,
     /// One evaluation of one policy.
     ReconciliationCycle,
@@ -102,28 +101,16 @@ impl ActionType {
         self.into()
     }
 
-    /// Who writes rows of this type. Derived, so that it cannot be wrong.
+    /// Who writes rows of this type. A test names the agent of each type.
     pub fn agent(self) -> Agent {
         match self {
             Self::ReconciliationCycle => Agent::SelfHealingReconciler,
             Self::RemediationApproval | Self::RemediationRejected => Agent::EnhancedSelfHealing,
-            Self::ProactiveHealthCheck
-            | Self::ForecastOutcome
-            | Self::ServiceRestart
-            | Self::ServiceRestartFailed
-            | Self::AutomaticRollback
-            | Self::RollbackFailed
-            | Self::DbConnectionRecovered
-            | Self::DbRecoveryFailed
-            | Self::MemoryLeakCleanup
-            | Self::ServiceScaled
-            | Self::ServiceScaleFailed
-            | Self::CustomRemedy
-            | Self::CustomRemedyFailed => Agent::SelfHealingSystem,
+            _ => Agent::SelfHealingSystem,
         }
     }
 
-    /// Something was done, or tried, to a component.
+    /// An action on a component was carried out or attempted.
     pub fn is_intervention(self) -> bool {
         self.agent() == Agent::SelfHealingSystem && !matches!(self, Self::ProactiveHealthCheck | Self::ForecastOutcome)
     }
@@ -148,10 +135,10 @@ impl Agent {
     }
 }
 
-/// The column `unified_brain.metadata`. All four keys are always there; what does not apply is `null`.
+/// The column `unified_brain.metadata`. It always has all four keys; a key that does not apply is `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// `None` for a cycle, which is about a whole policy.
+    /// `None` for a cycle, which concerns a whole policy.
     pub component: Option<String>,
     pub policy: String,
     pub namespace: String,
@@ -160,29 +147,20 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Of a look at a component.
+    /// For a component.
     pub fn component(namespace: impl Into<String>, policy: impl Into<String>, component: impl Into<String>) -> Self {
         Self { component: Some(component.into()), ..Self::policy(namespace, policy) }
     }
 
-    /// Of a cycle over a whole policy.
+    /// For a cycle of a whole policy.
     pub fn policy(namespace: impl Into<String>, policy: impl Into<String>) -> Self {
         Self { component: None, policy: policy.into(), namespace: namespace.into(), remediation: None }
     }
 
-    /// The same, as part of this Remediation.
+    /// Adds the name of a Remediation.
     pub fn of_remediation(mut self, name: impl Into<String>) -> Self {
         self.remediation = Some(name.into());
         self
-    }
-
-    pub(super) fn json(&self) -> Value {
-        serde_json::json!({
-            "component": self.component,
-            "policy": self.policy,
-            "namespace": self.namespace,
-            "remediation": self.remediation,
-        })
     }
 }
 
@@ -193,18 +171,18 @@ pub struct BrainRow {
     pub id: Uuid,
     pub action: ActionType,
     pub input: Value,
-    /// Of a check: `failure_probability` (0 to 1, left out when there is no forecast) and `status` (`Healthy`,
-    /// `Degraded`, `Unhealthy`, `Critical`, `Unknown`), which the accuracy query reads.
+    /// Of a check, among others: `failure_probability` (0 to 1, absent without a forecast) and `status` (`Healthy`,
+    /// `Degraded`, `Unhealthy`, `Critical`, `Unknown`).
     pub output: Value,
-    /// Of a check: it could be measured. Of an intervention: verification saw it help. Of an outcome: the warning was
-    /// right.
+    /// Of a check: the component could be measured. Of an intervention: verification confirmed recovery. Of an outcome: the
+    /// warning was right.
     pub success: bool,
     pub metadata: Metadata,
-    /// Kept in microseconds.
+    /// Stored in microseconds.
     pub executed_at: Timestamp,
 }
 
-/// A row of `ai_proactive_health`: what one look at one component found.
+/// A row of `ai_proactive_health`: the result of one check of one component.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthRow {
     /// From [`check_id`].
@@ -212,22 +190,22 @@ pub struct HealthRow {
     pub namespace: String,
     pub policy: String,
     pub component: String,
-    /// 0 to 100; `None`, and NULL in the table, when it could not be measured. Not finite is `None`.
+    /// 0 to 100; `None`, and NULL in the table, when it could not be measured. Values that are not finite become `None`.
     pub score: Option<f64>,
-    /// `Improving`, `Stable` or `Declining`; `None` when there is too little history.
+    /// `Improving`, `Stable` or `Declining`; `None` with too little history.
     pub trend: Option<String>,
     pub predicted_failure_time: Option<Timestamp>,
-    /// 0 to 1; `None` when there is no forecast.
+    /// 0 to 1; `None` without a forecast.
     pub failure_probability: Option<f64>,
-    /// By metric name, in the metric's own unit. What could not be measured is left out; not finite is left out too.
+    /// By metric name, in the metric's own unit, without metrics that could not be measured and values that are not finite.
     #[serde(serialize_with = "finite_only")]
     pub metrics: BTreeMap<String, f64>,
     pub warnings: Vec<String>,
-    /// Of the look; both `created_at` and `updated_at`. Kept in microseconds.
+    /// Time of the check; both `created_at` and `updated_at`. Stored in microseconds.
     pub at: Timestamp,
 }
 
-/// A row of `ai_rollback_history`. Give it the id of the action's row in `unified_brain`, so that the two join.
+/// A row of `ai_rollback_history`, with the id of the action's row in `unified_brain`, so that the two join.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RollbackRow {
     /// From [`row_id`].
@@ -239,12 +217,12 @@ pub struct RollbackRow {
     pub to_state: Value,
     pub success: bool,
     pub error_message: Option<String>,
-    /// Kept in microseconds.
+    /// Stored in microseconds.
     pub executed_at: Timestamp,
 }
 
-/// A row of one of the three tables. As JSON it is an entry of the spool, which a newer version may have to read: a field
-/// that is added needs a default.
+/// A row of one of the three tables. As JSON it is an entry of the spool, which a newer version may have to read: a new field
+/// needs a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Row {
@@ -270,7 +248,46 @@ impl Row {
         }
     }
 
-    /// About how much memory it takes, in bytes: exact enough to bound batches and the backlog.
+    /// In the order of [`super::schema::columns`].
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        let id = Cell::text(&self.id().to_string());
+        match self {
+            Self::Brain(row) => vec![
+                id,
+                Cell::text(row.action.agent().as_str()),
+                Cell::text(row.action.as_str()),
+                Cell::json(&row.input),
+                Cell::json(&row.output),
+                Cell::Bool(row.success),
+                Cell::json(&serde_json::json!(row.metadata)),
+                Cell::time(row.executed_at),
+            ],
+            Self::Health(row) => vec![
+                id,
+                Cell::text(&row.component),
+                Cell::double(row.score),
+                Cell::Text(row.trend.as_deref().map(clean_text)),
+                Cell::Text(row.predicted_failure_time.map(sqlite_moment)),
+                Cell::double(row.failure_probability),
+                Cell::json(&row.metrics_json()),
+                Cell::json(&serde_json::json!(row.warnings)),
+                Cell::time(row.at),
+                Cell::time(row.at),
+            ],
+            Self::Rollback(row) => vec![
+                id,
+                Cell::text(&row.component),
+                Cell::text(&row.rollback_type),
+                Cell::json(&row.from_state),
+                Cell::json(&row.to_state),
+                Cell::Bool(row.success),
+                Cell::Text(row.error_message.as_deref().map(clean_text)),
+                Cell::time(row.executed_at),
+            ],
+        }
+    }
+
+    /// Approximate memory, in bytes: exact enough to bound batches and the backlog.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
             + match self {
@@ -309,20 +326,37 @@ impl From<RollbackRow> for Row {
 }
 
 impl HealthRow {
-    /// The column `metrics`: the readings, and whose they are.
-    pub(super) fn metrics_json(&self) -> Value {
-        let mut map: serde_json::Map<String, Value> = self
-            .metrics
-            .iter()
-            .filter(|(_, value)| value.is_finite())
-            .map(|(name, value)| (clean_text(name), Value::from(*value)))
-            .collect();
-        map.insert(COMPONENT_KEY.to_owned(), component_key(&self.namespace, &self.policy, &self.component).into());
-        Value::Object(map)
+    /// The column `metrics`: the values, and the component key.
+    fn metrics_json(&self) -> Value {
+        let key = component_key(&self.namespace, &self.policy, &self.component);
+        let finite = self.metrics.iter().filter(|(_, value)| value.is_finite());
+        let metrics = finite.map(|(name, value)| (name.clone(), Value::from(*value)));
+        Value::Object(metrics.chain([(COMPONENT_KEY.to_owned(), key.into())]).collect())
+    }
+}
+
+/// The value of one column, without NUL and numbers that are not finite.
+pub(super) enum Cell {
+    Text(Option<String>),
+    Bool(bool),
+    Double(Option<f64>),
+}
+
+impl Cell {
+    fn text(text: &str) -> Self {
+        Self::Text(Some(clean_text(text)))
     }
 
-    pub(super) fn warnings_json(&self) -> Value {
-        self.warnings.iter().map(|warning| clean_text(warning)).collect()
+    fn json(value: &Value) -> Self {
+        Self::Text(Some(clean_json(value).to_string()))
+    }
+
+    fn time(at: Timestamp) -> Self {
+        Self::Text(Some(sqlite_moment(at)))
+    }
+
+    fn double(value: Option<f64>) -> Self {
+        Self::Double(value.filter(|value| value.is_finite()))
     }
 }
 
@@ -330,13 +364,13 @@ pub(super) fn component_key(namespace: &str, policy: &str, component: &str) -> S
     format!("{namespace}/{policy}/{component}")
 }
 
-/// Neither database can hold NUL in a text (Postgres refuses `\u0000` in jsonb, SQLite's JSON functions stop there),
-/// and a container's message may well hold one. A healing row must not be refused for that.
-pub(super) fn clean_text(text: &str) -> String {
+/// Neither database can store NUL in a text (Postgres refuses `\u0000` in jsonb, SQLite's JSON functions stop there), and a
+/// container's message may contain one. A healing row must not be refused for that reason.
+fn clean_text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-pub(super) fn clean_json(value: &Value) -> Value {
+fn clean_json(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(clean_text(text)),
         Value::Array(items) => Value::Array(items.iter().map(clean_json).collect()),
@@ -347,27 +381,23 @@ pub(super) fn clean_json(value: &Value) -> Value {
     }
 }
 
-pub(super) fn finite(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| value.is_finite())
-}
-
-/// JSON has no word for the others, and would not give back what it was given.
+/// JSON cannot represent the other values.
 fn finite_only<S: Serializer>(metrics: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(metrics.iter().filter(|(_, value)| value.is_finite()))
 }
 
-/// Postgres keeps microseconds; cut here so that both databases and the ids agree.
+/// Postgres stores microseconds; cut here so that both databases and the ids agree.
 pub(super) fn microseconds(at: Timestamp) -> Timestamp {
     at.round(jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor)).unwrap_or(at)
 }
 
-/// RFC 3339 in UTC with always six digits, so that texts sort as times do; `datetime()` and `strftime()` read it.
+/// RFC 3339 in UTC with always six digits, so that texts sort as times do; SQLite's `datetime()` and `strftime()` read it.
 pub(super) fn sqlite_moment(at: Timestamp) -> String {
     microseconds(at).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 fn json_weight(value: &Value) -> usize {
-    // 32 is what one `Value` takes; a map's node about as much again.
+    // 32 is the size of a `Value`; a node of a map takes about as much again.
     32 + match value {
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(json_weight).sum(),
@@ -411,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_stable_and_tell_things_apart() {
+    fn ids_are_stable_and_distinct() {
         let at: Timestamp = "2026-11-22T10:00:00.000001Z".parse().unwrap();
         // Pinned: rows written by an older version must keep their ids.
         assert_eq!(row_id("u1", "action").to_string(), "baa694fb-084c-53b4-bbf5-e7bad84649f5");
@@ -427,7 +457,7 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len());
-        // Nanoseconds are not kept by the databases, so they do not make another look.
+        // The databases do not store nanoseconds, so these do not make another check.
         assert_eq!(
             check_id("shop", "web", "api", at),
             check_id("shop", "web", "api", at + jiff::SignedDuration::from_nanos(999))

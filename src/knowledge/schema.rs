@@ -1,29 +1,60 @@
-//! The three tables: how they are made, and whether one that is already there can be used.
+//! The three tables: their columns and indexes, and whether an existing table can be used.
 //!
-//! An existing table is never altered: it may belong to somebody else. It is used when it has the needed columns with
-//! usable types, whatever else it has; otherwise the first thing that is wrong is named together with its fix.
+//! An existing table is never altered: it may belong to another program. It is used when it has the needed columns with
+//! usable types, whatever else it has; otherwise the error names the first fault and its fix.
 
 use super::error::{LedgerError, LedgerReason};
 
-/// The tables, in the order in which they are made.
+/// The tables, in the order in which they are created.
 pub(super) const TABLES: [&str; 3] = ["unified_brain", "ai_proactive_health", "ai_rollback_history"];
 
-/// What a column has to hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Uuid,
-    Text,
-    Json,
-    Bool,
-    Double,
-    Time,
-}
-
-/// Whose SQL it is.
+/// The SQL dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Postgres,
     Sqlite,
+}
+
+/// The type of a column. Arrays are by [`Dialect`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Type {
+    /// In the tables that Panacea creates; also the fix that an error names.
+    own: [&'static str; 2],
+    /// Postgres: as `format_type` names types; SQLite: affinities.
+    accepted: [&'static [&'static str]; 2],
+    nullable: bool,
+}
+
+/// Texts that do not look like numbers survive NUMERIC, the affinity of UUID, JSON, TIMESTAMP.
+const TEXTS: &[&str] = &["TEXT", "NUMERIC", "NONE"];
+
+const UUID: Type = Type { own: ["uuid", "TEXT"], accepted: [&["uuid"], TEXTS], nullable: false };
+const TEXT: Type = Type { own: ["text", "TEXT"], accepted: [&["text", "character varying"], TEXTS], nullable: false };
+const TEXT_OR_NULL: Type = Type { nullable: true, ..TEXT };
+/// `json` is not accepted: the queries and indexes use operators that only jsonb has.
+const JSON: Type = Type { own: ["jsonb", "TEXT"], accepted: [&["jsonb"], TEXTS], nullable: false };
+const BOOL: Type =
+    Type { own: ["boolean", "BOOLEAN"], accepted: [&["boolean"], &["INTEGER", "NUMERIC", "NONE"]], nullable: false };
+const DOUBLE: Type = Type {
+    own: ["double precision", "REAL"],
+    accepted: [&["double precision", "real", "numeric"], &["REAL", "NUMERIC", "INTEGER", "NONE"]],
+    nullable: true,
+};
+/// Without a time zone, the session's setting would decide how a time is stored.
+const TIME: Type =
+    Type { own: ["timestamptz", "TEXT"], accepted: [&["timestamp with time zone"], TEXTS], nullable: false };
+
+const TIME_OR_NULL: Type = Type { nullable: true, ..TIME };
+
+impl Type {
+    pub(super) fn own(self, dialect: Dialect) -> &'static str {
+        self.own[dialect as usize]
+    }
+
+    fn accepts(self, dialect: Dialect, found: &str) -> bool {
+        let found = if dialect == Dialect::Sqlite { affinity(found) } else { found };
+        self.accepted[dialect as usize].contains(&found)
+    }
 }
 
 /// A column as the database describes it.
@@ -33,7 +64,7 @@ pub(super) struct FoundColumn {
     pub column_name: String,
     /// Postgres: `format_type`; SQLite: the declared type, perhaps empty.
     pub column_type: String,
-    /// NOT NULL, and nothing fills it when an INSERT leaves it out.
+    /// NOT NULL without a default.
     pub demanding: bool,
 }
 
@@ -41,9 +72,9 @@ pub(super) struct FoundColumn {
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(super) struct FoundTable {
     pub table_name: String,
-    /// `id` alone is the primary key or has a unique index: ON CONFLICT (id) needs it.
+    /// `id` alone is the primary key or has a unique index, as ON CONFLICT (id) needs.
     pub id_is_unique: bool,
-    /// `id` and the time of the row together are: all that a table can have that is partitioned by time.
+    /// `id` and the time of the row together are unique: a table that is partitioned by time can have no more.
     pub id_and_time_are_unique: bool,
     pub may_insert: bool,
     pub may_select: bool,
@@ -54,87 +85,50 @@ pub(super) fn time_column(table: &str) -> &'static str {
     if table == "ai_proactive_health" { "created_at" } else { "executed_at" }
 }
 
-fn needed(table: &str) -> &'static [(&'static str, Kind)] {
+/// The columns of a table, in the order in which rows are inserted.
+pub(super) fn columns(table: &str) -> &'static [(&'static str, Type)] {
     match table {
         "unified_brain" => &[
-            ("id", Kind::Uuid),
-            ("agent_name", Kind::Text),
-            ("action_type", Kind::Text),
-            ("input_data", Kind::Json),
-            ("output_data", Kind::Json),
-            ("success", Kind::Bool),
-            ("metadata", Kind::Json),
-            ("executed_at", Kind::Time),
+            ("id", UUID),
+            ("agent_name", TEXT),
+            ("action_type", TEXT),
+            ("input_data", JSON),
+            ("output_data", JSON),
+            ("success", BOOL),
+            ("metadata", JSON),
+            ("executed_at", TIME),
         ],
         "ai_proactive_health" => &[
-            ("id", Kind::Uuid),
-            ("component", Kind::Text),
-            ("health_score", Kind::Double),
-            ("trend", Kind::Text),
-            ("predicted_failure_time", Kind::Time),
-            ("failure_probability", Kind::Double),
-            ("metrics", Kind::Json),
-            ("warnings", Kind::Json),
-            ("created_at", Kind::Time),
-            ("updated_at", Kind::Time),
+            ("id", UUID),
+            ("component", TEXT),
+            ("health_score", DOUBLE),
+            ("trend", TEXT_OR_NULL),
+            ("predicted_failure_time", TIME_OR_NULL),
+            ("failure_probability", DOUBLE),
+            ("metrics", JSON),
+            ("warnings", JSON),
+            ("created_at", TIME),
+            ("updated_at", TIME),
         ],
         _ => &[
-            ("id", Kind::Uuid),
-            ("component", Kind::Text),
-            ("rollback_type", Kind::Text),
-            ("from_state", Kind::Json),
-            ("to_state", Kind::Json),
-            ("success", Kind::Bool),
-            ("error_message", Kind::Text),
-            ("executed_at", Kind::Time),
+            ("id", UUID),
+            ("component", TEXT),
+            ("rollback_type", TEXT),
+            ("from_state", JSON),
+            ("to_state", JSON),
+            ("success", BOOL),
+            ("error_message", TEXT_OR_NULL),
+            ("executed_at", TIME),
         ],
     }
 }
 
-impl Kind {
-    /// The type that our own tables have, which is also the fix that we name.
-    fn own_type(self, dialect: Dialect) -> &'static str {
-        match (dialect, self) {
-            (Dialect::Postgres, Self::Uuid) => "uuid",
-            (Dialect::Postgres, Self::Json) => "jsonb",
-            (Dialect::Postgres, Self::Bool) => "boolean",
-            (Dialect::Postgres, Self::Double) => "double precision",
-            (Dialect::Postgres, Self::Time) => "timestamptz",
-            (Dialect::Sqlite, Self::Bool) => "BOOLEAN",
-            (Dialect::Sqlite, Self::Double) => "REAL",
-            (Dialect::Postgres, Self::Text) => "text",
-            (Dialect::Sqlite, Self::Uuid | Self::Text | Self::Json | Self::Time) => "TEXT",
-        }
-    }
-
-    fn accepts(self, dialect: Dialect, found: &str) -> bool {
-        match dialect {
-            Dialect::Postgres => match self {
-                Self::Uuid => found == "uuid",
-                Self::Text => matches!(found, "text" | "character varying"),
-                // `json` is refused: our queries and indexes use operators that only jsonb has.
-                Self::Json => found == "jsonb",
-                Self::Bool => found == "boolean",
-                Self::Double => matches!(found, "double precision" | "real" | "numeric"),
-                // Without a time zone the same moment would be stored differently by the session's setting.
-                Self::Time => found == "timestamp with time zone",
-            },
-            Dialect::Sqlite => {
-                let affinity = affinity(found);
-                match self {
-                    // Texts that do not look like numbers survive NUMERIC, the affinity of UUID, JSON, TIMESTAMP.
-                    Self::Uuid | Self::Text | Self::Json | Self::Time => {
-                        matches!(affinity, "TEXT" | "NUMERIC" | "NONE")
-                    }
-                    Self::Bool => matches!(affinity, "INTEGER" | "NUMERIC" | "NONE"),
-                    Self::Double => matches!(affinity, "REAL" | "NUMERIC" | "INTEGER" | "NONE"),
-                }
-            }
-        }
-    }
+/// The names of a table's columns, with commas between them.
+pub(super) fn column_names(table: &str) -> String {
+    columns(table).iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// SQLite's own rule: <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>.
+/// The rule of SQLite: <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>.
 fn affinity(declared: &str) -> &'static str {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
@@ -153,42 +147,43 @@ fn affinity(declared: &str) -> &'static str {
     }
 }
 
-/// Which of the tables are not there.
+/// The tables that do not exist.
 pub(super) fn missing(columns: &[FoundColumn]) -> Vec<&'static str> {
     TABLES.into_iter().filter(|table| !columns.iter().any(|found| found.table_name == *table)).collect()
 }
 
-/// Whether what is there can be used.
+/// Whether the existing tables can be used.
 ///
 /// # Errors
-/// `WrongSchema` with table, column and fix; `Forbidden` with the GRANT that is missing.
-pub(super) fn judge(dialect: Dialect, columns: &[FoundColumn], tables: &[FoundTable]) -> Result<(), LedgerError> {
+/// `WrongSchema` with table, column and fix; `Forbidden` with the missing GRANT.
+pub(super) fn validate(dialect: Dialect, found: &[FoundColumn], tables: &[FoundTable]) -> Result<(), LedgerError> {
+    let wrong = |message: String| Err(LedgerError::new(LedgerReason::WrongSchema, message));
     for table in TABLES {
-        let found: Vec<_> = columns.iter().filter(|column| column.table_name == table).collect();
-        for (name, kind) in needed(table) {
-            let own = kind.own_type(dialect);
+        let found: Vec<_> = found.iter().filter(|column| column.table_name == table).collect();
+        for (name, kind) in columns(table) {
+            let own = kind.own(dialect);
             let Some(column) = found.iter().find(|column| column.column_name.eq_ignore_ascii_case(name)) else {
                 return wrong(format!(
                     "table {table} exists without the column {name}; fix: ALTER TABLE {table} ADD COLUMN {name} {own}, \
-                     or give Panacea a database of its own"
+                     or give Panacea a separate database"
                 ));
             };
             if !kind.accepts(dialect, &column.column_type) {
                 return wrong(format!(
-                    "column {name} of table {table} is of type {}, needed is {own}; fix: change the column's type, \
-                     or give Panacea a database of its own",
+                    "column {name} of table {table} is of type {}, but must be {own}; fix: change the column's type, \
+                     or give Panacea a separate database",
                     column.column_type
                 ));
             }
         }
-        let stranger = found.iter().find(|column| {
-            column.demanding && !needed(table).iter().any(|(name, _)| column.column_name.eq_ignore_ascii_case(name))
+        let unknown = found.iter().find(|column| {
+            column.demanding && !columns(table).iter().any(|(name, _)| column.column_name.eq_ignore_ascii_case(name))
         });
-        if let Some(column) = stranger {
+        if let Some(column) = unknown {
             let name = &column.column_name;
             return wrong(format!(
-                "column {name} of table {table} is NOT NULL without a default, and Panacea does not know what to put \
-                 there; fix: give it a default, or drop NOT NULL"
+                "column {name} of table {table} is NOT NULL without a default, and Panacea does not know this column; \
+                 fix: add a default, or drop NOT NULL"
             ));
         }
         let facts = tables.iter().find(|facts| facts.table_name == table);
@@ -213,108 +208,45 @@ pub(super) fn judge(dialect: Dialect, columns: &[FoundColumn], tables: &[FoundTa
     Ok(())
 }
 
-fn wrong(message: String) -> Result<(), LedgerError> {
-    Err(LedgerError::new(LedgerReason::WrongSchema, message))
-}
-
-/// Statements that make a table and its indexes.
+/// The statements that create a table and its indexes.
 ///
-/// The indexes serve, in order: what is about a span of time, [`super::queries`], the history that is read back at a start,
-/// and the rollbacks of a component.
-pub(super) fn statements(dialect: Dialect, table: &str) -> &'static [&'static str] {
-    match (dialect, table) {
+/// The indexes serve, in order: rows of a span of time, [`super::queries`], the history that is read at a start, and the
+/// rollbacks of a component.
+pub(super) fn statements(dialect: Dialect, table: &str) -> Vec<String> {
+    let column = |(name, kind): &(&str, Type)| {
+        let constraint = match *name {
+            "id" => " NOT NULL PRIMARY KEY",
+            _ if kind.nullable => "",
+            _ => " NOT NULL",
+        };
+        format!("    {name} {}{constraint}", kind.own(dialect))
+    };
+    let columns: Vec<String> = columns(table).iter().map(column).collect();
+    let create = format!("CREATE TABLE IF NOT EXISTS {table} (\n{}\n)", columns.join(",\n"));
+    let indexes: &[&str] = match (dialect, table) {
         (Dialect::Postgres, "unified_brain") => &[
-            "CREATE TABLE IF NOT EXISTS unified_brain (
-                id uuid PRIMARY KEY,
-                agent_name text NOT NULL,
-                action_type text NOT NULL,
-                input_data jsonb NOT NULL,
-                output_data jsonb NOT NULL,
-                success boolean NOT NULL,
-                metadata jsonb NOT NULL,
-                executed_at timestamptz NOT NULL
-            )",
-            "CREATE INDEX IF NOT EXISTS unified_brain_executed_at ON unified_brain (executed_at)",
-            "CREATE INDEX IF NOT EXISTS unified_brain_questions ON unified_brain (action_type, executed_at, success)
-                WHERE agent_name LIKE '%self_healing%'",
+            "unified_brain_executed_at ON unified_brain (executed_at)",
+            "unified_brain_questions ON unified_brain (action_type, executed_at, success)
+    WHERE agent_name LIKE '%self_healing%'",
         ],
         (Dialect::Postgres, "ai_proactive_health") => &[
-            "CREATE TABLE IF NOT EXISTS ai_proactive_health (
-                id uuid PRIMARY KEY,
-                component text NOT NULL,
-                health_score double precision,
-                trend text,
-                predicted_failure_time timestamptz,
-                failure_probability double precision,
-                metrics jsonb NOT NULL,
-                warnings jsonb NOT NULL,
-                created_at timestamptz NOT NULL,
-                updated_at timestamptz NOT NULL
-            )",
-            "CREATE INDEX IF NOT EXISTS ai_proactive_health_history
-                ON ai_proactive_health ((metrics ->> 'panacea.dev/component'), created_at)",
-            // For the retention: rows come in the order of time, so a few pages of it do for millions.
-            "CREATE INDEX IF NOT EXISTS ai_proactive_health_created_at ON ai_proactive_health USING brin (created_at)",
-        ],
-        (Dialect::Postgres, _) => &[
-            "CREATE TABLE IF NOT EXISTS ai_rollback_history (
-                id uuid PRIMARY KEY,
-                component text NOT NULL,
-                rollback_type text NOT NULL,
-                from_state jsonb NOT NULL,
-                to_state jsonb NOT NULL,
-                success boolean NOT NULL,
-                error_message text,
-                executed_at timestamptz NOT NULL
-            )",
-            "CREATE INDEX IF NOT EXISTS ai_rollback_history_component ON ai_rollback_history (component, executed_at)",
+            "ai_proactive_health_history
+    ON ai_proactive_health ((metrics ->> 'panacea.dev/component'), created_at)",
+            // For the retention: rows come in the order of time, so a few pages of this index do for millions of rows.
+            "ai_proactive_health_created_at ON ai_proactive_health USING brin (created_at)",
         ],
         (Dialect::Sqlite, "unified_brain") => &[
-            "CREATE TABLE IF NOT EXISTS unified_brain (
-                id TEXT NOT NULL PRIMARY KEY,
-                agent_name TEXT NOT NULL,
-                action_type TEXT NOT NULL,
-                input_data TEXT NOT NULL,
-                output_data TEXT NOT NULL,
-                success BOOLEAN NOT NULL,
-                metadata TEXT NOT NULL,
-                executed_at TEXT NOT NULL
-            )",
-            "CREATE INDEX IF NOT EXISTS unified_brain_executed_at ON unified_brain (executed_at)",
-            // Not partial: SQLite would ask each row of the table again whether it belongs in.
-            "CREATE INDEX IF NOT EXISTS unified_brain_questions
-                ON unified_brain (action_type, executed_at, success, agent_name)",
+            "unified_brain_executed_at ON unified_brain (executed_at)",
+            // Not partial: SQLite would check each row of the table again for the condition.
+            "unified_brain_questions
+    ON unified_brain (action_type, executed_at, success, agent_name)",
         ],
-        (Dialect::Sqlite, "ai_proactive_health") => &[
-            "CREATE TABLE IF NOT EXISTS ai_proactive_health (
-                id TEXT NOT NULL PRIMARY KEY,
-                component TEXT NOT NULL,
-                health_score REAL,
-                trend TEXT,
-                predicted_failure_time TEXT,
-                failure_probability REAL,
-                metrics TEXT NOT NULL,
-                warnings TEXT NOT NULL,
-                created_at TEXT NOT NULL,
-                updated_at TEXT NOT NULL
-            )",
-            "CREATE INDEX IF NOT EXISTS ai_proactive_health_history
-                ON ai_proactive_health (json_extract(metrics, '$.\"panacea.dev/component\"'), created_at)",
-        ],
-        (Dialect::Sqlite, _) => &[
-            "CREATE TABLE IF NOT EXISTS ai_rollback_history (
-                id TEXT NOT NULL PRIMARY KEY,
-                component TEXT NOT NULL,
-                rollback_type TEXT NOT NULL,
-                from_state TEXT NOT NULL,
-                to_state TEXT NOT NULL,
-                success BOOLEAN NOT NULL,
-                error_message TEXT,
-                executed_at TEXT NOT NULL
-            )",
-            "CREATE INDEX IF NOT EXISTS ai_rollback_history_component ON ai_rollback_history (component, executed_at)",
-        ],
-    }
+        (Dialect::Sqlite, "ai_proactive_health") => &["ai_proactive_health_history
+    ON ai_proactive_health (json_extract(metrics, '$.\"panacea.dev/component\"'), created_at)"],
+        _ => &["ai_rollback_history_component ON ai_rollback_history (component, executed_at)"],
+    };
+    let indexes = indexes.iter().map(|index| format!("CREATE INDEX IF NOT EXISTS {index}"));
+    std::iter::once(create).chain(indexes).collect()
 }
 
 #[cfg(test)]
@@ -322,12 +254,12 @@ mod tests {
     use super::*;
 
     fn good(dialect: Dialect) -> (Vec<FoundColumn>, Vec<FoundTable>) {
-        let shown = |kind: Kind| match (dialect, kind) {
-            (Dialect::Postgres, Kind::Time) => "timestamp with time zone",
-            _ => kind.own_type(dialect),
+        let shown = |kind: Type| match kind.own(dialect) {
+            "timestamptz" => "timestamp with time zone",
+            own => own,
         };
         let columns = TABLES.iter().flat_map(|table| {
-            needed(table).iter().map(move |(name, kind)| FoundColumn {
+            columns(table).iter().map(move |(name, kind)| FoundColumn {
                 table_name: (*table).to_owned(),
                 column_name: (*name).to_owned(),
                 column_type: shown(*kind).to_owned(),
@@ -347,7 +279,7 @@ mod tests {
     fn verdict(dialect: Dialect, change: impl FnOnce(&mut Vec<FoundColumn>, &mut Vec<FoundTable>)) -> String {
         let (mut columns, mut tables) = good(dialect);
         change(&mut columns, &mut tables);
-        match judge(dialect, &columns, &tables) {
+        match validate(dialect, &columns, &tables) {
             Ok(()) => "fine".to_owned(),
             Err(error) => format!("{}: {}", error.reason(), error.message()),
         }
@@ -367,17 +299,17 @@ mod tests {
 
         let said = verdict(Dialect::Postgres, |columns, _| columns[0].column_type = "text".to_owned());
         assert!(
-            said.starts_with("WrongSchema: column id of table unified_brain is of type text, needed is uuid"),
+            said.starts_with("WrongSchema: column id of table unified_brain is of type text, but must be uuid"),
             "{said}"
         );
 
         let said =
             verdict(Dialect::Postgres, |columns, _| columns[7].column_type = "timestamp without time zone".to_owned());
-        assert!(said.contains("executed_at") && said.contains("needed is timestamptz"), "{said}");
+        assert!(said.contains("executed_at") && said.contains("must be timestamptz"), "{said}");
 
         let said = verdict(Dialect::Sqlite, |columns, _| columns[0].column_type = "INTEGER".to_owned());
         assert!(
-            said.starts_with("WrongSchema: column id of table unified_brain is of type INTEGER, needed is TEXT"),
+            said.starts_with("WrongSchema: column id of table unified_brain is of type INTEGER, but must be TEXT"),
             "{said}"
         );
 
@@ -399,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_tables_are_told_apart_from_wrong_ones() {
+    fn missing_tables_are_not_wrong_tables() {
         let (columns, _) = good(Dialect::Sqlite);
         assert!(missing(&columns).is_empty());
         assert_eq!(missing(&[]), TABLES);

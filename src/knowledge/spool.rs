@@ -1,16 +1,15 @@
-//! Rows that wait on disk while the database is away.
+//! Rows that wait on disk while the database is unreachable.
 //!
-//! One SQLite file, used by one operator at a time (it is held locked). An entry is one row, with a checksum; its order is
-//! the order of spooling. Everything that [`Spool::append`] has returned for is on disk (WAL, `synchronous = FULL`) and
-//! outlives SIGKILL and the loss of power.
+//! One SQLite file, used by one operator at a time (it stays locked). An entry is one row with a checksum, in the order of
+//! spooling. All rows are on disk when [`Spool::append`] returns (WAL, `synchronous = FULL`), and survive SIGKILL and a power
+//! failure.
 //!
-//! **Bound.** [`SpoolOptions::max_bytes`] of entries; the file is a few percent larger. When it is full, health rows
-//! make room, oldest first after the batch that may be on its way, and are counted in the file itself, in the transaction
-//! that removes them. Healing rows are never removed before they are in the database: an append of them that has no room
-//! fails.
+//! **Bound.** [`SpoolOptions::max_bytes`] of entries; the file is a few percent larger. When it is full, health rows are
+//! removed, oldest first after the batch that may be in progress, and counted in the file, in the same transaction. Healing
+//! rows are never removed before they are in the database: an append of healing rows without room fails.
 //!
-//! **Damage.** An entry that is not what had been written is skipped and counted. A file that SQLite cannot read is kept beside
-//! its place under another name, for a person, and a new one is begun.
+//! **Damage.** A damaged entry is skipped and counted. A file that SQLite cannot read is renamed and stays for a person; a new
+//! file replaces it.
 
 mod file;
 
@@ -26,17 +25,16 @@ use super::error::{LedgerError, LedgerReason};
 use super::row::Row;
 use super::stats::LedgerStats;
 use super::within;
-use file::{Added, Open, Totals};
 pub(super) use file::{Kind, Oldest};
+use file::{Open, Totals};
 
-/// Bound of the entries when none is given, in bytes: about 350,000 rows of looks, so 3 hours of 1,000 components at one
-/// look a minute.
+/// Default bound of the entries, in bytes: about 350,000 rows of checks, so 3 hours of 1,000 components at one check a minute.
 pub const SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How long one use of the spool may take. It is a local file; a disk that is slower is as good as none.
+/// Time limit of one use of the spool. It is a local file; a slower disk is of no use.
 const SPOOL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long an opening waits for the lock: a connection that was given up on closes in its own time.
+/// How long opening waits for the lock: a cancelled connection closes later.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const FILE: &str = "spool.sqlite";
@@ -44,7 +42,7 @@ const FILE: &str = "spool.sqlite";
 /// Where rows wait, and how many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpoolOptions {
-    /// The folder; made when it is missing.
+    /// The folder; created when it is missing.
     pub folder: PathBuf,
     /// Bound of the entries, in bytes.
     pub max_bytes: u64,
@@ -62,7 +60,7 @@ pub(super) struct Spool {
     open: Mutex<Option<Open>>,
     stats: LedgerStats,
     taken_up: AtomicBool,
-    /// The counts of earlier lives are in the stats.
+    /// The stats include the counts of earlier processes.
     counted: AtomicBool,
 }
 
@@ -73,12 +71,12 @@ impl Spool {
         Self { path: folder.join(FILE), max_bytes, open, stats, taken_up, counted }
     }
 
-    /// Whether it is known what an earlier life left.
+    /// Whether the rows of earlier processes are known.
     pub(super) fn is_taken_up(&self) -> bool {
         self.taken_up.load(Ordering::Relaxed)
     }
 
-    /// Takes up what an earlier life left, and shows whether the spool can be used before it is needed.
+    /// Reads how many rows earlier processes left, which shows whether the spool can be used before it is needed.
     pub(super) async fn take_up(&self) -> Result<(), LedgerError> {
         if self.is_taken_up() {
             return Ok(());
@@ -89,36 +87,29 @@ impl Spool {
         Ok(())
     }
 
-    /// Adds rows at the end; they are on disk when it returns. Healing rows: all or none; one that is there already is
-    /// kept where it is. Health rows: those for which nothing older can make room are dropped and counted.
+    /// Adds rows at the end; they are on disk when it returns. Healing rows: all or none; a row that exists keeps its place.
+    /// Health rows: rows without room are dropped and counted.
     ///
     /// # Errors
     /// No room for healing rows, or the file cannot be used; then nothing was added.
     pub(super) async fn append(&self, kind: Kind, rows: &[Row]) -> Result<(), LedgerError> {
-        let unsaved = self.stats.take_unsaved();
+        let unsaved = self.stats.dropped_unsaved.set(0);
         let add = async {
             let (mut slot, mut open) = self.lease().await?;
             let done = open.append(kind, rows, self.max_bytes, unsaved).await;
-            let added = self.settle(&mut slot, open, done).await?;
-            self.stats.dropped_and_saved(added.dropped);
-            Ok(added)
+            let Some(dropped) = self.settle(&mut slot, open, done)? else {
+                let (path, limit) = (self.path.display(), self.max_bytes);
+                let message = format!("the spool {path} is full of rows of remediations ({limit} bytes)");
+                return Err(LedgerError::new(LedgerReason::Full, message));
+            };
+            self.stats.rows_dropped.inc_by(dropped);
+            Ok(())
         };
         let done = within(SPOOL_LIMIT, "writing to the spool", add).await;
-        match done {
-            Ok(Added { no_room: false, .. }) => Ok(()),
-            // Nothing was changed.
-            Ok(_) => {
-                self.stats.give_back_unsaved(unsaved);
-                let limit = self.max_bytes;
-                let message =
-                    format!("the spool {} is full of rows of remediations ({limit} bytes)", self.path.display());
-                Err(LedgerError::new(LedgerReason::Full, message))
-            }
-            Err(error) => {
-                self.stats.give_back_unsaved(unsaved);
-                Err(error)
-            }
+        if done.is_err() {
+            self.stats.dropped_unsaved.inc_by(unsaved);
         }
+        done
     }
 
     /// A batch of the oldest entries. Corrupt ones are removed.
@@ -126,71 +117,64 @@ impl Spool {
         let read = async {
             let (mut slot, mut open) = self.lease().await?;
             let done = open.oldest().await;
-            let (found, corrupt) = self.settle(&mut slot, open, done).await?;
+            let (found, corrupt) = self.settle(&mut slot, open, done)?;
             if let Some(seq) = corrupt.first() {
-                self.stats.corrupt(corrupt.len() as u64);
+                self.stats.entries_corrupt.inc_by(corrupt.len() as u64);
                 let (count, path) = (corrupt.len(), self.path.display());
-                tracing::error!(count, seq, "ledger: entries of the spool {path} are damaged and were skipped");
+                tracing::error!(count, seq, "ledger: skipped damaged entries of the spool {path}");
             }
             Ok(found)
         };
         within(SPOOL_LIMIT, "reading the spool", read).await
     }
 
-    /// Removes what is in the database now. `refused`: healing rows of it that are not, because the database refuses them.
+    /// Removes entries that are in the database now. `refused`: the healing rows among them that the database refused.
     pub(super) async fn remove(&self, written: &Oldest, refused: &[Row]) -> Result<(), LedgerError> {
         let remove = async {
             let (mut slot, mut open) = self.lease().await?;
             let done = open.remove(written, refused).await;
-            self.settle(&mut slot, open, done).await
+            self.settle(&mut slot, open, done)
         };
         within(SPOOL_LIMIT, "removing from the spool", remove).await
     }
 
-    /// The file, opened when it is not. Give it back with [`Spool::settle`]; dropped, and opened anew, otherwise.
+    /// The file, opened if necessary. Return it with [`Spool::settle`]; dropped, and opened again, otherwise.
     async fn lease(&self) -> Result<(MutexGuard<'_, Option<Open>>, Open), LedgerError> {
         let mut slot = self.open.lock().await;
-        let open = match slot.take() {
-            Some(open) => open,
-            None => match self.open().await {
-                Err(error) if is_damage(&error) => {
-                    self.set_aside(&error);
-                    self.open().await.map_err(|error| self.sort(&error))?
-                }
-                opened => opened.map_err(|error| self.sort(&error))?,
-            },
+        let mut opened = match slot.take() {
+            Some(open) => Ok(open),
+            None => self.open().await,
         };
-        Ok((slot, open))
-    }
-
-    async fn settle<T>(
-        &self,
-        slot: &mut MutexGuard<'_, Option<Open>>,
-        open: Open,
-        done: Result<T, sqlx::Error>,
-    ) -> Result<T, LedgerError> {
-        match done {
-            Ok(done) => {
-                self.tell(open.totals);
-                **slot = Some(open);
-                Ok(done)
-            }
-            Err(error) => {
-                let lost = open.totals.health;
-                // Before its file is moved.
-                drop(open);
-                if is_damage(&error) {
-                    self.set_aside(&error);
-                    self.stats.dropped(lost);
-                    self.tell(Totals::default());
-                }
-                Err(self.sort(&error))
-            }
+        if let Err(error) = &opened
+            && is_damage(error)
+        {
+            self.set_aside(error);
+            opened = self.open().await;
         }
+        opened.map(|open| (slot, open)).map_err(|error| self.located(error))
     }
 
-    fn tell(&self, totals: Totals) {
-        self.stats.spooled(totals.healing, totals.health, totals.bytes);
+    fn settle<T>(&self, slot: &mut Option<Open>, open: Open, done: Result<T, sqlx::Error>) -> Result<T, LedgerError> {
+        if let Err(error) = &done {
+            let lost = open.totals.health;
+            // Before its file is moved.
+            drop(open);
+            if is_damage(error) {
+                self.set_aside(error);
+                self.stats.dropped(lost);
+                self.publish(Totals::default());
+            }
+        } else {
+            self.publish(open.totals);
+            *slot = Some(open);
+        }
+        done.map_err(|error| self.located(error))
+    }
+
+    fn publish(&self, totals: Totals) {
+        self.stats.healing_spooled.set(totals.healing);
+        self.stats.health_spooled.set(totals.health);
+        self.stats.spool_bytes.set(totals.bytes);
     }
 
     async fn open(&self) -> Result<Open, sqlx::Error> {
@@ -205,24 +189,25 @@ impl Spool {
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        let (open, counts) = Open::new(options.connect().await?).await?;
+        let (open, dropped, corrupt) = Open::new(options.connect().await?).await?;
         if !self.counted.swap(true, Ordering::Relaxed) {
-            self.stats.corrupt(counts.corrupt);
-            self.stats.dropped_and_saved(counts.dropped);
+            self.stats.entries_corrupt.inc_by(corrupt);
+            self.stats.rows_dropped.inc_by(dropped);
         }
-        self.tell(open.totals);
+        self.publish(open.totals);
         Ok(open)
     }
 
-    fn sort(&self, error: &sqlx::Error) -> LedgerError {
-        LedgerError::from_sqlx(error, &format!("spool {}", self.path.display()))
+    fn located(&self, error: sqlx::Error) -> LedgerError {
+        LedgerError::from(error).at(&format!("spool {}", self.path.display()))
     }
 
-    /// Out of the way, over an earlier one, with what belongs to it.
+    /// Renames the file and its WAL, over those of an earlier time.
     fn set_aside(&self, error: &sqlx::Error) {
         let aside = self.path.with_extension("sqlite.damaged");
         tracing::error!(
-            "ledger: the spool {} cannot be read ({error}) and is kept as {}: rows of looks that waited in it are lost, those of remediations are recorded anew",
+            "ledger: the spool {} cannot be read ({error}) and is renamed to {}: its rows of checks are lost, rows of remediations \
+             are recorded again",
             self.path.display(),
             aside.display()
         );
@@ -237,7 +222,7 @@ impl Spool {
     }
 }
 
-/// SQLite says that the file is not, or no longer, a database: <https://www.sqlite.org/rescode.html#corrupt>, `notadb`.
+/// SQLite reports that the file is not, or no longer, a database: <https://www.sqlite.org/rescode.html#corrupt>, `notadb`.
 fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))

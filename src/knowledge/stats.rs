@@ -1,146 +1,94 @@
-//! What the ledger counts about itself. `server/` gives these to Prometheus.
+//! Counters and gauges of the ledger; `server/` exposes them as metrics.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-/// Counters since the start, each only rising, and gauges where it is said. Cheap to clone; all clones count together.
+use prometheus_client::metrics::{counter::Counter, gauge};
+
+type Gauge = gauge::Gauge<u64, AtomicU64>;
+
+/// Counters since the start, and gauges where the method says so. Cheap to clone; clones share their values.
 #[derive(Debug, Clone, Default)]
-pub struct LedgerStats(Arc<Counters>);
-
-#[derive(Debug, Default)]
-struct Counters {
-    rows_written: AtomicU64,
-    rows_dropped: AtomicU64,
-    /// Of `rows_dropped`, what is not yet in the spool's own count.
-    dropped_unsaved: AtomicU64,
-    rows_refused: AtomicU64,
-    batches_failed: AtomicU64,
-    rows_waiting: AtomicU64,
-    healing_spooled: AtomicU64,
-    health_spooled: AtomicU64,
-    spool_bytes: AtomicU64,
-    entries_corrupt: AtomicU64,
-    rows_expired: AtomicU64,
-    retentions_failed: AtomicU64,
+pub struct LedgerStats {
+    pub(super) rows_written: Counter,
+    pub(super) rows_dropped: Counter,
+    /// Part of `rows_dropped` that the spool's own count does not include yet.
+    pub(super) dropped_unsaved: Gauge,
+    pub(super) rows_refused: Counter,
+    pub(super) batches_failed: Counter,
+    pub(super) rows_waiting: Gauge,
+    pub(super) healing_spooled: Gauge,
+    pub(super) health_spooled: Gauge,
+    pub(super) spool_bytes: Gauge,
+    pub(super) entries_corrupt: Counter,
+    pub(super) rows_expired: Counter,
+    pub(super) retentions_failed: Counter,
 }
 
 impl LedgerStats {
-    /// Rows that are in the database because of us; a duplicate is not counted again.
+    /// Rows that this process inserted; duplicates are not counted.
     pub fn rows_written(&self) -> u64 {
-        self.0.rows_written.load(Ordering::Relaxed)
+        self.rows_written.get()
     }
 
-    /// Offered rows that were lost: the queue, the backlog or the spool was full, or the operator stopped with the database
-    /// away. With a spool, of its earlier lives as well: the count is kept there. Rows that were in memory at a SIGKILL,
-    /// the last [`LedgerStats::rows_waiting`] that were offered, are in no count.
+    /// Offered rows that were lost: the queue, the backlog or the spool was full, or the operator stopped while the database
+    /// was unreachable. With a spool, this includes earlier processes: the spool stores the count. Rows that were in memory
+    /// at a SIGKILL (the last [`LedgerStats::rows_waiting`] rows offered) are in no count.
     pub fn rows_dropped(&self) -> u64 {
-        self.0.rows_dropped.load(Ordering::Relaxed)
+        self.rows_dropped.get()
     }
 
-    /// Rows that the database refused for what they hold: offered ones are lost, recorded ones stay in the spool.
+    /// Rows that the database refused because of their content: offered rows are lost, recorded rows stay in the spool.
     pub fn rows_refused(&self) -> u64 {
-        self.0.rows_refused.load(Ordering::Relaxed)
+        self.rows_refused.get()
     }
 
-    /// Attempts to write (batches, and calls of `record`) that failed, however often they were retried.
+    /// Failed attempts to write (batches, and calls of `record`), retries included.
     pub fn batches_failed(&self) -> u64 {
-        self.0.batches_failed.load(Ordering::Relaxed)
+        self.batches_failed.get()
     }
 
-    /// Gauge: offered rows that are in memory, neither written nor spooled nor lost.
+    /// Gauge: offered rows in memory, neither written nor spooled nor lost.
     pub fn rows_waiting(&self) -> u64 {
-        self.0.rows_waiting.load(Ordering::Relaxed)
+        self.rows_waiting.get()
     }
 
-    /// Gauge: rows of Remediations that wait in the spool to be written.
+    /// Gauge: rows of Remediations in the spool.
     pub fn healing_spooled(&self) -> u64 {
-        self.0.healing_spooled.load(Ordering::Relaxed)
+        self.healing_spooled.get()
     }
 
-    /// Gauge: rows of looks and cycles that wait in the spool.
+    /// Gauge: rows of health checks and cycles in the spool.
     pub fn health_spooled(&self) -> u64 {
-        self.0.health_spooled.load(Ordering::Relaxed)
+        self.health_spooled.get()
     }
 
-    /// Gauge: what the entries of the spool take of its bound, in bytes.
+    /// Gauge: size of the spool's entries, in bytes, as counted against its limit.
     pub fn spool_bytes(&self) -> u64 {
-        self.0.spool_bytes.load(Ordering::Relaxed)
+        self.spool_bytes.get()
     }
 
-    /// Entries of the spool, of its earlier lives as well, that were not what had been written there, and were skipped.
+    /// Damaged entries of the spool that were skipped, earlier processes included.
     pub fn entries_corrupt(&self) -> u64 {
-        self.0.entries_corrupt.load(Ordering::Relaxed)
+        self.entries_corrupt.get()
     }
 
-    /// Rows that were deleted because they were older than the retention.
+    /// Rows deleted because they were older than the retention.
     pub fn rows_expired(&self) -> u64 {
-        self.0.rows_expired.load(Ordering::Relaxed)
+        self.rows_expired.get()
     }
 
-    /// Passes of the retention that did not get to their end.
+    /// Passes of the retention over a table that failed.
     pub fn retentions_failed(&self) -> u64 {
-        self.0.retentions_failed.load(Ordering::Relaxed)
+        self.retentions_failed.get()
     }
 
-    pub(super) fn written(&self, rows: u64) {
-        self.0.rows_written.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    /// Lost, and to be added to the count of the spool.
+    /// Counts lost rows that the spool's count does not include yet.
     pub(super) fn dropped(&self, rows: u64) {
-        self.0.dropped_unsaved.fetch_add(rows, Ordering::Relaxed);
-        self.0.rows_dropped.fetch_add(rows, Ordering::Relaxed);
+        self.dropped_unsaved.inc_by(rows);
+        self.rows_dropped.inc_by(rows);
     }
 
-    /// Lost, and in the count of the spool already.
-    pub(super) fn dropped_and_saved(&self, rows: u64) {
-        self.0.rows_dropped.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    /// What the count of the spool is to be raised by; whoever takes it gives back what could not be saved.
-    pub(super) fn take_unsaved(&self) -> u64 {
-        self.0.dropped_unsaved.swap(0, Ordering::Relaxed)
-    }
-
-    pub(super) fn give_back_unsaved(&self, rows: u64) {
-        self.0.dropped_unsaved.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    pub(super) fn has_unsaved(&self) -> bool {
-        self.0.dropped_unsaved.load(Ordering::Relaxed) > 0
-    }
-
-    pub(super) fn refused(&self, rows: u64) {
-        self.0.rows_refused.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    pub(super) fn failed(&self) {
-        self.0.batches_failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn waits(&self, rows: u64) {
-        self.0.rows_waiting.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    pub(super) fn waits_no_more(&self, rows: u64) {
-        self.0.rows_waiting.fetch_sub(rows, Ordering::Relaxed);
-    }
-
-    pub(super) fn spooled(&self, healing: u64, health: u64, bytes: u64) {
-        self.0.healing_spooled.store(healing, Ordering::Relaxed);
-        self.0.health_spooled.store(health, Ordering::Relaxed);
-        self.0.spool_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn corrupt(&self, entries: u64) {
-        self.0.entries_corrupt.fetch_add(entries, Ordering::Relaxed);
-    }
-
-    pub(super) fn expired(&self, rows: u64) {
-        self.0.rows_expired.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    pub(super) fn retention_failed(&self) {
-        self.0.retentions_failed.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn is_spool_empty(&self) -> bool {
+        self.healing_spooled() + self.health_spooled() == 0
     }
 }

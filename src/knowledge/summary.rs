@@ -1,4 +1,4 @@
-//! How well each remedy works, by cause and component: pure, from counts of ends.
+//! The success rate of each remedy, by cause and component: pure, from counts of final phases.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::queries::RemedyCount;
 
-/// The normal distribution's 97.5%: what is true is below [`RemedyOutcomes::at_least`] in one of forty cases.
+/// The normal distribution's 97.5%: the true share is below [`RemedyOutcomes::at_least`] in one of forty cases.
 const Z: f64 = 1.96;
 
-/// How often one remedy came to each end, for one cause at one component.
+/// How often one remedy reached each final phase, for one cause at one component.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RemedyOutcomes {
     pub cause: String,
@@ -17,47 +17,46 @@ pub struct RemedyOutcomes {
     pub namespace: String,
     pub policy: String,
     pub component: String,
-    /// Verification saw it help.
+    /// Verification confirmed recovery.
     pub succeeded: u64,
-    /// It was done and did not help, or it could not be told.
+    /// Carried out, without recovery or with an unknown outcome.
     pub ineffective: u64,
-    /// It could not be done.
+    /// Not carried out.
     pub failed: u64,
     /// `succeeded` of all, 0 to 1.
     pub success_rate: f64,
-    /// The share that it helps with at the least, given how few there were (Wilson's lower bound at 95%), 0 to 1: one
-    /// success of one is 0.21, ten of ten 0.72. By this remedies are compared.
+    /// Wilson's lower bound of the success rate at 95%, 0 to 1, which accounts for small numbers: one success of one is 0.21,
+    /// ten of ten 0.72. For comparing remedies.
     pub at_least: f64,
 }
 
-/// Sums up. Ends of another name, which another version wrote, are left out.
+/// Sums up. Phases of another name, which another version wrote, are ignored.
 pub fn summarize(counts: &[RemedyCount]) -> Vec<RemedyOutcomes> {
-    let mut ends: BTreeMap<[&str; 5], [u64; 3]> = BTreeMap::new();
+    let mut remedies: BTreeMap<[&str; 5], [u64; 3]> = BTreeMap::new();
     for count in counts {
-        let place = match count.phase.as_str() {
-            "Succeeded" => 0,
-            "Ineffective" => 1,
-            "Failed" => 2,
-            _ => continue,
+        let Some(place) = ["Succeeded", "Ineffective", "Failed"].iter().position(|phase| *phase == count.phase) else {
+            continue;
         };
         let RemedyCount { cause, action, namespace, policy, component, .. } = count;
-        let ends = ends.entry([cause, action, namespace, policy, component]).or_default();
-        ends[place] += u64::try_from(count.actions).unwrap_or(0);
+        let phases = remedies.entry([cause, action, namespace, policy, component]).or_default();
+        phases[place] += u64::try_from(count.actions).unwrap_or(0);
     }
-    let outcomes = ends.into_iter().map(|([cause, action, namespace, policy, component], ends)| {
-        let [succeeded, ineffective, failed] = ends;
+    let outcomes = remedies.into_iter().map(|(names, [succeeded, ineffective, failed])| {
+        let [cause, action, namespace, policy, component] = names.map(str::to_owned);
         let all = succeeded + ineffective + failed;
+        let success_rate = if all == 0 { 0.0 } else { succeeded as f64 / all as f64 };
+        let at_least = wilson(succeeded, all);
         RemedyOutcomes {
-            cause: cause.to_owned(),
-            action: action.to_owned(),
-            namespace: namespace.to_owned(),
-            policy: policy.to_owned(),
-            component: component.to_owned(),
+            cause,
+            action,
+            namespace,
+            policy,
+            component,
             succeeded,
             ineffective,
             failed,
-            success_rate: if all == 0 { 0.0 } else { succeeded as f64 / all as f64 },
-            at_least: wilson(succeeded, all),
+            success_rate,
+            at_least,
         }
     });
     outcomes.collect()
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_summed_up_by_cause_and_action() {
+    fn phases_are_summed_up_by_cause_and_action() {
         let counts = [
             count("Crash", "Restart", "Succeeded", 3),
             count("Crash", "Restart", "Ineffective", 1),
@@ -104,7 +103,7 @@ mod tests {
         assert_eq!(summarize(&[]), []);
     }
 
-    /// By the figures of Wikipedia's "Binomial proportion confidence interval" calculators: 10 of 10 is 0.7225.
+    /// Figures of Wikipedia's "Binomial proportion confidence interval" calculators: 10 of 10 is 0.7225.
     #[test]
     fn few_successes_promise_little() {
         for (successes, all, bound) in [(1, 1, 0.2065), (10, 10, 0.7225), (9, 10, 0.5958), (0, 5, 0.0), (0, 0, 0.0)] {

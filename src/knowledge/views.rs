@@ -1,16 +1,17 @@
-//! The questions as views, for whoever has a SQL client: made beside the tables when there is the right to, and never
-//! needed.
+//! The queries as views, for SQL clients: created beside the tables when the user has the right to. The operator does not
+//! need them.
 //!
-//! A view of ours says so, and is replaced when this version defines it otherwise. A relation of that name which does not
-//! say so is somebody else's: it is left alone, and told in the log.
+//! A view of Panacea is marked, and replaced when this version defines it differently. A relation of that name without the
+//! mark belongs to another program: it stays, and the log names it.
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
+use super::postgres::CREATE_LOCK;
 use super::queries::{ACCURACY_BY_DAY, ACTIONS_LAST_DAY, INTERVENTIONS_BY_COMPONENT, Query, SUCCESS_BY_ACTION};
 use super::schema::{self, Dialect};
 
-/// Each view and the question that it holds.
+/// Each view and its query.
 pub const VIEWS: [(&str, Query); 4] = [
     ("panacea_actions_24h", ACTIONS_LAST_DAY),
     ("panacea_component_interventions", INTERVENTIONS_BY_COMPONENT),
@@ -18,44 +19,46 @@ pub const VIEWS: [(&str, Query); 4] = [
     ("panacea_prediction_accuracy", ACCURACY_BY_DAY),
 ];
 
-/// By what a view is known as ours: begins its comment in Postgres, is in its text in SQLite.
+/// Identifies a view as Panacea's: the beginning of its comment in Postgres, a part of its text in SQLite.
 const MARK: &str = "Made by Panacea";
 
-/// What is there by the name of a view.
+/// The relation by the name of a view.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Nothing,
-    /// As this version makes it.
+    /// As this version defines it.
     Current,
-    /// Made by another version.
+    /// Created by another version.
     Outdated,
     Foreign,
 }
 
+/// Whether the relation is a view, and the text that may contain the mark: the comment, or the SQL.
+type Relation = Option<(bool, Option<String>)>;
+
 impl Found {
-    /// `said` is where our mark would be: the comment, or the text.
-    fn of(there: bool, is_view: bool, said: Option<&str>, current: &str) -> Self {
-        match said {
-            _ if !there => Self::Nothing,
-            Some(said) if is_view && said == current => Self::Current,
-            Some(said) if is_view && said.contains(MARK) => Self::Outdated,
+    fn of(relation: &Relation, current: &str) -> Self {
+        match relation {
+            None => Self::Nothing,
+            Some((true, Some(text))) if text == current => Self::Current,
+            Some((true, Some(text))) if text.contains(MARK) => Self::Outdated,
             _ => Self::Foreign,
         }
     }
 
-    /// Whether this version's view is to be put there; tells when it cannot be.
-    fn is_ours_to_make(&self, view: &str, place: &str) -> bool {
+    /// Whether to create this version's view; logs why not.
+    fn needs_creation(&self, view: &str, place: &str) -> bool {
         if *self == Self::Foreign {
             tracing::warn!(
                 view,
-                "ledger: {place} has a relation of this name that Panacea did not make; it is left alone"
+                "ledger: {place} has a relation of this name that Panacea did not create; it stays unchanged"
             );
         }
         matches!(self, Self::Nothing | Self::Outdated)
     }
 }
 
-/// The comment on a view in Postgres, which keeps its text in its own words.
+/// The comment on a view in Postgres, which stores the query in another form.
 fn comment(query: Query) -> String {
     let digest = Sha256::digest(query.postgres);
     let version: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
@@ -63,123 +66,85 @@ fn comment(query: Query) -> String {
 }
 
 fn create_postgres(view: &str, query: Query) -> [String; 2] {
-    // OR REPLACE keeps the grants, and fails when the columns are other ones.
+    // OR REPLACE keeps the grants, and fails when the columns differ.
     [
         format!("CREATE OR REPLACE VIEW {view} AS\n{}", query.postgres),
         format!("COMMENT ON VIEW {view} IS '{}'", comment(query)),
     ]
 }
 
-/// As SQLite keeps it.
+/// As SQLite stores it.
 fn create_sqlite(view: &str, query: Query) -> String {
     format!("CREATE VIEW {view} AS /* {MARK} */\n{}", query.sqlite)
 }
 
-/// Puts the views there that are missing, or are of another version, under the lock that tables are made with.
-pub(super) async fn make_postgres(
-    connection: &mut PgConnection,
-    place: &str,
-    create_lock: i64,
-) -> Result<(), sqlx::Error> {
-    let looked = check_postgres(connection).await?;
-    if looked.iter().all(|(view, _, found)| !found.is_ours_to_make(view, place)) {
+/// Creates missing and outdated views, under the lock for the creation of tables.
+pub(super) async fn create_in_postgres(connection: &mut PgConnection, place: &str) -> Result<(), sqlx::Error> {
+    let found = check_postgres(connection).await?;
+    if found.iter().all(|(view, _, found)| !found.needs_creation(view, place)) {
         return Ok(());
     }
     let mut transaction = connection.begin().await?;
-    // Less than a probe may take: somebody who works on the tables holds nothing up.
+    // Less than the limit of a probe: a session that has locked the tables delays nothing.
     transaction.execute("SET LOCAL lock_timeout = '1s'").await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(create_lock).execute(&mut *transaction).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CREATE_LOCK).execute(&mut *transaction).await?;
     for (view, query, found) in check_postgres(&mut transaction).await? {
-        if !matches!(found, Found::Nothing | Found::Outdated) {
-            continue;
+        if matches!(found, Found::Nothing | Found::Outdated) {
+            for statement in create_postgres(view, query) {
+                transaction.execute(AssertSqlSafe(statement)).await?;
+            }
+            tracing::info!(view, "ledger: created the view in {place}");
         }
-        for statement in create_postgres(view, query) {
-            transaction.execute(AssertSqlSafe(statement)).await?;
-        }
-        tracing::info!(view, "ledger: view made in {place}");
     }
     transaction.commit().await
 }
 
 async fn check_postgres(connection: &mut PgConnection) -> Result<Vec<(&'static str, Query, Found)>, sqlx::Error> {
-    let mut looked = Vec::new();
+    let relation = "SELECT relkind = 'v', obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass($1)";
+    let mut views = Vec::new();
     for (view, query) in VIEWS {
-        let found: Option<(bool, Option<String>)> = sqlx::query_as(
-            "SELECT relkind = 'v', obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass($1)",
-        )
-        .bind(view)
-        .fetch_optional(&mut *connection)
-        .await?;
-        let (is_view, said) = found.clone().unwrap_or_default();
-        looked.push((view, query, Found::of(found.is_some(), is_view, said.as_deref(), &comment(query))));
+        let found = sqlx::query_as(relation).bind(view).fetch_optional(&mut *connection).await?;
+        views.push((view, query, Found::of(&found, &comment(query))));
     }
-    Ok(looked)
+    Ok(views)
 }
 
 /// The same in SQLite.
-pub(super) async fn make_sqlite(connection: &mut SqliteConnection, place: &str) -> Result<(), sqlx::Error> {
-    let looked = check_sqlite(connection).await?;
-    if looked.iter().all(|(view, _, found)| !found.is_ours_to_make(view, place)) {
+pub(super) async fn create_in_sqlite(connection: &mut SqliteConnection, place: &str) -> Result<(), sqlx::Error> {
+    let found = check_sqlite(connection).await?;
+    if found.iter().all(|(view, _, found)| !found.needs_creation(view, place)) {
         return Ok(());
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for (view, query, found) in check_sqlite(&mut transaction).await? {
-        match found {
-            Found::Current | Found::Foreign => continue,
-            Found::Outdated => {
-                transaction.execute(AssertSqlSafe(format!("DROP VIEW {view}"))).await?;
-            }
-            Found::Nothing => {}
+        if matches!(found, Found::Nothing | Found::Outdated) {
+            transaction.execute(AssertSqlSafe(format!("DROP VIEW IF EXISTS {view}"))).await?;
+            transaction.execute(AssertSqlSafe(create_sqlite(view, query))).await?;
+            tracing::info!(view, "ledger: created the view in {place}");
         }
-        transaction.execute(AssertSqlSafe(create_sqlite(view, query))).await?;
-        tracing::info!(view, "ledger: view made in {place}");
     }
     transaction.commit().await
 }
 
 async fn check_sqlite(connection: &mut SqliteConnection) -> Result<Vec<(&'static str, Query, Found)>, sqlx::Error> {
-    let mut looked = Vec::new();
+    let relation = "SELECT type = 'view', sql FROM sqlite_schema WHERE name = ?1";
+    let mut views = Vec::new();
     for (view, query) in VIEWS {
-        let found: Option<(bool, Option<String>)> =
-            sqlx::query_as("SELECT type = 'view', sql FROM sqlite_schema WHERE name = ?1")
-                .bind(view)
-                .fetch_optional(&mut *connection)
-                .await?;
-        let (is_view, said) = found.clone().unwrap_or_default();
-        looked.push((view, query, Found::of(found.is_some(), is_view, said.as_deref(), &create_sqlite(view, query))));
+        let found = sqlx::query_as(relation).bind(view).fetch_optional(&mut *connection).await?;
+        views.push((view, query, Found::of(&found, &create_sqlite(view, query))));
     }
-    Ok(looked)
+    Ok(views)
 }
 
-/// All that the ledger has in a database, for an administrator who makes it; may be run again.
+/// The whole SQL of the ledger, for an administrator; may be run again.
 pub fn ddl(dialect: Dialect) -> String {
-    let mut ddl = String::new();
-    let mut add = |statement: &str| {
-        ddl.push_str(statement);
-        ddl.push_str(";\n\n");
-    };
-    for table in schema::TABLES {
-        for statement in schema::statements(dialect, table) {
-            // As indented as its first line.
-            let lines: Vec<&str> = statement.lines().collect();
-            let least = lines.iter().skip(1).map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
-            let outdent = least.saturating_sub(if lines.last().is_some_and(|line| line.trim() == ")") { 0 } else { 4 });
-            let lines: Vec<&str> =
-                lines.iter().enumerate().map(|(at, line)| if at == 0 { line } else { &line[outdent..] }).collect();
-            add(&lines.join("\n"));
-        }
-    }
-    for (view, query) in VIEWS {
-        match dialect {
-            Dialect::Postgres => create_postgres(view, query).iter().for_each(|statement| add(statement)),
-            Dialect::Sqlite => {
-                add(&format!("DROP VIEW IF EXISTS {view}"));
-                add(&create_sqlite(view, query));
-            }
-        }
-    }
-    ddl.truncate(ddl.trim_end().len());
-    ddl
+    let tables = schema::TABLES.into_iter().flat_map(|table| schema::statements(dialect, table));
+    let views = VIEWS.into_iter().flat_map(|(view, query)| match dialect {
+        Dialect::Postgres => create_postgres(view, query),
+        Dialect::Sqlite => [format!("DROP VIEW IF EXISTS {view}"), create_sqlite(view, query)],
+    });
+    let statements: Vec<String> = tables.chain(views).collect();
+    statements.join(";\n\n") + ";"
 }
 
 #[cfg(test)]
@@ -187,12 +152,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_says_that_it_is_ours_is_replaced() {
-        let of = |is_view, said| Found::of(true, is_view, said, "Made by Panacea, definition 2");
-        assert_eq!(Found::of(false, false, None, "x"), Found::Nothing);
+    fn only_a_view_with_the_mark_is_replaced() {
+        let of = |is_view, text: Option<&str>| {
+            Found::of(&Some((is_view, text.map(str::to_owned))), "Made by Panacea, definition 2")
+        };
+        assert_eq!(Found::of(&None, "x"), Found::Nothing);
         assert_eq!(of(true, Some("Made by Panacea, definition 2")), Found::Current);
         assert_eq!(of(true, Some("Made by Panacea, definition 1")), Found::Outdated);
-        for (is_view, said) in [(true, None), (true, Some("by hand")), (false, Some("Made by Panacea, definition 2"))] {
+        for (is_view, said) in [(true, None), (true, Some("manual")), (false, Some("Made by Panacea, definition 2"))] {
             assert_eq!(of(is_view, said), Found::Foreign);
         }
     }

@@ -1,8 +1,8 @@
-//! Takes offered rows to the database, or to the spool while the database is away, and what is in the spool to the
-//! database when it is back; counts what it has to give up.
+//! Writes offered rows to the database, or to the spool while the database is unreachable, and later from the spool to the
+//! database; counts lost rows.
 //!
-//! Rows keep their order: while the spool holds rows, what is offered goes in behind them. One thing is done at a time,
-//! and meanwhile the queue is emptied into the backlog.
+//! Rows keep their order: while the spool contains rows, offered rows are appended to it. There is one attempt at a time, and
+//! in the meantime the queue is emptied into the backlog.
 
 use parking_lot::Mutex;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use futures::future::OptionFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,92 +23,93 @@ use super::spool::{Kind, Spool};
 use super::stats::LedgerStats;
 use super::{Shared, within};
 
-/// How long one batch may take, before its connection is given up.
+/// Time limit of a batch; then its connection is dropped.
 const BATCH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the last offered rows may take at the end, before they are spooled, or given up and counted.
+/// Time limit for the last offered rows at the end; then they are spooled, or counted as lost.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// Of it, how long they may take into the database when there is a spool to put them into after that.
+/// The part of it for the database, when there is a spool.
 const FLUSH_BEFORE_SPOOL: Duration = Duration::from_secs(3);
 
-/// Between two attempts: from the first to the last, doubled each time, with jitter. The last is short enough that rows
-/// flow again soon after the database is back.
+/// Pause between two attempts: from the first to the last, doubled each time, with jitter. The last is short, so that writing
+/// resumes soon after an outage.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LAST: Duration = Duration::from_secs(4);
 
-/// Between two times that a raised count of lost rows alone is saved in the spool.
+/// Pause between two updates of the count of lost rows in the spool without other entries.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two log lines about lost rows, and two about a spool that cannot be used.
+/// Pause between two log lines about lost rows, and between two about a failing spool.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Says something at most once in [`WARN_EVERY`].
+/// Allows a log line at most once in [`WARN_EVERY`].
 #[derive(Default)]
-struct Sometimes(Mutex<Option<Instant>>);
+struct LogLimit(Mutex<Option<Instant>>);
 
-impl Sometimes {
-    fn may(&self) -> bool {
-        let mut said = self.0.lock();
-        let may = said.is_none_or(|last| last.elapsed() >= WARN_EVERY);
-        if may {
-            *said = Some(Instant::now());
+impl LogLimit {
+    fn allows(&self) -> bool {
+        let mut last = self.0.lock();
+        let allows = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if allows {
+            *last = Some(Instant::now());
         }
-        may
+        allows
     }
 }
 
-/// Counts lost rows, and says so at most once a minute.
+/// Counts lost rows, with a log line at most once a minute.
 pub(super) struct LostRows {
     stats: LedgerStats,
-    warn: Sometimes,
-    warn_of_spool: Sometimes,
+    rows: LogLimit,
+    spool: LogLimit,
 }
 
 impl LostRows {
     pub(super) fn new(stats: LedgerStats) -> Self {
-        Self { stats, warn: Sometimes::default(), warn_of_spool: Sometimes::default() }
+        Self { stats, rows: LogLimit::default(), spool: LogLimit::default() }
     }
 
     pub(super) fn dropped(&self, rows: u64, why: &str) {
         self.stats.dropped(rows);
-        if self.warn.may() {
+        if self.rows.allows() {
             let total = self.stats.rows_dropped();
             tracing::warn!(
                 total,
-                "ledger: rows of looks or cycles dropped: {why}; rows of remediations are not affected"
+                "ledger: rows of checks or cycles dropped: {why}; rows of remediations are not affected"
             );
         }
     }
 
     fn refused(&self, row: &Row, error: &LedgerError, fate: &str) {
-        self.stats.refused(1);
-        if self.warn.may() {
+        self.stats.rows_refused.inc();
+        if self.rows.allows() {
             let (table, id, total) = (row.table(), row.id(), self.stats.rows_refused());
-            tracing::warn!(table, %id, total, "ledger: a row was refused and {fate}: {}", error.message());
+            tracing::warn!(table, %id, total, "ledger: the database refused a row, which {fate}: {}", error.message());
         }
     }
 
     pub(super) fn spool_failed(&self, error: &LedgerError) {
-        if self.warn_of_spool.may() {
+        if self.spool.allows() {
             tracing::warn!(
-                "{error}; while the database is away, rows of looks wait in memory, and remediations are kept until theirs are written"
+                "{error}; while the database is unreachable, rows of checks wait in memory, and remediations stay until \
+                 their rows are written"
             );
         }
     }
 }
 
-/// What one attempt came to.
+/// The result of an attempt.
 enum Done {
-    /// What it was given is in the database, or counted as refused.
-    WriteTracker,
-    /// In the spool, or nothing had to be brought anywhere. With why the database did not take it, if it was asked.
+    /// All its rows are in the database, or counted as refused.
+    Written,
+    /// All its rows are in the spool. With the error of the database, if the attempt included it.
     Spooled(Option<LedgerError>),
-    /// Rows of the backlog that could not be brought anywhere, in order.
+    /// Rows of the backlog that were not stored, in order.
     Left(Vec<Row>, LedgerError),
     /// The spool could not be used.
     SpoolFailed(Vec<Row>),
-    /// What the spool holds stays there.
+    /// The rows of the spool stay there.
     NotDrained(LedgerError),
 }
 
@@ -117,19 +119,19 @@ struct Writer<'a> {
     shared: &'a Shared,
     backlog: Backlog,
     attempt: Option<Attempt<'a>>,
-    /// The rows of the backlog that are on their way.
-    under_way: Arc<[Row]>,
+    /// The rows of the backlog in the attempt.
+    in_attempt: Arc<[Row]>,
     retries: ExponentialBackoff,
     not_before: Instant,
-    /// The database was not there when it was last asked.
-    away: bool,
+    /// The last attempt to write failed.
+    unreachable: bool,
     spool_not_before: Instant,
     save_not_before: Instant,
-    /// The last attempt was to the spool: what is in it has its turn as well.
+    /// The last attempt appended to the spool: next, its entries go to the database.
     spooled_last: bool,
 }
 
-/// Writes until `shutdown`, then what is left for at most [`FLUSH_LIMIT`].
+/// Writes until `shutdown`, and then the remaining rows for at most [`FLUSH_LIMIT`].
 pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdown: &CancellationToken) {
     let mut writer = Writer::new(shared);
     loop {
@@ -140,10 +142,10 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdow
                 Some(row) => writer.keep(row),
                 None => break,
             },
-            done = finished(&mut writer.attempt) => writer.settle(done),
-            // Rows of a Remediation were spooled: a new moment is due.
+            Some(done) = OptionFuture::from(writer.attempt.as_mut()) => writer.settle(done),
+            // Rows of a Remediation were spooled, which changes the due time.
             () = shared.spooled.notified() => {}
-            () = reached(due) => writer.begin(),
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => writer.begin(),
         }
     }
     queue.close();
@@ -152,7 +154,7 @@ pub(super) async fn run(shared: &Shared, mut queue: mpsc::Receiver<Row>, shutdow
     }
     let limit = if shared.spool.is_some() { FLUSH_BEFORE_SPOOL } else { FLUSH_LIMIT };
     if tokio::time::timeout(limit, writer.flush()).await.is_err() {
-        writer.give_up().await;
+        writer.abandon().await;
     }
     if let Some(spool) = writer.spool().filter(|_| writer.has_to_save()) {
         put_into_spool(shared, spool, [].into(), None).await;
@@ -165,10 +167,10 @@ impl<'a> Writer<'a> {
             shared,
             backlog: Backlog::default(),
             attempt: None,
-            under_way: [].into(),
+            in_attempt: [].into(),
             retries: schedule(),
             not_before: Instant::now(),
-            away: false,
+            unreachable: false,
             spool_not_before: Instant::now(),
             save_not_before: Instant::now(),
             spooled_last: false,
@@ -183,35 +185,35 @@ impl<'a> Writer<'a> {
     fn shed(&mut self) {
         let shed = self.backlog.shed();
         if shed > 0 {
-            self.shared.stats.waits_no_more(shed);
-            self.shared.lost.dropped(shed, "the database has been away for longer than the backlog lasts");
+            self.shared.stats.rows_waiting.dec_by(shed);
+            self.shared.lost.dropped(shed, "the database was unreachable for too long and the backlog is full");
         }
     }
 
-    /// The spool, unless it could not be used a moment ago.
+    /// The spool, unless it failed less than [`RETRY_LAST`] ago.
     fn spool(&self) -> Option<&'a Spool> {
         self.shared.spool.as_ref().filter(|_| self.spool_not_before <= Instant::now())
     }
 
-    fn holds_rows(&self) -> bool {
-        self.shared.stats.healing_spooled() + self.shared.stats.health_spooled() > 0
+    fn spool_has_rows(&self) -> bool {
+        !self.shared.stats.is_spool_empty()
     }
 
-    /// When the next attempt is due; `None` when nothing waits or one is on its way.
+    /// When the next attempt is due; `None` without rows or during an attempt.
     fn due(&self) -> Option<Instant> {
         if self.attempt.is_some() {
             return None;
         }
-        let drain = self.holds_rows().then(|| self.not_before.max(self.spool_not_before));
+        let drain = self.spool_has_rows().then(|| self.not_before.max(self.spool_not_before));
         let write = self.backlog.due().map(|due| if self.is_spooling() { due } else { due.max(self.not_before) });
         let save = self.has_to_save().then(|| self.save_not_before.max(self.spool_not_before));
         let take_up = self.has_to_take_up().then_some(self.spool_not_before);
         drain.into_iter().chain(write).chain(save).chain(take_up).min()
     }
 
-    /// Offered rows go into the spool now: the database is away, or others are in there before them.
+    /// Offered rows go into the spool now: the database is unreachable, or the spool has older rows.
     fn is_spooling(&self) -> bool {
-        self.spool().is_some() && (self.away || self.holds_rows())
+        self.spool().is_some() && (self.unreachable || self.spool_has_rows())
     }
 
     fn has_to_take_up(&self) -> bool {
@@ -219,53 +221,45 @@ impl<'a> Writer<'a> {
     }
 
     fn has_to_save(&self) -> bool {
-        self.shared.spool.is_some() && self.shared.stats.has_unsaved()
+        self.shared.spool.is_some() && self.shared.stats.dropped_unsaved.get() > 0
     }
 
     fn begin(&mut self) {
-        let now = Instant::now();
-        let shared = self.shared;
-        if let Some(spool) = self.spool().filter(|_| self.has_to_take_up()) {
-            self.attempt = Some(Box::pin(take_up(shared, spool)));
-            return;
-        }
-        if let Some(spool) = self.spool().filter(|_| self.has_to_save() && self.save_not_before <= now) {
-            self.save_not_before = now + SAVE_EVERY;
-            self.attempt = Some(Box::pin(put_into_spool(shared, spool, [].into(), None)));
-            return;
-        }
-        let drain = self.spool().filter(|_| self.holds_rows() && self.not_before <= now);
-        let spool = self.spool().filter(|_| self.is_spooling() && self.backlog.due().is_some_and(|due| due <= now));
-        match (spool, drain) {
-            (Some(spool), drain) if drain.is_none() || !self.spooled_last => {
-                let rows = self.take_batch();
+        let (now, shared, spool) = (Instant::now(), self.shared, self.spool());
+        let append = self.is_spooling() && self.backlog.due().is_some_and(|due| due <= now);
+        let drain = self.spool_has_rows() && self.not_before <= now;
+        let attempt: Attempt<'a> = match spool {
+            Some(spool) if self.has_to_take_up() => Box::pin(take_up(shared, spool)),
+            Some(spool) if self.has_to_save() && self.save_not_before <= now => {
+                self.save_not_before = now + SAVE_EVERY;
+                Box::pin(put_into_spool(shared, spool, [].into(), None))
+            }
+            Some(spool) if append && !(drain && self.spooled_last) => {
                 self.spooled_last = true;
-                self.attempt = Some(Box::pin(put_into_spool(shared, spool, rows, None)));
+                Box::pin(put_into_spool(shared, spool, self.take_batch(), None))
             }
-            (_, Some(spool)) => {
+            Some(spool) if drain => {
                 self.spooled_last = false;
-                self.attempt = Some(Box::pin(drain_spool(shared, spool)));
+                Box::pin(drain_spool(shared, spool))
             }
-            _ if !self.backlog.is_empty() => {
-                let rows = self.take_batch();
-                self.attempt = Some(Box::pin(write_or_spool(shared, self.spool(), rows)));
-            }
-            _ => {}
-        }
+            _ if !self.backlog.is_empty() => Box::pin(write_or_spool(shared, spool, self.take_batch())),
+            _ => return,
+        };
+        self.attempt = Some(attempt);
     }
 
     fn take_batch(&mut self) -> Arc<[Row]> {
-        self.under_way = self.backlog.take_batch().into();
-        Arc::clone(&self.under_way)
+        self.in_attempt = self.backlog.take_batch().into();
+        Arc::clone(&self.in_attempt)
     }
 
     fn settle(&mut self, done: Done) {
         self.attempt = None;
-        let under_way = std::mem::replace(&mut self.under_way, [].into()).len();
-        let mut back = 0;
+        let in_attempt = std::mem::replace(&mut self.in_attempt, [].into()).len();
+        let mut back = Vec::new();
         match done {
-            Done::WriteTracker => {
-                self.away = false;
+            Done::Written => {
+                self.unreachable = false;
                 self.retries = schedule();
                 self.not_before = Instant::now();
             }
@@ -273,95 +267,79 @@ impl<'a> Writer<'a> {
             Done::Spooled(Some(error)) | Done::NotDrained(error) => self.database_failed(&error),
             Done::SpoolFailed(rows) => {
                 self.spool_not_before = Instant::now() + RETRY_LAST;
-                back = self.put_back(rows);
+                back = rows;
             }
             Done::Left(rows, error) => {
                 self.database_failed(&error);
-                back = self.put_back(rows);
+                back = rows;
             }
         }
-        self.shared.stats.waits_no_more((under_way - back) as u64);
+        self.shared.stats.rows_waiting.dec_by((in_attempt - back.len()) as u64);
+        self.backlog.put_back(back);
         self.shed();
     }
 
-    fn put_back(&mut self, rows: Vec<Row>) -> usize {
-        let back = rows.len();
-        self.backlog.put_back(rows);
-        back
-    }
-
     fn database_failed(&mut self, error: &LedgerError) {
-        self.away = true;
+        self.unreachable = true;
         self.shared.suspect(error);
         self.not_before = Instant::now() + self.retries.next().unwrap_or(RETRY_LAST);
     }
 
-    /// Until no offered row is in memory. What is in the spool stays there for the next life.
+    /// Until no offered row is in memory. The rows of the spool stay there for the next process.
     async fn flush(&mut self) {
-        while self.attempt.is_some() || !self.backlog.is_empty() {
-            if self.attempt.is_none() {
-                let (shared, rows) = (self.shared, self.take_batch());
-                self.attempt = Some(match self.spool().filter(|_| self.is_spooling()) {
-                    Some(spool) => Box::pin(put_into_spool(shared, spool, rows, None)),
-                    None => {
-                        tokio::time::sleep_until(self.not_before).await;
-                        Box::pin(write_or_spool(shared, self.spool(), rows))
-                    }
-                });
+        loop {
+            if let Some(attempt) = &mut self.attempt {
+                let done = attempt.await;
+                self.settle(done);
             }
-            let done = finished(&mut self.attempt).await;
-            self.settle(done);
+            if self.backlog.is_empty() {
+                return;
+            }
+            let (shared, rows) = (self.shared, self.take_batch());
+            self.attempt = Some(match self.spool().filter(|_| self.is_spooling()) {
+                Some(spool) => Box::pin(put_into_spool(shared, spool, rows, None)),
+                None => {
+                    tokio::time::sleep_until(self.not_before).await;
+                    Box::pin(write_or_spool(shared, self.spool(), rows))
+                }
+            });
         }
     }
 
-    /// The database took too long: into the spool with what is left, or out with it.
-    async fn give_up(&mut self) {
+    /// The database took too long: spools the remaining rows, or counts them as lost.
+    async fn abandon(&mut self) {
         self.attempt = None;
-        let under_way = std::mem::replace(&mut self.under_way, [].into());
-        self.backlog.put_back(under_way.to_vec());
+        let in_attempt = std::mem::replace(&mut self.in_attempt, [].into());
+        self.backlog.put_back(in_attempt.to_vec());
         let mut lost = 0;
         while !self.backlog.is_empty() {
             let rows = self.backlog.take_batch();
-            self.shared.stats.waits_no_more(rows.len() as u64);
+            self.shared.stats.rows_waiting.dec_by(rows.len() as u64);
             let kept = match self.spool() {
                 Some(spool) => spool.append(Kind::Health, &rows).await,
                 None => Err(LedgerError::new(LedgerReason::Unreachable, "there is no spool")),
             };
             if kept.is_err() {
-                // The next batch would wait as long.
+                // Do not let the next batch wait as long.
                 self.spool_not_before = Instant::now() + RETRY_LAST;
                 lost += rows.len() as u64;
             }
         }
         if lost > 0 {
-            self.shared.lost.dropped(lost, "the operator stops and the database is not there");
+            self.shared.lost.dropped(lost, "the operator is stopping and the database is unreachable");
         }
     }
 }
 
-async fn finished(attempt: &mut Option<Attempt<'_>>) -> Done {
-    match attempt {
-        Some(attempt) => attempt.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn reached(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What became of a batch.
+/// The result of writing a batch.
 struct Outcome {
-    /// Refused for what they hold; the others got in.
+    /// Rows refused because of their content; the others were inserted.
     refused: Vec<(Row, LedgerError)>,
-    /// What was not written, in order.
+    /// Rows that were not written, in order.
     left: Option<(Vec<Row>, LedgerError)>,
 }
 
-/// Writes a batch. When a row of it is refused the batch is halved until that row is alone, so that the others get in.
+/// Writes a batch. When a row is refused, the batch is halved until that row is alone, so that the others are inserted.
 async fn write(shared: &Shared, batch: &[Row]) -> Outcome {
     let mut refused = Vec::new();
     // A stack: the part to be written next is the last.
@@ -370,7 +348,7 @@ async fn write(shared: &Shared, batch: &[Row]) -> Outcome {
         match within(BATCH_LIMIT, "writing a batch", shared.database.insert(User::Batches, part)).await {
             Ok(new) => shared.wrote(new),
             Err(error) if error.reason() == LedgerReason::RowRefused => {
-                shared.stats.failed();
+                shared.stats.batches_failed.inc();
                 if let [row] = part {
                     refused.push((row.clone(), error));
                 } else {
@@ -393,7 +371,7 @@ async fn write_or_spool(shared: &Shared, spool: Option<&Spool>, rows: Arc<[Row]>
         shared.lost.refused(row, error, "is lost");
     }
     match (left, spool) {
-        (None, _) => Done::WriteTracker,
+        (None, _) => Done::Written,
         (Some((rows, error)), Some(spool)) => put_into_spool(shared, spool, rows.into(), Some(error)).await,
         (Some((rows, error)), None) => Done::Left(rows, error),
     }
@@ -411,7 +389,7 @@ fn spool_failed(shared: &Shared, error: &LedgerError, rows: Vec<Row>) -> Done {
     Done::SpoolFailed(rows)
 }
 
-/// `error`: why not into the database, if that was tried.
+/// `error`: the error of the database, if the attempt included it.
 async fn put_into_spool(shared: &Shared, spool: &Spool, rows: Arc<[Row]>, error: Option<LedgerError>) -> Done {
     let Err(why) = spool.append(Kind::Health, &rows).await else { return Done::Spooled(error) };
     let failed = spool_failed(shared, &why, rows.to_vec());
@@ -441,7 +419,7 @@ async fn drain_spool(shared: &Shared, spool: &Spool) -> Done {
         }
     }
     match spool.remove(&oldest, &kept).await {
-        Ok(()) => Done::WriteTracker,
+        Ok(()) => Done::Written,
         Err(error) => spool_failed(shared, &error, Vec::new()),
     }
 }

@@ -135,8 +135,8 @@ async fn check_ends_with_2_when_it_could_not_look() {
         let twice = "kind: HealingPolicy\napiVersion: panacea.dev/v1alpha1\nmetadata: {name: shop}\nspec:\n  components:\n  - {name: api, target: {deployment: {name: api}}}\n  - {name: api, target: {deployment: {name: api}}}\n";
         for (content, words) in [
             ("{ this is : [ not yaml", "is not YAML"),
-            ("", "holds no HealingPolicy"),
-            ("kind: ConfigMap\n", "holds no HealingPolicy"),
+            ("", "contains no HealingPolicy"),
+            ("kind: ConfigMap\n", "contains no HealingPolicy"),
             ("kind: HealingPolicy\nspec: 7\n", "HealingPolicy that cannot be read"),
             (twice, "api"),
         ] {

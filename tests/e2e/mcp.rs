@@ -269,7 +269,7 @@ async fn over_http_each_request_has_the_rights_of_its_own_token_and_no_others() 
         assert_eq!(status.decided_by.map(|by| by.manager), Some(format!("panacea-mcp:{}", jane.user)));
 
         let log = server.log();
-        assert!(log.contains("panacea mcp listens"), "{log}");
+        assert!(log.contains("panacea mcp is listening"), "{log}");
         for token in [&jane.token, &reader.token] {
             assert!(!log.contains(token.as_str()), "a token stands in the log, at its most talkative");
         }

@@ -92,18 +92,18 @@ fn refuses(name: &str, content: &[u8], words: &[&str]) {
 fn a_bad_file_is_named_with_its_line_and_the_fix_and_the_others_are_done() {
     refuses("a.csv", b"cpu_usage,memory_usage\n1,2\n", &["a.csv:1", "no time column", "cpu_usage, memory_usage"]);
     refuses("a.csv", b"t,cpu_usage\n0,1\n60,much\n", &["a.csv:3", "cpu_usage is \"much\"", "write a number"]);
-    refuses("a.csv", b"t,cpu_usage\n0,1\n60,1\n30,1\n", &["a.csv:4", "goes back from 60 to 30", "sort the rows by t"]);
+    refuses("a.csv", b"t,cpu_usage\n0,1\n60,1\n30,1\n", &["a.csv:4", "decreases from 60 to 30", "sort the rows by t"]);
     refuses("a.csv", b"", &["is empty", "must name the columns"]);
     refuses("a.csv", b"t,cpu_usage\n", &["no row"]);
     refuses("a.csv", b"t\n0\n", &["a.csv:1", "nothing was measured"]);
-    refuses("a.csv", b"t,cpu_usage\n0,1\nt,cpu_usage\n60,1\n", &["a.csv:3", "stand here again", "remove this line"]);
+    refuses("a.csv", b"t,cpu_usage\n0,1\nt,cpu_usage\n60,1\n", &["a.csv:3", "repeats the names", "remove this line"]);
     refuses("a.csv", b"t,cpu_usage,cpu_usage\n0,1,2\n", &["a.csv:1", "two columns are named \"cpu_usage\""]);
     refuses("a.csv", b"t,,cpu_usage\n0,1,2\n", &["a.csv:1", "column 2 has no name"]);
     refuses("a.csv", b"t,cpu_usage\n0,1\n60\n", &["a.csv:3", "has 1 cells", "has 2"]);
     refuses("a.csv", b"t,cpu_usage\n0,1\n60,1,2\n", &["a.csv:3", "has 3 cells"]);
     refuses("a.csv", b"t,cpu_usage\n0,\xff\xfe\n", &["a.csv:2", "not UTF-8"]);
     refuses("a.csv", b"t,\xff\xfe\n0,1\n", &["a.csv:1", "not UTF-8"]);
-    refuses("a.csv", b"t,cpu_usage\n1772359200000,1\n", &["a.csv:2", "no time", "not milliseconds"]);
+    refuses("a.csv", b"t,cpu_usage\n1772359200000,1\n", &["a.csv:2", "not a time", "not milliseconds"]);
     refuses("a.csv", b"t,cpu_usage\n,1\n", &["a.csv:2", "is empty"]);
     refuses("a.csv.gz", b"t,cpu_usage\n0,1\n", &["cannot be unpacked", "must not end in .gz"]);
     let whole = gzip(rising(3000).as_bytes());

@@ -1,6 +1,6 @@
-//! One component's picture as SVG: lanes of what was known and said, and a panel a metric on the same time axis.
+//! The chart of one component as SVG: lanes of known events and alarms, and a panel for each metric on the same time axis.
 //!
-//! Colours are names: the page's style sheet gives each of them its value for light and dark.
+//! Colours are names: the page's style sheet gives each of them a value for light and dark.
 
 use anyhow::Context as _;
 use plotters::{
@@ -20,7 +20,7 @@ use super::{
     labels::Label,
     sample::Sample,
     time::{format, is_date},
-    walk::{Drawing, Episodes, Summary, Told},
+    walk::{Drawing, Episode, Episodes, Forecasted, Summary},
 };
 use crate::analyze::forecast::Ceilings;
 
@@ -44,13 +44,13 @@ const PANEL: u32 = 104;
 const TITLE: u32 = 18;
 const AXIS_HEIGHT: u32 = 24;
 const FONT: &str = "sans-serif";
-/// So much of the width may lie after the last look.
+/// Most of the width after the last row.
 const AHEAD: f64 = 0.3;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Panel<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// All that one component's picture shows.
+/// The data of one component's chart.
 pub(super) struct Picture<'a> {
     pub drawing: &'a Drawing,
     pub summary: &'a Summary,
@@ -58,7 +58,7 @@ pub(super) struct Picture<'a> {
     pub ceilings: &'a Ceilings,
 }
 
-/// The time axis: in a unit whose tens are round for people.
+/// The time axis, in a unit with readable ticks.
 struct Axis {
     start: f64,
     end: f64,
@@ -71,11 +71,11 @@ impl Axis {
     fn of(picture: &Picture<'_>) -> Option<Self> {
         let (start, last) = picture.summary.span?;
         let known = picture.labels.iter().map(|label| label.end);
-        let told = tellings(picture.summary).into_iter().filter_map(|(told, _)| {
-            let time = told.forecast.time_to_failure?;
-            Some(told.t + time.latest.min(1.5 * time.seconds))
+        let failures = bands(picture.summary).into_iter().filter_map(|(forecasted, _)| {
+            let time = forecasted.forecast.time_to_failure?;
+            Some(forecasted.t + time.latest.min(1.5 * time.seconds))
         });
-        let wanted = known.chain(told).filter(|end| end.is_finite()).fold(last, f64::max);
+        let wanted = known.chain(failures).filter(|end| end.is_finite()).fold(last, f64::max);
         let end = wanted.min(last + AHEAD * (last - start).max(60.0)).max(start + 1.0);
         let dates = is_date(start);
         let unit = match end - start {
@@ -104,11 +104,11 @@ impl Axis {
     }
 }
 
-/// What is drawn as a band: the first alarm and the last look.
-pub(super) fn tellings(summary: &Summary) -> Vec<(&Told, RGBColor)> {
+/// The forecasts that are drawn as bands: at the first alarm and at the last row.
+pub(super) fn bands(summary: &Summary) -> Vec<(&Forecasted, RGBColor)> {
     let first = summary.first_alarm.as_ref();
     let last = summary.last.as_ref().filter(|last| first.is_none_or(|first| first.t < last.t));
-    first.map(|told| (told, FIRST)).into_iter().chain(last.map(|told| (told, LAST))).collect()
+    first.map(|first| (first, FIRST)).into_iter().chain(last.map(|last| (last, LAST))).collect()
 }
 
 /// The elements of an `<svg>`, and its width and height.
@@ -132,7 +132,8 @@ pub(super) fn draw(picture: &Picture<'_>) -> anyhow::Result<(String, u32, u32)> 
             let range = value_range(sample.range(), ceiling);
             let mut panel = panel(&root, &axis, y, range, name, false)?;
             if let Some(ceiling) = ceiling.filter(|ceiling| *ceiling <= range.1) {
-                dashes(&mut panel, &axis, ceiling)?;
+                let ends = (axis.x(axis.start), axis.x(axis.end));
+                dashes(&mut panel, (ends.0, ceiling), (ends.1, ceiling), 80, SOON.stroke_width(1))?;
             }
             backdrop(&mut panel, &axis, picture, range)?;
             lines(&mut panel, &axis, sample, LINE)?;
@@ -143,22 +144,19 @@ pub(super) fn draw(picture: &Picture<'_>) -> anyhow::Result<(String, u32, u32)> 
         backdrop(&mut panel, &axis, picture, range)?;
         lines(&mut panel, &axis, &picture.drawing.probability, LINE)?;
         lines(&mut panel, &axis, &picture.drawing.soon, SOON)?;
-        let marks = |episodes: &Episodes| -> Vec<(f64, f64)> {
-            episodes.list.iter().map(|episode| (axis.x(episode.start), 0.92)).collect()
-        };
-        panel.draw_series(
-            marks(&picture.summary.alarms).into_iter().map(|at| TriangleMarker::new(at, 6, ALARM.filled())),
-        )?;
-        panel.draw_series(marks(&picture.summary.acts).into_iter().map(|at| Circle::new(at, 5, ACT.filled())))?;
+        let mark = |episode: &Episode| (axis.x(episode.start), 0.92);
+        let (alarms, acts) = (&picture.summary.alarms.list, &picture.summary.acts.list);
+        panel.draw_series(alarms.iter().map(|alarm| TriangleMarker::new(mark(alarm), 6, ALARM.filled())))?;
+        panel.draw_series(acts.iter().map(|act| Circle::new(mark(act), 5, ACT.filled())))?;
         root.present()?;
     }
-    // The page writes the outer element by itself, with a title and a description.
+    // The page has its own outer element, with a title and a description.
     let inner = svg.find('>').map_or("", |end| &svg[end + 1..]);
     let inner = inner.trim_end().strip_suffix("</svg>").unwrap_or(inner).trim();
     Ok((inner.to_owned(), WIDTH, height))
 }
 
-/// A name, and from when to when with which words.
+/// A name, and spans of time with a text.
 struct Lane {
     name: &'static str,
     color: RGBColor,
@@ -167,7 +165,7 @@ struct Lane {
 
 fn lanes(picture: &Picture<'_>) -> Vec<Lane> {
     let summary = picture.summary;
-    let said = |name, color, episodes: &Episodes| Lane {
+    let episodes = |name, color, episodes: &Episodes| Lane {
         name,
         color,
         spans: episodes.list.iter().map(|episode| (episode.start, episode.end, String::new())).collect(),
@@ -179,9 +177,9 @@ fn lanes(picture: &Picture<'_>) -> Vec<Lane> {
     };
     let all = [
         known,
-        said("leak", LEAK, &summary.leaks),
-        said("alarm", ALARM, &summary.alarms),
-        said("acted on", ACT, &summary.acts),
+        episodes("leak", LEAK, &summary.leaks),
+        episodes("alarm", ALARM, &summary.alarms),
+        episodes("action", ACT, &summary.acts),
     ];
     all.into_iter().filter(|lane| !lane.spans.is_empty()).collect()
 }
@@ -196,7 +194,7 @@ fn draw_lane(root: &Area<'_>, axis: &Axis, top: u32, lane: &Lane) -> anyhow::Res
     root.draw(&Text::new(lane.name, (LEFT as i32 - 6, middle), style(&TEXT, HPos::Right)))?;
     let mut free = i32::MIN;
     for (start, end, words) in &lane.spans {
-        // A moment is to be seen too.
+        // A moment is visible too.
         let (from, to) = (pixel(*start), pixel(*end).max(pixel(*start) + 3));
         root.draw(&Rectangle::new([(from, top + 3), (to, top + LANE as i32 - 3)], lane.color.mix(0.45).filled()))?;
         let wide = words.chars().count() as i32 * 7;
@@ -214,18 +212,18 @@ fn draw_lane(root: &Area<'_>, axis: &Axis, top: u32, lane: &Lane) -> anyhow::Res
     Ok(())
 }
 
-/// From where to where a metric's axis goes.
+/// The range of a metric's axis.
 fn value_range((low, high): (f64, f64), ceiling: Option<f64>) -> (f64, f64) {
     let top = match ceiling {
         Some(ceiling) if high >= 0.4 * ceiling => high.max(ceiling),
         _ => high,
     };
-    // A line that never moves needs some room all the same.
+    // A constant line needs some room, too.
     if top <= low {
         let room = if top == 0.0 { 1.0 } else { top.abs() / 10.0 };
         return (if low == 0.0 { 0.0 } else { low - room }, top + room);
     }
-    // From zero, if the picture is not mostly empty then.
+    // From zero, unless the chart would be mostly empty.
     let bottom = if low >= 0.0 && low < 0.6 * top { 0.0 } else { low };
     let room = (top - bottom).max(top.abs() * 1e-3).max(1e-9) * 0.06;
     (if bottom == 0.0 { 0.0 } else { bottom - room }, top + room)
@@ -282,35 +280,31 @@ fn short(value: f64) -> String {
     format!("{rounded}{unit}")
 }
 
-/// What is known, and when a failure was foreseen.
+/// Known events, and the forecast times of a failure.
 fn backdrop(panel: &mut Panel<'_>, axis: &Axis, picture: &Picture<'_>, (low, high): (f64, f64)) -> anyhow::Result<()> {
     let column =
         |from: f64, to: f64, style: ShapeStyle| Rectangle::new([(axis.x(from), low), (axis.x(to), high)], style);
-    // What spans the whole recording would only darken it: its lane says it.
+    // A label of the whole recording would only darken the chart; its lane shows it.
     let (first, last) = picture.summary.span.unwrap_or_default();
     let share = 0.02 * (last - first);
     let whole = |label: &Label| label.start <= first + share && label.end >= last - share;
-    let known = picture.labels.iter().filter(|label| !whole(label));
-    panel.draw_series(
-        known
-            .clone()
-            .filter(|label| label.end > label.start)
-            .map(|label| column(label.start, label.end, KNOWN.mix(0.10).filled())),
-    )?;
-    let moments = known.filter(|label| label.end <= label.start);
-    panel.draw_series(moments.map(|label| upright(axis, label.start, low, high, KNOWN.stroke_width(2))))?;
-    for (told, color) in tellings(picture.summary) {
-        panel.draw_series([upright(axis, told.t, low, high, color.stroke_width(1))])?;
-        let Some(time) = told.forecast.time_to_failure else { continue };
-        let (earliest, latest) = (told.t + time.earliest, told.t + time.latest);
+    for label in picture.labels.iter().filter(|label| !whole(label)) {
+        if label.end > label.start {
+            panel.draw_series([column(label.start, label.end, KNOWN.mix(0.10).filled())])?;
+        } else {
+            panel.draw_series([upright(axis, label.start, low, high, KNOWN.stroke_width(2))])?;
+        }
+    }
+    for (Forecasted { t, forecast }, color) in bands(picture.summary) {
+        panel.draw_series([upright(axis, *t, low, high, color.stroke_width(1))])?;
+        let Some(time) = forecast.time_to_failure else { continue };
+        let (earliest, latest) = (t + time.earliest, t + time.latest);
         if earliest < axis.end {
             panel.draw_series([column(earliest, latest, color.mix(0.16).filled())])?;
         }
-        let median = told.t + time.seconds;
+        let median = t + time.seconds;
         if median <= axis.end {
-            let parts = (0..12).map(|part| low + (high - low) * f64::from(part) / 12.0);
-            let length = (high - low) / 20.0;
-            panel.draw_series(parts.map(|y| upright(axis, median, y, y + length, color.stroke_width(2))))?;
+            dashes(panel, (axis.x(median), low), (axis.x(median), high), 12, color.stroke_width(2))?;
         }
     }
     Ok(())
@@ -320,11 +314,18 @@ fn upright(axis: &Axis, t: f64, low: f64, high: f64, style: ShapeStyle) -> PathE
     PathElement::new(vec![(axis.x(t), low), (axis.x(t), high)], style)
 }
 
-fn dashes(panel: &mut Panel<'_>, axis: &Axis, y: f64) -> anyhow::Result<()> {
-    let (from, to) = (axis.x(axis.start), axis.x(axis.end));
-    let part = (to - from) / 80.0;
-    let dashes = (0..80).map(|place| from + part * f64::from(place));
-    panel.draw_series(dashes.map(|x| PathElement::new(vec![(x, y), (x + part / 2.0, y)], SOON.stroke_width(1))))?;
+/// A dashed line.
+fn dashes(
+    panel: &mut Panel<'_>,
+    from: (f64, f64),
+    to: (f64, f64),
+    count: u32,
+    style: ShapeStyle,
+) -> anyhow::Result<()> {
+    let at = |share: f64| (from.0 + (to.0 - from.0) * share, from.1 + (to.1 - from.1) * share);
+    let dash =
+        |place: u32| vec![at(f64::from(place) / f64::from(count)), at((f64::from(place) + 0.6) / f64::from(count))];
+    panel.draw_series((0..count).map(|place| PathElement::new(dash(place), style)))?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::analyze::window::MAX_METRICS;
 /// Names of the column that holds the time.
 const TIME: [&str; 3] = ["t", "time", "timestamp"];
 
-/// A file, and what is wrong with it: in words that tell what to do.
+/// A file with an error: observation and fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {what}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
 pub(super) struct Bad {
@@ -30,18 +30,18 @@ impl Bad {
     }
 }
 
-/// When a row was looked at.
+/// The time of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Moment {
-    /// Seconds, as the file counts them.
+    /// Seconds, as in the file.
     pub t: f64,
     pub at: Timestamp,
 }
 
 impl Moment {
-    /// None: beyond the years -9999 to 9999.
+    /// `None` outside of the years -9999 to 9999.
     pub(super) fn new(t: f64) -> Option<Self> {
-        // Beyond this nanoseconds do not fit either.
+        // Above this limit nanoseconds do not fit either.
         let nanos = (t.is_finite() && t.abs() < 1e12).then_some((t * 1e9).round() as i128)?;
         Some(Self { t, at: Timestamp::from_nanosecond(nanos).ok()? })
     }
@@ -52,7 +52,7 @@ pub(super) trait Rows {
     /// The metrics' names, in the order of the values.
     fn metrics(&self) -> &[String];
 
-    /// The next row's time; its values, None where not measured, replace those in `values`. None at the end.
+    /// The next row's time; its values (`None`: not measured) replace those in `values`. `None` at the end.
     fn next(&mut self, values: &mut Vec<Option<f64>>) -> Result<Option<Moment>, Bad>;
 }
 
@@ -101,12 +101,12 @@ impl CsvRows {
                 format!("has no time column: name one t, time or timestamp (the first line is {names:?})"),
             ));
         };
-        let metrics: Vec<String> =
-            header.iter().enumerate().filter(|(place, _)| *place != time).map(|(_, name)| name.clone()).collect();
+        let mut metrics = header.clone();
+        metrics.remove(time);
         match metrics.len() {
             0 => return Err(bad(Some(1), "has no column beside the time: nothing was measured".to_owned())),
             count if count > MAX_METRICS => {
-                let what = format!("{count} metrics are more than the {MAX_METRICS} that are looked at; remove some");
+                let what = format!("{count} metrics are more than the limit of {MAX_METRICS}; remove some");
                 return Err(bad(Some(1), what));
             }
             _ => {}
@@ -138,7 +138,7 @@ impl Rows for CsvRows {
             let name = &header[place];
             if place == *time {
                 if text == name {
-                    return Err(bad("the names of the columns stand here again; remove this line".to_owned()));
+                    return Err(bad("repeats the names of the columns; remove this line".to_owned()));
                 }
                 moment = Some(read_time(text).map_err(|why| bad(format!("{name} {why}")))?);
             } else if text.is_empty() {
@@ -147,17 +147,17 @@ impl Rows for CsvRows {
                 let Ok(value) = text.parse::<f64>() else {
                     let seen = text.chars().take(40).collect::<String>();
                     return Err(bad(format!(
-                        "{name} is {seen:?}, which is no number; write a number, or nothing where none was measured"
+                        "{name} is {seen:?}, not a number; write a number, or leave the cell empty if it was not measured"
                     )));
                 };
-                // What the operator calls NotANumber: unknown, never zero.
+                // The operator's NotANumber: unknown, never zero.
                 values.push(value.is_finite().then_some(value));
             }
         }
         let Some(moment) = moment else { return Err(bad("has no time".to_owned())) };
         if let Some(before) = before.filter(|before| moment.t < *before) {
             let (name, t) = (&header[*time], moment.t);
-            return Err(bad(format!("{name} goes back from {before} to {t}; sort the rows by {name}")));
+            return Err(bad(format!("{name} decreases from {before} to {t}; sort the rows by {name}")));
         }
         *before = Some(moment.t);
         Ok(Some(moment))
@@ -171,16 +171,14 @@ fn read_time(text: &str) -> Result<Moment, String> {
         return Err("is empty; every row needs its time".to_owned());
     }
     if let Ok(t) = text.parse::<f64>() {
-        return Moment::new(t)
-            .ok_or_else(|| format!("is {}, which is no time; write seconds, not milliseconds", seen()));
+        return Moment::new(t).ok_or_else(|| format!("is {}, not a time; write seconds, not milliseconds", seen()));
     }
     let at = text.parse::<Timestamp>().or_else(|_| {
         let date: DateTime = text.parse()?;
         TimeZone::UTC.to_timestamp(date)
     });
-    let at = at.map_err(|_| {
-        format!("is {:?}, which is no time; write seconds, or a date such as 2026-03-01T10:00:00Z", seen())
-    })?;
+    let at =
+        at.map_err(|_| format!("is {:?}, not a time; write seconds, or a date such as 2026-03-01T10:00:00Z", seen()))?;
     Ok(Moment { t: at.as_nanosecond() as f64 / 1e9, at })
 }
 
@@ -192,14 +190,14 @@ fn unreadable(file: &Path, error: &csv::Error) -> Bad {
     let line = error.position().map(csv::Position::line);
     match error.kind() {
         ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            let what = format!("has {len} cells where the first line has {expected_len}; write empty cells as ,,");
+            let what = format!("has {len} cells, the first line has {expected_len}; write empty cells as ,,");
             Bad::new(file, line, what)
         }
         ErrorKind::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Bad::new(file, None, "the gzip ends too early: the file was cut short; copy it again")
+            Bad::new(file, None, "the gzip data ends too early: the file was cut short; copy it again")
         }
         ErrorKind::Io(error) if file.extension().is_some_and(|extension| extension == "gz") => {
-            Bad::new(file, None, format!("cannot be unpacked: {error}; a file that is no gzip must not end in .gz"))
+            Bad::new(file, None, format!("cannot be unpacked: {error}; a file that is not gzip must not end in .gz"))
         }
         _ => Bad::new(file, line, format!("cannot be read: {error}")),
     }

@@ -1,4 +1,4 @@
-//! One JSON object a look: what was said after it.
+//! One JSON object for each row: the forecast after it.
 
 use serde::{Serialize, Serializer};
 
@@ -9,22 +9,22 @@ use crate::analyze::replay::Said;
 struct Line<'a> {
     set: &'a str,
     component: &'a str,
-    /// The look that this was said after, in the history's seconds.
+    /// Time of the row, in the history's seconds.
     #[serde(serialize_with = "whole")]
     t: f64,
     leak: bool,
-    /// Of failing within 24 hours.
+    /// Of a failure within 24 hours.
     probability: f64,
     probability_1h: f64,
     probability_6h: f64,
-    /// The median; none when no failure is foreseen within 7 days.
+    /// The median; `None` when no failure is forecast within 7 days.
     time_to_failure_s: Option<f64>,
     health_score: Option<u8>,
     level: String,
     confidence: String,
 }
 
-/// Whole seconds without a fraction, as they were written.
+/// Whole seconds without a fraction, as in the file.
 fn whole<S: Serializer>(t: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if t.fract() == 0.0 { serializer.serialize_i64(*t as i64) } else { serializer.serialize_f64(*t) }
 }
@@ -34,9 +34,9 @@ pub(super) fn write(
     set: &str,
     component: &str,
     moment: Moment,
-    said: &Said,
+    replayed: &Said,
 ) -> serde_json::Result<()> {
-    let forecast = &said.forecast;
+    let forecast = &replayed.forecast;
     let line = Line {
         set,
         component,
@@ -46,7 +46,7 @@ pub(super) fn write(
         probability_1h: forecast.within[0],
         probability_6h: forecast.within[1],
         time_to_failure_s: forecast.time_to_failure.map(|time| time.seconds),
-        health_score: said.assessment.score,
+        health_score: replayed.assessment.score,
         level: forecast.level().to_string(),
         confidence: forecast.confidence.to_string(),
     };

@@ -1,4 +1,4 @@
-//! A history that a Prometheus holds.
+//! A history from Prometheus.
 
 use std::{
     collections::{BTreeMap, btree_map::IntoIter},
@@ -12,17 +12,8 @@ use url::Url;
 use super::csv::{Bad, Moment, Rows};
 use crate::targets::prometheus::Prometheus;
 
-/// For one metric's whole history.
+/// Time limit for the whole history of one metric.
 const LIMIT: Duration = Duration::from_secs(300);
-
-pub(super) struct Asked {
-    pub url: Url,
-    /// By metric.
-    pub queries: BTreeMap<String, String>,
-    pub start: Timestamp,
-    pub end: Timestamp,
-    pub step: SignedDuration,
-}
 
 /// All metrics, joined by their times: the steps of all queries are the same.
 pub(super) struct Fetched {
@@ -30,13 +21,20 @@ pub(super) struct Fetched {
     rows: IntoIter<Timestamp, Vec<Option<f64>>>,
 }
 
-pub(super) async fn fetch(asked: &Asked) -> anyhow::Result<Fetched> {
+/// The history of the metrics, by name, until now.
+pub(super) async fn fetch(
+    url: &Url,
+    queries: &BTreeMap<String, String>,
+    since: SignedDuration,
+    step: SignedDuration,
+) -> anyhow::Result<Fetched> {
     let prometheus = Prometheus::new(None);
-    let metrics: Vec<String> = asked.queries.keys().cloned().collect();
-    let step = Duration::try_from(asked.step).context("--step must be positive")?;
+    let end = Timestamp::now();
+    let start = end.checked_sub(since).context("--since is too long ago")?;
+    let metrics: Vec<String> = queries.keys().cloned().collect();
     let mut rows: BTreeMap<Timestamp, Vec<Option<f64>>> = BTreeMap::new();
-    for (place, (name, query)) in asked.queries.iter().enumerate() {
-        let found = prometheus.range(query, Some(&asked.url), asked.start, asked.end, step, LIMIT).await;
+    for (place, (name, query)) in queries.iter().enumerate() {
+        let found = prometheus.range(query, Some(url), start, end, step.unsigned_abs(), LIMIT).await;
         let found = found.map_err(|why| anyhow::anyhow!("{name}: {}: {}", why.reason, why.message))?;
         for (at, value) in found {
             rows.entry(at).or_insert_with(|| vec![None; metrics.len()])[place] = Some(value);

@@ -1,4 +1,4 @@
-//! The report: one HTML page that needs nothing else, not even a network.
+//! The report: one HTML page without external files.
 
 use std::{
     fmt::Write as _,
@@ -10,33 +10,21 @@ use plotters::style::RGBColor;
 use super::{
     chart::{self, Picture},
     csv::Bad,
-    table::words,
+    table::{count, words},
     time::{length, show},
-    walk::{Summary, Told},
+    walk::{Forecasted, Summary},
 };
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
-/// Of text and of attributes.
+/// For text and attributes. Names come from files, so control characters are replaced.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // A history's names come from files: no control character is to end up in the page.
-            other if other.is_control() => escaped.push(' '),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+    let text = text.replace(char::is_control, " ").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// A name that an address can end in: other characters are written as their numbers.
+/// A fragment identifier: other characters become their numbers.
 fn anchor(summary: &Summary) -> String {
     let mut anchor = String::from("c-");
     for character in format!("{}/{}", summary.set, summary.component).chars() {
@@ -49,7 +37,7 @@ fn anchor(summary: &Summary) -> String {
     anchor
 }
 
-/// One component's part of the page.
+/// The section of one component.
 pub(super) fn section(picture: &Picture<'_>) -> String {
     let Picture { summary, labels, .. } = picture;
     let id = anchor(summary);
@@ -66,13 +54,13 @@ pub(super) fn section(picture: &Picture<'_>) -> String {
             );
         }
         Err(error) => {
-            let _ = writeln!(html, "<p class=\"none\">No picture: {}</p>", escape(&error.to_string()));
+            let _ = writeln!(html, "<p class=\"none\">No chart: {}</p>", escape(&error.to_string()));
         }
     }
     html.push_str("<ul>\n");
-    for (told, color) in chart::tellings(summary) {
-        let what = if color == chart::FIRST { "First alarm" } else { "Last look" };
-        let _ = writeln!(html, "<li>{}{}</li>", key(color), escape(&telling(what, told)));
+    for (forecasted, color) in chart::bands(summary) {
+        let what = if color == chart::FIRST { "First alarm" } else { "Last row" };
+        let _ = writeln!(html, "<li>{}{}</li>", key(color), escape(&describe(what, forecasted)));
     }
     for label in labels.iter().take(KNOWN_SHOWN) {
         let when = if label.end > label.start {
@@ -90,7 +78,7 @@ pub(super) fn section(picture: &Picture<'_>) -> String {
     html
 }
 
-/// Lines of labels.csv that are told in words.
+/// Most lines of labels.csv in the list.
 const KNOWN_SHOWN: usize = 6;
 
 fn key(color: RGBColor) -> String {
@@ -104,40 +92,37 @@ fn hex(RGBColor(red, green, blue): RGBColor) -> String {
     format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
-fn telling(what: &str, told: &Told) -> String {
-    let failure = told.forecast.time_to_failure.map_or_else(
-        || "; no failure foreseen within 7 days".to_owned(),
+fn describe(what: &str, Forecasted { t, forecast }: &Forecasted) -> String {
+    let failure = forecast.time_to_failure.map_or_else(
+        || "; no failure forecast within 7 days".to_owned(),
         |time| {
-            let at = |seconds: f64| show(told.t + seconds);
+            let at = |seconds: f64| show(t + seconds);
             format!("; failure at {} ({} to {})", at(time.seconds), at(time.earliest), at(time.latest))
         },
     );
-    let reasons = told.forecast.reasons.join("; ");
+    let reasons = forecast.reasons.join("; ");
     let reasons = if reasons.is_empty() { reasons } else { format!(". {reasons}") };
-    format!("{what}, {}: {}{failure}{reasons}", show(told.t), words(told))
+    format!("{what}, {}: {}{failure}{reasons}", show(*t), words(forecast))
 }
 
 fn sentence(summary: &Summary) -> String {
     let Some((first, last)) = summary.span else {
-        return format!("{} rows, none of which holds a value.", summary.rows);
+        return format!("{}, none with a value.", count(summary.rows, "row"));
     };
     let alarms = match (summary.alarms.count, summary.alarms.first()) {
         (1, Some(at)) => format!("One alarm, at {}", show(at)),
         (count, Some(at)) => format!("{count} alarms, the first at {}", show(at)),
         _ => "No alarm".to_owned(),
     };
-    let acts = summary.acts.first().map_or_else(|| "never acted on".into(), |at| format!("acted on from {}", show(at)));
-    let leak = summary.leaks.first().map_or_else(|| "no leak".into(), |at| format!("leak seen at {}", show(at)));
-    format!("{} rows over {}. {alarms}; {acts}; {leak}.", summary.rows, length(last - first))
+    let acts = summary.acts.first().map_or_else(|| "no action".into(), |at| format!("first action at {}", show(at)));
+    let leak = summary.leaks.first().map_or_else(|| "no leak".into(), |at| format!("leak detected at {}", show(at)));
+    format!("{} over {}. {alarms}; {acts}; {leak}.", count(summary.rows, "row"), length(last - first))
 }
 
-/// The most important first: what was acted on, then alarms, then leaks.
+/// The most important first: components with actions, then with alarms, then with leaks.
 fn order(summaries: &[Summary]) -> Vec<usize> {
-    let class = |summary: &Summary| match summary {
-        summary if summary.acts.count > 0 => 0,
-        summary if summary.alarms.count > 0 => 1,
-        summary if summary.leaks.count > 0 => 2,
-        _ => 3,
+    let class = |summary: &Summary| {
+        [&summary.acts, &summary.alarms, &summary.leaks].iter().position(|episodes| episodes.count > 0).unwrap_or(3)
     };
     let mut order: Vec<usize> = (0..summaries.len()).collect();
     order.sort_by(|a, b| {
@@ -147,11 +132,11 @@ fn order(summaries: &[Summary]) -> Vec<usize> {
     order
 }
 
-/// Writes the page; `sections` are those of the summaries, in their order.
+/// Writes the page; `sections` has one section for each summary, in the same order.
 pub(super) fn write(
     page: &mut impl Write,
     summaries: &[Summary],
-    sections: Vec<String>,
+    mut sections: Vec<String>,
     bad: &[Bad],
 ) -> io::Result<()> {
     let order = order(summaries);
@@ -160,8 +145,8 @@ pub(super) fn write(
         page,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>Panacea backtest</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <h1>Panacea backtest</h1>\n<p>What the operator would have foreseen in {} recorded histories ({alarmed} with alarms), \
-         look by look, without a view of what came later.</p>",
+         <h1>Panacea backtest</h1>\n<p>The forecasts of the operator for {} recorded histories ({alarmed} with alarms), row by row, \
+         without knowledge of later rows.</p>",
         summaries.len()
     )?;
     legend(page)?;
@@ -175,8 +160,8 @@ pub(super) fn write(
         "Component",
         "Alarms",
         "First alarm",
-        "Acted on",
-        "Leak seen",
+        "First action",
+        "Leak detected",
         "Peak",
         "At the end",
         "Failure in",
@@ -187,7 +172,6 @@ pub(super) fn write(
     writeln!(page, "</tr></thead>\n<tbody>")?;
     order.iter().try_for_each(|place| row(page, &summaries[*place]))?;
     writeln!(page, "</tbody></table></nav>\n<main>")?;
-    let mut sections: Vec<String> = sections;
     for place in order {
         if let Some(section) = sections.get_mut(place) {
             page.write_all(std::mem::take(section).as_bytes())?;
@@ -198,22 +182,22 @@ pub(super) fn write(
 }
 
 fn legend(page: &mut impl Write) -> io::Result<()> {
-    writeln!(page, "<details open><summary>How to read it</summary>\n<ul class=\"legend\">")?;
+    writeln!(page, "<details open><summary>Legend</summary>\n<ul class=\"legend\">")?;
     for (color, words) in [
         (chart::LINE, "measured values; in the lowest panel the probability of a failure within 24 hours"),
         (chart::SOON, "probability within the next hour; dashed: the limit of a metric"),
-        (chart::ALARM, "alarm: level high or critical (over 30% within 24 hours); a triangle marks where it began"),
+        (chart::ALARM, "alarm: level high or critical (over 30% within 24 hours); a triangle marks its start"),
         (
             chart::ACT,
-            "acted on: something runs out within the next hour as probably as a policy asks for by default (horizon, minProbability), so that remedies would be tried, as far as its limits let them; a dot marks it",
+            "action: a resource is exhausted within the next hour with the default probability of a policy (horizon, minProbability), so that remedies would be tried, within the policy's limits; a dot marks its start",
         ),
-        (chart::LEAK, "memory is said to rise for good"),
+        (chart::LEAK, "a memory leak is detected"),
         (
             chart::FIRST,
-            "said at the first alarm (thin line): the band holds the failure with 80%, its median is dashed",
+            "forecast at the first alarm (thin line): the failure is in the band with 80% probability, its median is dashed",
         ),
-        (chart::LAST, "said at the last look: the same"),
-        (chart::KNOWN, "known from labels.csv; the analysis has not seen it"),
+        (chart::LAST, "forecast at the last row: the same"),
+        (chart::KNOWN, "known from labels.csv, which the analysis does not use"),
     ] {
         writeln!(page, "<li>{}{words}</li>", key(color))?;
     }
@@ -221,7 +205,7 @@ fn legend(page: &mut impl Write) -> io::Result<()> {
 }
 
 fn row(page: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    // Sorted by number; what is missing comes last.
+    // Sorted by number; missing values come last.
     let cell = |value: Option<f64>, text: Option<String>| {
         format!(
             "<td data-v=\"{}\">{}</td>",
@@ -231,7 +215,7 @@ fn row(page: &mut impl Write, summary: &Summary) -> io::Result<()> {
     };
     let time = |t: Option<f64>| cell(t, t.map(show));
     let percent = |share: Option<f64>| cell(share, share.map(|share| format!("{:.0}%", share * 100.0)));
-    let last = summary.last.as_ref().map(|told| &told.forecast);
+    let last = summary.last.as_ref().map(|last| &last.forecast);
     let left = last.and_then(|forecast| forecast.time_to_failure).map(|time| time.seconds);
     let level = last.map_or_else(String::new, |forecast| forecast.level().to_string());
     writeln!(

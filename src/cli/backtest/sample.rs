@@ -1,17 +1,17 @@
-//! A series of any length in at most [`MAX`] blocks that keep its lowest and highest value: what a picture can show.
+//! A series of any length in at most [`MAX`] blocks with their lowest and highest value, for a chart.
 
-/// Blocks kept. Two points a block are the 600 of a line.
+/// Most blocks. A line has two points for each, so 600.
 pub(super) const MAX: usize = 300;
-/// So many times the usual distance without a value is a gap.
+/// A gap is a time without values of more than this many average distances.
 const GAP: f64 = 5.0;
 
-/// Lowest and highest value of a stretch of time, and when they were.
+/// Lowest and highest value of a span of time, and their times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Block {
     index: i64,
     low: (f64, f64),
     high: (f64, f64),
-    /// Nothing was measured for long before it.
+    /// There is a gap before it.
     after_gap: bool,
 }
 
@@ -29,7 +29,7 @@ impl Block {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sample {
     blocks: Vec<Block>,
-    /// Seconds a block; 0 as long as every value has one of its own.
+    /// Seconds of a block; 0 as long as every value has its own block.
     width: f64,
     first: f64,
     last: f64,
@@ -37,7 +37,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Adds a value; times grow.
+    /// Adds a value; times ascend.
     pub(super) fn push(&mut self, t: f64, value: f64) {
         let usual = (self.last - self.first) / (self.count.max(2) - 1) as f64;
         let after_gap = self.count > 2 && t - self.last > GAP * usual;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_series_is_kept_as_it_is_and_broken_at_gaps() {
+    fn a_short_series_is_unchanged_and_broken_at_gaps() {
         let mut sample = Sample::default();
         for t in [0.0, 30.0, 60.0, 90.0, 400.0, 430.0] {
             sample.push(t, t);

@@ -1,4 +1,4 @@
-//! Which files are which components of which set.
+//! The files of the components of each set.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -12,7 +12,7 @@ use super::{
     remote::Fetched,
 };
 
-/// Not a history: what is known of the histories beside it.
+/// Not a history: the known events of the histories beside it.
 const LABELS: &str = "labels.csv";
 
 /// One component.
@@ -28,7 +28,7 @@ pub(super) enum From {
     Fetched(Fetched),
 }
 
-/// What there is to do, by set and component, and what could not be found.
+/// The components by set and name, and the inputs that could not be read.
 #[derive(Default)]
 pub(super) struct Sources {
     pub found: Vec<Source>,
@@ -66,7 +66,7 @@ pub(super) fn find(paths: &[PathBuf]) -> Sources {
 #[derive(Default)]
 struct Finder {
     files: BTreeMap<(String, String), (PathBuf, Arc<Labels>)>,
-    /// Read once a folder.
+    /// By folder, so that each file is read once.
     labels: BTreeMap<PathBuf, Arc<Labels>>,
     bad: Vec<Bad>,
 }
@@ -78,24 +78,19 @@ impl Finder {
             self.add(path);
             return Ok(());
         }
-        let (files, folders) = list(path)?;
-        if !files.is_empty() {
-            files.iter().for_each(|file| self.add(file));
-            return Ok(());
-        }
-        let mut empty = true;
-        for folder in folders {
-            match list(&folder) {
-                Ok((files, _)) => {
-                    empty &= files.is_empty();
-                    files.iter().for_each(|file| self.add(file));
+        let (mut files, folders) = list(path)?;
+        if files.is_empty() {
+            for folder in folders {
+                match list(&folder) {
+                    Ok((found, _)) => files.extend(found),
+                    Err(bad) => self.bad.push(bad),
                 }
-                Err(bad) => self.bad.push(bad),
             }
         }
-        if empty {
-            return Err(Bad::new(path, None, "holds no .csv or .csv.gz, and no folder in it does"));
+        if files.is_empty() {
+            return Err(Bad::new(path, None, "holds no .csv or .csv.gz file, nor does any folder in it"));
         }
+        files.iter().for_each(|file| self.add(file));
         Ok(())
     }
 
@@ -120,8 +115,7 @@ impl Finder {
             }
             Entry::Occupied(other) => {
                 let (set, component) = other.key();
-                let what =
-                    format!("is {set}/{component}, and so is {}; keep one, or rename it", other.get().0.display());
+                let what = format!("is {set}/{component}, as is {}; keep one, or rename it", other.get().0.display());
                 self.bad.push(Bad::new(file, None, what));
             }
         }

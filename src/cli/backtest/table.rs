@@ -1,40 +1,44 @@
-//! The summary: a row a component, and the totals.
+//! The summary: a row for each component, and the totals.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     csv::Bad,
     time::{length, show},
-    walk::{Summary, Told},
+    walk::{Forecasted, Summary},
 };
+use crate::analyze::forecast::Forecast;
 
-/// Times of alarms that a cell shows.
+/// Most times of alarms in a cell.
 const SHOWN: usize = 3;
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Totals {
+    components: usize,
     rows: u64,
-    alarmed: usize,
     alarms: u64,
-    acted: usize,
-    leaking: usize,
+    components_with_alarms: usize,
+    components_acted_on: usize,
+    components_leaking: usize,
 }
 
 fn totals(summaries: &[Summary]) -> Totals {
     let count = |wanted: &dyn Fn(&Summary) -> bool| summaries.iter().filter(|summary| wanted(summary)).count();
     Totals {
+        components: summaries.len(),
         rows: summaries.iter().map(|summary| summary.rows).sum(),
-        alarmed: count(&|summary| summary.alarms.count > 0),
         alarms: summaries.iter().map(|summary| summary.alarms.count).sum(),
-        acted: count(&|summary| summary.acts.count > 0),
-        leaking: count(&|summary| summary.leaks.count > 0),
+        components_with_alarms: count(&|summary| summary.alarms.count > 0),
+        components_acted_on: count(&|summary| summary.acts.count > 0),
+        components_leaking: count(&|summary| summary.leaks.count > 0),
     }
 }
 
 pub(super) fn table(summaries: &[Summary], bad: usize) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["COMPONENT", "ROWS", "SPAN", "ALARMS", "AT", "ACTED ON", "LEAK", "LAST FORECAST"]);
+    let header = ["COMPONENT", "ROWS", "SPAN", "ALARMS", "AT", "FIRST ACTION", "LEAK", "LAST FORECAST"];
+    let mut table = crate::cli::table(header);
     let dash = || "-".to_owned();
     for summary in summaries {
         let times: Vec<String> = summary.alarms.list.iter().take(SHOWN).map(|episode| show(episode.start)).collect();
@@ -47,21 +51,30 @@ pub(super) fn table(summaries: &[Summary], bad: usize) -> String {
             if times.is_empty() { dash() } else { format!("{}{more}", times.join(", ")) },
             summary.acts.first().map_or_else(dash, show),
             summary.leaks.first().map_or_else(dash, show),
-            summary.last.as_ref().map_or_else(dash, words),
+            summary.last.as_ref().map_or_else(dash, |last| words(&last.forecast)),
         ]);
     }
-    let Totals { rows, alarmed, alarms, acted, leaking } = totals(summaries);
+    let totals = totals(summaries);
     let unread = if bad > 0 { format!("; {bad} could not be read") } else { String::new() };
     let table = if summaries.is_empty() { String::new() } else { format!("{table}\n\n") };
     format!(
-        "{table}{} components, {rows} rows: {alarms} alarms on {alarmed}, acted on {acted}, {leaking} leak{unread}",
-        summaries.len()
+        "{table}{}, {}: {} on {}, actions on {}, leaks in {}{unread}",
+        count(totals.components as u64, "component"),
+        count(totals.rows, "row"),
+        count(totals.alarms, "alarm"),
+        totals.components_with_alarms,
+        totals.components_acted_on,
+        totals.components_leaking
     )
 }
 
+/// `1 row`, `2 rows`
+pub(super) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `87% critical, in 2h10m (1h50m to 3h00m), confidence high`
-pub(super) fn words(told: &Told) -> String {
-    let forecast = &told.forecast;
+pub(super) fn words(forecast: &Forecast) -> String {
     let when = forecast.time_to_failure.map_or_else(String::new, |time| {
         format!(", in {} ({} to {})", length(time.seconds), length(time.earliest), length(time.latest))
     });
@@ -73,19 +86,10 @@ pub(super) fn words(told: &Told) -> String {
 }
 
 pub(super) fn json(summaries: &[Summary], bad: &[Bad]) -> serde_json::Result<String> {
-    let components: Vec<Value> = summaries.iter().map(component).collect();
-    let Totals { rows, alarmed, alarms, acted, leaking } = totals(summaries);
     serde_json::to_string_pretty(&json!({
-        "components": components,
+        "components": summaries.iter().map(component).collect::<Vec<_>>(),
         "errors": bad.iter().map(Bad::to_string).collect::<Vec<_>>(),
-        "totals": {
-            "components": summaries.len(),
-            "rows": rows,
-            "alarms": alarms,
-            "componentsWithAlarms": alarmed,
-            "componentsActedOn": acted,
-            "componentsLeaking": leaking,
-        },
+        "totals": totals(summaries),
     }))
 }
 
@@ -108,8 +112,8 @@ fn component(summary: &Summary) -> Value {
     })
 }
 
-fn forecast(told: &Told) -> Value {
-    let Told { t, forecast } = told;
+fn forecast(forecasted: &Forecasted) -> Value {
+    let Forecasted { t, forecast } = forecasted;
     json!({
         "t": t,
         "probability": forecast.probability(),

@@ -1,8 +1,8 @@
-//! Times and lengths of time for people.
+//! Times and durations for people.
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Seconds from which on a time is a date and not the age of a recording: 1980.
+/// From this number of seconds on, a time is a date (1980) and not the age of a recording.
 const DATES: f64 = 3.2e8;
 
 /// Whether a recording that begins at `first` counts from 1970.
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_have_two_units_at_most() {
+    fn durations_have_two_units_at_most() {
         for (seconds, text) in [
             (0.0, "0s"),
             (119.0, "119s"),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_dates_when_they_can_be() {
+    fn times_since_1970_are_dates() {
         assert_eq!(show(23_670.0), "6h35m");
         assert_eq!(show(1_772_359_200.0), "2026-03-01 10:00");
     }

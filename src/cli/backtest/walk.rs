@@ -1,4 +1,4 @@
-//! One history through the operator's analysis, and what is remembered of it.
+//! One history through the operator's analysis, and its summary.
 
 use std::{collections::BTreeMap, io};
 
@@ -14,20 +14,20 @@ use crate::{
     api::{Limits, Threshold},
 };
 
-/// So long without ends an episode, in seconds.
+/// A longer pause ends an episode, in seconds.
 const QUIET: f64 = 30.0 * 60.0;
-/// Episodes kept of a component; all are counted.
+/// Most episodes in the list of a component; all are counted.
 const MAX_EPISODES: usize = 200;
 
-/// What the operator would be told by a policy.
+/// The settings of a policy.
 pub(super) struct Settings {
     pub thresholds: BTreeMap<String, Threshold>,
     pub ceilings: Ceilings,
-    /// Those of a policy that says nothing: when a forecast is acted on.
+    /// The defaults of a policy: when a forecast leads to an action.
     pub limits: Limits,
 }
 
-/// Time in which something was said, with pauses of less than [`QUIET`].
+/// A time of alarms, with pauses of at most [`QUIET`].
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub(super) struct Episode {
     pub start: f64,
@@ -44,15 +44,15 @@ pub(super) struct Episodes {
 }
 
 impl Episodes {
-    fn look(&mut self, t: f64, on: bool) {
-        // Looks that are further apart than that have no pause between them.
-        let goes_on = self.lasts || self.last.is_some_and(|last| t - last <= QUIET);
+    fn add(&mut self, t: f64, on: bool) {
+        // Rows with a greater distance than that have no pause between them.
+        let continues = self.lasts || self.last.is_some_and(|last| t - last <= QUIET);
         self.lasts = on;
         if !on {
             return;
         }
         self.last = Some(t);
-        if !goes_on {
+        if !continues {
             self.count += 1;
             if self.list.len() < MAX_EPISODES {
                 self.list.push(Episode { start: t, end: t });
@@ -69,14 +69,14 @@ impl Episodes {
     }
 }
 
-/// What was foreseen at a time.
+/// The forecast at a time.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct Forecasted {
     pub t: f64,
     pub forecast: Forecast,
 }
 
-/// What a component's history came to.
+/// The summary of a component's history.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Summary {
     pub set: String,
@@ -84,17 +84,17 @@ pub(super) struct Summary {
     pub rows: u64,
     /// Rows with a value.
     pub looks: u64,
-    /// Times of the first and the last look.
+    /// Times of the first and the last row with a value.
     pub span: Option<(f64, f64)>,
     pub alarms: Episodes,
     pub acts: Episodes,
     pub leaks: Episodes,
     pub peak: f64,
-    pub first_alarm: Option<Told>,
-    pub last: Option<Told>,
+    pub first_alarm: Option<Forecasted>,
+    pub last: Option<Forecasted>,
 }
 
-/// What a picture needs.
+/// The data of a chart.
 #[derive(Default)]
 pub(super) struct Drawing {
     pub metrics: Vec<(String, Sample)>,
@@ -107,18 +107,18 @@ pub(super) struct Drawing {
 pub(super) enum Stopped {
     #[error(transparent)]
     Bad(#[from] Bad),
-    /// What was said could not be passed on.
+    /// The output could not be written.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// Runs the rows through the analysis; `tell` gets what was said after each that holds a value.
+/// Runs the rows through the analysis; `output` gets the result for each row with a value.
 pub(super) fn walk<F: Forecaster>(
     rows: &mut dyn Rows,
     forecaster: F,
     settings: &Settings,
     mut drawing: Option<&mut Drawing>,
-    mut tell: impl FnMut(Moment, &Said) -> io::Result<()>,
+    mut output: impl FnMut(Moment, &Said) -> io::Result<()>,
 ) -> Result<Summary, Stopped> {
     let mut replay =
         Replay::new(forecaster, settings.thresholds.clone(), settings.ceilings.clone(), settings.limits.clone());
@@ -135,18 +135,18 @@ pub(super) fn walk<F: Forecaster>(
         if measured().next().is_none() {
             continue;
         }
-        let said = replay.look(moment.at, measured());
+        let replayed = replay.look(moment.at, measured());
         if let Some(drawing) = drawing.as_deref_mut() {
             for ((_, sample), value) in drawing.metrics.iter_mut().zip(&values) {
                 if let Some(value) = value {
                     sample.push(moment.t, *value);
                 }
             }
-            drawing.probability.push(moment.t, said.forecast.probability());
-            drawing.soon.push(moment.t, said.forecast.within(horizon));
+            drawing.probability.push(moment.t, replayed.forecast.probability());
+            drawing.soon.push(moment.t, replayed.forecast.within(horizon));
         }
-        tell(moment, &said)?;
-        summary.add(moment.t, said.forecast, said.acts);
+        output(moment, &replayed)?;
+        summary.add(moment.t, replayed.forecast, replayed.acts);
     }
     Ok(summary)
 }
@@ -156,14 +156,14 @@ impl Summary {
         self.looks += 1;
         self.span = Some((self.span.map_or(t, |(first, _)| first), t));
         let alarm = forecast.level() >= Level::High;
-        self.alarms.look(t, alarm);
-        self.acts.look(t, acts);
-        self.leaks.look(t, forecast.leak);
+        self.alarms.add(t, alarm);
+        self.acts.add(t, acts);
+        self.leaks.add(t, forecast.leak);
         self.peak = self.peak.max(forecast.probability());
         if alarm && self.first_alarm.is_none() {
-            self.first_alarm = Some(Told { t, forecast: forecast.clone() });
+            self.first_alarm = Some(Forecasted { t, forecast: forecast.clone() });
         }
-        self.last = Some(Told { t, forecast });
+        self.last = Some(Forecasted { t, forecast });
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
     fn an_episode_ends_after_half_an_hour_without() {
         let mut episodes = Episodes::default();
         for (minute, on) in [(0, true), (10, false), (20, true), (51, false), (60, true), (61, true)] {
-            episodes.look(f64::from(minute * 60), on);
+            episodes.add(f64::from(minute * 60), on);
         }
         assert_eq!(episodes.count, 2);
         let expected = [Episode { start: 0.0, end: 1200.0 }, Episode { start: 3600.0, end: 3660.0 }];
@@ -187,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_lasts_when_the_looks_are_hours_apart() {
+    fn an_episode_continues_when_the_rows_are_hours_apart() {
         let mut episodes = Episodes::default();
-        (0..5).for_each(|hour| episodes.look(f64::from(hour * 7200), true));
+        (0..5).for_each(|hour| episodes.add(f64::from(hour * 7200), true));
         assert_eq!(episodes.count, 1);
     }
 
-    /// Says the newest value as a probability.
+    /// Forecasts the newest value as the probability.
     struct Echo;
 
     impl Forecaster for Echo {
@@ -230,21 +230,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_counted_and_empty_rows_are_no_looks() {
+    fn alarms_are_counted_and_empty_rows_are_skipped() {
         let rows = vec![(0.0, Some(0.0)), (60.0, None), (120.0, Some(0.4)), (180.0, Some(1.0)), (240.0, Some(0.1))];
         let mut rows = Given(rows, ["value".to_owned()]);
         let settings =
             Settings { thresholds: default_thresholds(), ceilings: default_ceilings(), limits: Limits::default() };
-        let mut told = Vec::new();
+        let mut times = Vec::new();
         let summary = walk(&mut rows, Echo, &settings, None, |moment, _| {
-            told.push(moment.t);
+            times.push(moment.t);
             Ok(())
         })
         .unwrap();
-        assert_eq!(told, [0.0, 120.0, 180.0, 240.0]);
+        assert_eq!(times, [0.0, 120.0, 180.0, 240.0]);
         assert_eq!((summary.rows, summary.looks, summary.span), (5, 4, Some((0.0, 240.0))));
         assert_eq!(summary.alarms.list, [Episode { start: 120.0, end: 180.0 }]);
-        assert_eq!(summary.acts.count, 0, "nothing runs out");
+        assert_eq!(summary.acts.count, 0, "no resource runs out");
         assert_eq!(summary.leaks.first(), Some(180.0));
         assert_eq!(summary.first_alarm.unwrap().t, 120.0);
         assert_eq!(summary.last.unwrap().t, 240.0);

@@ -1,14 +1,11 @@
-//! All components, as many at a time as there are cores; what comes out is in the order of set, component and time.
+//! All components, some at a time; the output is in the order of set, component and time.
 
 use std::{
+    collections::VecDeque,
     io::{self, Write},
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::mpsc::{SyncSender, sync_channel},
+    thread,
 };
-
-use parking_lot::Mutex;
 
 use super::{
     chart::Picture,
@@ -19,42 +16,23 @@ use super::{
 };
 use crate::analyze::forecast::Foresight;
 
-/// JSON lines are passed on in pieces of this size, in bytes.
+/// Size of the pieces in which JSON lines are passed on, in bytes.
 const PIECE: usize = 64 * 1024;
-/// Pieces that wait for those of the components before: with them a component's output is bounded.
+/// Most pieces of a component that wait for the components before: they bound its output in memory.
 const WAITING: usize = 16;
+/// Components in progress for each core: one that waits for another leaves no core idle.
+const PER_CORE: usize = 2;
 
-/// What came of all.
 pub(super) struct Done {
     /// By set and component.
     pub summaries: Vec<Summary>,
-    /// Of the report, one a summary.
+    /// Of the report, one for each summary.
     pub sections: Vec<String>,
     pub bad: Vec<Bad>,
 }
 
-/// A component that nobody has begun with, and where its output goes.
-type Slot = Mutex<Option<(Source, SyncSender<Message>)>>;
-
-/// Lets the gatherer end when a worker panics: it would wait for components that nobody does any more.
-struct Drain<'a>(&'a [Slot]);
-
-impl Drop for Drain<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.iter().for_each(|slot| drop(taken(slot)));
-        }
-    }
-}
-
-fn taken(slot: &Slot) -> Option<(Source, SyncSender<Message>)> {
-    slot.lock().take()
-}
-
-enum Message {
-    Piece(Vec<u8>),
-    Finished(Box<Result<(Summary, Option<String>), Bad>>),
-}
+/// A summary, and the section of the report.
+type Finished = Result<(Summary, Option<String>), Stopped>;
 
 /// # Errors
 /// When `lines` cannot be written to.
@@ -66,102 +44,62 @@ pub(super) fn work(
 ) -> io::Result<Done> {
     let Sources { found, bad } = sources;
     let mut done = Done { summaries: Vec::with_capacity(found.len()), sections: Vec::new(), bad };
-    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for source in found {
-        let (sender, receiver) = sync_channel(WAITING);
-        senders.push(Mutex::new(Some((source, sender))));
-        receivers.push(receiver);
-    }
-    let next = AtomicUsize::new(0);
     let wanted = lines.is_some();
-    let take = || {
-        // In order, so that the one whose output is awaited is always being worked at.
-        taken(senders.get(next.fetch_add(1, Ordering::Relaxed))?)
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(senders.len());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let _drain = Drain(&senders);
-                while let Some((source, sender)) = take() {
-                    if component(source, settings, drawn, wanted, &sender).is_err() {
-                        // Nobody listens any more.
-                        return;
-                    }
+    let most = PER_CORE * thread::available_parallelism().map_or(1, usize::from);
+    let mut sources = found.into_iter();
+    thread::scope(|scope| {
+        let mut running = VecDeque::new();
+        loop {
+            for source in sources.by_ref().take(most - running.len()) {
+                let (sender, pieces) = sync_channel::<Vec<u8>>(WAITING);
+                let worker = scope.spawn(move || component(source, settings, drawn, wanted.then_some(&sender)));
+                running.push_back((pieces, worker));
+            }
+            let Some((pieces, worker)) = running.pop_front() else { break };
+            for piece in pieces {
+                lines.as_mut().map_or(Ok(()), |lines| lines.write_all(&piece))?;
+            }
+            match worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                Ok((summary, section)) => {
+                    done.summaries.push(summary);
+                    done.sections.extend(section);
                 }
-            });
-        }
-        for receiver in std::mem::take(&mut receivers) {
-            gather(receiver, &mut done, &mut lines)?;
+                Err(Stopped::Bad(bad)) => done.bad.push(bad),
+                Err(Stopped::Output(error)) => return Err(error),
+            }
         }
         lines.map_or(Ok(()), |lines| lines.flush())
     })?;
     Ok(done)
 }
 
-fn gather(
-    receiver: Receiver<Message>,
-    done: &mut Done,
-    lines: &mut Option<&mut (dyn Write + Send + 'static)>,
-) -> io::Result<()> {
-    for message in receiver {
-        match message {
-            Message::Piece(piece) => lines.as_mut().map_or(Ok(()), |lines| lines.write_all(&piece))?,
-            Message::Finished(finished) => match *finished {
-                Ok((summary, section)) => {
-                    done.summaries.push(summary);
-                    done.sections.extend(section);
-                }
-                Err(bad) => done.bad.push(bad),
-            },
-        }
-    }
-    Ok(())
-}
-
-/// One component from its first row to its part of the report. Fails when nobody listens.
-fn component(
-    source: Source,
-    settings: &Settings,
-    drawn: bool,
-    wanted: bool,
-    sender: &SyncSender<Message>,
-) -> io::Result<()> {
+/// One component from its first row to its section of the report; `pieces` get its JSON lines. Fails without a receiver.
+fn component(source: Source, settings: &Settings, drawn: bool, pieces: Option<&SyncSender<Vec<u8>>>) -> Finished {
     let Source { set, component, from, labels } = source;
-    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    let opened = match from {
-        From::File(file) => CsvRows::open(&file).map(|rows| Box::new(rows) as Box<dyn Rows>),
-        From::Fetched(fetched) => Ok(Box::new(fetched) as Box<dyn Rows>),
+    let send = |sender: &SyncSender<Vec<u8>>, piece| {
+        sender.send(piece).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    };
+    let mut rows: Box<dyn Rows> = match from {
+        From::File(file) => Box::new(CsvRows::open(&file)?),
+        From::Fetched(fetched) => Box::new(fetched),
     };
     let mut piece = Vec::new();
     let mut drawing = drawn.then(Drawing::default);
-    let walked = opened.map_err(Stopped::from).and_then(|mut rows| {
-        walk(rows.as_mut(), Foresight, settings, drawing.as_mut(), |moment, said| {
-            if !wanted {
-                return Ok(());
-            }
-            jsonl::write(&mut piece, &set, &component, moment, said)?;
-            if piece.len() >= PIECE {
-                sender.send(Message::Piece(std::mem::take(&mut piece))).map_err(gone)?;
-            }
-            Ok(())
-        })
-    });
-    let finished = match walked {
-        Ok(summary) => {
-            let summary = Summary { set, component, ..summary };
-            let labels = labels.get(&summary.component).map_or(&[][..], Vec::as_slice);
-            let section = drawing.map(|drawing| {
-                let picture = Picture { drawing: &drawing, summary: &summary, labels, ceilings: &settings.ceilings };
-                report::section(&picture)
-            });
-            Ok((summary, section))
+    let walked = walk(rows.as_mut(), Foresight, settings, drawing.as_mut(), |moment, replayed| {
+        let Some(sender) = pieces else { return Ok(()) };
+        jsonl::write(&mut piece, &set, &component, moment, replayed)?;
+        if piece.len() >= PIECE {
+            send(sender, std::mem::take(&mut piece))?;
         }
-        Err(Stopped::Bad(bad)) => Err(bad),
-        Err(Stopped::Output(error)) => return Err(error),
-    };
-    if !piece.is_empty() {
-        sender.send(Message::Piece(piece)).map_err(gone)?;
+        Ok(())
+    });
+    if let Some(sender) = pieces.filter(|_| !piece.is_empty()) {
+        send(sender, piece)?;
     }
-    sender.send(Message::Finished(Box::new(finished))).map_err(gone)
+    let summary = Summary { set, component, ..walked? };
+    let labels = labels.get(&summary.component).map_or(&[][..], Vec::as_slice);
+    let section = drawing.map(|drawing| {
+        report::section(&Picture { drawing: &drawing, summary: &summary, labels, ceilings: &settings.ceilings })
+    });
+    Ok((summary, section))
 }

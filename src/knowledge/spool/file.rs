@@ -1,20 +1,20 @@
-//! The file of the spool: its tables and what is done with them, each in one transaction.
+//! The file of the spool: its tables, and the operations on them, each in one transaction.
 
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Executor as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use crate::knowledge::backlog::{BATCH_BYTES, BATCH_ROWS};
 use crate::knowledge::row::Row;
 
-/// What an entry takes beside its payload, in bytes: its other columns, and its part of three indexes.
+/// Size of an entry beside its payload, in bytes: its other columns, and its part of three indexes.
 const ENTRY_BYTES: u64 = 100;
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS entries (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        -- 0 of a Remediation, 1 of a look or a cycle, 2 of a Remediation and refused by the database.
+        -- 0 of a Remediation, 1 of a check or a cycle, 2 of a Remediation and refused by the database.
         kind INTEGER NOT NULL,
-        -- Table and id of a healing row, which is kept once however often it is recorded.
+        -- Table and id of a healing row, which is stored once however often it is recorded.
         key TEXT UNIQUE,
         bytes INTEGER NOT NULL,
         checksum INTEGER NOT NULL,
@@ -23,7 +23,7 @@ const TABLES: &str = "
     CREATE INDEX IF NOT EXISTS entries_kind ON entries (kind, seq, bytes);
     CREATE TABLE IF NOT EXISTS counters (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL);
     INSERT OR IGNORE INTO counters VALUES ('dropped', 0), ('corrupt', 0);
-    -- What the database refused is tried again by each life of the operator: a person may have changed the database.
+    -- Each process of the operator tries refused rows again: a person may have changed the database.
     UPDATE entries SET kind = 0 WHERE kind = 2;";
 
 const INSERT: &str = "INSERT INTO entries (kind, key, bytes, checksum, payload) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -33,7 +33,7 @@ const INSERT: &str = "INSERT INTO entries (kind, key, bytes, checksum, payload) 
 pub(in crate::knowledge) enum Kind {
     /// Of a Remediation.
     Healing = 0,
-    /// Of a look or a cycle.
+    /// Of a check or a cycle.
     Health = 1,
 }
 
@@ -43,7 +43,7 @@ pub(in crate::knowledge) struct Oldest {
     pub rows: Vec<Row>,
     /// How many of the rows, the first ones, are healing rows.
     pub healing: usize,
-    /// What [`Open::remove`] removes, with what was skipped between: up to here, of each kind.
+    /// [`Open::remove`] removes up to here, of each kind, with the entries that were skipped between.
     healing_until: i64,
     health_until: i64,
 }
@@ -55,49 +55,32 @@ pub(super) struct Totals {
     pub bytes: u64,
 }
 
-/// What all lives of the spool have counted.
-pub(super) struct Counts {
-    pub dropped: u64,
-    pub corrupt: u64,
-}
-
 pub(super) struct Open {
     connection: SqliteConnection,
     pub totals: Totals,
 }
 
-#[derive(Default)]
-pub(super) struct Added {
-    /// Health rows that made room, or found none; they are in the counter.
-    pub dropped: u64,
-    /// For healing rows. Nothing was changed.
-    pub no_room: bool,
-}
-
 impl Open {
-    /// Makes what is missing, and tells what earlier lives counted.
-    pub(super) async fn new(mut connection: SqliteConnection) -> Result<(Self, Counts), sqlx::Error> {
+    /// Creates missing tables. Returns also the counts of dropped and of corrupt entries, of all processes.
+    pub(super) async fn new(mut connection: SqliteConnection) -> Result<(Self, u64, u64), sqlx::Error> {
         connection.execute(TABLES).await?;
-        let totals =
-            "SELECT count(*) FILTER (WHERE kind = 0), count(*) FILTER (WHERE kind = 1), coalesce(sum(bytes), 0)
+        let numbers =
+            "SELECT count(*) FILTER (WHERE kind = 0), count(*) FILTER (WHERE kind = 1), coalesce(sum(bytes), 0),
+                (SELECT value FROM counters WHERE name = 'dropped'), (SELECT value FROM counters WHERE name = 'corrupt')
             FROM entries";
-        let (healing, health, bytes): (i64, i64, i64) = sqlx::query_as(totals).fetch_one(&mut connection).await?;
-        let totals =
-            Totals { healing: healing.cast_unsigned(), health: health.cast_unsigned(), bytes: bytes.cast_unsigned() };
-        let counts = "SELECT (SELECT value FROM counters WHERE name = 'dropped'),
-            (SELECT value FROM counters WHERE name = 'corrupt')";
-        let (dropped, corrupt): (i64, i64) = sqlx::query_as(counts).fetch_one(&mut connection).await?;
-        let counts = Counts { dropped: dropped.cast_unsigned(), corrupt: corrupt.cast_unsigned() };
-        Ok((Self { connection, totals }, counts))
+        let numbers: (i64, i64, i64, i64, i64) = sqlx::query_as(numbers).fetch_one(&mut connection).await?;
+        let [healing, health, bytes, dropped, corrupt] = <[i64; 5]>::from(numbers).map(i64::cast_unsigned);
+        Ok((Self { connection, totals: Totals { healing, health, bytes } }, dropped, corrupt))
     }
 
+    /// Returns how many health rows were dropped; they are in the counter. `None`: no room for healing rows, nothing changed.
     pub(super) async fn append(
         &mut self,
         kind: Kind,
         rows: &[Row],
         max_bytes: u64,
         unsaved: u64,
-    ) -> Result<Added, sqlx::Error> {
+    ) -> Result<Option<u64>, sqlx::Error> {
         let mut totals = self.totals;
         let mut dropped = 0;
         let mut first = 0;
@@ -121,7 +104,7 @@ impl Open {
             let mut short = (totals.bytes + needed).saturating_sub(max_bytes);
             if short > 0 && kind == Kind::Healing {
                 transaction.rollback().await?;
-                return Ok(Added { no_room: true, ..Added::default() });
+                return Ok(None);
             }
             while let Some((_, payload)) = entries.get(first).filter(|_| short > 0) {
                 short = short.saturating_sub(entry_bytes(payload));
@@ -151,10 +134,10 @@ impl Open {
         }
         transaction.commit().await?;
         self.totals = totals;
-        Ok(Added { dropped, no_room: false })
+        Ok(Some(dropped))
     }
 
-    /// What was found, and the corrupt entries before its end.
+    /// The oldest entries, and the corrupt entries among them.
     pub(super) async fn oldest(&mut self) -> Result<(Oldest, Vec<i64>), sqlx::Error> {
         let oldest = "SELECT seq, kind, checksum, payload FROM entries WHERE kind < 2 ORDER BY kind, seq LIMIT ?1";
         let found: Vec<(i64, i64, i64, Vec<u8>)> =
@@ -166,14 +149,12 @@ impl Open {
             if weight > BATCH_BYTES && !taken.rows.is_empty() {
                 break;
             }
-            let row = Some(payload).filter(|payload| checksum(kind, payload) == sum);
-            match row.and_then(|payload| serde_json::from_slice::<Row>(&payload).ok()) {
-                Some(row) => taken.rows.push(row),
-                None => {
-                    corrupt.push(seq);
-                    continue;
-                }
-            }
+            let intact = checksum(kind, &payload) == sum;
+            let Some(row) = serde_json::from_slice(&payload).ok().filter(|_| intact) else {
+                corrupt.push(seq);
+                continue;
+            };
+            taken.rows.push(row);
             match kind {
                 Kind::Healing => {
                     taken.healing += 1;
@@ -186,9 +167,9 @@ impl Open {
             let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
             let mut totals = self.totals;
             for seq in &corrupt {
-                let gone = "DELETE FROM entries WHERE seq = ?1 RETURNING kind, bytes";
-                let gone: (i64, i64) = sqlx::query_as(gone).bind(seq).fetch_one(&mut *transaction).await?;
-                totals.forget(gone.0 == 0, 1, gone.1.cast_unsigned());
+                let delete = "DELETE FROM entries WHERE seq = ?1 RETURNING kind, bytes";
+                let (kind, bytes): (i64, i64) = sqlx::query_as(delete).bind(seq).fetch_one(&mut *transaction).await?;
+                totals.subtract(kind == 0, 1, bytes);
             }
             raise(&mut transaction, "corrupt", corrupt.len() as u64).await?;
             transaction.commit().await?;
@@ -205,17 +186,18 @@ impl Open {
             totals.healing -= keep.execute(&mut *transaction).await?.rows_affected();
         }
         for (kind, until) in [(Kind::Healing, written.healing_until), (Kind::Health, written.health_until)] {
-            let of = "SELECT count(*), coalesce(sum(bytes), 0) FROM entries WHERE kind = ?1 AND seq <= ?2";
+            let entries = "FROM entries WHERE kind = ?1 AND seq <= ?2";
+            let size = AssertSqlSafe(format!("SELECT count(*), coalesce(sum(bytes), 0) {entries}"));
             let (rows, bytes): (i64, i64) =
-                sqlx::query_as(of).bind(kind as i64).bind(until).fetch_one(&mut *transaction).await?;
-            let gone = sqlx::query("DELETE FROM entries WHERE kind = ?1 AND seq <= ?2").bind(kind as i64).bind(until);
-            gone.execute(&mut *transaction).await?;
-            totals.forget(kind == Kind::Healing, rows.cast_unsigned(), bytes.cast_unsigned());
+                sqlx::query_as(size).bind(kind as i64).bind(until).fetch_one(&mut *transaction).await?;
+            let delete = sqlx::query(AssertSqlSafe(format!("DELETE {entries}"))).bind(kind as i64).bind(until);
+            delete.execute(&mut *transaction).await?;
+            totals.subtract(kind == Kind::Healing, rows, bytes);
         }
         transaction.commit().await?;
         self.totals = totals;
         if totals.healing + totals.health == 0 {
-            // Gives the disk back what the outage took. Whether it works is no matter to what is in it.
+            // Frees the disk after an outage.
             self.connection.execute("PRAGMA incremental_vacuum").await?;
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         }
@@ -223,10 +205,10 @@ impl Open {
     }
 }
 
-/// Removes the oldest health rows after the head, of at least so many bytes if there are. Returns how many, and their bytes.
+/// Removes the oldest health rows after the head, of at least so many bytes if possible. Returns how many, and their bytes.
 ///
-/// The head is what one batch takes: it may be on its way, or be in the database already with nobody having been told. A
-/// row that is counted as dropped was not written.
+/// The head is as large as a batch: it may be in progress, or in the database already without a report of that. A row that
+/// is counted as dropped was not written.
 async fn thin(connection: &mut SqliteConnection, bytes: u64) -> Result<(u64, u64), sqlx::Error> {
     let head = "SELECT coalesce(max(seq), 0) FROM (
             SELECT seq, row_number() OVER (ORDER BY seq) AS number, sum(bytes - ?1) OVER (ORDER BY seq) AS weight
@@ -261,10 +243,10 @@ async fn raise(connection: &mut SqliteConnection, counter: &str, by: u64) -> Res
 }
 
 impl Totals {
-    fn forget(&mut self, healing: bool, rows: u64, bytes: u64) {
-        let of = if healing { &mut self.healing } else { &mut self.health };
-        *of = of.saturating_sub(rows);
-        self.bytes = self.bytes.saturating_sub(bytes);
+    fn subtract(&mut self, healing: bool, rows: i64, bytes: i64) {
+        let total = if healing { &mut self.healing } else { &mut self.health };
+        *total = total.saturating_sub(rows.cast_unsigned());
+        self.bytes = self.bytes.saturating_sub(bytes.cast_unsigned());
     }
 }
 

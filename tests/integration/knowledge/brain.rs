@@ -264,7 +264,7 @@ async fn an_incident_is_told_from_its_proposal_to_its_end(place: Place) {
         ]
     );
     let detail = |place: usize| events[place]["detail"].as_str().unwrap();
-    assert_eq!(detail(0), "Unhealthy, score 70, fails within a day with 12%: error_rate is 40%");
+    assert_eq!(detail(0), "Unhealthy, score 70, 12% probability of a failure within 24 h: error_rate is 40%");
     assert!(detail(1).starts_with("Rollback for ReleaseRegression: error_rate is 40.0%"), "{}", detail(1));
     assert_eq!(detail(2), "by kubectl-patch: go");
     assert_eq!(detail(3), "automatic_rollback of Deployment/api");

@@ -119,7 +119,7 @@ async fn tables_of_another_owner_are_used_or_refused_with_the_column_named() {
         )
     };
     for (table, said) in [
-        (columns("id text PRIMARY KEY", ""), "column id of table unified_brain is of type text, needed is uuid"),
+        (columns("id text PRIMARY KEY", ""), "column id of table unified_brain is of type text, but must be uuid"),
         (columns("id uuid", ""), "column id of table unified_brain has no primary key and no unique index"),
         (columns("id uuid PRIMARY KEY", ", tenant text NOT NULL"), "column tenant of table unified_brain is NOT NULL"),
         (columns("id uuid PRIMARY KEY", "").replace(", metadata jsonb", ""), "without the column metadata"),

@@ -78,7 +78,7 @@ fn what_is_unusual_costs_of_the_score_and_is_no_fault() {
     }
     story.error_rate(0.03).record();
     let (_, assessment) = story.last.as_ref().unwrap();
-    assert_eq!(assessment.message(), "error_rate 3.0% is unusual, up to 0.1% is not");
+    assert_eq!(assessment.message(), "error_rate 3.0% is unusual (usual: up to 0.1%)");
 }
 
 #[test]

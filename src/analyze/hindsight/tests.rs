@@ -123,7 +123,7 @@ fn it_did_not_happen_when_it_fell_by_itself_or_its_time_is_over() {
     watched.until(4000.0);
     watched.story.memory(50.0);
     assert_eq!(watched.record(4060.0), Some(Outcome::DidNotHappen));
-    assert!(watched.message().contains("fell to 50% by itself"), "{}", watched.message());
+    assert!(watched.message().contains("fell to 50% without an action"), "{}", watched.message());
 
     let mut watched = Watched::new();
     assert_eq!(watched.until(9600.0), None);

@@ -1,4 +1,4 @@
-//! When the whole state goes back, and when a part of it.
+//! When the whole state is rolled back, and when a part of it.
 
 use super::*;
 use crate::{
@@ -31,7 +31,11 @@ fn when_template_and_configuration_both_changed_both_go_back_at_once() {
     assert_eq!(whole.intent.template().map(|to| (to.revision, to.digest.as_str())), Some((1, "v1")));
     let way = whole.intent.config().unwrap().clone();
     assert_eq!((way.state.as_str(), way.objects.len(), way.objects[0].to.as_str()), ("first", 1, "good"));
-    assert!(whole.why.contains("with 1 changed ConfigMaps and Secrets; the state of revision 1"), "{}", whole.why);
+    assert!(
+        whole.why.contains("changed ConfigMap or Secret: 1; rollback target: the state of revision 1"),
+        "{}",
+        whole.why
+    );
     // When that was tried, the template alone is what is left.
     assert_eq!(proposal(&story, &[tried(&story, 2, Phase::Failed)]).action, ActionKind::Rollback);
     // A ladder without it goes on as it says.

@@ -1,4 +1,4 @@
-//! The action of a remedy, with its parameters.
+//! The action of a remedy with its parameters.
 
 use crate::api::{
     ActionKind, Hook, Intent, JobRemedy, McpRemedy, Reconnect, ScaleRemedy, SessionSelector, WebhookRemedy,
@@ -41,8 +41,8 @@ impl ValidAction {
         }
     }
 
-    /// Whether a plan with this intent is still what the remedy says. The numbers and templates of an intent are decided
-    /// anew each time, so they are not compared.
+    /// Whether the remedy still allows a plan with this intent. The numbers and templates of an intent are decided again each
+    /// time, so they are not compared.
     pub fn allows(&self, intent: &Intent) -> bool {
         match (self, intent) {
             (Self::CleanupMemory { hook }, Intent::CleanupMemory { hook: planned, .. }) => hook == planned,

@@ -178,7 +178,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"statefulSet": {"name": "a"}, "daemonSet": {"name": "a"}}}),
             "target",
-            "names several things; set exactly one",
+            "has 2 fields set; set exactly one",
         ),
         (
             json!({"target": {"rollout": {"name": "a"}}, "remedies": [{"action": "RollbackState"}]}),
@@ -234,7 +234,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
             "remedies[0].action",
-            "Restart cannot be done to an http target, only Job, Webhook and Mcp; remove it",
+            "an http target does not support Restart, only Job, Webhook and Mcp; remove it",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
         (render(json!({"serviceId": "dpg-1-a"})), "target.render.serviceId", "the id of a Postgres; write postgresId"),
@@ -244,12 +244,12 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Rollback"}]}),
             "remedies[0].action",
-            "cannot be done to a Render Postgres, only Restart, Failover, Job",
+            "a Render Postgres does not support Rollback, only Restart, Failover, Job",
         ),
         (
             json!({"remedies": [{"action": "Failover"}]}),
             "remedies[0].action",
-            "Failover cannot be done to a Deployment, only Rollback",
+            "a Deployment does not support Failover, only Rollback",
         ),
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Failover", "for": ["Exhaustion"]}]}),

@@ -1,23 +1,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use strum::{Display, EnumIter, IntoStaticStr};
+use strum::{Display, EnumIter};
 
 /// Why a component is unhealthy, as far as the signals show.
-#[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Display,
-    EnumIter,
-    IntoStaticStr,
-)]
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Display, EnumIter)]
 pub enum Cause {
     /// The component became unhealthy with its newest template, and the template before was healthy.
     ReleaseRegression,

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use strum::{Display, EnumIter};
+use strum::Display;
 
 /// An object that a template names, or the environment variables of a hosted service, with a digest of its content.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +29,7 @@ impl fmt::Display for ConfigObject {
 pub const MISSING: &str = "missing";
 
 /// Kind of an object with configuration.
-#[derive(
-    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumIter,
-)]
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display)]
 pub enum ConfigKind {
     ConfigMap,
     Secret,

@@ -10,11 +10,6 @@ use super::{
 };
 
 impl ActionKind {
-    /// The team defines what the action does.
-    pub fn is_custom(self) -> bool {
-        matches!(self, Self::Job | Self::Webhook | Self::Mcp)
-    }
-
     /// The action restores known good configuration, so Panacea keeps snapshots of the configuration.
     pub fn needs_snapshots(self) -> bool {
         matches!(self, Self::RollbackConfig | Self::RollbackState)

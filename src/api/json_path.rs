@@ -91,12 +91,9 @@ fn segment(text: &str) -> Result<(Segment, &str), String> {
     let Some(rest) = text.strip_prefix('[') else {
         return Err(format!("{:?}, where . or [ is needed,", first(text)));
     };
-    let (segment, tail) = if let Some(rest) = rest.strip_prefix('\'') {
-        quoted_name(rest, '\'')?
-    } else if let Some(rest) = rest.strip_prefix('"') {
-        quoted_name(rest, '"')?
-    } else {
-        index(rest)?
+    let (segment, tail) = match rest.chars().next().filter(|first| matches!(first, '\'' | '"')) {
+        Some(quote) => quoted_name(&rest[1..], quote)?,
+        None => index(rest)?,
     };
     match tail.chars().next() {
         Some(']') => Ok((segment, &tail[1..])),
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn has_a_longest_text_and_a_longest_way() {
+    fn limits_the_length_and_the_segments() {
         let longest = format!("$.{}", "ü".repeat(MAX_LENGTH - 2));
         assert!(longest.parse::<JsonPath>().is_ok());
         let error = format!("{longest}ü").repeat(40).parse::<JsonPath>().unwrap_err();

@@ -96,8 +96,6 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 /// The API group.
 pub const GROUP: &str = "panacea.dev";
-/// The served and stored version.
-pub const VERSION: &str = "v1alpha1";
 
 /// The command that installs and updates the CRDs.
 pub const INSTALL_CRDS: &str = "panacea crds | kubectl apply --server-side --force-conflicts -f -";

@@ -110,7 +110,6 @@ pub struct ComponentStatus {
     Ord,
     Default,
     Display,
-    EnumIter,
     IntoStaticStr,
 )]
 pub enum HealthStatus {

@@ -100,7 +100,7 @@ pub struct MetricQuery {
 }
 
 /// A remedy whose every value is usable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ValidRemedy {
     pub action: ValidAction,
     /// Never empty.

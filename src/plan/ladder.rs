@@ -1,7 +1,7 @@
 //! Which remedy comes next in an incident.
 
 use super::{
-    Ground, Situation,
+    Ground, Past, Situation,
     guard::{Guard, Refusal},
 };
 use crate::{
@@ -35,13 +35,8 @@ pub fn next_step<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<La
         Ground::Unhealthy(_) => situation.tracker.cause().unwrap_or(Cause::Unknown),
         Ground::Foreseen(_) => Cause::Exhaustion,
     };
-    let mut tried: Vec<u32> = situation
-        .history
-        .iter()
-        .filter(|past| past.component == component.name && past.episode == ground.episode())
-        .map(|past| past.step)
-        .collect();
-    tried.sort_unstable();
+    let here = |past: &&Past| past.component == component.name && past.episode == ground.episode();
+    let tried: Vec<u32> = situation.history.iter().filter(here).map(|past| past.step).collect();
     let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
     if unproven && matches!(ground, Ground::Unhealthy(_)) && situation.tracker.known_good().is_empty() {
         let message = format!(
@@ -94,14 +89,7 @@ fn intent(
     tried: &[u32],
 ) -> Result<Option<Intent>, Refusal> {
     Ok(match action {
-        ValidAction::Restart => Some(Intent::Restart {}),
-        ValidAction::Failover => Some(Intent::Failover {}),
-        ValidAction::Job(job) => Some(Intent::Job(job.clone())),
-        ValidAction::Webhook(webhook) => Some(Intent::Webhook(webhook.clone())),
-        ValidAction::Mcp(mcp) => Some(Intent::Mcp(mcp.clone())),
-        ValidAction::RecoverConnections(schedule) => Some(Intent::RecoverConnections(schedule.clone())),
-        ValidAction::ReleaseConnections(sessions) => Some(Intent::ReleaseConnections(sessions.clone())),
-        ValidAction::CancelQueries(sessions) => Some(Intent::CancelQueries(sessions.clone())),
+        ValidAction::Fixed(intent) => Some(intent.clone()),
         ValidAction::Scale(remedy) => scaling(situation, remedy).map(Intent::Scale),
         ValidAction::RollbackConfig => {
             situation.tracker.config_target().map(|config| Intent::RollbackConfig { config })
@@ -148,9 +136,9 @@ fn whole_state(
     situation: &Situation<'_>,
     ground: Ground<'_>,
 ) -> Result<Option<(TemplateRef, ConfigRollback)>, Refusal> {
-    let incident = situation.history.iter().filter(|past| past.episode == ground.episode());
+    let here = |past: &&Past| past.component == situation.component.name && past.episode == ground.episode();
     let back = [ActionKind::Rollback, ActionKind::RollbackConfig];
-    let mut here = incident.filter(|past| past.component == situation.component.name);
+    let mut here = situation.history.iter().filter(here);
     if here.any(|past| past.phase == Phase::Rejected && back.contains(&past.action)) {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use super::{Checker, HOUR, MINUTE, SECOND, ValidAction, ValidRemedy};
 use crate::api::{
-    ActionKind, AllowedMcpTool, Capabilities, Cause, Component, JobRemedy, Remedy, RemedyApproval, ScaleRemedy,
+    ActionKind, AllowedMcpTool, Capabilities, Cause, Component, Intent, JobRemedy, Remedy, RemedyApproval, ScaleRemedy,
     in_words,
     rules::{parameters, users_of},
 };
@@ -78,15 +78,15 @@ impl Checker {
             ActionKind::RollbackConfig => ValidAction::RollbackConfig,
             ActionKind::RollbackState => ValidAction::RollbackState,
             ActionKind::CleanupMemory => ValidAction::CleanupMemory { hook: hook.clone() },
-            ActionKind::Restart => ValidAction::Restart,
-            ActionKind::Failover => ValidAction::Failover,
             ActionKind::Scale => ValidAction::Scale(scale.clone()?),
-            ActionKind::Job => ValidAction::Job(job.clone()?),
-            ActionKind::Webhook => ValidAction::Webhook(webhook.clone()?),
-            ActionKind::Mcp => ValidAction::Mcp(mcp.clone()?),
-            ActionKind::RecoverConnections => ValidAction::RecoverConnections(reconnect?),
-            ActionKind::ReleaseConnections => ValidAction::ReleaseConnections(sessions?),
-            ActionKind::CancelQueries => ValidAction::CancelQueries(sessions?),
+            ActionKind::Restart => ValidAction::Fixed(Intent::Restart {}),
+            ActionKind::Failover => ValidAction::Fixed(Intent::Failover {}),
+            ActionKind::Job => ValidAction::Fixed(Intent::Job(job.clone()?)),
+            ActionKind::Webhook => ValidAction::Fixed(Intent::Webhook(webhook.clone()?)),
+            ActionKind::Mcp => ValidAction::Fixed(Intent::Mcp(mcp.clone()?)),
+            ActionKind::RecoverConnections => ValidAction::Fixed(Intent::RecoverConnections(reconnect?)),
+            ActionKind::ReleaseConnections => ValidAction::Fixed(Intent::ReleaseConnections(sessions?)),
+            ActionKind::CancelQueries => ValidAction::Fixed(Intent::CancelQueries(sessions?)),
         };
         Some(ValidRemedy { action, causes, approval_required: *approval == RemedyApproval::Required })
     }

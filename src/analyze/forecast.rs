@@ -55,15 +55,13 @@ pub enum Level {
 
 /// How well the history supports the forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Confidence {
     /// No claim: the process is too young, or has too few checks.
     #[strum(to_string = "insufficient history")]
     InsufficientHistory,
-    #[strum(to_string = "low")]
     Low,
-    #[strum(to_string = "medium")]
     Medium,
-    #[strum(to_string = "high")]
     High,
 }
 

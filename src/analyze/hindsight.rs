@@ -45,16 +45,8 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn at(&self) -> Timestamp {
-        self.observation.at
-    }
-
-    fn value(&self, metric: &str) -> Option<f64> {
-        self.observation.value(metric)
-    }
-
     fn meets(&self, metric: &str, limit: f64) -> bool {
-        self.value(metric).is_some_and(|value| value >= ENDS_AT * limit)
+        self.observation.value(metric).is_some_and(|value| value >= ENDS_AT * limit)
     }
 
     /// A container was killed or crashed.
@@ -161,7 +153,7 @@ impl Hindsight {
             followed.record(seen, patience);
             let settled = followed.warning.settled.as_ref();
             if settled.is_some_and(|settled| settled.outcome.is_right() && settled.outcome != Outcome::Prevented) {
-                self.came_at = Some(seen.at());
+                self.came_at = Some(seen.observation.at);
             }
         }
         self.weigh(seen, patience);
@@ -178,7 +170,7 @@ impl Hindsight {
             return;
         }
         if self.persist().len() >= MAX_FOLLOWED {
-            self.push_out(seen.at());
+            self.push_out(seen.observation.at);
         }
         let release = seen.release().map(str::to_owned);
         let warning = Warning { foreseen: foreseen.clone(), release, blind: false, settled: None };
@@ -219,7 +211,7 @@ impl Hindsight {
         self.weighed = Some(episode.id.clone());
         let announced = self.came_at.is_some_and(|at| at >= episode.started_at - patience.horizon);
         if self.followed.is_empty() && !announced {
-            self.missed = Some(Missed { episode: episode.clone(), at: seen.at(), message });
+            self.missed = Some(Missed { episode: episode.clone(), at: seen.observation.at, message });
         }
     }
 
@@ -255,18 +247,19 @@ impl Hindsight {
 impl Followed {
     fn record(&mut self, seen: &Seen<'_>, patience: Patience) {
         let Foreseen { metric, at: foreseen_at, .. } = &self.warning.foreseen;
-        let value = seen.value(metric);
+        let value = seen.observation.value(metric);
         let before = self.measured_at;
         if value.is_some() {
-            self.measured_at = self.measured_at.max(seen.at());
+            self.measured_at = self.measured_at.max(seen.observation.at);
         }
-        self.warning.blind |= seen.at().duration_since(before) > patience.gap;
+        self.warning.blind |= seen.observation.at.duration_since(before) > patience.gap;
         let done: Vec<&Action> = seen.actions.iter().filter(|action| action.begun_at >= *foreseen_at).collect();
         let replaced = seen.release().is_some()
             && self.warning.release.is_some()
             && seen.release() != self.warning.release.as_deref();
-        if let Some((outcome, message, remediation)) = self.outcome(value, &done, replaced, seen, patience) {
-            self.settle(outcome, seen.at(), message, remediation);
+        if let Some((outcome, message)) = self.outcome(value, &done, replaced, seen, patience) {
+            let prevented_by = succeeded(&done).filter(|_| outcome == Outcome::Prevented);
+            self.settle(outcome, seen.observation.at, message, prevented_by.map(|action| action.name.clone()));
         }
     }
 
@@ -277,13 +270,13 @@ impl Followed {
         replaced: bool,
         seen: &Seen<'_>,
         patience: Patience,
-    ) -> Option<(Outcome, String, Option<String>)> {
+    ) -> Option<(Outcome, String)> {
         let Foreseen { metric, limit, relieved_at, not_before, not_after, .. } = &self.warning.foreseen;
         if replaced && done.is_empty() {
-            return Some((Outcome::Unknown, "its pods were replaced, but not by Panacea".to_owned(), None));
+            return Some((Outcome::Unknown, "its pods were replaced, but not by Panacea".to_owned()));
         }
         if seen.died() || seen.meets(metric, *limit) {
-            let outcome = match seen.at() {
+            let outcome = match seen.observation.at {
                 at if at < *not_before => Outcome::CameEarly,
                 at if at <= *not_after => Outcome::CameTrue,
                 _ => Outcome::CameLate,
@@ -293,46 +286,49 @@ impl Followed {
                 Some(value) => format!("{metric} is {} (limit {})", show(metric, value), show(metric, *limit)),
                 None => String::new(),
             };
-            return Some((outcome, format!("{what}; foreseen from {not_before} to {not_after}"), None));
+            return Some((outcome, format!("{what}; foreseen from {not_before} to {not_after}")));
         }
-        if let Some(action) = done.iter().find(|action| action.phase == Phase::Succeeded) {
-            let message = format!("{} succeeded before the failure", action.name);
-            return Some((Outcome::Prevented, message, Some(action.name.clone())));
+        if let Some(action) = succeeded(done) {
+            return Some((Outcome::Prevented, format!("{} succeeded before the failure", action.name)));
         }
         // The outcome of an open action is awaited.
         if done.iter().any(|action| !action.phase.is_final()) {
             return None;
         }
         let relieved = value.filter(|value| value <= relieved_at);
-        let over = seen.at() > not_after.saturating_add(patience.horizon).unwrap_or(Timestamp::MAX);
+        let over = seen.observation.at > not_after.saturating_add(patience.horizon).unwrap_or(Timestamp::MAX);
         if relieved.is_none() && !over && !replaced {
             return None;
         }
         if let Some(action) = done.iter().find(|action| action.phase == Phase::Ineffective) {
             let message = format!("{} was performed since then, without proven success", action.name);
-            return Some((Outcome::Unknown, message, None));
+            return Some((Outcome::Unknown, message));
         }
         if self.warning.blind {
             let message =
                 format!("{metric} was not measured for more than {:#}, so a failure may be undetected", patience.gap);
-            return Some((Outcome::Unknown, message, None));
+            return Some((Outcome::Unknown, message));
         }
         let message = match relieved {
             Some(value) => format!("{metric} fell to {} without an action", show(metric, value)),
-            None if replaced => return Some((Outcome::Unknown, "its pods were replaced".to_owned(), None)),
+            None if replaced => return Some((Outcome::Unknown, "its pods were replaced".to_owned())),
             None => format!(
                 "{metric} did not reach {} by {not_after}, nor within {:#} after that",
                 show(metric, *limit),
                 patience.horizon
             ),
         };
-        Some((Outcome::DidNotHappen, message, None))
+        Some((Outcome::DidNotHappen, message))
     }
 
     fn settle(&mut self, outcome: Outcome, at: Timestamp, message: String, remediation: Option<String>) {
         let message = truncated(message, MAX_MESSAGE);
         self.warning.settled = Some(Settled { outcome, at, message, remediation });
     }
+}
+
+fn succeeded<'a>(done: &[&'a Action]) -> Option<&'a Action> {
+    done.iter().copied().find(|action| action.phase == Phase::Succeeded)
 }
 
 #[cfg(test)]

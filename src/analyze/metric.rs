@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_told_in_the_unit_of_the_name() {
+    fn bytes_are_converted_to_the_unit_of_the_name() {
         let limit = 512 * 1024 * 1024;
         assert_eq!(of_bytes("memory_mib", limit), Some(512.0));
         assert_eq!(of_bytes("memory_working_set_bytes", limit), Some(536_870_912.0));

@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// A look every minute.
+    /// A check every minute.
     fn learned(values: impl IntoIterator<Item = f64>) -> Option<Normal> {
         let mut window = Window::default();
         for (minute, value) in values.into_iter().enumerate() {

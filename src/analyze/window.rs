@@ -30,12 +30,6 @@ const RESTART: f32 = 0.75;
 /// this many checks. A metric that keeps its level (a disk) does not belong to the process.
 const AFTER_REPLACEMENT: u8 = 8;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
-    pub at: Timestamp,
-    pub value: f64,
-}
-
 /// One process between two restarts, as far as its values show.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Life {
@@ -213,7 +207,10 @@ impl Window {
     /// Adds a point. A value that is not finite, or not at least a second newer than the last, is ignored: a late response must
     /// not reverse the order.
     pub fn push(&mut self, at: Timestamp, value: f64) {
-        let second = at.as_second();
+        self.push_at(at.as_second(), value);
+    }
+
+    fn push_at(&mut self, second: i64, value: f64) {
         if !value.is_finite() || second <= self.newest {
             return;
         }
@@ -239,11 +236,12 @@ impl Window {
     /// as far as the raw tier has them.
     pub fn fill(&mut self, points: &[(Timestamp, f64)]) {
         let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return };
+        let (first, last) = (first.as_second(), last.as_second());
         let mut filled = Self { replaced: self.replaced, ..Self::default() };
-        let own: Vec<Point> = self.points().collect();
-        own.iter().filter(|point| point.at < *first).for_each(|point| filled.push(point.at, point.value));
-        points.iter().for_each(|(at, value)| filled.push(*at, *value));
-        own.iter().filter(|point| point.at > *last).for_each(|point| filled.push(point.at, point.value));
+        let before = self.samples().filter(|(second, _)| *second < first);
+        let filling = points.iter().map(|(at, value)| (at.as_second(), *value));
+        let after = self.samples().filter(|(second, _)| *second > last);
+        before.chain(filling).chain(after).for_each(|(second, value)| filled.push_at(second, value));
         *self = filled;
     }
 
@@ -313,12 +311,6 @@ impl Window {
         })
     }
 
-    /// The raw tier, oldest first.
-    pub fn points(&self) -> impl Iterator<Item = Point> + '_ {
-        let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-        self.samples().map(move |(second, value)| Point { at: at(second), value })
-    }
-
     /// The newest `count` values, oldest first.
     pub fn last(&self, count: usize) -> Vec<f64> {
         self.raw.iter().skip(self.raw.len().saturating_sub(count)).map(|raw| f64::from(raw.value())).collect()
@@ -353,7 +345,8 @@ impl Window {
     }
 
     /// Size in bytes, including the heap.
-    pub fn bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.raw.capacity() * size_of::<Raw>()
             + (self.five.blocks.capacity() + self.thirty.blocks.capacity()) * size_of::<Packed>()
@@ -426,7 +419,7 @@ mod tests {
             window.push(at(second), value);
         }
         window.fill(&[(at(20), 2.0), (at(30), 3.0), (at(50), 5.0)]);
-        assert_eq!(window.last(9), [1.0, 2.0, 3.0, 5.0, 10.0], "what was measured there stands");
+        assert_eq!(window.last(9), [1.0, 2.0, 3.0, 5.0, 10.0], "measurements of other times stay");
         window.fill(&[]);
         assert_eq!(window.len(), 5);
         let fourteen_hours: Vec<_> = (0..840).map(|minute| (at(1000 + minute * 60), minute as f64)).collect();
@@ -435,9 +428,9 @@ mod tests {
         assert!(window.five_minutes().count() >= 99 && window.life().unwrap().since < 1000 + 60 * 60);
     }
 
-    /// A process that begins where the one before it began: no value tells, but all its pods are new.
+    /// A process that starts at the level of the process before: no value shows the restart, but all pods are new.
     #[test]
-    fn new_pods_are_a_new_life_when_the_metric_is_theirs() {
+    fn new_pods_start_a_new_life_when_the_metric_is_theirs() {
         let life = |after: f64| {
             let mut window = Window::default();
             let mut second = 0;
@@ -452,7 +445,7 @@ mod tests {
             let life = window.life().unwrap();
             (life.ended, life.looks)
         };
-        assert_eq!(life(51.0), (1, 1), "given back");
+        assert_eq!(life(51.0), (1, 1), "reclaimed");
         assert_eq!(life(97.0), (0, 52), "a disk");
     }
 

@@ -123,7 +123,7 @@ fn denials() -> Vec<Deny> {
         Deny {
             person: true,
             words: &["never healthy", "no last known good", "repair it manually"],
-            ..deny("bad from the first look on", Guard::NoKnownGood, never_healthy("v1"))
+            ..deny("bad from the first check on", Guard::NoKnownGood, never_healthy("v1"))
         },
         Deny {
             person: true,
@@ -146,7 +146,7 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             words: &["11 s old", "10 s", "checking again"],
-            ..deny("an old look", Guard::StaleData, changed(crash_release(json!({})), |s| s.now += 11.0))
+            ..deny("an old check", Guard::StaleData, changed(crash_release(json!({})), |s| s.now += 11.0))
         },
         Deny {
             words: &["Deployment/api is paused", "kubectl rollout resume"],
@@ -163,7 +163,7 @@ fn denials() -> Vec<Deny> {
             person: true,
             words: &["revision 2 of Deployment/api", "panacea.dev/irreversible", "drops a column", "release a fix"],
             ..deny(
-                "no way back",
+                "irreversible",
                 Guard::Irreversible,
                 changed(crash_release(json!({})), |s| {
                     s.workload(|w| w.irreversible = Some("drops a column".into())).after(1.0);
@@ -286,7 +286,7 @@ fn denials() -> Vec<Deny> {
         Deny {
             unhealthy: 0,
             words: &["11 s old"],
-            ..deny("foreseen by an old look", Guard::StaleData, changed(leak(json!({})), |s| s.now += 11.0))
+            ..deny("foreseen by an old check", Guard::StaleData, changed(leak(json!({})), |s| s.now += 11.0))
         },
         Deny {
             unhealthy: 0,
@@ -314,7 +314,7 @@ fn denials() -> Vec<Deny> {
 }
 
 #[test]
-fn every_guard_says_no_names_the_limit_and_how_to_step_in() {
+fn every_guard_refuses_with_its_limit_and_a_way_to_intervene() {
     let mut seen = BTreeSet::new();
     for Deny { name, guard, story, history, unhealthy, retry_at, person, words } in denials() {
         let Verdict::Refuse(refusal) = decide(&situation(&story, unhealthy, &history)) else {
@@ -347,7 +347,7 @@ fn proposal(story: &Story, history: &[Past]) -> ActionPlan {
 }
 
 #[test]
-fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
+fn a_bad_release_is_rolled_back_with_a_reason() {
     let proposal = proposal(&crash_release(json!({})), &[]);
     assert_eq!((proposal.action, proposal.cause, proposal.step), (ActionKind::Rollback, Cause::ReleaseRegression, 0));
     assert_eq!(
@@ -396,7 +396,7 @@ fn the_ladder_is_climbed_one_step_an_attempt() {
 }
 
 #[test]
-fn approval_is_asked_for_by_the_mode_or_by_the_remedy() {
+fn approval_is_required_by_the_mode_or_by_the_remedy() {
     let components = |approval: &str| json!([{"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": [{"action": "Rollback", "approval": approval}]}]);
     for (mode, approval, required) in [
         ("Auto", "AsMode", false),
@@ -429,7 +429,7 @@ fn an_open_breaker_lets_one_through_after_its_time() {
     story.after(1.0);
     assert_eq!(refused(&story, &history), Some((Guard::Budget, Some(at(7180.0)))), "also three in an hour");
     history[0].started_at = Some(at(1.0));
-    assert_eq!(refused(&story, &history), Some((Guard::CircuitBreaker, Some(at(3721.0)))), "open anew");
+    assert_eq!(refused(&story, &history), Some((Guard::CircuitBreaker, Some(at(3721.0)))), "open again");
     // A success closes it.
     history[2].phase = Phase::Succeeded;
     assert_eq!(refused(&story, &history), None);
@@ -461,7 +461,7 @@ fn max_unhealthy_is_a_share_of_all_components_rounded_up() {
 }
 
 #[test]
-fn when_others_begin_to_look_bad_too_they_are_looked_at_first() {
+fn when_other_components_become_suspect_they_are_checked_first() {
     let components: Vec<Value> =
         (0..3).map(|n| json!({"name": format!("c{n}"), "target": {"deployment": {"name": "api"}}})).collect();
     let story = crash_release(json!({"components": components, "safety": {"maxUnhealthy": 2}}));
@@ -470,7 +470,7 @@ fn when_others_begin_to_look_bad_too_they_are_looked_at_first() {
     let Verdict::Refuse(refusal) = verdict(2) else { panic!("not refused") };
     assert_eq!((refusal.guard, refusal.calls_person), (Guard::NotConfirmed, false));
     assert!(
-        refusal.message.contains("safety.maxUnhealthy") && refusal.message.contains("looking again"),
+        refusal.message.contains("safety.maxUnhealthy") && refusal.message.contains("checking again"),
         "{refusal:?}"
     );
 }
@@ -486,7 +486,7 @@ fn a_component_in_a_crash_loop_is_unhealthy_also_while_its_container_runs_for_a_
 }
 
 #[test]
-fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
+fn no_action_on_a_deployment_that_cannot_be_checked() {
     let mut story = crash_release(json!({}));
     story.error_rate(0.9).visible = false;
     story.until(3660.0);

@@ -1,4 +1,4 @@
-//! One look in, score and status out.
+//! From one check to score and status.
 
 use super::*;
 use crate::{
@@ -11,7 +11,7 @@ fn scores_statuses_and_causes() {
     type Case = (&'static str, fn(&mut Story) -> &mut Story, HealthStatus, Option<u8>, Cause);
     use HealthStatus::{Critical, Degraded, Healthy, Unhealthy, Unknown};
     let cases: &[Case] = &[
-        ("all is well", |s| s.error_rate(0.0), Healthy, Some(100), Cause::Unknown),
+        ("healthy", |s| s.error_rate(0.0), Healthy, Some(100), Cause::Unknown),
         ("at the threshold, not above", |s| s.error_rate(0.05), Healthy, Some(100), Cause::Unknown),
         ("a warning", |s| s.error_rate(0.1), Degraded, Some(90), Cause::Unknown),
         ("critical errors", |s| s.error_rate(0.101), Unhealthy, Some(75), Cause::Errors),

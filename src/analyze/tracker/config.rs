@@ -255,12 +255,12 @@ mod tests {
         }
 
         fn keep(&mut self, name: &str) -> &mut Self {
-            let good = self.tracker.without_snapshot().expect("nothing is to be kept");
+            let good = self.tracker.without_snapshot().expect("no state needs a snapshot");
             self.tracker.note_snapshot(good, name.to_owned(), at(self.now));
             self
         }
 
-        /// (object, from, to) of the way back.
+        /// (object, from, to) of the rollback.
         fn rollback_to(&self) -> Vec<(String, String, String)> {
             let objects = self.tracker.config_target().map(|way| way.objects).unwrap_or_default();
             objects.into_iter().map(|change| (change.name, change.from, change.to)).collect()
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// v1 with two ConfigMaps, the one mounted and the other in the environment; good, and kept as `first`.
+    /// v1 with two ConfigMaps, the one mounted and the other in the environment; good, with the snapshot `first`.
     fn settled() -> Story {
         let mut story = Story::new();
         story.config(&[map("env", "e1", true), map("live", "l1", false)]).new_pods().error_rate(0.001).until(3600.0);
@@ -281,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_bad_after_a_change_of_configuration_goes_back_to_what_was_good() {
+    fn bad_configuration_is_rolled_back_to_the_good_content() {
         let mut story = settled();
         story.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3605.0);
-        assert!(story.tracker.watches_release(&story.policy.limits), "looked at closely, as a release is");
+        assert!(story.tracker.watches_release(&story.policy.limits), "checked as often as during a release");
         story.error_rate(0.5).until(3610.0);
         assert_eq!(story.confirmed(), Some(Cause::ConfigRegression));
         assert_eq!(story.rollback_to(), [("live".into(), "l2".into(), "l1".into())]);
-        // Back again: the incident goes on until it is healthy.
+        // Restored: the incident continues until the component is healthy.
         story.config(&[map("env", "e1", true), map("live", "l1", false)]).error_rate(0.0).new_pods().until(3660.0);
         assert_eq!((story.confirmed(), story.tracker.episode(), story.rollback_to()), (None, None, vec![]));
     }
@@ -358,9 +358,9 @@ mod tests {
         assert!(is_known_bad(&story));
         story.config(&good).restart().new_pods().error_rate(0.0).complete().then(60.0);
         assert!(!is_known_bad(&story) && story.seen_healthy());
-        assert_eq!(story.tracker.known_bad_config.len(), 1, "told once");
+        assert_eq!(story.tracker.known_bad_config.len(), 1, "stored once");
 
-        // Again, with another object changed as well; this time it looks well.
+        // Again, with another changed object; this time it is healthy.
         story.config(&[bad[0].clone(), map("live", "l2", false)]).after(1.0);
         assert!(is_known_bad(&story));
         let mut status = ComponentStatus::default();
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_not_its_fault_is_not_blamed_on_configuration() {
-        // A new template came as well: that is gone back from first.
+        // A new template was released as well: it is rolled back first.
         let mut both = settled();
         both.config(&[map("env", "e2", true), map("live", "l1", false)]).release("v2");
         both.fault(FaultKind::CrashLoop, 1).until(3605.0);
@@ -384,12 +384,12 @@ mod tests {
         during.error_rate(0.5).until(3610.0);
         during.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3620.0);
         assert_eq!(during.confirmed(), Some(Cause::Errors));
-        // Nothing is kept to go back to.
+        // There is no snapshot to roll back to.
         let mut without_snapshot = settled();
         without_snapshot.tracker.snapshots.clear();
         without_snapshot.config(&[map("env", "e1", true), map("live", "l2", false)]).error_rate(0.5).until(3610.0);
         assert_eq!(without_snapshot.confirmed(), Some(Cause::Errors));
-        // ConfigMaps cannot be seen any more: nothing changed.
+        // ConfigMaps can no longer be read: no change.
         let mut blind = settled();
         blind.workload.config = None;
         blind.error_rate(0.5).until(3610.0);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_object_comes_back_and_one_that_was_not_there_is_not_taken_away() {
+    fn a_deleted_object_is_restored_and_a_new_object_is_not_deleted() {
         let mut story = settled();
         story
             .config(&[map("env", MISSING, true), map("live", "l1", false)])
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn few_states_are_kept() {
+    fn few_snapshots_are_stored() {
         let mut story = settled();
         for version in 2..9 {
             let digest = format!("e{version}");

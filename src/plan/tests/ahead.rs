@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_foreseen_is_healed_before_it_comes_and_the_proposal_says_so() {
+fn a_foreseen_failure_is_prevented_with_a_reason() {
     let mut story = Story::settled();
     story.leaking(0.9).after(60.0);
     assert_eq!(check(&story, &[]), Verdict::Nothing, "twice in a row");
@@ -47,7 +47,7 @@ fn a_forecast_alone_is_not_acted_on_when_it_is_unlikely_far_off_or_switched_off(
 }
 
 #[test]
-fn what_was_foreseen_is_asked_again_just_before_the_action() {
+fn a_foreseen_failure_is_checked_again_just_before_the_action() {
     let mut story = leak(json!({}));
     let foreseen = story.outlook.foreseen().unwrap().clone();
     let ground = Ground::Foreseen(&foreseen);

@@ -11,7 +11,7 @@ fn config(digest: &str) -> Vec<ObservedConfig> {
     vec![ObservedConfig { object, on_start: false }]
 }
 
-/// v1 and its configuration are good and kept.
+/// v1 and its configuration are good, with a snapshot.
 fn kept(spec: Value) -> Story {
     let mut story = Story::with(policy(spec));
     story.workload.config = Some(config("good"));
@@ -22,7 +22,7 @@ fn kept(spec: Value) -> Story {
 }
 
 #[test]
-fn when_template_and_configuration_both_changed_both_go_back_at_once() {
+fn when_template_and_configuration_changed_both_are_rolled_back_at_once() {
     let mut story = kept(json!({}));
     story.workload.config = Some(config("bad"));
     story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
@@ -38,7 +38,7 @@ fn when_template_and_configuration_both_changed_both_go_back_at_once() {
     );
     // When that was tried, the template alone is what is left.
     assert_eq!(proposal(&story, &[tried(&story, 2, Phase::Failed)]).action, ActionKind::Rollback);
-    // A ladder without it goes on as it says.
+    // A ladder without RollbackState continues in its order.
     let target = json!({"deployment": {"name": "api"}});
     let remedies = json!([{"action": "Rollback"}]);
     let mut other = kept(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
@@ -48,7 +48,7 @@ fn when_template_and_configuration_both_changed_both_go_back_at_once() {
 }
 
 #[test]
-fn a_part_goes_back_first_and_the_whole_after_it() {
+fn a_part_is_rolled_back_before_the_whole_state() {
     let mut template = kept(json!({}));
     template.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
     assert_eq!(proposal(&template, &[]).action, ActionKind::Rollback);
@@ -68,7 +68,7 @@ fn a_part_goes_back_first_and_the_whole_after_it() {
 }
 
 #[test]
-fn the_way_back_of_a_whole_state_has_the_same_limits() {
+fn a_rollback_of_a_whole_state_has_the_same_limits() {
     let bad = |spec: Value, change: &dyn Fn(&mut Story)| {
         let mut story = kept(spec);
         change(&mut story);

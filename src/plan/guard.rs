@@ -78,9 +78,11 @@ pub const FRESH: SignedDuration = SignedDuration::from_secs(10);
 /// For this long after an action with an unknown outcome, no action is performed in another incident either.
 const UNKNOWN_FOR: SignedDuration = SignedDuration::from_mins(15);
 
+type Check = fn(&Situation<'_>, Ground<'_>, ActionKind) -> Option<Refusal>;
+
 /// The first guard that refuses this action now.
 pub fn first_refusal(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Option<Refusal> {
-    const GUARDS: [fn(&Situation<'_>, Ground<'_>, ActionKind) -> Option<Refusal>; 15] = [
+    const GUARDS: [Check; 15] = [
         suspended,
         observe_mode,
         stale_data,

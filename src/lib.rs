@@ -1,4 +1,4 @@
-//! Panacea: a Kubernetes operator that sees failures, heals them, verifies that it helped, and writes down every step.
+//! Panacea: a Kubernetes operator that detects failures, heals them, verifies the effect, and records every step.
 //!
 //! # The loop
 //!
@@ -17,26 +17,25 @@
 //!   new field starts here.
 //! - [`analyze`]: observations → score, status, trend, forecast, cause, confirmed bad or healthy.
 //! - [`plan`]: assessment + policy + history → at most one action per component, through every guard. A new guard goes here.
-//! - [`targets`]: everything that can be observed and acted on, one folder per target, behind two traits. A new target or
+//! - [`targets`]: everything that can be observed and changed, one folder per target, behind two traits. A new target or
 //!   action goes here.
 //! - [`knowledge`]: the SQL ledger `unified_brain`, on Postgres and SQLite. A new row or query goes here.
 //! - [`controller`]: the two controllers that connect the modules to the API server.
 //! - [`server`]: /metrics, /healthz, /readyz; the server of the Model Context Protocol.
-//! - [`postgres_url`]: URL or Secret of a PostgreSQL server → how the server is reached; for targets and for the ledger.
+//! - [`postgres_url`]: URL or Secret of a PostgreSQL server → connection options; for targets and for the ledger.
 //! - [`cli`]: arguments → validated configuration; one file per subcommand.
 //!
 //! # Invariants
 //!
-//! - `analyze` and `plan` do no I/O, read no clock and know no type of kube, sqlx, reqwest or tokio.
-//! - Targets return data and outcomes; only `plan` decides. A change of the outside needs a [`plan::guard::Permit`], which
+//! - `analyze` and `plan` do no I/O, read no clock and use no type of kube, sqlx, reqwest or tokio.
+//! - Targets return data and outcomes; only `plan` decides. A change outside the operator needs a [`plan::guard::Permit`], which
 //!   only the guards create.
 //! - Every step of an action is decided by a pure function with a model test ([`targets::executor`]); progress is stored
-//!   before the effect that the progress announces.
-//! - "Could not measure" is a value of its own from the target to the status: never zero, never healthy, never a reason to
-//!   act.
+//!   before the effect.
+//! - "Could not measure" is a separate value from the target to the status: never zero, never healthy, never a reason to act.
 //! - Intent is stored before its side effect; "executed" is not "fixed".
 //! - Every wait has a limit; every list is capped; every retry is bounded, with backoff by the class of its error.
-//! - Status is written only when it differs; nothing in it makes a controller wake itself.
+//! - Status is written only when it differs; a status write never triggers its own controller.
 
 pub mod analyze;
 pub mod api;

@@ -1,6 +1,6 @@
-//! One look → score, status and problems.
+//! One check → score, status and problems.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
     metric,
@@ -8,27 +8,27 @@ use super::{
     observation::{FaultKind, Hosted, Measured, Observation, TargetState, UnknownReason, Unmeasured, Workload},
     window::{History, Window},
 };
-use crate::api::{HealthStatus, Threshold};
+use crate::api::{HealthStatus, Threshold, counted};
 
-/// A share of faulty pods from which on a workload that was fine counts as unhealthy: what a Deployment lets be
-/// unavailable during its own rollouts (maxUnavailable defaults to 25%). Below it Kubernetes copes by itself.
+/// The share of faulty pods from which on a proven workload counts as unhealthy: as many as a Deployment allows to be
+/// unavailable during its own rollouts (maxUnavailable defaults to 25%). Below it Kubernetes recovers automatically.
 const FAULTY_SHARE: f64 = 0.25;
 
-/// What is unusual costs whole steps of so many points.
+/// An unusual value costs whole steps of this many points.
 const STEP: f64 = 5.0;
 
-/// How much a problem weighs.
+/// The weight of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Below every threshold, and far out of what this component is used to: costs of the score, and nothing else.
+    /// Below every threshold, but far outside the usual range of this component: only lowers the score.
     Unusual,
-    /// Worth showing; never a reason to act.
+    /// Shown; never a reason to act.
     Warning,
     /// A reason to act, once confirmed.
     Critical,
 }
 
-/// What kind of problem, for causes.
+/// The kind of a problem; the cause depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProblemKind {
     /// A metric above a threshold, by name.
@@ -36,37 +36,37 @@ pub enum ProblemKind {
     Fault(FaultKind),
     /// The rollout made no progress for `progressDeadlineSeconds`.
     ProgressDeadlineExceeded,
-    /// Fewer pods available than wanted, without a known fault.
+    /// Fewer pods available than desired, without a known fault.
     Unavailable,
     Unschedulable,
-    /// A rollout that was given up: the template that is asked for does not run.
+    /// An aborted rollout: the desired template does not run.
     Stopped,
-    /// The HTTP service answers wrongly or not at all.
+    /// The HTTP service returns a wrong response or none.
     Http,
-    /// The database takes no new connection.
+    /// The database accepts no new connection.
     NoConnection,
-    /// The same, since all of them are taken.
+    /// The same, because all connections are in use.
     Saturated,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     pub kind: ProblemKind,
     pub severity: Severity,
-    /// It can be told that the newest template's pods have it.
+    /// The problem is known to affect pods of the newest template.
     pub of_release: bool,
-    /// What was seen against which limit.
+    /// The observation with its limit.
     pub message: String,
     /// The measured value, for metrics.
     pub value: Option<f64>,
 }
 
-/// The judgement of one look.
+/// The assessment of one check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessment {
     pub status: HealthStatus,
-    /// 0 (dead) to 100 (fine). None when the status is Unknown.
+    /// 0 (does not serve) to 100 (healthy). None when the status is Unknown.
     pub score: Option<u8>,
     /// The worst first.
     pub problems: Vec<Problem>,
@@ -94,51 +94,70 @@ impl Assessment {
     }
 }
 
-/// Judges one look.
+/// The problems of one check, and the points of the score that they cost.
+#[derive(Default)]
+struct Findings {
+    problems: Vec<Problem>,
+    cost: u32,
+}
+
+impl Findings {
+    fn add(&mut self, kind: ProblemKind, severity: Severity, of_release: bool, message: impl Into<String>, cost: u32) {
+        self.problems.push(Problem { kind, severity, of_release, message: message.into(), value: None });
+        self.cost += cost;
+    }
+
+    fn warn(&mut self, kind: ProblemKind, message: impl Into<String>, cost: u32) {
+        self.add(kind, Severity::Warning, false, message, cost);
+    }
+
+    /// The target does not serve at all.
+    fn down(&mut self, kind: ProblemKind, message: &str) {
+        self.add(kind, Severity::Critical, false, message, 100);
+    }
+}
+
+/// Assesses one check.
 ///
-/// `history`: the looks before it, from which it is learned what is usual; far out of that range costs the more of the
-/// score the nearer the warning threshold is. `release_unproven`: the newest template was not yet seen healthy, so that one faulty pod of it is enough.
+/// `history`: the checks before, which define the usual range of a metric; a value outside that range costs more of the score
+/// the nearer it is to the warning threshold. `release_unproven`: the newest template has not been healthy yet, so one faulty
+/// pod of it is enough.
 ///
-/// A critical problem makes the component Unhealthy whatever else could not be measured: that much is known.
-/// Otherwise anything unmeasured makes it Unknown, never healthy.
+/// A critical problem makes the component Unhealthy, whatever could not be measured. Otherwise any failed measurement makes the
+/// component Unknown, never healthy.
 pub fn assess(
     observation: &Observation,
     thresholds: &BTreeMap<String, Threshold>,
     history: &History,
     release_unproven: bool,
 ) -> Assessment {
-    let mut problems = Vec::new();
+    let mut found = Findings::default();
     let mut unknowns = Vec::new();
-    let mut penalty: u32 = 0;
     let mut serves = true;
 
     match &observation.target {
         Measured::Known(TargetState::Workload(workload)) => {
-            penalty += workload_problems(workload, release_unproven, &mut problems);
+            workload_problems(workload, release_unproven, &mut found);
             serves = workload.available > 0 || workload.desired == 0;
         }
         Measured::Known(TargetState::Hosted(hosted)) => {
-            penalty += hosted_problems(hosted, &mut problems);
+            hosted_problems(hosted, &mut found);
             serves = hosted.release.is_some();
         }
         Measured::Known(TargetState::Database(database)) => {
             if let Some(fault) = &database.fault {
-                penalty += 100;
                 serves = false;
                 let kind = if fault.saturated { ProblemKind::Saturated } else { ProblemKind::NoConnection };
-                problems.push(does_not_serve(kind, &fault.detail));
+                found.down(kind, &fault.detail);
             }
             if let Some(why) = &database.shown {
-                penalty += 15;
-                let (kind, severity, message) = (ProblemKind::Unavailable, Severity::Warning, why.clone());
-                problems.push(Problem { kind, severity, of_release: false, message, value: None });
+                found.warn(ProblemKind::Unavailable, why, 15);
             }
         }
         Measured::Known(TargetState::Http(http)) => {
             if let Some(failure) = &http.failure {
-                penalty += 100;
                 serves = false;
-                problems.push(does_not_serve(ProblemKind::Http, failure));
+                found.down(ProblemKind::Http, failure);
             }
         }
         Measured::Unknown(why) => unknowns.push(("target".to_owned(), why.clone())),
@@ -153,26 +172,21 @@ pub fn assess(
             Measured::Known(value) => {
                 let Some(threshold) = thresholds.get(name) else { continue };
                 let window = history.metrics.get(name);
-                if let Some((severity, cost, mut message)) = judge(name, *value, threshold, window) {
-                    penalty += cost;
+                if let Some((severity, cost, mut message)) = assess_metric(name, *value, threshold, window) {
+                    found.cost += cost;
                     if let Some(sample) = &reading.sample {
                         message += &format!(" in {sample}");
                     }
-                    let kind = ProblemKind::Metric(name.clone());
-                    problems.push(Problem {
-                        kind,
-                        severity,
-                        of_release: reading.of_release,
-                        message,
-                        value: Some(*value),
-                    });
+                    let (kind, of_release) = (ProblemKind::Metric(name.clone()), reading.of_release);
+                    found.problems.push(Problem { kind, severity, of_release, message, value: Some(*value) });
                 }
             }
         }
     }
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    let Findings { mut problems, cost } = found;
+    problems.sort_by_key(|problem| Reverse(problem.severity));
 
-    let score = 100_u8.saturating_sub(u8::try_from(penalty).unwrap_or(100));
+    let score = 100_u8.saturating_sub(u8::try_from(cost).unwrap_or(100));
     let worst = problems.first().map(|problem| problem.severity);
     let status = match worst {
         Some(Severity::Critical) if !serves || score < 30 => HealthStatus::Critical,
@@ -184,12 +198,13 @@ pub fn assess(
     Assessment { status, score: (status != HealthStatus::Unknown).then_some(score), problems, unknowns }
 }
 
-fn does_not_serve(kind: ProblemKind, message: &str) -> Problem {
-    Problem { kind, severity: Severity::Critical, of_release: false, message: message.to_owned(), value: None }
-}
-
-/// What one metric's value costs of the score, and why.
-fn judge(name: &str, value: f64, threshold: &Threshold, window: Option<&Window>) -> Option<(Severity, u32, String)> {
+/// Severity, points of the score, and message of one metric's value; none when the value is usual.
+fn assess_metric(
+    name: &str,
+    value: f64,
+    threshold: &Threshold,
+    window: Option<&Window>,
+) -> Option<(Severity, u32, String)> {
     let (at_warning, at_critical) = metric::penalty(name);
     let show = |value| metric::show(name, value);
     let above = |word: &str, limit| format!("{name} {} > {} ({word} threshold)", show(value), show(limit));
@@ -200,76 +215,60 @@ fn judge(name: &str, value: f64, threshold: &Threshold, window: Option<&Window>)
         return Some((Severity::Warning, at_warning.into(), above("warning", threshold.warning)));
     }
     let (share, usual) = Normal::left(window?, value, threshold.warning)?;
-    // In whole steps: a score that trembles with its metrics would be a write at every look.
+    // In whole steps: a score that follows every small change would cause a status write at every check.
     let cost = (share * f64::from(at_warning) / STEP).floor() * STEP;
     (cost > 0.0).then(|| {
         let highest = usual.median + usual.reach;
-        (Severity::Unusual, cost as u32, format!("{name} {} is unusual, up to {} is not", show(value), show(highest)))
+        (Severity::Unusual, cost as u32, format!("{name} {} is unusual (usual: up to {})", show(value), show(highest)))
     })
 }
 
-/// Adds the problems of a hosted service and returns what they cost of the score.
-fn hosted_problems(hosted: &Hosted, problems: &mut Vec<Problem>) -> u32 {
-    let mut cost = 0;
-    let mut add = |kind, severity, of_release, message: &str, penalty| {
-        problems.push(Problem { kind, severity, of_release, message: message.to_owned(), value: None });
-        cost += penalty;
-    };
-    // Somebody's decision: what does not run cannot be healed, and is shown.
+fn hosted_problems(hosted: &Hosted, found: &mut Findings) {
+    // A suspension is a person's decision: it is shown, and not healed.
     if let Some(why) = &hosted.suspended {
-        add(ProblemKind::Unavailable, Severity::Warning, false, why, 15);
-        return cost;
+        return found.warn(ProblemKind::Unavailable, why, 15);
     }
     if hosted.release.is_none() {
-        add(ProblemKind::Unavailable, Severity::Critical, false, "no deploy is live", 100);
+        found.down(ProblemKind::Unavailable, "no deploy is live");
     }
     if let Some(fault) = &hosted.fault {
-        let (severity, penalty) = if fault.lasting { (Severity::Critical, 40) } else { (Severity::Warning, 15) };
-        add(ProblemKind::Fault(fault.kind), severity, fault.of_release, &fault.detail, penalty);
+        let (severity, cost) = if fault.lasting { (Severity::Critical, 40) } else { (Severity::Warning, 15) };
+        found.add(ProblemKind::Fault(fault.kind), severity, fault.of_release, &fault.detail, cost);
     }
-    if let Some((run, wanted)) = hosted.instances.filter(|(run, wanted)| run < wanted) {
-        let message = format!("{run} of {wanted} instances run");
-        add(ProblemKind::Unavailable, Severity::Warning, false, &message, 15);
+    if let Some((running, desired)) = hosted.instances.filter(|(running, desired)| running < desired) {
+        found.warn(ProblemKind::Unavailable, format!("{running} of {desired} instances running"), 15);
     }
     if let Some(failed) = &hosted.failed_deploy {
-        add(ProblemKind::Unavailable, Severity::Warning, false, failed, 10);
+        found.warn(ProblemKind::Unavailable, failed, 10);
     }
-    cost
 }
 
-/// Adds the workload's problems and returns what they cost of the score.
-fn workload_problems(workload: &Workload, release_unproven: bool, problems: &mut Vec<Problem>) -> u32 {
-    let mut cost = 0;
-    let mut add = |kind, severity, of_release, message, penalty| {
-        problems.push(Problem { kind, severity, of_release, message, value: None });
-        cost += penalty;
-    };
-    // The worst kind speaks for all: one line a person can read, not one a pod.
-    if let Some(fault) = workload.faults.iter().max_by_key(|fault| (fault.of_release, std::cmp::Reverse(fault.kind))) {
+fn workload_problems(workload: &Workload, release_unproven: bool, found: &mut Findings) {
+    // The worst kind represents all faults: one readable line instead of one per pod.
+    if let Some(fault) = workload.faults.iter().max_by_key(|fault| (fault.of_release, Reverse(fault.kind))) {
         let of_release = workload.faulty_release_pods > 0;
         let share = f64::from(workload.faulty_pods) / f64::from(workload.desired.max(1));
         let severe = (release_unproven && of_release) || share >= FAULTY_SHARE;
-        let severity = if severe { Severity::Critical } else { Severity::Warning };
+        let (severity, cost) = if severe { (Severity::Critical, 40) } else { (Severity::Warning, 15) };
         let whose = if of_release { "of the newest template" } else { "of an older template" };
         let message = format!(
             "{} of {} pods {whose} have {}: {}/{}: {}",
             workload.faulty_pods, workload.replicas, fault.kind, fault.pod, fault.container, fault.detail
         );
-        add(ProblemKind::Fault(fault.kind), severity, of_release, message, if severe { 40 } else { 15 });
+        found.add(ProblemKind::Fault(fault.kind), severity, of_release, message, cost);
     }
     if workload.progress_deadline_exceeded && !workload.rollout_complete() {
         let message = format!(
             "the rollout of revision {} made no progress for {} s: {} of {} pods available",
             workload.release.revision, workload.progress_deadline_s, workload.available, workload.desired
         );
-        add(ProblemKind::ProgressDeadlineExceeded, Severity::Critical, true, message, 40);
+        found.add(ProblemKind::ProgressDeadlineExceeded, Severity::Critical, true, message, 40);
     }
     if let Some(why) = &workload.stopped {
-        add(ProblemKind::Stopped, Severity::Warning, false, format!("the rollout goes no further: {why}"), 15);
+        found.warn(ProblemKind::Stopped, format!("the rollout is stopped: {why}"), 15);
     }
     if workload.unschedulable > 0 {
-        let message = format!("no node can take {} pods", workload.unschedulable);
-        add(ProblemKind::Unschedulable, Severity::Warning, false, message, 15);
+        found.warn(ProblemKind::Unschedulable, format!("{} unschedulable", counted(workload.unschedulable, "pod")), 15);
     }
     if workload.available < workload.desired {
         let mut message = format!("{} of {} pods available", workload.available, workload.desired);
@@ -278,9 +277,8 @@ fn workload_problems(workload: &Workload, release_unproven: bool, problems: &mut
         } else if !workload.rollout_complete() && workload.updated < workload.desired {
             message += ", rolling out";
         }
-        add(ProblemKind::Unavailable, Severity::Warning, false, message, 15);
+        found.warn(ProblemKind::Unavailable, message, 15);
     }
-    cost
 }
 
 #[cfg(test)]

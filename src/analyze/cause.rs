@@ -1,4 +1,4 @@
-//! Why a component is bad, as far as its signals tell.
+//! Why a component is bad, as far as its signals show.
 
 use super::{
     assess::{Assessment, ProblemKind},
@@ -7,9 +7,9 @@ use super::{
 };
 use crate::api::Cause;
 
-/// The cause by the worst critical problem. Regressions are told by the [`super::tracker`], which knows the releases.
+/// The cause by the worst critical problem. The [`super::tracker`], which knows the releases, detects regressions.
 pub fn cause(assessment: &Assessment) -> Cause {
-    let rank = |kind: &ProblemKind| match kind {
+    let cause = |kind: &ProblemKind| match kind {
         ProblemKind::Fault(FaultKind::OomKilled) => Cause::Exhaustion,
         ProblemKind::Fault(_) | ProblemKind::ProgressDeadlineExceeded => Cause::Crash,
         ProblemKind::Metric(name) if metric::is_of_a_resource(name) => Cause::Exhaustion,
@@ -19,5 +19,5 @@ pub fn cause(assessment: &Assessment) -> Cause {
         ProblemKind::Unavailable | ProblemKind::Unschedulable | ProblemKind::Stopped => Cause::Unknown,
     };
     // Crash before exhaustion before errors: the enum's own order, and the order in which one leads to the other.
-    assessment.critical().map(|problem| rank(&problem.kind)).min().unwrap_or(Cause::Unknown)
+    assessment.critical().map(|problem| cause(&problem.kind)).min().unwrap_or(Cause::Unknown)
 }

@@ -1,7 +1,7 @@
-//! What is likely to fail, and when.
+//! Likely failures, and their times.
 //!
-//! [`Foresight`] puts together what the single methods say of each metric. The figures that it is judged by are in
-//! docs/foresight.md; `make foresight` measures them again.
+//! [`Foresight`] combines the results of the single methods for each metric. docs/foresight.md has its quality figures;
+//! `make foresight` measures them again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -43,7 +43,7 @@ impl Band {
 /// A failure within 24 hours that is more likely than this is critical.
 pub const CRITICAL: f64 = 0.5;
 
-/// How loud a forecast is (design: >50% critical, 30–50% high, 10–30% medium, below low).
+/// The level of a forecast (design: >50% critical, 30–50% high, 10–30% medium, below low).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
 #[strum(serialize_all = "lowercase")]
 pub enum Level {
@@ -53,21 +53,19 @@ pub enum Level {
     Critical,
 }
 
-/// How much the history supports what is said.
+/// How well the history supports the forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Confidence {
-    /// Nothing is claimed: the process is too young, or was hardly looked at.
+    /// No claim: the process is too young, or has too few checks.
     #[strum(to_string = "insufficient history")]
     InsufficientHistory,
-    #[strum(to_string = "low")]
     Low,
-    #[strum(to_string = "medium")]
     Medium,
-    #[strum(to_string = "high")]
     High,
 }
 
-/// Seconds from now until the failure: the median, and the interval that holds it with 80%.
+/// Seconds from now until the failure: the median, and the 80% interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TimeToFailure {
     pub seconds: f64,
@@ -75,21 +73,21 @@ pub struct TimeToFailure {
     pub latest: f64,
 }
 
-/// What is foreseen of one component.
+/// The forecast for one component.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forecast {
-    /// Probability of a failure within 1, 6 and 24 hours, each 0 to 1 and none smaller than the one before.
+    /// Probability of a failure within 1, 6 and 24 hours, each 0 to 1 and none smaller than the value before.
     pub within: [f64; 3],
     /// None when no failure is foreseen within 7 days.
     pub time_to_failure: Option<TimeToFailure>,
-    /// Memory rises for good.
+    /// Memory leaks.
     pub leak: bool,
     pub confidence: Confidence,
-    /// In words that carry figures.
+    /// Texts with figures.
     pub reasons: Vec<String>,
     /// The metrics that are on their way to their ceilings.
     pub exhaustions: Vec<Exhaustion>,
-    /// The memory that most likely rises for good, if any rises.
+    /// The memory metric that most likely leaks, if any grows.
     pub memory: Option<MemoryGrowth>,
 }
 
@@ -99,10 +97,10 @@ pub struct Exhaustion {
     pub metric: String,
     /// The ceiling, in the metric's unit.
     pub limit: f64,
-    /// At or below this value half of what had grown is given back, and the danger is over.
+    /// At or below this value half of the growth is reclaimed, and the failure is averted.
     pub relieved_at: f64,
     pub time: TimeToFailure,
-    /// In words that carry figures.
+    /// A text with figures.
     pub reason: String,
     sign: Sign,
 }
@@ -115,7 +113,7 @@ impl Exhaustion {
         Some(Self { metric, limit, relieved_at, time, reason, sign: sign.clone() })
     }
 
-    /// Probability that the ceiling is met within `horizon`, 0 to 1.
+    /// Probability that the metric reaches the ceiling within `horizon`, 0 to 1.
     pub fn within(&self, horizon: Duration) -> f64 {
         self.sign.within(horizon.as_secs_f64())
     }
@@ -126,7 +124,7 @@ pub const HORIZONS: [Duration; 3] =
     [Duration::from_secs(3600), Duration::from_secs(6 * 3600), Duration::from_secs(24 * 3600)];
 
 impl Forecast {
-    /// Of failing within 24 hours, 0 to 1.
+    /// Probability of a failure within 24 hours, 0 to 1.
     pub fn probability(&self) -> f64 {
         self.within[2]
     }
@@ -144,20 +142,20 @@ impl Forecast {
         self.time_to_failure.map(|time| Band::of(time.seconds))
     }
 
-    /// What is likeliest to run out within `horizon`, and how likely that is.
+    /// The most likely exhaustion within `horizon`, with its probability.
     pub fn exhaustion(&self, horizon: Duration) -> Option<(f64, &Exhaustion)> {
         let likely = self.exhaustions.iter().map(|exhaustion| (exhaustion.within(horizon), exhaustion));
         likely.max_by(|a, b| a.0.total_cmp(&b.0))
     }
 
-    /// Of failing within `horizon`: between the three that are known the hazard is taken as constant.
+    /// Probability of a failure within `horizon`; the hazard between the three horizons is assumed constant.
     pub fn within(&self, horizon: Duration) -> f64 {
-        let wanted = horizon.as_secs_f64();
+        let horizon = horizon.as_secs_f64();
         let (mut start, mut survives) = (0.0_f64, 1.0_f64);
         for (known, probability) in HORIZONS.iter().zip(self.within) {
             let (end, left) = (known.as_secs_f64(), 1.0 - probability);
-            if wanted <= end {
-                let share = (wanted - start) / (end - start);
+            if horizon <= end {
+                let share = (horizon - start) / (end - start);
                 return 1.0 - survives * (left / survives.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0).powf(share);
             }
             (start, survives) = (end, left);
@@ -165,20 +163,16 @@ impl Forecast {
         self.within[2]
     }
 
-    /// What a policy's status says of it, when it rests on a look at `at`.
+    /// The forecast as stored in the status, based on a check at `at`.
     pub fn status(&self, at: Timestamp) -> ForecastStatus {
-        let moment = |seconds: f64| {
-            let away = SignedDuration::try_from_secs_f64(seconds.round()).ok()?;
-            at.checked_add(away).ok()?.round(Unit::Second).ok()
-        };
         let time = self.time_to_failure;
         ForecastStatus {
             probability: (self.probability() * 100.0).round() / 100.0,
             level: self.level().to_string(),
             time_to_failure: self.band().map(|band| band.to_string()),
-            predicted_failure_time: time.and_then(|time| moment(time.seconds)),
-            not_before: time.and_then(|time| moment(time.earliest)),
-            not_after: time.and_then(|time| moment(time.latest)),
+            predicted_failure_time: time.and_then(|time| moment(at, time.seconds)),
+            not_before: time.and_then(|time| moment(at, time.earliest)),
+            not_after: time.and_then(|time| moment(at, time.latest)),
             leak: self.leak,
             reasons: self.reasons.clone(),
             confidence: self.confidence.to_string(),
@@ -186,13 +180,19 @@ impl Forecast {
     }
 }
 
-/// Where a metric ends: memory at 100% of its limit, a disk at its size. By metric name, in the metric's unit. Memory
-/// in bytes that is not named ends at the pods' own limit ([`History::memory_limit`]).
+/// The time `seconds` after `at`, in whole seconds; none outside the range of times.
+pub(super) fn moment(at: Timestamp, seconds: f64) -> Option<Timestamp> {
+    let away = SignedDuration::try_from_secs_f64(seconds).ok()?;
+    at.checked_add(away).ok()?.round(Unit::Second).ok()
+}
+
+/// The highest possible values: memory at 100% of its limit, a disk at its size. By metric name, in the metric's unit. Memory in
+/// bytes without an entry ends at the memory limit of the pods ([`History::memory_limit`]).
 pub type Ceilings = BTreeMap<String, f64>;
 
-/// Looks at a component's history and says what is coming.
+/// Forecasts failures from the history of a component.
 pub trait Forecaster: Send + Sync {
-    /// What is foreseen by the newest look of the history.
+    /// The forecast at the newest check of the history.
     fn forecast(&self, history: &History, ceilings: &Ceilings) -> Forecast;
 }
 
@@ -227,7 +227,7 @@ impl Forecaster for Foresight {
             leak::MIN_LIFE..240 => Confidence::Low,
             _ => Confidence::Medium,
         };
-        // Signs of one component share their causes: several that are unsure do not make one that is sure.
+        // Signs of one component share their causes: several unsure signs are not a sure one.
         let sure = signs.iter().any(|sign| sign.within(HORIZONS[2].as_secs_f64()) > CRITICAL);
         let most = if sure { 1.0 } else { CRITICAL };
         let within = HORIZONS.map(|horizon| {
@@ -264,15 +264,15 @@ fn growth(name: &str, window: &Window, rise: &Rise, limit: Option<u64>) -> Memor
     }
 }
 
-/// A failure further away than this is not foreseen.
+/// A failure further away than this, in seconds, is not predicted.
 const FORESEEABLE: f64 = 7.0 * 86_400.0;
-/// A sign that is less likely than this gives no time to failure.
+/// A sign with a lower probability gives no time to failure.
 const WORTH_A_TIME: f64 = 0.1;
 const MAX_REASONS: usize = 5;
 
-/// Probability of a failure within `horizon` seconds that nothing announces: falls with the age of the process (who
-/// lived for a day without failing will rather live for another hour), and with the square of the horizon, since what
-/// comes soon mostly shows. That the age counts by a third is from the development sets.
+/// Probability of an unannounced failure within `horizon` seconds. It falls with the age of the process (a process that ran for a
+/// day will likely run for another hour), and with the square of the horizon, since imminent failures mostly show signs. The
+/// weight of one third for the age is from the development sets.
 fn unforeseen(horizon: f64, age: f64) -> f64 {
     const AT_MOST: f64 = 0.1;
     let age = age.max(0.0) / 3.0;

@@ -1,9 +1,9 @@
-//! Does a level rise for good? A gated trend test on minima, at several time scales.
+//! Detects a level that rises without returning: a gated trend test on minima, at several time scales.
 //!
 //! Significance alone proves nothing: nearly every healthy process has some significant trend (Machida et al. 2013),
-//! so a rise must also be large, steady, new and larger than what a garbage collector gives back. What is left is
-//! weighed by how far it has grown, how far it must be extrapolated and how significant it is beyond the gate: a level
-//! that fills up and stays bends and rests, so its residuals hang together, and the corrected test trusts it less.
+//! so a rise must also be large, steady, new and larger than the memory that a garbage collector reclaims. The remaining rises
+//! are weighted by their growth, the length of the extrapolation, and their significance beyond the gate: a level that fills
+//! up and stays has autocorrelated residuals, so the corrected test gives it less significance.
 
 use super::{
     forecast::CRITICAL,
@@ -11,59 +11,60 @@ use super::{
     window::{Block, Window},
 };
 
-/// Parts of the time that one test looks at: so few that all pairs of them cost microseconds.
+/// Parts of the time in one test: so few that all pairs cost microseconds.
 const PARTS: usize = 24;
-/// Fewer minima than this decide nothing.
+/// Fewer minima than this are not tested.
 const MIN_PARTS: usize = 10;
-/// Looks that one test needs at least when it looks at single looks: twenty minutes at the usual 30 s.
+/// The fewest checks of a test on single checks: twenty minutes at the usual 30 s.
 const MIN_LOOKS: usize = 40;
-/// Looks at a process before anything is said of it: it warms up.
+/// The fewest checks of a process before a forecast: a process warms up.
 pub const MIN_LIFE: u32 = 60;
-/// Time scales: the whole life, and each further one shorter by the root of two, down to a 32nd.
+/// Time scales: the whole life of the process, and each further scale shorter by the root of two, down to a 32nd.
 const SCALES: usize = 11;
 /// One-sided 1%.
 const SIGNIFICANT: f64 = 2.33;
 /// A rise must be this many times the noise around it.
 const OVER_NOISE: f64 = 3.0;
-/// And larger than the largest fall of this life, for a collector's tooth rises too; unless it lasted over several
-/// collections, of which the minima then tell.
+/// And larger than the largest fall of this process, since memory also rises between two garbage collections; unless it lasted
+/// over several collections, whose minima then show the rise.
 const OVER_FALL: f64 = 1.4;
 const COLLECTIONS: usize = 3;
 /// And at least this share of the level.
 const OVER_LEVEL: f64 = 0.03;
-/// A rise that lasted for a day has seen every hour of it: this share of the level is enough, however far the limit.
+/// A rise over a whole day covers every hour: this share of the level is enough, however far the limit.
 const DAY: f64 = 86_400.0;
 const OVER_LEVEL_IN_A_DAY: f64 = 0.10;
-/// Weights of the log odds that a rise does not end of itself; 0 is where a person is told (docs/foresight.md).
+/// Weights of the log odds that a rise does not end without action; 0 is where a person is informed (docs/foresight.md).
 const INTERCEPT: f64 = -2.0;
 const SIGNIFICANCE: f64 = 0.5;
 const SEEN_OF_AHEAD: f64 = 0.7;
 const GROWN: f64 = 1.4;
 const COLLECTED: f64 = 1.0;
-/// From here on a rise is called a leak.
+/// Log odds from which on a rise is called a leak.
 const LEAK: f64 = 0.8;
 /// Log odds that rises at 0 ended in a failure in the development sets, of which every second memory series leaks.
 pub(super) const AT_CRITICAL: f64 = 3.0;
-/// Looks that must have seen a rise before its odds count in full: two hours at the usual 30 s.
+/// Checks that a rise must have lasted before its odds count in full: two hours at the usual 30 s.
 const ENOUGH_LOOKS: f64 = 240.0;
 
 /// A rise that passed every gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rise {
-    /// Seconds that it was looked at.
+    /// Duration of the rise, in seconds.
     pub span: f64,
     /// Seconds since 1970 of its beginning.
     pub since: f64,
-    /// Level at its beginning and what was added since, in the metric's unit.
+    /// Level at its beginning, and growth since then, in the metric's unit.
     pub base: f64,
     pub growth: f64,
     /// Standard deviation around the line.
     pub noise: f64,
-    /// How far nearly all values reach above the line of minima: the teeth of a collector, which meet the ceiling first.
+    /// Distance of nearly all values above the line of minima, in the metric's unit: the peaks of the sawtooth of a collector,
+    /// which reach the ceiling first.
     pub teeth: f64,
-    /// Log odds that it does not end of itself: of the time scale that says so most.
+    /// Log odds that the rise does not end without action: the highest of all time scales.
     pub odds: f64,
-    /// The same of this scale, less for one that was not seen for long.
+    /// The same for this scale, less for a short rise.
     pub sure: f64,
 }
 
@@ -73,23 +74,23 @@ impl Rise {
         self.base + self.growth
     }
 
-    /// Half of what had grown is given back.
+    /// The level at which half of the growth is reclaimed.
     pub fn relieved_at(&self) -> f64 {
         self.base + self.growth / 2.0
     }
 
-    /// Units a second.
+    /// Units per second.
     pub fn slope(&self) -> f64 {
         self.growth / self.span
     }
 
-    /// Seconds until the values reach `ceiling`; 0 when they are there.
+    /// Seconds until the values reach `ceiling`; 0 when they have reached it.
     pub fn reaches(&self, ceiling: f64) -> f64 {
         (ceiling - self.level() - self.teeth).max(0.0) / self.slope()
     }
 
-    /// Probability that it ends in a failure, 0 to 1. What is neither sure nor a leak stays at one half: most of those
-    /// rises did end in a failure, but a process that fills its heap for the first time looks the same.
+    /// Probability that the rise ends in a failure, 0 to 1. A rise that is neither sure nor a leak stays at one half: most of
+    /// those rises did end in a failure, but a process that fills its heap for the first time has the same shape.
     pub fn probability(&self) -> f64 {
         let probability = 1.0 / (1.0 + (-(self.sure + AT_CRITICAL)).exp());
         if self.sure > 0.0 || self.is_leak() { probability } else { probability.min(CRITICAL) }
@@ -100,8 +101,8 @@ impl Rise {
     }
 }
 
-/// The rise of the current life that is most likely a leak; none when nothing rises for good. `ceiling`: where the
-/// metric ends, if it does.
+/// The rise of the running process that is most likely a leak; none when no rise passes the gates. `ceiling`: the highest
+/// possible value, if there is one.
 pub fn rise(window: &Window, ceiling: Option<f64>) -> Option<Rise> {
     let life = window.life()?;
     if life.looks < MIN_LIFE {
@@ -120,7 +121,7 @@ pub fn rise(window: &Window, ceiling: Option<f64>) -> Option<Rise> {
         let before = all.iter().take_while(|block| block.at < blocks[0].at).map(|block| block.min);
         let highest_before = before.fold(f64::NEG_INFINITY, f64::max);
         let fell = f64::from(life.fell);
-        // Rising lows through several collections are a leak's own mark; without a collection a tooth rises too.
+        // Minima that rise over several collections are typical for a leak; between two collections memory always rises.
         let collected = fell > OVER_LEVEL_IN_A_DAY * blocks[0].min.abs() && collections(&blocks, fell) >= COLLECTIONS;
         let over = if collected { 0.0 } else { OVER_FALL * fell };
         let found = test(&blocks, highest_before, over, collected, ceiling);
@@ -136,8 +137,7 @@ pub fn rise(window: &Window, ceiling: Option<f64>) -> Option<Rise> {
     best
 }
 
-/// How often a level was given back of at least half of the largest fall. A block of time that holds whole teeth counts
-/// as one.
+/// The number of falls by at least half of the largest fall. A block of time with several whole falls counts as one.
 fn collections(blocks: &[Block], fell: f64) -> usize {
     let mut count = 0;
     let mut high = f64::NEG_INFINITY;
@@ -186,14 +186,14 @@ fn test(blocks: &[Block], highest_before: f64, over: f64, collected: bool, ceili
     let above: Vec<f64> = points.iter().map(|(at, value)| value - slope * (at - first)).collect();
     let base = median(&above);
     let noise = mad(&above, base);
-    // Not a single step, and above everything that was before.
+    // Not a single step, and above every value before.
     let step = points.windows(2).map(|pair| pair[1].1 - pair[0].1).fold(0.0, f64::max);
     let new = base + growth > highest_before;
     let large = growth > OVER_NOISE * noise && growth > OVER_LEVEL * (base + growth / 2.0).abs();
     if !(large && new && step < 0.6 * growth) {
         return None;
     }
-    // Steady: neither half stands still, and the later one does not fall behind (a warm-up, a cache that fills).
+    // Steady: both halves rise, and the later half is not much slower (a warm-up, a cache that fills).
     let (early, late) = points.split_at(points.len() / 2);
     let (early, late) = (sen(early)?.0, sen(late)?.0);
     let steady = early > 0.25 * slope && late > 0.5 * slope && late > 0.5 * early;

@@ -4,27 +4,27 @@
 pub const CPU_USAGE: &str = "cpu_usage";
 /// Percent of the limit, 0 to 100.
 pub const MEMORY_USAGE: &str = "memory_usage";
-/// What all metrics of memory begin with.
+/// Prefix of all memory metrics.
 pub const MEMORY: &str = "memory";
 /// Failed requests of all, 0 to 1.
 pub const ERROR_RATE: &str = "error_rate";
 /// Milliseconds.
 pub const LATENCY_MS: &str = "latency_ms";
 
-/// Connections of a database, in percent of those that ordinary roles may have.
+/// Connections of a database, in percent of the connections for ordinary roles.
 pub const CONNECTIONS_USAGE: &str = "connections_usage";
-/// Size of a database, in percent of what it may become.
+/// Size of a database, in percent of its limit.
 pub const STORAGE_USAGE: &str = "storage_usage";
 /// Age of a database server's oldest unfrozen transaction, in percent of the 2^31 at which it stops.
 pub const WRAPAROUND_USAGE: &str = "wraparound_usage";
 
-/// What runs out when it reaches 100.
+/// Whether the metric is a resource that is exhausted at 100.
 pub fn is_of_a_resource(metric: &str) -> bool {
     [CPU_USAGE, MEMORY_USAGE, CONNECTIONS_USAGE, STORAGE_USAGE, WRAPAROUND_USAGE].contains(&metric)
 }
 
-/// How many points above the warning and above the critical threshold cost, of 100 (facts: the naive rules).
-/// A metric of the user's own weighs like the error rate.
+/// The points of 100 that a value above the warning and above the critical threshold costs (facts: the naive rules). A custom
+/// metric costs as much as the error rate.
 pub fn penalty(metric: &str) -> (u8, u8) {
     match metric {
         CPU_USAGE | MEMORY_USAGE => (15, 30),
@@ -33,7 +33,7 @@ pub fn penalty(metric: &str) -> (u8, u8) {
     }
 }
 
-/// A value in its own unit, short: `41.2%` for ratios and percents, `812 ms`, else the number.
+/// A value with its unit: `41.2%` for ratios and percents, `812 ms`, else the number.
 pub fn show(metric: &str, value: f64) -> String {
     match metric {
         ERROR_RATE => format!("{:.1}%", value * 100.0),
@@ -43,13 +43,13 @@ pub fn show(metric: &str, value: f64) -> String {
     }
 }
 
-/// So many bytes in the unit that the name of a memory metric ends with: `memory_bytes`, `memory_mib`, `memory_heap_mb`,
-/// … None for other names.
+/// Converts bytes to the unit at the end of a memory metric's name: `memory_bytes`, `memory_mib`, `memory_heap_mb`, … None for
+/// other names.
 pub fn of_bytes(metric: &str, bytes: u64) -> Option<f64> {
     named_unit(metric).map(|unit| bytes as f64 / unit)
 }
 
-/// Bytes that one unit of a memory metric stands for: by its name, or of percentages by the memory `limit` in bytes.
+/// Bytes per unit of a memory metric: by its name, or for a percentage by the memory `limit` in bytes.
 pub fn bytes_per_unit(metric: &str, limit: Option<u64>) -> Option<f64> {
     if metric == MEMORY_USAGE { limit.map(|limit| limit as f64 / 100.0) } else { named_unit(metric) }
 }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_told_in_the_unit_of_the_name() {
+    fn bytes_are_converted_to_the_unit_of_the_name() {
         let limit = 512 * 1024 * 1024;
         assert_eq!(of_bytes("memory_mib", limit), Some(512.0));
         assert_eq!(of_bytes("memory_working_set_bytes", limit), Some(536_870_912.0));

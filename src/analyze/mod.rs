@@ -1,20 +1,20 @@
-//! From looks to judgement: score, status, trend, forecast, cause, and whether a component is confirmed bad.
+//! From checks to an assessment: score, status, trend, forecast, cause, and whether a component is confirmed bad.
 //!
 //! Architecture invariant: PURE. No I/O, no clock, no random number, no type of kube, sqlx, reqwest or tokio. Time
 //! comes in as an argument. A test reads these sources for forbidden names.
 //!
-//! - [`observation`]: what one look saw
+//! - [`observation`]: the result of one check
 //! - [`metric`]: the well-known metrics, their units and weights
-//! - [`assess`]: one look → score, status, problems
-//! - [`window`]: the last looks, bounded; [`normal`]: what is usual in them
-//! - [`trend`], [`leak`] and [`forecast`]: the last looks → where it is going
-//! - [`signs`]: what one metric announces; [`shift`]: faults that come at once
+//! - [`assess`]: one check → score, status, problems
+//! - [`window`]: the last checks, bounded; [`normal`]: the usual range of a metric
+//! - [`trend`], [`leak`] and [`forecast`]: the last checks → the future
+//! - [`signs`]: the failure that one metric announces; [`shift`]: sudden faults
 //! - [`stats`]: robust statistics for these
 //! - [`replay`]: a recorded history through all of it
-//! - [`cause`]: why it is bad, as far as the signals tell
-//! - [`tracker`]: looks in a row → confirmed bad, healthy again, last known good
-//! - [`outlook`]: forecasts in a row → a failure is foreseen, the danger is over
-//! - [`hindsight`]: what came of the failures that were foreseen
+//! - [`cause`]: why a component is bad, as far as the signals show
+//! - [`tracker`]: consecutive checks → confirmed bad, healthy again, last known good
+//! - [`outlook`]: consecutive forecasts → a failure is foreseen, or averted
+//! - [`hindsight`]: the outcomes of foreseen failures
 
 pub mod assess;
 pub mod cause;

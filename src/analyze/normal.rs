@@ -1,23 +1,22 @@
-//! What is usual for a metric of this component, learned from its own window; robust, so that an incident in it does
-//! not teach that incidents are usual.
+//! The usual range of a metric, learned from the component's own window; robust, so that an incident does not become usual.
 
 use super::{
     stats::{mad, median, quantile},
     window::Window,
 };
 
-/// Five-minute blocks that it takes: two hours.
+/// Five-minute blocks that are needed: two hours.
 const MIN_BLOCKS: usize = 24;
-/// Half-hour blocks that hold a day, with its busy hours.
+/// Half-hour blocks of one day, with its busy hours.
 const DAY_BLOCKS: usize = 48;
-/// The range reaches this many standard deviations above the median, and at least to where nearly all of it was.
+/// The range reaches this many standard deviations above the median, and at least up to nearly all values.
 const DEVIATIONS: f64 = 4.0;
 const NEARLY_ALL: f64 = 0.97;
-/// So many looks of a hundred that reached a value make it usual, whatever else is known: more than 3% of them.
+/// A value that this many checks of a hundred reached is usual in any case: more than 3%.
 const ALIKE: usize = 5;
-/// And at least this share of the median: what never moves would else be left by nothing.
+/// And at least this share of the median: otherwise any change of a constant metric would be unusual.
 const LEAST: f64 = 0.10;
-/// Beyond the range by half of it is unusual.
+/// A value is unusual when it is beyond the range by half of the range.
 const BEYOND: f64 = 1.5;
 
 /// The usual range of one metric, in its unit.
@@ -29,7 +28,7 @@ pub struct Normal {
 }
 
 impl Normal {
-    /// None before two hours of looks. Means over half an hour when they hold a day, else over five minutes.
+    /// None before two hours of checks. Means over half an hour when they cover a day, else over five minutes.
     fn learn(window: &Window) -> Option<Self> {
         let mut means: Vec<f64> = window.half_hours().map(|block| block.mean).collect();
         if means.len() < DAY_BLOCKS {
@@ -38,15 +37,15 @@ impl Normal {
         if means.len() < MIN_BLOCKS {
             return None;
         }
-        // Single looks reach further than the means of many do.
-        let looks = window.last(usize::MAX);
+        // Single values reach further than means.
+        let values = window.last(usize::MAX);
         let median = median(&means);
-        let highest = quantile(&means, NEARLY_ALL).max(quantile(&looks, NEARLY_ALL)) - median;
+        let highest = quantile(&means, NEARLY_ALL).max(quantile(&values, NEARLY_ALL)) - median;
         let reach = (DEVIATIONS * mad(&means, median)).max(highest).max(LEAST * median.abs());
         Some(Self { median, reach })
     }
 
-    /// How far a value is on its way from the median to `warning`, 0 to 1; 0 while it is not unusual.
+    /// The position of an unusual value between the median (0) and `warning` (1); 0 for a usual value.
     fn exceeded(&self, value: f64, warning: f64) -> f64 {
         if value <= self.median + BEYOND * self.reach || warning <= self.median {
             return 0.0;
@@ -54,10 +53,10 @@ impl Normal {
         ((value - self.median) / (warning - self.median)).clamp(0.0, 1.0)
     }
 
-    /// How far an unusual value is on its way to `warning`, and what would be usual; none when it is usual, or when that is
-    /// not known yet.
+    /// The position of an unusual value between the median (0) and `warning` (1), and the usual range; none when the value is
+    /// usual, or the usual range is not known yet.
     pub fn left(window: &Window, value: f64, warning: f64) -> Option<(f64, Self)> {
-        // The cheap answer first, and the one that nearly every look gets: values like it were seen just now.
+        // The cheap test first, which settles nearly every check: recent values were as high.
         let alike = window.samples().filter(|(_, seen)| *seen >= value).take(ALIKE).count();
         let usual = if alike < ALIKE { Self::learn(window)? } else { return None };
         let share = usual.exceeded(value, warning);
@@ -71,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// A look every minute.
+    /// A check every minute.
     fn learned(values: impl IntoIterator<Item = f64>) -> Option<Normal> {
         let mut window = Window::default();
         for (minute, value) in values.into_iter().enumerate() {

@@ -1,12 +1,13 @@
-//! What one look at a component saw: plain data, filled by a platform, read by the analysis.
+//! The result of one check of a component: plain data, filled by a target, read by the analysis.
 
 use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
-use crate::api::{ConfigObject, RemediationReason, release_name};
+pub use crate::api::TemplateRef as ReleaseId;
+use crate::api::{ConfigObject, reasons};
 
-/// A thing that was measured, or the reason why it could not be.
+/// A measurement, or the reason why it failed.
 ///
 /// `Unknown` is never zero, never healthy, and never a reason to act.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +36,7 @@ impl<T> Measured<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmeasured {
     pub reason: UnknownReason,
-    /// For a person: what was asked, what came back, and where to look. No secrets, at most 512 characters.
+    /// For a person: the request, the response, and where to check. No secrets, at most 512 characters.
     pub message: String,
 }
 
@@ -50,104 +51,72 @@ impl Unmeasured {
     }
 }
 
-/// The closed set of reasons for `Unknown`; used as is in conditions, events and metric labels.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter,
-)]
-pub enum UnknownReason {
-    /// The query worked and returned no sample.
-    NoData,
-    /// The query returned NaN or an infinity.
-    NotANumber,
-    /// The query returned more than one series, and which one counts cannot be guessed.
-    SeveralSeries,
-    /// The answer was not what the API promises (HTML of a proxy, cut JSON, a wrong type).
-    BadAnswer,
-    /// The source refused the query (4xx, or an error in its own words).
-    Refused,
-    /// The source could not be reached, or failed (connection refused, DNS, 5xx).
-    Unreachable,
-    /// No answer within the time limit of one look.
-    Timeout,
-    /// No source is configured (no Prometheus URL in the metric or in the operator).
-    NotConfigured,
-    /// The target object does not exist.
-    TargetNotFound,
-    /// The cluster has no such kind of object: its CustomResourceDefinition is not there.
-    NotInstalled,
-    /// Kubernetes refused to let us look.
-    Forbidden,
-    /// The cluster's own view has not caught up yet (caches filling, `observedGeneration` behind).
-    Unsettled,
-    /// The spec of this part of the policy is not valid.
-    InvalidSpec,
-    /// There is no API key to ask with.
-    CredentialsMissing,
-    /// The source does not take the API key (any more), or it may not do this.
-    CredentialsRefused,
-    /// The source's rate limit is used up for now.
-    RateLimited,
-    /// The source kept failing, so it is left alone for a while.
-    CircuitOpen,
-    /// TLS could not be agreed on: the source has none or wants it, or its certificate is expired or not trusted.
-    TlsFailed,
+reasons! {
+    /// The closed set of reasons for `Unknown`; used unchanged in conditions, events and metric labels.
+    pub enum UnknownReason {
+        /// The query worked and returned no sample.
+        NoData,
+        /// The query returned NaN or an infinity.
+        NotANumber,
+        /// The query returned more than one series, and it is unclear which one counts.
+        SeveralSeries,
+        /// The response does not match the API (HTML of a proxy, truncated JSON, a wrong type).
+        BadAnswer,
+        /// The source refused the query (4xx, or an error message of the source).
+        Refused,
+        /// The source could not be reached, or failed (connection refused, DNS, 5xx).
+        Unreachable,
+        /// No response within the time limit of one check.
+        Timeout,
+        /// No source is configured (no Prometheus URL in the metric or in the operator).
+        NotConfigured,
+        /// The target object does not exist.
+        TargetNotFound,
+        /// The cluster does not have this kind of object: its CustomResourceDefinition does not exist.
+        NotInstalled,
+        /// Kubernetes refused the read.
+        Forbidden,
+        /// The state of the cluster is not current yet (caches are filling, `observedGeneration` is behind).
+        Unsettled,
+        /// The spec of this part of the policy is not valid.
+        InvalidSpec,
+        /// The API key does not exist.
+        CredentialsMissing,
+        /// The source refuses the API key, or the key lacks a permission.
+        CredentialsRefused,
+        /// The rate limit of the source is used up.
+        RateLimited,
+        /// The source kept failing, so its circuit breaker is open.
+        CircuitOpen,
+        /// TLS could not be negotiated: one side requires it and the other has none, or the certificate is expired or not
+        /// trusted.
+        TlsFailed,
+    }
 }
 
 impl UnknownReason {
-    /// Waiting will most likely not help: somebody has to change the policy, its target or our rights.
+    /// Waiting will most likely not help: a person has to change the policy, its target or our permissions.
     pub fn needs_a_person(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::SeveralSeries
-            | Self::Refused
-            | Self::NotConfigured
-            | Self::TargetNotFound
-            | Self::NotInstalled
-            | Self::Forbidden
-            | Self::InvalidSpec
-            | Self::CredentialsMissing
-            | Self::CredentialsRefused
-            | Self::TlsFailed => true,
-            Self::NoData
-            | Self::NotANumber
-            | Self::BadAnswer
-            | Self::Unreachable
-            | Self::Timeout
-            | Self::Unsettled
-            | Self::RateLimited
-            | Self::CircuitOpen => false,
-        }
+                | Self::Refused
+                | Self::NotConfigured
+                | Self::TargetNotFound
+                | Self::NotInstalled
+                | Self::Forbidden
+                | Self::InvalidSpec
+                | Self::CredentialsMissing
+                | Self::CredentialsRefused
+                | Self::TlsFailed
+        )
     }
 }
 
-impl From<UnknownReason> for RemediationReason {
-    fn from(reason: UnknownReason) -> Self {
-        match reason {
-            UnknownReason::NoData => Self::NoData,
-            UnknownReason::NotANumber => Self::NotANumber,
-            UnknownReason::SeveralSeries => Self::SeveralSeries,
-            UnknownReason::BadAnswer => Self::BadAnswer,
-            UnknownReason::Refused => Self::Refused,
-            UnknownReason::Unreachable => Self::Unreachable,
-            UnknownReason::Timeout => Self::Timeout,
-            UnknownReason::NotConfigured => Self::NotConfigured,
-            UnknownReason::TargetNotFound => Self::TargetNotFound,
-            UnknownReason::NotInstalled => Self::NotInstalled,
-            UnknownReason::Forbidden => Self::Forbidden,
-            UnknownReason::Unsettled => Self::Unsettled,
-            UnknownReason::InvalidSpec => Self::InvalidSpec,
-            UnknownReason::CredentialsMissing => Self::CredentialsMissing,
-            UnknownReason::CredentialsRefused => Self::CredentialsRefused,
-            UnknownReason::RateLimited => Self::RateLimited,
-            UnknownReason::CircuitOpen => Self::CircuitOpen,
-            UnknownReason::TlsFailed => Self::TlsFailed,
-        }
-    }
-}
-
-/// One look at one component.
+/// One check of one component.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
-    /// When the look was finished.
+    /// When the check was finished.
     pub at: Timestamp,
     /// The state of the target itself.
     pub target: Measured<TargetState>,
@@ -156,33 +125,33 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What a metric was, if it was measured.
+    /// The value of a metric, if it was measured.
     pub fn value(&self, metric: &str) -> Option<f64> {
         self.metrics.get(metric)?.value.known().copied().filter(|value| value.is_finite())
     }
 }
 
-/// One metric's value, and whether it speaks of the pods of the newest release alone.
+/// The value of one metric, and whether it is limited to the pods of the newest release.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub value: Measured<f64>,
-    /// True when it was narrowed to the pods of the current template.
+    /// True when the query was limited to the pods of the newest template.
     pub of_release: bool,
-    /// Where the value comes from, when the source tells.
+    /// The origin of the value, when the source reports it.
     pub sample: Option<Sample>,
 }
 
 impl Reading {
-    /// Of a source that tells neither whose value it is nor when it was measured.
+    /// A value of a source that reports neither the owner nor the time of the measurement.
     pub fn new(value: Measured<f64>, of_release: bool) -> Self {
         Self { value, of_release, sample: None }
     }
 }
 
-/// Whose value it is, and when it was measured: looks may come faster than samples.
+/// The owner of a value, and the time of its measurement: checks may be more frequent than samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Whose value is the worst of all: "container app of pod api-1".
+    /// The owner of the worst value: "container app of pod api-1".
     pub of: String,
     pub at: Timestamp,
 }
@@ -193,7 +162,7 @@ impl fmt::Display for Sample {
     }
 }
 
-/// What the target is, by kind of platform.
+/// The state of the target, by kind of target.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TargetState {
     Workload(Box<Workload>),
@@ -210,7 +179,7 @@ impl TargetState {
         }
     }
 
-    /// What of it is released, and how far; none for what has no releases.
+    /// The newest release, and its progress; none for a target without releases.
     pub fn released(&self) -> Option<Released<'_>> {
         match self {
             Self::Workload(workload) => Some(Released {
@@ -227,7 +196,7 @@ impl TargetState {
         }
     }
 
-    /// The configuration that it names or has; none when it is not known.
+    /// The configuration that it names or has; none when the configuration is unknown.
     pub fn config(&self) -> Option<Vec<&ConfigObject>> {
         match self {
             Self::Workload(workload) => Some(workload.config.as_ref()?.iter().map(|one| &one.object).collect()),
@@ -236,21 +205,21 @@ impl TargetState {
         }
     }
 
-    /// Pods, or instances, that are wanted, where that is known.
+    /// The desired number of pods or instances, where it is known.
     pub fn wanted(&self) -> Option<u32> {
         match self {
             Self::Workload(workload) => Some(workload.desired),
-            Self::Hosted(hosted) => hosted.instances.map(|(_, wanted)| wanted),
+            Self::Hosted(hosted) => hosted.instances.map(|(_, desired)| desired),
             Self::Database(_) | Self::Http(_) => None,
         }
     }
 
-    /// What is not a fault yet may be one soon.
+    /// A state that is no fault yet may become a fault soon.
     pub fn may_be_fault(&self) -> bool {
         matches!(self, Self::Database(database) if database.may_be_fault)
     }
 
-    /// What is released, in words for a person: images, a commit.
+    /// The content of the release, for a person: images, a commit.
     pub fn label(&self) -> String {
         match self {
             Self::Workload(workload) => workload.images.join(", "),
@@ -265,39 +234,39 @@ impl TargetState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Released<'a> {
     pub id: &'a ReleaseId,
-    /// All of it runs, and nothing else.
+    /// All pods or instances run this release, and no other release runs.
     pub complete: bool,
-    /// It is meant to run at all.
+    /// Whether it is meant to run: not suspended or scaled to zero.
     pub runs: bool,
 }
 
-/// A service that a provider hosts, as the provider's API tells of it.
+/// A service that a provider hosts, as reported by the API of the provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hosted {
-    /// The deploy that serves; none when none does.
+    /// The live deploy; none when no deploy is live.
     pub release: Option<ReleaseId>,
-    /// What that was made of: "commit 4af0e84: fix the login".
+    /// The content of that deploy: "commit 4af0e84: fix the login".
     pub label: String,
-    /// No newer deploy is taking its place.
+    /// No newer deploy is replacing it.
     pub settled: bool,
-    /// Why it does not run: somebody has suspended it.
+    /// Why the service does not run: a person has suspended it.
     pub suspended: Option<String>,
-    /// Instances that run and that are wanted, where both are known.
+    /// Running and desired instances, where both numbers are known.
     pub instances: Option<(u32, u32)>,
     pub fault: Option<HostedFault>,
-    /// A newer deploy did not get to serve: which one, and how it ended.
+    /// A newer deploy that did not become live, and how it ended.
     pub failed_deploy: Option<String>,
-    /// The configuration that the deploy runs with. None: it is not known, or not asked for.
+    /// The configuration of the running deploy. None: unknown, or not requested.
     pub config: Option<Vec<ConfigObject>>,
 }
 
-/// What is wrong with instances of a hosted service.
+/// A fault of the instances of a hosted service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostedFault {
     pub kind: FaultKind,
-    /// The provider does not get over it by itself: it lasts, or comes again and again.
+    /// The fault persists or recurs: the provider does not recover from it automatically.
     pub lasting: bool,
-    /// It has come since the deploy that serves does.
+    /// The fault began after the running deploy became live.
     pub of_release: bool,
     /// For a person.
     pub detail: String,
@@ -306,20 +275,20 @@ pub struct HostedFault {
 /// A database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Database {
-    /// What it is, as far as it was told: "PostgreSQL 17.2, a standby".
+    /// Version and role, as far as they are known: "PostgreSQL 17.2, a standby".
     pub label: String,
-    /// Why no new connection gets in.
+    /// Why the database accepts no new connection.
     pub fault: Option<DatabaseFault>,
-    /// What is shown and no reason to act: who hosts it is at work on it, or somebody has suspended it.
+    /// A state that is shown but is no reason to act: maintenance by the provider, or a suspension by a person.
     pub shown: Option<String>,
-    /// What is shown may be a fault soon, and is looked at again before the interval is over.
+    /// The shown state may become a fault soon, so the next check comes before the interval ends.
     pub may_be_fault: bool,
 }
 
-/// Why a database takes no new connection.
+/// Why a database accepts no new connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseFault {
-    /// All connections are taken; else nobody answers, or it says that it does not serve.
+    /// All connections are in use; otherwise the server does not respond, or reports that it does not serve.
     pub saturated: bool,
     /// For a person.
     pub detail: String,
@@ -329,9 +298,9 @@ pub struct DatabaseFault {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
     pub generation: i64,
-    /// Pods wanted; 0 when scaled to zero.
+    /// Desired pods; 0 when scaled to zero.
     pub desired: u32,
-    /// All pods that exist for it, of any template.
+    /// All existing pods, of any template.
     pub replicas: u32,
     /// Pods of the newest template.
     pub updated: u32,
@@ -340,37 +309,38 @@ pub struct Workload {
     pub paused: bool,
     /// The condition Progressing is False with reason ProgressDeadlineExceeded.
     pub progress_deadline_exceeded: bool,
-    /// `spec.progressDeadlineSeconds`: the owner's own idea of "too slow", in seconds. Only Deployments and Rollouts have one.
+    /// `spec.progressDeadlineSeconds`, in seconds. Only Deployments and Rollouts have one.
     pub progress_deadline_s: u32,
-    /// The template that is being rolled out, or is. Where pods wait for a person (OnDelete, a partition), the newest
-    /// template that has a pod.
+    /// The template that is rolling out or rolled out. Where pods wait for a person (OnDelete, a partition): the newest template
+    /// that has a pod.
     pub release: ReleaseId,
     /// The template's images, for messages: `name=image`, at most three.
     pub images: Vec<String>,
-    /// Pods with a fault, terminating pods and pods on nodes that are not ready left out; at most [`Workload::MAX_FAULTS`], newest release first.
+    /// Pods with a fault, except terminating pods and pods on nodes that are not ready; at most [`Workload::MAX_FAULTS`], newest
+    /// release first.
     pub faults: Vec<PodFault>,
     /// How many pods have a fault, whether listed or not.
     pub faulty_pods: u32,
     /// How many of the newest release's pods have a fault, whether listed or not.
     pub faulty_release_pods: u32,
-    /// Pods that no node could take.
+    /// Unschedulable pods.
     pub unschedulable: u32,
-    /// Pods on nodes that are not ready: Kubernetes moves these by itself.
+    /// Pods on nodes that are not ready: Kubernetes replaces these automatically.
     pub on_lost_nodes: u32,
     /// Memory that a pod of the newest template may use, in bytes: the sum of its containers' limits, when each has one.
     pub memory_limit: Option<u64>,
-    /// The configuration that its template names, by name. None: it is not known, since neither ConfigMaps nor Secrets are watched.
+    /// The configuration that its template names, sorted by name. None: unknown, since neither ConfigMaps nor Secrets are
+    /// watched.
     pub config: Option<Vec<ObservedConfig>>,
-    /// When the oldest of its pods was started.
+    /// When the oldest pod was started.
     pub oldest_pod: Option<Timestamp>,
-    /// The newest template says that there is no way back from it, and why.
+    /// Why the newest template cannot be rolled back, if it has that annotation.
     pub irreversible: Option<String>,
-    /// A GitOps controller that would undo our writes.
+    /// A GitOps controller that would revert our writes.
     pub gitops_owner: Option<GitOpsOwner>,
-    /// The object that its template comes from, `Deployment/web`: a Rollout's `spec.workloadRef`.
+    /// The object that holds its template, `Deployment/web`: a Rollout's `spec.workloadRef`.
     pub template_in: Option<String>,
-    /// Its rollout was given up and goes no further, in its controller's words: a Rollout that was aborted. What runs is the
-    /// template before.
+    /// Why its rollout was aborted, as its controller reports it. The template before is running.
     pub stopped: Option<String>,
 }
 
@@ -379,7 +349,7 @@ pub struct Workload {
 pub struct GitOpsOwner {
     /// "Flux Kustomization shop/storefront".
     pub words: String,
-    /// It is known which object it is, so that it can be suspended.
+    /// Whether the object is identified, so that it can be suspended.
     pub known: bool,
 }
 
@@ -387,37 +357,16 @@ pub struct GitOpsOwner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedConfig {
     pub object: ConfigObject,
-    /// What changes in it reaches a container only when that is started anew.
+    /// A change reaches a container only when the container restarts.
     pub on_start: bool,
 }
 
 impl Workload {
     pub const MAX_FAULTS: usize = 10;
 
-    /// kubectl's `rollout status`: everything is of the newest template and available.
+    /// As `kubectl rollout status`: all pods have the newest template and are available.
     pub fn rollout_complete(&self) -> bool {
         self.updated >= self.desired && self.replicas == self.updated && self.available >= self.updated
-    }
-}
-
-/// Which template a workload runs, or which deploy a hosted service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReleaseId {
-    /// `deployment.kubernetes.io/revision`, `rollout.argoproj.io/revision`, or the ControllerRevision's number. Changes when an old
-    /// template becomes the newest again. 0: deploys of hosted services have no number.
-    pub revision: i64,
-    /// Label `pod-template-hash`, `rollouts-pod-template-hash`, or `controller-revision-hash` of a StatefulSet's or DaemonSet's
-    /// pods: names the pods of this template. Of a hosted service the deploy's id.
-    pub hash: String,
-    /// Digest of the template without `kubectl.kubernetes.io/restartedAt`: equal for two rollouts of the same thing. Of a hosted
-    /// service the id of the deploy that was built: that of a rollback is the one it went back to. Where environment variables
-    /// are configuration of their own, it is the code alone: the commit, or a digest of the image.
-    pub digest: String,
-}
-
-impl fmt::Display for ReleaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&release_name(self.revision, &self.hash))
     }
 }
 
@@ -428,7 +377,7 @@ pub struct PodFault {
     pub kind: FaultKind,
     /// The pod is of the newest template.
     pub of_release: bool,
-    /// Since when, as far as the API tells.
+    /// Since when, as far as the API reports it.
     pub since: Timestamp,
     /// When the pod was started.
     pub pod_started: Option<Timestamp>,
@@ -436,7 +385,7 @@ pub struct PodFault {
     pub detail: String,
 }
 
-/// What is wrong with a pod.
+/// The fault of a pod.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter,
 )]
@@ -449,7 +398,7 @@ pub enum FaultKind {
     ImagePull,
     /// CreateContainerConfigError, CreateContainerError, RunContainerError.
     Config,
-    /// Was ready once and has not been for over [`NOT_READY_GRACE_S`].
+    /// Was ready, and has not been ready for longer than [`NOT_READY_GRACE_S`].
     NotReady,
 }
 
@@ -460,8 +409,8 @@ pub const NOT_READY_GRACE_S: i64 = 60;
 /// A plain HTTP service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpState {
-    /// Present when the service gave the wrong answer, or none: in words, with status or error.
+    /// The failure, with status or error, when the service returned a wrong response or none.
     pub failure: Option<String>,
-    /// Time to the whole answer, in milliseconds.
+    /// Time to the complete response, in milliseconds.
     pub latency_ms: Option<f64>,
 }

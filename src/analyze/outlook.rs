@@ -1,44 +1,42 @@
-//! Forecasts in a row: when a failure counts as foreseen, and when the danger is over. Pure: the controller keeps one
-//! [`Outlook`] a component and feeds it beside the [`super::tracker::Tracker`].
+//! Consecutive forecasts: when a failure counts as foreseen, and when it is averted. Pure: the controller keeps one
+//! [`Outlook`] per component and feeds it beside the [`super::tracker::Tracker`].
 //!
-//! Only an exhaustion with a time is foreseen in this sense: a process that runs out of something is made new by a
-//! remedy before it is too late. What is bad already is the tracker's.
-
-use jiff::{SignedDuration, Unit};
+//! Only an exhaustion with a time counts as foreseen: a remedy renews the process before its resource is exhausted. The
+//! tracker handles a component that is bad already.
 
 use super::{
-    forecast::{Confidence, Exhaustion, Forecast},
+    forecast::{Confidence, Exhaustion, Forecast, moment},
     observation::Observation,
     tracker::Tracker,
 };
-use crate::api::{ComponentStatus, Foreseen, Limits};
+use crate::api::{ComponentStatus, Foreseen, Limits, truncated};
 
-/// A forecast that has fallen to this share of `minProbability` is over: what goes to and fro around it is not.
+/// A foreseen failure is averted when its probability falls to this share of `minProbability`: the hysteresis.
 const OVER: f64 = 0.5;
 
 /// One component's outlook.
 #[derive(Debug, Clone, Default)]
 pub struct Outlook {
     foreseen: Option<Foreseen>,
-    /// Digest of the template that it concerns; none for a target that has no templates.
+    /// Digest of the concerned template; none for a target without templates.
     template: Option<String>,
-    /// Forecasts in a row that speak for opening it, or for closing it.
+    /// Consecutive forecasts for opening it, or for closing it.
     count: u32,
 }
 
 impl Outlook {
-    /// As it stands in the status.
+    /// The state stored in the status.
     pub fn restore(status: &ComponentStatus) -> Self {
         let template = status.release.as_ref().map(|release| release.digest.clone());
         Self { foreseen: status.foreseen.clone(), template, count: 0 }
     }
 
-    /// The failure that is foreseen, until it came or the danger is over.
+    /// The foreseen failure, until it occurs or is averted.
     pub fn foreseen(&self) -> Option<&Foreseen> {
         self.foreseen.as_ref()
     }
 
-    /// Takes one look into account: what was foreseen came, or concerned another template.
+    /// Takes one check into account: the foreseen failure ends when it occurs, or when another template runs.
     pub fn follow(&mut self, tracker: &Tracker) {
         let template = tracker.release().map(|release| &release.digest);
         if tracker.episode().is_some() || template != self.template.as_ref() {
@@ -62,29 +60,21 @@ impl Outlook {
         }
     }
 
-    /// Nothing is to be foreseen.
+    /// Removes the foreseen failure, when prediction is disabled.
     pub fn clear(&mut self) {
         self.foreseen = None;
         self.count = 0;
     }
 }
 
-/// What this forecast alone foresees, if its metric was measured.
+/// The failure that this forecast alone predicts, if its metric was measured.
 fn due(forecast: &Forecast, observation: &Observation, limits: &Limits) -> Option<Foreseen> {
     let (probability, exhaustion) = forecast.exhaustion(limits.prediction_horizon.unsigned_abs())?;
-    // As it is shown: 50% is as likely as not.
+    // Rounded as shown: 50% meets a limit of 0.5.
     let probability = (probability * 100.0).round() / 100.0;
     let value = observation.value(&exhaustion.metric).filter(|_| probability >= limits.min_probability)?;
     let at = observation.at;
-    let moment = |seconds: f64| {
-        let away = SignedDuration::try_from_secs_f64(seconds).ok()?;
-        at.checked_add(away).ok()?.round(Unit::Second).ok()
-    };
     let Exhaustion { metric, limit, relieved_at, time, reason, .. } = exhaustion;
-    let mut reason = reason.clone();
-    if let Some((cut, _)) = reason.char_indices().nth(512) {
-        reason.truncate(cut);
-    }
     Some(Foreseen {
         id: format!("{:x}", at.as_millisecond()),
         at,
@@ -93,20 +83,20 @@ fn due(forecast: &Forecast, observation: &Observation, limits: &Limits) -> Optio
         limit: *limit,
         relieved_at: four_digits(*relieved_at),
         probability,
-        failure_at: moment(time.seconds)?,
-        not_before: moment(time.earliest)?,
-        not_after: moment(time.latest)?,
-        reason,
+        failure_at: moment(at, time.seconds)?,
+        not_before: moment(at, time.earliest)?,
+        not_after: moment(at, time.latest)?,
+        reason: truncated(reason.clone(), 512),
     })
 }
 
-/// What a person reads, and what was written is what counts.
+/// Rounds for the reader; the rounded value is also the one that is compared.
 fn four_digits(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 
-/// The metric gave back half of what had grown, or a forecast with a history to stand on says so. What could not be
-/// measured is not over.
+/// Whether half of the growth is reclaimed, or a forecast with enough history no longer predicts the failure. Without a
+/// measurement the failure stays foreseen.
 fn is_over(foreseen: &Foreseen, forecast: &Forecast, observation: &Observation, limits: &Limits) -> bool {
     let Some(value) = observation.value(&foreseen.metric) else { return false };
     let horizon = limits.prediction_horizon.unsigned_abs();
@@ -116,7 +106,7 @@ fn is_over(foreseen: &Foreseen, forecast: &Forecast, observation: &Observation, 
     value <= foreseen.relieved_at || calm
 }
 
-/// Whether what was foreseen still stands by a fresh forecast.
+/// Whether a fresh forecast still supports the foreseen failure.
 pub fn stands(foreseen: &Foreseen, forecast: &Forecast, observation: &Observation, limits: &Limits) -> bool {
     observation.value(&foreseen.metric).is_some() && !is_over(foreseen, forecast, observation, limits)
 }

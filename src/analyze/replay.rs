@@ -1,5 +1,5 @@
-//! A recorded history through the very analysis of the operator, look by look: what is said at a time has seen nothing
-//! after it.
+//! Replays a recorded history through the analysis of the operator, check by check: each result is based only on the history
+//! before it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::api::{Limits, Threshold, Trend};
 
-/// One component's history as far as it was replayed.
+/// The replayed part of one component's history.
 pub struct Replay<F> {
     forecaster: F,
     thresholds: BTreeMap<String, Threshold>,
@@ -27,13 +27,13 @@ pub struct Replay<F> {
     outlook: Outlook,
 }
 
-/// What the operator would have said after one look.
+/// The analysis of the operator after one check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Said {
     pub assessment: Assessment,
     pub trend: Option<Trend>,
     pub forecast: Forecast,
-    /// A failure is foreseen: what remedies there are would be tried, as far as the guards let them.
+    /// A failure is foreseen: remedies would be applied, as far as the guards allow.
     pub acts: bool,
 }
 
@@ -43,12 +43,12 @@ impl<F: Forecaster> Replay<F> {
         Self { forecaster, thresholds, ceilings, limits, history, tracker, outlook }
     }
 
-    /// One look: what was measured at that time. A look less than a second after the last one is judged, and its metrics
-    /// are not remembered.
+    /// Replays one check with the metrics of that time. A check less than a second after the last one is assessed, but its
+    /// metrics are not stored.
     pub fn look<'a>(&mut self, at: Timestamp, metrics: impl IntoIterator<Item = (&'a str, f64)>) -> Said {
         let reading = |value| Reading::new(Measured::Known(value), false);
         let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), reading(value))).collect();
-        // Recorded histories know nothing of the target: it is taken to be up.
+        // Recorded histories do not contain the state of the target, which is assumed to be up.
         let target = Measured::Known(TargetState::Http(HttpState { failure: None, latency_ms: None }));
         let observation = Observation { at, target, metrics };
         let assessment = assess(&observation, &self.thresholds, &self.history, false);

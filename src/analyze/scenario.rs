@@ -1,4 +1,4 @@
-//! For tests: a component's life as a script of looks.
+//! For tests: the history of a component as a script of checks.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,13 +41,13 @@ pub fn policy(spec: serde_json::Value) -> ValidPolicy {
     valid
 }
 
-/// A Deployment of four pods, its metrics, and the tracker that looks at it. The world changes between looks.
+/// A Deployment of four pods, its metrics, and its tracker. The world changes between checks.
 #[derive(Clone)]
 pub struct Story {
     pub policy: ValidPolicy,
     pub tracker: Tracker,
     pub workload: Workload,
-    /// None: the target cannot be looked at.
+    /// False: the target cannot be checked.
     pub visible: bool,
     pub metrics: BTreeMap<String, Reading>,
     pub now: f64,
@@ -61,7 +61,7 @@ pub struct Story {
 }
 
 impl Story {
-    /// Four pods of v1, all well, not yet looked at.
+    /// Four healthy pods of v1, not yet checked.
     pub fn new() -> Self {
         Self::with(policy(json!({})))
     }
@@ -214,7 +214,7 @@ impl Story {
         self
     }
 
-    /// The same as a source has it that tells which container it is, and measured it at `second`.
+    /// The same from a source that reports the container, and measured the value at `second`.
     pub fn sampled_memory(&mut self, value: f64, second: f64) -> &mut Self {
         let sample = Sample { of: "container app of pod api-aaa-1".into(), at: at(second) };
         let reading = Reading { sample: Some(sample), ..Reading::new(Measured::Known(value), false) };
@@ -222,7 +222,7 @@ impl Story {
         self
     }
 
-    /// One look now.
+    /// One check now.
     pub fn record(&mut self) -> Evidence {
         let target = if self.visible {
             Measured::Known(TargetState::Workload(Box::new(self.workload.clone())))
@@ -243,7 +243,7 @@ impl Story {
         evidence
     }
 
-    /// A look `seconds` from now.
+    /// A check `seconds` from now.
     pub fn after(&mut self, seconds: f64) -> Evidence {
         self.now += seconds;
         self.record()
@@ -253,7 +253,7 @@ impl Story {
         self.tracker.next_check(&self.policy.limits, self.policy.interval)
     }
 
-    /// Looks now (a change wakes a look) and then as often as the tracker asks for, up to this time.
+    /// Checks now (a change triggers a check) and then as often as the tracker requests, up to this time.
     pub fn until(&mut self, end: f64) -> &mut Self {
         self.record();
         while self.now + self.next_check().as_secs_f64() <= end {

@@ -1,26 +1,25 @@
-//! Faults that come at once: a level leaves the range that this component is used to. They have no lead time; what can
-//! be won is the delay.
+//! Sudden faults: a level leaves its usual range. They have no lead time; early detection shortens the delay.
 
 use super::{
     stats::{mad, median},
     window::Window,
 };
 
-/// Looks that are compared with those before them.
+/// The newest checks, which are compared with the checks before.
 const NEW: usize = 5;
-/// Looks before them that tell what is usual.
+/// The fewest checks before them, which define the usual level.
 const MIN_USUAL: usize = 15;
-/// Reference value and threshold of the CUSUM (Page 1954), in standard deviations: a jump of nine is seen at once, one
-/// of three after four looks.
+/// Reference value and threshold of the CUSUM (Page 1954), in standard deviations: a jump of nine is detected at once, a jump
+/// of three after four checks.
 const SLACK: f64 = 1.0;
 const THRESHOLD: f64 = 8.0;
-/// The newest look must itself be this far out: what is over is over.
+/// The newest value must itself be this far out: a shift that has ended does not count.
 const STILL: f64 = 3.0;
 
 /// A level that left its usual range and is still there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shift {
-    /// What was usual: median and robust standard deviation, in the metric's unit.
+    /// The usual level: median and robust standard deviation, in the metric's unit.
     pub usual: f64,
     pub spread: f64,
     /// The newest value.
@@ -29,8 +28,8 @@ pub struct Shift {
     pub lasting: f64,
 }
 
-/// Whether the newest looks are above what is usual. `spread`: the least standard deviation that is taken for real, in
-/// the metric's unit. `ceiling`: where the metric ends, if it does.
+/// The shift, when the newest values are above the usual level. `spread`: the smallest standard deviation that is assumed, in
+/// the metric's unit. `ceiling`: the highest possible value, if there is one.
 pub fn upward(window: &Window, spread: f64, ceiling: Option<f64>) -> Option<Shift> {
     let mut values = window.last(usize::MAX);
     if values.len() < MIN_USUAL + NEW {
@@ -38,7 +37,7 @@ pub fn upward(window: &Window, spread: f64, ceiling: Option<f64>) -> Option<Shif
     }
     let new = values.split_off(values.len() - NEW);
     let usual = median(&values);
-    // Below a ceiling nothing can be further out than that, however restless it is.
+    // Below a ceiling the distance to the usual level is limited, however large the spread is.
     let room = ceiling.map_or(f64::INFINITY, |ceiling| (ceiling - usual) / (STILL + 1.0));
     let spread = mad(&values, usual).min(room).max(spread);
     let sum = new.iter().fold(0.0_f64, |sum, value| (sum + (value - usual) / spread - SLACK).max(0.0));

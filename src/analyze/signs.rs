@@ -1,10 +1,10 @@
-//! What one metric announces: a leak, an exhaustion, a fault that is there already.
+//! The failure that one metric announces: a leak, an exhaustion, a present fault.
 
 use super::{
     forecast::TimeToFailure,
     leak::{self, Rise},
     metric::{self, CPU_USAGE, ERROR_RATE, LATENCY_MS},
-    shift,
+    shift::{self, Shift},
     stats::{normal_cdf, quantile},
     window::Window,
 };
@@ -12,14 +12,15 @@ use super::{
 /// A sign of a coming failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sign {
-    /// That it means what it looks like, 0 to 1.
+    /// Probability that the sign is real, 0 to 1.
     pub probability: f64,
-    /// If it does: when. None: it is there now, or nobody knows, since the metric has no ceiling.
+    /// The time of the failure, if the sign is real. None: the fault is present now, or the time is unknown because the metric
+    /// has no ceiling.
     pub time: Option<TimeToFailure>,
     now: bool,
     /// Standard deviation of that time, in seconds.
     uncertainty: f64,
-    /// The rise that it was read from.
+    /// The rise that the sign is based on.
     pub rise: Option<Rise>,
     pub leak: bool,
     pub reason: String,
@@ -32,13 +33,13 @@ impl Sign {
             return if self.now { self.probability } else { 0.0 };
         };
         let z = |seconds: f64| (seconds - time.seconds) / self.uncertainty;
-        // It has not happened yet: what lies before now is left out.
+        // The failure has not occurred yet: the probability before now is excluded.
         let before = normal_cdf(z(0.0));
         self.probability * ((normal_cdf(z(horizon)) - before) / (1.0 - before).max(1e-9)).clamp(0.0, 1.0)
     }
 }
 
-/// The strongest sign in one metric. `ceiling`: where the metric ends, if it does.
+/// The strongest sign in one metric. `ceiling`: the highest possible value, if there is one.
 pub fn read(name: &str, window: &Window, ceiling: Option<f64>) -> Option<Sign> {
     match name {
         CPU_USAGE => saturation(window, ceiling),
@@ -52,8 +53,8 @@ pub fn read(name: &str, window: &Window, ceiling: Option<f64>) -> Option<Sign> {
     }
 }
 
-/// Where processes really end, as a share of the ceiling: heap caps and allocators fail before the container's limit
-/// does. Where the line and the deaths of the development set oom-runs met best, and its standard deviation.
+/// The share of the ceiling at which processes fail: heap limits and allocators fail before the container's limit. The best fit
+/// of the line to the failures of the development set oom-runs, and its standard deviation.
 pub(super) const ENDS_AT: f64 = 0.98;
 const ENDS_AT_SPREAD: f64 = 0.04;
 /// Standard error of an extrapolated slope, as a share of the time.
@@ -75,7 +76,7 @@ pub(super) fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>, newest: 
     let Some(ceiling) = ceiling else {
         return Sign { reason: growing, ..of_rise };
     };
-    // The line ends in the middle of its last part, which is a while ago.
+    // The line ends in the middle of its last part, before the newest value.
     let passed = (newest - rise.since - rise.span).max(0.0);
     let seconds = (rise.reaches(ENDS_AT * ceiling) - passed).max(0.0);
     let of_level = (ENDS_AT_SPREAD * ceiling).hypot(rise.noise) / rise.slope();
@@ -86,7 +87,7 @@ pub(super) fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>, newest: 
         latest: seconds + EIGHTY_PERCENT * uncertainty,
     };
     let reason = format!(
-        "{growing}, is at its limit of {} in {} ({} – {})",
+        "{growing}, reaches its limit of {} in {} ({} – {})",
         metric::show(name, ceiling),
         span(seconds),
         span(time.earliest),
@@ -95,18 +96,18 @@ pub(super) fn exhaustion(name: &str, rise: &Rise, ceiling: Option<f64>, newest: 
     Sign { time: Some(time), uncertainty, reason, ..of_rise }
 }
 
-/// CPU: this share of its ceiling, for all looks of this many seconds, is saturation if it is not usual.
+/// CPU: this share of its ceiling, in all checks of this many seconds, is saturation if it is not usual.
 const SATURATED: f64 = 0.8;
 const SATURATED_FOR: i64 = 90;
-/// And this much above nearly all five-minute means of the last hours; so many of them are needed.
+/// And this factor above nearly all five-minute means of the last hours; this many means are needed.
 const UNUSUAL: f64 = 1.3;
 const MIN_USUAL_BLOCKS: usize = 4;
-/// It must be so many times as far above the median of the looks before as nine in ten of them are. Who works in bursts
-/// comes near its ceiling often: there it is enough to be a little beyond them, but for this many seconds.
+/// The distance to the median of the checks before must be this multiple of the distance of nine in ten checks. A process with
+/// bursts is often near its ceiling: there a little beyond the bursts is enough, but for this many seconds.
 const BEYOND_BURSTS: f64 = 3.0;
 const A_LITTLE_BEYOND: f64 = 1.25;
 const LONGER_THAN_BURSTS: i64 = 210;
-/// Least standard deviation of CPU that is taken for real, in its own unit: 5% of the ceiling.
+/// Smallest standard deviation of CPU that is assumed, as a share of the ceiling.
 const CPU_SPREAD: f64 = 0.05;
 
 fn saturation(window: &Window, ceiling: Option<f64>) -> Option<Sign> {
@@ -132,7 +133,7 @@ fn saturation(window: &Window, ceiling: Option<f64>) -> Option<Sign> {
     let outlasts = beyond > A_LITTLE_BEYOND && least(LONGER_THAN_BURSTS) >= SATURATED * ceiling;
     (beyond > BEYOND_BURSTS || outlasts).then(|| {
         let reason = format!(
-            "cpu_usage at {} for {SATURATED_FOR} s, usual are {} ± {}",
+            "cpu_usage at {} for {SATURATED_FOR} s (usual: {} ± {})",
             metric::show(CPU_USAGE, lasting),
             metric::show(CPU_USAGE, shift.usual),
             metric::show(CPU_USAGE, shift.spread)
@@ -141,39 +142,31 @@ fn saturation(window: &Window, ceiling: Option<f64>) -> Option<Sign> {
     })
 }
 
-/// Errors: at least this share for two looks, and out of what is usual.
+/// Errors: at least this share in two checks, and outside the usual range.
 const ESCALATED: f64 = 0.05;
 const ERROR_SPREAD: f64 = 0.005;
-/// Where every second request fails, nothing is left to foresee: above what is critical, else below it.
+/// When every second request fails, the outage is present: the probability is critical, else below.
 const OUTAGE: f64 = 0.5;
 
 fn escalation(window: &Window) -> Option<Sign> {
     let shift = shift::upward(window, ERROR_SPREAD, None)?;
-    (shift.lasting >= ESCALATED).then(|| {
-        let reason = format!(
-            "error_rate went from {} to {}",
-            metric::show(ERROR_RATE, shift.usual),
-            metric::show(ERROR_RATE, shift.now)
-        );
-        now(if shift.lasting >= OUTAGE { 0.6 } else { 0.4 }, reason)
-    })
+    let probability = if shift.lasting >= OUTAGE { 0.6 } else { 0.4 };
+    (shift.lasting >= ESCALATED).then(|| rose(ERROR_RATE, shift, probability))
 }
 
-/// Latency: this many times what is usual. Slow is not failing: a warning, never an alarm of itself.
+/// Latency: this multiple of the usual value. Slow is not a failure: a warning, never an alarm.
 const SLOWER: f64 = 3.0;
 
 fn drift(window: &Window) -> Option<Sign> {
     let values = window.last(usize::MAX);
     let usual = quantile(&values, 0.5);
     let shift = shift::upward(window, 0.2 * usual, None)?;
-    (shift.lasting > SLOWER * shift.usual).then(|| {
-        let reason = format!(
-            "latency_ms went from {} to {}",
-            metric::show(LATENCY_MS, shift.usual),
-            metric::show(LATENCY_MS, shift.now)
-        );
-        now(0.2, reason)
-    })
+    (shift.lasting > SLOWER * shift.usual).then(|| rose(LATENCY_MS, shift, 0.2))
+}
+
+fn rose(name: &str, shift: Shift, probability: f64) -> Sign {
+    let (usual, newest) = (metric::show(name, shift.usual), metric::show(name, shift.now));
+    now(probability, format!("{name} rose from {usual} to {newest}"))
 }
 
 fn now(probability: f64, reason: String) -> Sign {

@@ -1,6 +1,6 @@
-//! Robust statistics for short series. Pure functions of slices; a value that is not finite must not come in.
+//! Robust statistics for short series. Pure functions of slices; every value must be finite.
 
-/// Orders as `f64::total_cmp` does, and back again: comparing these costs a third.
+/// An integer with the order of `f64::total_cmp`: comparing integers takes a third of the time.
 fn key(value: f64) -> i64 {
     let bits = value.to_bits().cast_signed();
     bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
@@ -48,7 +48,7 @@ pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
-/// Slopes of all pairs, their median (Sen 1968) and the sum of their signs (Mann 1945, Kendall).
+/// The median of the slopes of all pairs (Sen 1968), and the sum of their signs (Mann 1945, Kendall).
 pub fn sen(points: &[(f64, f64)]) -> Option<(f64, i32)> {
     let mut slopes = Vec::with_capacity(points.len() * points.len().saturating_sub(1) / 2);
     let mut signs = 0;
@@ -65,7 +65,7 @@ pub fn sen(points: &[(f64, f64)]) -> Option<(f64, i32)> {
 }
 
 /// The Mann-Kendall test's z for a monotonic trend, its variance corrected for autocorrelation of the ranks (Hamed and
-/// Rao 1998, <https://doi.org/10.1016/S0022-1694(97)00125-X>). `signs` and `slope` as [`sen`] gives them.
+/// Rao 1998, <https://doi.org/10.1016/S0022-1694(97)00125-X>). `signs` and `slope` as returned by [`sen`].
 pub fn mann_kendall(points: &[(f64, f64)], slope: f64, signs: i32) -> f64 {
     let n = points.len() as f64;
     if points.len() < 4 || signs == 0 {
@@ -78,7 +78,7 @@ pub fn mann_kendall(points: &[(f64, f64)], slope: f64, signs: i32) -> f64 {
     let spread: f64 = ranks.iter().map(|rank| (rank - centre).powi(2)).sum();
     let mut correction = 0.0;
     if spread > 0.0 {
-        // Lags beyond a quarter of the series rest on too few pairs.
+        // Lags beyond a quarter of the series have too few pairs.
         for lag in 1..=points.len() / 4 {
             let pairs = ranks.iter().zip(&ranks[lag..]);
             let shared: f64 = pairs.map(|(a, b)| (a - centre) * (b - centre)).sum();
@@ -94,8 +94,8 @@ pub fn mann_kendall(points: &[(f64, f64)], slope: f64, signs: i32) -> f64 {
     (s - s.signum()) / (variance * factor).sqrt()
 }
 
-/// Values closer than this share of the largest one are equal: windows keep 24 bits of a value, and the two points whose
-/// slope is the median one lie at the same distance from its line, whichever way rounding puts them.
+/// Values closer than this share of the largest value are equal: windows store 24 bits of a value, and the two points whose
+/// slope is the median have the same distance from its line, whatever the rounding.
 const SAME: f64 = 1e-6;
 
 /// Places in order of size, ties by their mean place.

@@ -1,8 +1,8 @@
-//! Looks in a row: when a component is confirmed bad, when it is healthy again, which templates were seen healthy,
-//! and when the next look is due. Pure: the controller keeps one [`Tracker`] a component and feeds it.
+//! Consecutive checks: when a component is confirmed bad, when it is healthy again, which templates were healthy, and when the
+//! next check is due. Pure: the controller keeps one [`Tracker`] per component and feeds it.
 //!
-//! What must survive a restart ([`Tracker::persisted`]) is kept in the policy's status; the counters start anew,
-//! which only ever delays an action.
+//! The state that must survive a restart ([`Tracker::persist`]) is stored in the policy's status; the counters start again from
+//! zero, which can only delay an action.
 
 mod config;
 mod known;
@@ -23,31 +23,31 @@ use crate::api::{
     ReleaseStatus, Snapshot,
 };
 
-/// How long unspecific evidence against a release that came during an incident is not counted after its rollout:
-/// what the metrics still say of the pods before it. Two scrapes at the usual 30 s.
+/// For this long after the rollout of a release during an incident, unspecific evidence does not count against the release:
+/// metrics still show the pods before it. Two scrapes at the usual 30 s.
 const SETTLE: SignedDuration = SignedDuration::from_secs(60);
-/// How long a release is watched closely after it was first seen healthy: metrics lag behind pods. Two scrapes at
-/// Prometheus' tightest usual interval, 15 s.
+/// How long a release is watched after it was first healthy, since metrics lag behind pods. Two scrapes at Prometheus' shortest
+/// usual interval, 15 s.
 const LATE_EVIDENCE: SignedDuration = SignedDuration::from_secs(30);
-/// A first bad metric of a release is asked again this many times a `releaseWatch.every`, to see its next scrape soon.
+/// After a first bad metric of a release, this many checks follow per `releaseWatch.every`, to detect its next scrape early.
 const CONFIRM_STEPS: u32 = 4;
-/// A component in an incident that was seen bad this short ago is still unhealthy, whatever the last look says: a
-/// container in a crash loop runs for moments.
+/// A component in an incident that was bad within this time is still unhealthy, whatever the last check shows: a container in a
+/// crash loop runs for moments.
 const STILL_BAD: SignedDuration = SignedDuration::from_secs(60);
-/// A metric that has fallen to this share of what it was is recovering.
+/// A metric that has fallen to this share of its earlier value is recovering.
 const RECOVERING: f64 = 0.9;
 
-/// What one look changed.
+/// The evidence of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     Good,
     Bad,
-    /// Neither: a warning, or old evidence that a newer release must not be blamed for.
+    /// Neither: a warning, or old evidence that a newer release has not caused.
     Neutral,
     Unknown,
 }
 
-/// One component's memory.
+/// The state of one component over its checks.
 #[derive(Debug, Clone, Default)]
 pub struct Tracker {
     release: Option<ReleaseStatus>,
@@ -61,28 +61,28 @@ pub struct Tracker {
     since: Option<Timestamp>,
     bad: u32,
     good: u32,
-    /// Good looks in a row with the rollout complete.
+    /// Consecutive good checks with the rollout complete.
     settled_good: u32,
     healthy_since: Option<Timestamp>,
-    /// When the release was seen healthy, in this life of the operator.
+    /// When the release was first healthy, since the start of the operator.
     proven_at: Option<Timestamp>,
-    /// When the rollout was complete, or this was last compared, and what the metrics said then.
+    /// When the rollout was complete, or its metrics were last compared, and the values of the metrics at that time.
     settled: Option<(Timestamp, BTreeMap<String, f64>)>,
     last_check: Option<Timestamp>,
-    /// What the metrics above their critical thresholds were at the last look.
+    /// The metrics above their critical thresholds at the last check, with their values.
     bad_values: BTreeMap<String, f64>,
-    /// When those were measured that the last counted look saw above their critical thresholds, where that is known.
+    /// When the critical metrics of the last counted check were measured, where the time is known.
     samples: BTreeMap<String, Timestamp>,
     last_bad: Option<Timestamp>,
-    /// When a look was last counted as good or bad.
+    /// When a check was last counted as good or bad.
     counted_at: Option<Timestamp>,
     cause: Option<Cause>,
-    /// What was seen last may be a fault soon.
+    /// The last state may become a fault soon.
     soon: bool,
 }
 
 impl Tracker {
-    /// The memory as it stands in the status.
+    /// The state stored in the status.
     pub fn restore(status: &ComponentStatus) -> Self {
         Self {
             release: status.release.clone(),
@@ -98,7 +98,7 @@ impl Tracker {
         }
     }
 
-    /// What has to survive a restart.
+    /// Stores the state that has to survive a restart.
     pub fn persist(&self, status: &mut ComponentStatus) {
         status.release.clone_from(&self.release);
         status.known_good.clone_from(&self.known_good);
@@ -111,7 +111,7 @@ impl Tracker {
         status.since = self.since;
     }
 
-    /// Takes one look into account.
+    /// Takes one check into account.
     pub fn record(&mut self, observation: &Observation, assessment: &Assessment, limits: &Limits) -> Evidence {
         let now = observation.at;
         let target = observation.target.known();
@@ -151,7 +151,7 @@ impl Tracker {
             Some(Cause::ConfigRegression) => self.remember_bad_config(now),
             _ => {}
         }
-        // While a rollout is stuck the old pods may serve well between two crashes of the new ones: not over yet.
+        // While a rollout is stuck, the old pods may serve between two crashes of the new pods: the incident is not over.
         if self.good >= limits.healthy_after && (released.is_none() || self.settled.is_some()) {
             self.episode = None;
         }
@@ -164,34 +164,34 @@ impl Tracker {
         evidence
     }
 
-    /// Confirmed: enough bad looks in a row, without an unknown between.
+    /// Confirmed: enough consecutive bad checks, without an unknown check between them.
     pub fn is_confirmed_bad(&self, limits: &Limits) -> bool {
         self.bad >= limits.unhealthy_after && self.episode.is_some()
     }
 
-    /// Bad at `now`: confirmed, or in an incident and seen bad only just now.
+    /// Unhealthy at `now`: confirmed, or in an incident and bad within [`STILL_BAD`].
     pub fn is_unhealthy(&self, limits: &Limits, now: Timestamp) -> bool {
-        let seen_bad = self.last_bad.is_some_and(|at| now.duration_since(at) < STILL_BAD);
-        self.is_confirmed_bad(limits) || (self.episode.is_some() && seen_bad)
+        let just_now = self.last_bad.is_some_and(|at| now.duration_since(at) < STILL_BAD);
+        self.is_confirmed_bad(limits) || (self.episode.is_some() && just_now)
     }
 
-    /// The last look was bad, and it takes more of them to be sure.
+    /// The last check was bad, and more bad checks are needed to confirm it.
     pub fn is_suspect(&self, limits: &Limits) -> bool {
         self.bad > 0 && self.bad < limits.unhealthy_after
     }
 
-    /// When the next look is due, counted from the last one.
+    /// The time from the last check to the next one.
     pub fn next_check(&self, limits: &Limits, interval: Duration) -> Duration {
         let mut wait = interval;
         if self.watches_release(limits) {
             wait = wait.min(limits.release_watch_every);
         }
-        let unconfirmed = self.bad > 0 && self.bad < limits.unhealthy_after;
+        let unconfirmed = self.is_suspect(limits);
         let recovering = self.episode.is_some() && self.good > 0;
         if unconfirmed || recovering || self.soon {
             wait = wait.min(limits.confirm_after);
         }
-        // Of a source that tells when it measured the next sample is known by that, and not by looking often.
+        // A source that reports the time of a measurement needs no frequent checks to detect the next sample.
         let scraped = self.bad_values.keys().any(|name| !self.samples.contains_key(name));
         if unconfirmed && scraped && self.watches_release(limits) {
             wait = wait.min(limits.release_watch_every / CONFIRM_STEPS);
@@ -199,7 +199,7 @@ impl Tracker {
         wait
     }
 
-    /// A template change is recent, and its release was not yet seen healthy for long enough.
+    /// A template change is recent, and its release has not been healthy for long enough.
     pub fn watches_release(&self, limits: &Limits) -> bool {
         let (Some(release), Some(now)) = (&self.release, self.last_check) else { return false };
         let young = now.duration_since(release.since) < limits.release_watch_for;
@@ -207,7 +207,7 @@ impl Tracker {
         (young && !settled) || self.config_unproven(now, limits)
     }
 
-    /// The newest template was not yet seen healthy: one faulty pod of it is enough to call it bad.
+    /// The newest template has not been healthy yet: one faulty pod of it is enough to make it bad.
     pub fn release_unproven(&self, newest: Option<&ReleaseId>) -> bool {
         match (&self.release, newest) {
             (Some(release), Some(newest)) => {
@@ -230,7 +230,7 @@ impl Tracker {
         self.status
     }
 
-    /// Since when it has the status it has.
+    /// Since when the component has its status.
     pub fn status_changed_at(&self) -> Option<Timestamp> {
         self.since
     }
@@ -239,12 +239,12 @@ impl Tracker {
         self.cause
     }
 
-    /// Healthy without a break since; none while it is not.
+    /// Since when the component is healthy without interruption; none while it is not.
     pub fn healthy_since(&self) -> Option<Timestamp> {
         self.healthy_since
     }
 
-    /// The rollout has been complete since; none while it is not, or for a target that has none.
+    /// Since when the rollout is complete; none while it is not, or for a target without rollouts.
     pub fn settled_since(&self) -> Option<Timestamp> {
         self.settled.as_ref().map(|(since, _)| *since)
     }
@@ -254,16 +254,17 @@ impl Tracker {
     }
 
     fn follow_release(&mut self, newest: &ReleaseId, now: Timestamp) {
+        let released = |came_during_incident, previous_digest| ReleaseStatus {
+            revision: newest.revision,
+            hash: newest.hash.clone(),
+            digest: newest.digest.clone(),
+            since: now,
+            seen_healthy: false,
+            came_during_incident,
+            previous_digest,
+        };
         let Some(old) = &self.release else {
-            self.release = Some(ReleaseStatus {
-                revision: newest.revision,
-                hash: newest.hash.clone(),
-                digest: newest.digest.clone(),
-                since: now,
-                seen_healthy: false,
-                came_during_incident: false,
-                previous_digest: None,
-            });
+            self.release = Some(released(false, None));
             return;
         };
         if old.hash == newest.hash {
@@ -273,40 +274,33 @@ impl Tracker {
             }
             return;
         }
-        let incident = self.episode.is_some()
-            || self.bad > 0
-            || matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
+        let incident = self.in_trouble();
         let same_content = old.digest == newest.digest;
         for good in &mut self.known_good {
-            // One that was replaced before keeps its time.
+            // A template that was replaced before keeps its time.
             let runs = good.digest == newest.digest;
             good.replaced_at = if runs { None } else { good.replaced_at.or(Some(now)) };
         }
         let back_to_good = self.known_good.iter().any(|good| good.digest == newest.digest);
-        self.release = Some(ReleaseStatus {
-            revision: newest.revision,
-            hash: newest.hash.clone(),
-            digest: newest.digest.clone(),
-            since: now,
-            seen_healthy: false,
-            came_during_incident: incident,
-            // A restart during an incident that began with this very template says nothing against the one before it.
-            previous_digest: if same_content {
-                old.previous_digest.clone().filter(|_| old.came_during_incident)
-            } else {
-                Some(old.digest.clone())
-            },
-        });
-        self.settled = None;
-        self.settled_good = 0;
-        self.proven_at = None;
-        self.bad = 0;
-        self.good = 0;
-        // A template never seen before is a new story: what was open concerned the one before it. A restart of the
-        // same template, or the way back to a good one, is part of the story.
+        // A restart during an incident that began with this same template is no evidence against the template before it.
+        let previous = match same_content {
+            true => old.previous_digest.clone().filter(|_| old.came_during_incident),
+            false => Some(old.digest.clone()),
+        };
+        self.release = Some(released(incident, previous));
+        (self.settled, self.proven_at) = (None, None);
+        (self.bad, self.good, self.settled_good) = (0, 0, 0);
+        // A new template ends the incident, which concerned the template before. A restart of the same template, or a
+        // rollback to a good one, is part of the incident.
         if !same_content && !back_to_good {
             self.episode = None;
         }
+    }
+
+    /// An incident is open, or about to be.
+    fn in_trouble(&self) -> bool {
+        let unhealthy = matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
+        self.episode.is_some() || self.bad > 0 || unhealthy
     }
 
     fn follow_rollout(&mut self, released: Released<'_>, observation: &Observation, now: Timestamp) {
@@ -318,8 +312,8 @@ impl Tracker {
         }
     }
 
-    /// What fell during one [`SETTLE`] has to fall on during the next: a release that is better than the one before
-    /// it, and still bad, is not excused for ever.
+    /// A metric that fell during one [`SETTLE`] has to keep falling during the next one: a release that is better than the one
+    /// before, and still bad, counts as bad in the end.
     fn settle_again(&mut self, observation: &Observation) {
         if self.settled.as_ref().is_some_and(|(at, _)| observation.at.duration_since(*at) >= SETTLE) {
             self.settled = Some((observation.at, known_values(observation)));
@@ -337,9 +331,9 @@ impl Tracker {
             HealthStatus::Unknown => Evidence::Unknown,
             HealthStatus::Healthy => Evidence::Good,
             HealthStatus::Degraded => Evidence::Neutral,
-            // Bad metrics of what cannot be looked at (forbidden, not settled): of which release they are is unknown.
+            // Bad metrics of a target that cannot be checked (forbidden, not settled): their release is unknown.
             _ if released.is_none() && self.release.is_some() => Evidence::Unknown,
-            // Kubernetes moves the pods of a lost node by itself; bad metrics meanwhile say nothing about the workload.
+            // Kubernetes replaces the pods of a lost node automatically; bad metrics in the meantime do not count.
             _ if workload.is_some_and(|workload| workload.on_lost_nodes > 0)
                 && assessment.critical().all(|problem| problem.value.is_some()) =>
             {
@@ -351,8 +345,8 @@ impl Tracker {
         }
     }
 
-    /// A release that came while the component was bad is only blamed for what its own pods show, or for what is
-    /// still there when its rollout has been complete for [`SETTLE`] and is not falling.
+    /// A release during an incident is blamed only for faults of its own pods, or for a metric that is still bad and not falling
+    /// when the rollout has been complete for [`SETTLE`].
     fn may_blame(&self, assessment: &Assessment, now: Timestamp) -> bool {
         let Some(release) = &self.release else { return true };
         if !release.came_during_incident
@@ -380,7 +374,7 @@ impl Tracker {
         limits: &Limits,
         now: Timestamp,
     ) -> Cause {
-        // Configuration is blamed only beside a template that was healthy before it changed: that is the newer change.
+        // Configuration is blamed only when the template was healthy before the change: then it is the newer change.
         if self.is_config_regression(assessment, target, limits, now) {
             Cause::ConfigRegression
         } else if self.is_regression(assessment, limits, now) {
@@ -392,7 +386,7 @@ impl Tracker {
 
     fn is_regression(&self, assessment: &Assessment, limits: &Limits, now: Timestamp) -> bool {
         let (Some(release), Some(target)) = (&self.release, self.rollback_target()) else { return false };
-        // Seen healthy before this rollout of it: it is a known good template, brought back or restarted.
+        // Healthy before this rollout: a known good template that was restored or restarted.
         let proven_before =
             self.known_good.iter().any(|good| good.digest == release.digest && good.seen_at < release.since);
         if proven_before {
@@ -400,14 +394,14 @@ impl Tracker {
         }
         let young = now.duration_since(release.since) <= limits.release_watch_for;
         let specific = assessment.critical().any(|problem| problem.of_release && problem.value.is_none());
-        // The good template was bad itself right before: going back to it would heal nothing. Only what its pods
-        // themselves show (a crash, not a metric) is the new template's own.
+        // The good template was bad itself just before: a rollback to it would not help. Only a fault of the pods themselves (a
+        // crash, not a metric) is caused by the new template.
         let good_was_bad_too =
             release.came_during_incident && release.previous_digest.as_deref() == Some(target.digest.as_str());
         (young || !release.seen_healthy) && (specific || !good_was_bad_too)
     }
 
-    /// All that is critical are samples that were counted before: seen twice, measured once.
+    /// All critical problems are samples that were counted before: read twice, measured once.
     fn repeats(&self, assessment: &Assessment, samples: &BTreeMap<String, Timestamp>) -> bool {
         assessment.critical().all(|problem| match &problem.kind {
             ProblemKind::Metric(name) => samples.get(name).is_some_and(|at| self.samples.get(name) == Some(at)),
@@ -415,47 +409,29 @@ impl Tracker {
         })
     }
 
-    /// A change wakes a look at any moment; looks that follow each other faster than they are meant to are one
-    /// look, or a burst of events would confirm itself, and so would a sample that `repeats`. During a release a bad
-    /// metric that has another value than before was measured anew, and that is a second look however soon it comes.
+    /// A change can trigger a check at any time. Checks that are closer than the intended interval count once, or a burst of
+    /// events would confirm itself; so would a sample that `repeats`. During a release a bad metric with a new value was
+    /// measured again, which counts as another check however soon it comes.
     fn count(&mut self, evidence: Evidence, now: Timestamp, limits: &Limits, new_sample: bool, repeats: bool) {
         let watching = self.watches_release(limits);
         let meant = if watching { limits.release_watch_every.min(limits.confirm_after) } else { limits.confirm_after };
         let spaced = self.counted_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= meant.mul_f64(0.9));
-        let bad = evidence == Evidence::Bad;
+        let (good, bad) = (evidence == Evidence::Good, evidence == Evidence::Bad);
+        let first = (good && self.good == 0) || (bad && self.bad == 0);
         let counts = (spaced && !(bad && repeats)) || (watching && new_sample && bad);
-        let step = u32::from(counts);
-        if counts {
+        if counts || first {
             self.counted_at = Some(now);
         }
-        match evidence {
-            Evidence::Good => {
-                if self.good == 0 {
-                    self.counted_at = Some(now);
-                }
-                self.good = self.good.saturating_add(if self.good == 0 { 1 } else { step });
-                self.bad = 0;
-                self.healthy_since.get_or_insert(now);
-                if self.settled.is_some() {
-                    self.settled_good = self.settled_good.saturating_add(if self.settled_good == 0 { 1 } else { step });
-                }
-            }
-            Evidence::Bad => {
-                if self.bad == 0 {
-                    self.counted_at = Some(now);
-                }
-                self.bad = self.bad.saturating_add(if self.bad == 0 { 1 } else { step });
-                self.good = 0;
-                self.settled_good = 0;
-                self.healthy_since = None;
-                self.last_bad = Some(now);
-            }
-            Evidence::Neutral | Evidence::Unknown => {
-                self.bad = 0;
-                self.good = 0;
-                self.settled_good = 0;
-                self.healthy_since = None;
-            }
+        // The first one counts always.
+        let next = |count: u32| count.saturating_add(u32::from(counts || count == 0));
+        self.bad = if bad { next(self.bad) } else { 0 };
+        self.last_bad = if bad { Some(now) } else { self.last_bad };
+        if good {
+            self.good = next(self.good);
+            self.settled_good = if self.settled.is_some() { next(self.settled_good) } else { self.settled_good };
+            self.healthy_since.get_or_insert(now);
+        } else {
+            (self.good, self.settled_good, self.healthy_since) = (0, 0, None);
         }
     }
 }
@@ -474,7 +450,7 @@ fn metric_values(assessment: &Assessment) -> BTreeMap<String, f64> {
     values.collect()
 }
 
-/// When these metrics were measured, as far as their sources tell.
+/// When these metrics were measured, as far as their sources report it.
 fn samples(observation: &Observation, of: &BTreeMap<String, f64>) -> BTreeMap<String, Timestamp> {
     let at = |name: &String| Some((name.clone(), observation.metrics.get(name)?.sample.as_ref()?.at));
     of.keys().filter_map(at).collect()

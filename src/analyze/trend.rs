@@ -1,18 +1,18 @@
-//! Where the score is going.
+//! The trend of the score.
 
 use super::{stats::mean, window::Window};
 use crate::api::Trend;
 
-/// Looks that are compared: the later half of them against the earlier half.
+/// Checks that are compared: the later half with the earlier half.
 const LOOKS: usize = 10;
-/// Fewer points than this say nothing.
+/// Fewer points than this have no trend.
 const MIN_LOOKS: usize = 5;
 /// Difference of the means, in points of the score, from which on it is a trend.
 const DIFFERENCE: f64 = 5.0;
-/// And in standard errors of it (Welch 1947): one bad look among ten is none.
+/// And in its standard errors (Welch 1947): one bad check of ten is no trend.
 const ERRORS: f64 = 2.0;
 
-/// Later half against earlier half of the last ten scores. None with fewer than five.
+/// Compares the later half of the last ten scores with the earlier half. None with fewer than five.
 pub fn trend(score: &Window) -> Option<Trend> {
     let last = score.last(LOOKS);
     if last.len() < MIN_LOOKS {
@@ -21,17 +21,14 @@ pub fn trend(score: &Window) -> Option<Trend> {
     let (earlier, later) = last.split_at(last.len() / 2);
     let difference = mean(later) - mean(earlier);
     let error = (squared_error(earlier) + squared_error(later)).sqrt();
-    let significant = difference.abs() > DIFFERENCE && difference.abs() > ERRORS * error;
-    Some(if significant && difference < 0.0 {
-        Trend::Declining
-    } else if significant {
-        Trend::Improving
-    } else {
-        Trend::Stable
+    Some(match difference {
+        _ if difference.abs() <= DIFFERENCE.max(ERRORS * error) => Trend::Stable,
+        ..0.0 => Trend::Declining,
+        _ => Trend::Improving,
     })
 }
 
-/// Of the mean.
+/// Squared standard error of the mean.
 fn squared_error(values: &[f64]) -> f64 {
     let (mean, n) = (mean(values), values.len() as f64);
     values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0) / n

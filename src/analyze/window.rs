@@ -1,14 +1,13 @@
-//! What is remembered of one metric: three tiers of 100 points, in at most 2 KB.
+//! The history of one metric: three tiers of 100 points, in at most 2 KB.
 //!
 //! | tier | resolution | reaches back | holds |
 //! |---|---|---|---|
-//! | raw | as looked, at most one a second | 100 looks | the values |
+//! | raw | one per check, at most one per second | 100 checks | the values |
 //! | five | 5 minutes | 8 h 20 min | minimum and mean |
 //! | thirty | 30 minutes | 50 h | minimum and mean |
 //!
-//! Minima, since a garbage collector's sawtooth has flat ones and a leak has rising ones. A block without a look is a
-//! gap, a value of its own. A restarted process starts a new [`Life`]: what was before it says nothing about the slope
-//! after it.
+//! Minima, since those of a garbage collector's sawtooth are flat and those of a leak rise. A block without a check is a gap,
+//! which is a separate value. A restarted process starts a new [`Life`]: values before it do not affect the slope after it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,44 +15,38 @@ use jiff::Timestamp;
 
 use super::observation::{Measured, Observation};
 
-/// Points kept a tier (design: history of 100 points).
+/// Points per tier (design: history of 100 points).
 pub const CAPACITY: usize = 100;
-/// Metrics kept a component: what a policy may declare, and those that a platform adds.
+/// Metrics per component: the most that a policy may declare, and those that a target adds.
 pub const MAX_METRICS: usize = 24;
 
-/// Looks at the beginning of a life that are not its normal level: a process fills its caches first.
+/// Checks at the start of a process that do not show its normal level: it fills its caches first.
 const SETTLING: u32 = 8;
 const SETTLED: u32 = 20;
-/// A value below this share of the lowest one of a settled life is a restart: collectors come back to their lowest
-/// level, new processes begin below it.
+/// A value below this share of the lowest value of a settled process is a restart: collectors return to the lowest level, new
+/// processes start below it.
 const RESTART: f32 = 0.75;
-/// When all its pods were replaced, a value below the middle between the lowest and the last one is a restart, if it
-/// comes within so many looks. A metric that stays where it was (a disk) is not of the process.
+/// When all pods were replaced, a value below the middle between the lowest and the last value is a restart, if it comes within
+/// this many checks. A metric that keeps its level (a disk) does not belong to the process.
 const AFTER_REPLACEMENT: u8 = 8;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
-    pub at: Timestamp,
-    pub value: f64,
-}
-
-/// Since when a process runs, as far as its values tell.
+/// One process between two restarts, as far as its values show.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Life {
-    /// Seconds since 1970 of its first look.
+    /// Time of its first check, in seconds since 1970.
     pub since: i64,
-    /// Seconds since 1970 of the last look that belongs to its beginning.
+    /// Time of the last check of its start-up, in seconds since 1970.
     pub settled: i64,
-    /// Looks at it, at most `u32::MAX`.
+    /// Checks of it, at most `u32::MAX`.
     pub looks: u32,
-    /// Lives before it that this window saw end, at most 255.
+    /// Processes before it that ended in this window, at most 255.
     pub ended: u8,
-    /// The lowest value after the first [`SETTLING`] looks.
+    /// The lowest value after the first [`SETTLING`] checks.
     low: f32,
     /// The highest value, and the largest fall from it.
     high: f32,
     pub fell: f32,
-    /// The value before the restart that began it; not finite: none.
+    /// The value before the restart; not finite: none.
     pub died_at: f32,
 }
 
@@ -72,7 +65,7 @@ impl Life {
     }
 }
 
-/// Value and seconds since the point before, in 6 bytes.
+/// Value, and seconds since the point before, in 6 bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Raw([u8; 6]);
 
@@ -91,16 +84,16 @@ impl Raw {
     }
 }
 
-/// What one block of time held.
+/// The values of one block of time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Block {
-    /// Seconds since 1970 of its middle.
+    /// Middle of the block, in seconds since 1970.
     pub at: f64,
     pub min: f64,
     pub mean: f64,
 }
 
-/// Minimum, and how far the mean is above it (the upper half of an `f32`, to 0.4%), in 6 bytes. NaN: a gap.
+/// Minimum, and distance of the mean above it (the upper half of an `f32`, to 0.4%), in 6 bytes. NaN: a gap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Packed([u8; 6]);
 
@@ -122,11 +115,11 @@ impl Packed {
     }
 }
 
-/// Blocks of one length, the newest last; the one that is being filled is not among them.
+/// Complete blocks of one length, the newest last.
 #[derive(Debug, Clone, PartialEq)]
 struct Tier {
     blocks: VecDeque<Packed>,
-    /// The block that is being filled, in blocks since 1970.
+    /// The current, incomplete block, in blocks since 1970.
     index: i64,
     min: f32,
     sum: f64,
@@ -170,7 +163,7 @@ impl Tier {
         self.blocks.push_back(block);
     }
 
-    /// The whole blocks that began at or after `from`, without gaps, oldest first.
+    /// The complete blocks that began at or after `from`, without gaps, oldest first.
     fn since(&self, from: i64, length: i64) -> impl Iterator<Item = Block> + '_ {
         let oldest = self.index.saturating_sub(self.blocks.len() as i64);
         let skip = (from.div_euclid(length) + i64::from(from.rem_euclid(length) > 0)).saturating_sub(oldest).max(0);
@@ -182,7 +175,7 @@ impl Tier {
         })
     }
 
-    /// Seconds since 1970 from which on it has seen everything.
+    /// The start of its oldest block, in seconds since 1970.
     fn reach(&self, length: i64) -> Option<i64> {
         (!self.blocks.is_empty()).then(|| (self.index - self.blocks.len() as i64) * length)
     }
@@ -191,16 +184,16 @@ impl Tier {
 const FIVE: i64 = 300;
 const THIRTY: i64 = 1800;
 
-/// The memory of one metric. Values are kept as `f32`; one beyond its range is kept as the largest.
+/// The history of one metric. Values are stored as `f32`, limited to its range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
     raw: VecDeque<Raw>,
-    /// Seconds since 1970 of the newest point.
+    /// Time of the newest point, in seconds since 1970.
     newest: i64,
     five: Tier,
     thirty: Tier,
     life: Option<Life>,
-    /// Looks left in which the values of replaced pods are expected.
+    /// Remaining checks in which the values of replaced pods are expected.
     replaced: u8,
 }
 
@@ -211,10 +204,13 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Adds a point. One that is not finite, or not at least a second newer than the last, is left out: a late answer
-    /// must not turn time around.
+    /// Adds a point. A value that is not finite, or not at least a second newer than the last, is ignored: a late response must
+    /// not reverse the order.
     pub fn push(&mut self, at: Timestamp, value: f64) {
-        let second = at.as_second();
+        self.push_at(at.as_second(), value);
+    }
+
+    fn push_at(&mut self, second: i64, value: f64) {
         if !value.is_finite() || second <= self.newest {
             return;
         }
@@ -224,7 +220,7 @@ impl Window {
         if self.raw.is_empty() {
             self.raw.reserve_exact(CAPACITY);
         } else if passed.is_err() {
-            // After a hole of 18 hours nothing of this tier belongs together.
+            // After a gap of 18 hours the raw tier starts again.
             self.raw.clear();
         }
         if self.raw.len() == CAPACITY {
@@ -236,19 +232,20 @@ impl Window {
         self.thirty.push(second, THIRTY, value);
     }
 
-    /// Puts what was measured elsewhere, oldest first, in the place of what it knows of that time. What came before and
-    /// after stays as far as the raw tier holds it.
+    /// Replaces the points of a span of time with measurements from another source, oldest first. Points before and after stay
+    /// as far as the raw tier has them.
     pub fn fill(&mut self, points: &[(Timestamp, f64)]) {
         let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return };
+        let (first, last) = (first.as_second(), last.as_second());
         let mut filled = Self { replaced: self.replaced, ..Self::default() };
-        let own: Vec<Point> = self.points().collect();
-        own.iter().filter(|point| point.at < *first).for_each(|point| filled.push(point.at, point.value));
-        points.iter().for_each(|(at, value)| filled.push(*at, *value));
-        own.iter().filter(|point| point.at > *last).for_each(|point| filled.push(point.at, point.value));
+        let before = self.samples().filter(|(second, _)| *second < first);
+        let filling = points.iter().map(|(at, value)| (at.as_second(), *value));
+        let after = self.samples().filter(|(second, _)| *second > last);
+        before.chain(filling).chain(after).for_each(|(second, value)| filled.push_at(second, value));
         *self = filled;
     }
 
-    /// All pods that it was measured of were replaced by new ones.
+    /// All measured pods were replaced by new pods.
     pub fn replaced(&mut self) {
         self.replaced = AFTER_REPLACEMENT;
     }
@@ -275,7 +272,7 @@ impl Window {
                 if life.looks > SETTLING {
                     life.low = life.low.min(value);
                     life.fell = life.fell.max(life.high - value.max(before));
-                    // A single look is a spike, not a level that was given back.
+                    // A single value is a spike, not a level.
                     life.high = life.high.max(value.min(before));
                 }
             }
@@ -292,12 +289,12 @@ impl Window {
         self.raw.is_empty()
     }
 
-    /// Seconds since 1970 of the newest point.
+    /// Time of the newest point, in seconds since 1970.
     pub fn newest(&self) -> Option<i64> {
         (!self.is_empty()).then_some(self.newest)
     }
 
-    /// The process that runs now; none before the first look.
+    /// The running process; none before the first check.
     pub fn life(&self) -> Option<Life> {
         self.life
     }
@@ -314,19 +311,13 @@ impl Window {
         })
     }
 
-    /// The raw tier, oldest first.
-    pub fn points(&self) -> impl Iterator<Item = Point> + '_ {
-        let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-        self.samples().map(move |(second, value)| Point { at: at(second), value })
-    }
-
     /// The newest `count` values, oldest first.
     pub fn last(&self, count: usize) -> Vec<f64> {
         self.raw.iter().skip(self.raw.len().saturating_sub(count)).map(|raw| f64::from(raw.value())).collect()
     }
 
-    /// What happened since `from` (seconds since 1970) in the finest tier that reaches back so far, else in the one
-    /// that reaches furthest. A raw point is a block of its own.
+    /// The blocks since `from` (seconds since 1970), of the finest tier that covers the time, else of the tier that covers most.
+    /// A raw point is a block by itself.
     pub fn since(&self, from: i64) -> Vec<Block> {
         let raw_reach = self.samples().next().map(|(second, _)| second);
         let beginning = self.life.map_or(i64::MAX, |life| life.since);
@@ -343,36 +334,37 @@ impl Window {
         self.thirty.since(from, THIRTY).collect()
     }
 
-    /// Whole blocks of five minutes, oldest first, gaps left out.
+    /// Complete blocks of five minutes, oldest first, without gaps.
     pub fn five_minutes(&self) -> impl Iterator<Item = Block> + '_ {
         self.five.since(i64::MIN / 2, FIVE)
     }
 
-    /// Whole blocks of half an hour, oldest first, gaps left out.
+    /// Complete blocks of half an hour, oldest first, without gaps.
     pub fn half_hours(&self) -> impl Iterator<Item = Block> + '_ {
         self.thirty.since(i64::MIN / 2, THIRTY)
     }
 
-    /// Bytes that it holds, its own size included.
-    pub fn bytes(&self) -> usize {
+    /// Size in bytes, including the heap.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.raw.capacity() * size_of::<Raw>()
             + (self.five.blocks.capacity() + self.thirty.blocks.capacity()) * size_of::<Packed>()
     }
 }
 
-/// What is remembered of one component's looks.
+/// The history of one component.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
     pub score: Window,
     pub metrics: BTreeMap<String, Window>,
-    /// The pods' memory limit when it was last seen, in bytes: where a memory metric ends that declares no limit.
+    /// The last known memory limit of the pods, in bytes: the highest possible value of a memory metric without a limit.
     pub memory_limit: Option<u64>,
 }
 
 impl History {
-    /// Adds what was measured, at the time when it was: a sample that several looks see is one point. What was not
-    /// measured leaves a gap.
+    /// Adds the measured values at the times of their measurement: a sample that several checks read is one point. A failed
+    /// measurement leaves a gap.
     pub fn push(&mut self, observation: &Observation, score: Option<u8>) {
         self.push_score(observation, score);
         if let Some(workload) = observation.target.known().and_then(|target| target.workload()) {
@@ -386,26 +378,26 @@ impl History {
         }
     }
 
-    /// Puts one metric's past in, as [`Window::fill`] does.
+    /// Fills in the past of one metric, as [`Window::fill`].
     pub fn fill(&mut self, name: &str, points: &[(Timestamp, f64)]) {
         if self.metrics.contains_key(name) || self.metrics.len() < MAX_METRICS {
             self.metrics.entry(name.to_owned()).or_default().fill(points);
         }
     }
 
-    /// All pods of the component were replaced by new ones.
+    /// All pods of the component were replaced by new pods.
     pub fn replaced(&mut self) {
         self.metrics.values_mut().for_each(Window::replaced);
     }
 
-    /// Adds the score alone, as when looks come faster than the metrics are meant to be remembered.
+    /// Adds the score alone, for checks that are more frequent than stored metrics.
     pub fn push_score(&mut self, observation: &Observation, score: Option<u8>) {
         if let Some(score) = score {
             self.score.push(observation.at, f64::from(score));
         }
     }
 
-    /// Adds one value of one metric, as when the history is read back from the ledger.
+    /// Adds one value of one metric, for example from the ledger.
     pub fn push_metric(&mut self, name: &str, at: Timestamp, value: f64) {
         if let Some(window) = self.metrics.get_mut(name) {
             window.push(at, value);
@@ -427,7 +419,7 @@ mod tests {
             window.push(at(second), value);
         }
         window.fill(&[(at(20), 2.0), (at(30), 3.0), (at(50), 5.0)]);
-        assert_eq!(window.last(9), [1.0, 2.0, 3.0, 5.0, 10.0], "what was measured there stands");
+        assert_eq!(window.last(9), [1.0, 2.0, 3.0, 5.0, 10.0], "measurements of other times stay");
         window.fill(&[]);
         assert_eq!(window.len(), 5);
         let fourteen_hours: Vec<_> = (0..840).map(|minute| (at(1000 + minute * 60), minute as f64)).collect();
@@ -436,9 +428,9 @@ mod tests {
         assert!(window.five_minutes().count() >= 99 && window.life().unwrap().since < 1000 + 60 * 60);
     }
 
-    /// A process that begins where the one before it began: no value tells, but all its pods are new.
+    /// A process that starts at the level of the process before: no value shows the restart, but all pods are new.
     #[test]
-    fn new_pods_are_a_new_life_when_the_metric_is_theirs() {
+    fn new_pods_start_a_new_life_when_the_metric_is_theirs() {
         let life = |after: f64| {
             let mut window = Window::default();
             let mut second = 0;
@@ -453,7 +445,7 @@ mod tests {
             let life = window.life().unwrap();
             (life.ended, life.looks)
         };
-        assert_eq!(life(51.0), (1, 1), "given back");
+        assert_eq!(life(51.0), (1, 1), "reclaimed");
         assert_eq!(life(97.0), (0, 52), "a disk");
     }
 

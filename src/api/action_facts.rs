@@ -1,11 +1,11 @@
-//! What each action helps against, and which parameter it has: one row per action.
+//! The causes that each action helps against, and its parameter: one row per action.
 //!
 //! The CEL rules of the CRD ([`super::rules`]), the Rust validation of remedies, the text of `kubectl explain` and the table
 //! of docs/remedies.md are generated from these rows and from [`super::Capabilities`].
 
 use super::{ActionKind, Cause};
 
-/// What is known of an action on any target.
+/// The facts of an action, the same for every target.
 #[derive(Debug, Clone, Copy)]
 pub struct ActionFacts {
     /// The causes that it can help against; none when it may help against any.
@@ -24,7 +24,7 @@ pub struct Parameter {
     pub required: bool,
 }
 
-/// Every cause that is known for what it is.
+/// Every cause but Unknown.
 pub const KNOWN_CAUSES: [Cause; 6] = [
     Cause::ReleaseRegression,
     Cause::ConfigRegression,

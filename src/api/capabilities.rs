@@ -1,42 +1,42 @@
-//! What can be done to a target, what is done to it by default, and what it measures by itself. Pure data.
+//! The actions that a target supports, its default remedies, and the metrics that it measures itself. Pure data.
 //!
-//! Each target declares one static [`Capabilities`] in its own folder (`src/targets/**/spec.rs`). All that depends on the
-//! target is generated from them: see [`super::rules`] and [`super::target_texts`].
+//! Each target declares one static [`Capabilities`] in its own folder (`src/targets/**/spec.rs`). Everything that depends on
+//! the target is generated from them: see [`super::rules`] and [`super::target_texts`].
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ActionKind, Cause, TargetSpec, Threshold};
+use super::{ActionKind, Cause, TargetSpec, Threshold, in_words};
 
 /// Everything that the API knows of one target.
 #[derive(Debug)]
 pub struct Capabilities {
     /// The field of `spec.components[].target` that names it.
     pub field: &'static str,
-    /// CEL about a component: true of those with this target.
+    /// CEL about a component: true for components with this target.
     pub selector: &'static str,
     /// The same in Rust.
     pub selects: fn(&TargetSpec) -> bool,
     /// With its article, for messages: `a render target`.
     pub noun: &'static str,
-    /// What can be done to it, beside [`CUSTOM`]. Messages list the actions in this order.
+    /// The supported actions beside [`CUSTOM`]. Messages list the actions in this order.
     pub actions: &'static [SupportedAction],
     /// Why a plausible action is missing, for the message that refuses it.
     pub why_not: Option<&'static str>,
-    /// What is done, for which causes, when its policy names no remedies.
+    /// The remedies, with their causes, of a policy that names no remedies.
     pub default_remedies: &'static [(ActionKind, &'static [Cause])],
-    /// Metrics that it measures by itself and that are not [`WELL_KNOWN`].
+    /// Metrics that the target measures itself and that are not [`WELL_KNOWN`].
     pub metrics: &'static [MetricFacts],
-    /// Looks at it follow each other no faster, whatever calls for them.
+    /// The shortest time between two checks, whatever triggers them.
     pub min_check_interval: Duration,
 }
 
-/// An action that can be done to a target.
+/// An action that a target supports.
 #[derive(Debug, Clone, Copy)]
 pub struct SupportedAction {
     pub action: ActionKind,
-    /// What else the policy must name.
+    /// What the policy must name in addition.
     pub needs: Option<Requirement>,
-    /// Metrics that the action leaves as they are: when only these are critical, the action is passed over.
+    /// Metrics that the action does not improve: when only these are critical, the action is skipped.
     pub cannot_relieve: &'static [&'static str],
 }
 
@@ -47,17 +47,17 @@ pub struct Requirement {
     pub cel: &'static str,
     /// The same in Rust.
     pub holds: fn(&TargetSpec) -> bool,
-    /// Which field is missing, and what for.
+    /// Which field is missing, and its purpose.
     pub message: &'static str,
 }
 
-/// A metric that has a meaning without its policy's help.
+/// A metric whose meaning is known without the policy.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricFacts {
     pub name: &'static str,
-    /// Where the policy names none.
+    /// The default threshold.
     pub threshold: Option<Threshold>,
-    /// Where it ends.
+    /// The highest possible value.
     pub ceiling: Option<f64>,
 }
 
@@ -76,7 +76,7 @@ impl SupportedAction {
 }
 
 impl MetricFacts {
-    /// A metric that is judged only by thresholds of its policy.
+    /// A metric that is assessed only by thresholds of its policy.
     pub const fn without_threshold(name: &'static str) -> Self {
         Self { name, threshold: None, ceiling: None }
     }
@@ -91,7 +91,7 @@ impl MetricFacts {
     }
 }
 
-/// What a team defines itself, and so can be done to every target.
+/// Custom actions, which every target supports.
 pub static CUSTOM: [SupportedAction; 3] = [
     SupportedAction::new(ActionKind::Job),
     SupportedAction::new(ActionKind::Webhook),
@@ -106,36 +106,36 @@ pub static WELL_KNOWN: [MetricFacts; 4] = [
     MetricFacts::new("latency_ms", 2000.0, 5000.0),
 ];
 
-/// Metrics that workloads have without being measured by their policy, in percent of the containers' limits.
+/// Metrics of workloads that no policy has to declare, in percent of the containers' limits.
 pub const OFFERED: [&str; 2] = ["cpu_usage", "memory_usage"];
 
-/// Where the well-known metrics end: the percentages at 100.
+/// The highest possible values of the well-known metrics: 100 for the percentages.
 pub fn default_ceilings() -> BTreeMap<String, f64> {
     WELL_KNOWN.iter().filter_map(|metric| Some((metric.name.to_owned(), metric.ceiling?))).collect()
 }
 
-/// The thresholds of the well-known metrics where a policy names none.
+/// The default thresholds of the well-known metrics.
 pub fn default_thresholds() -> BTreeMap<String, Threshold> {
     WELL_KNOWN.iter().filter_map(|metric| Some((metric.name.to_owned(), metric.threshold?))).collect()
 }
 
 impl Capabilities {
-    /// Everything that can be done to it.
+    /// All supported actions.
     pub fn supported(&self) -> impl Iterator<Item = &'static SupportedAction> + use<> {
         self.actions.iter().chain(&CUSTOM)
     }
 
-    /// The action on this target; none when the target does not support it.
+    /// The action on this target; none when the target does not support the action.
     pub fn find(&self, action: ActionKind) -> Option<&'static SupportedAction> {
         self.supported().find(|supported| supported.action == action)
     }
 
-    /// Metrics that the action leaves as they are.
+    /// Metrics that the action does not improve.
     pub fn cannot_relieve(&self, action: ActionKind) -> &'static [&'static str] {
         self.find(action).map_or(&[], |supported| supported.cannot_relieve)
     }
 
-    /// Only custom remedies act on it, so nothing has to be known of its state before.
+    /// Only custom remedies act on the target, so its state need not be known before an action.
     pub fn is_only_watched(&self) -> bool {
         self.actions.is_empty()
     }
@@ -143,15 +143,5 @@ impl Capabilities {
     /// `Rollback, Job, Webhook and Mcp`.
     pub fn actions_in_words(&self) -> String {
         in_words(self.supported().map(|supported| supported.action))
-    }
-}
-
-/// `A, B and C`.
-pub(crate) fn in_words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    let mut items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    match (items.pop(), items.is_empty()) {
-        (None, _) => String::new(),
-        (Some(last), true) => last,
-        (Some(last), false) => format!("{} and {last}", items.join(", ")),
     }
 }

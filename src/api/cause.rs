@@ -1,36 +1,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter};
 
-/// Why a component is unhealthy, as far as the signals tell.
-#[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    strum::Display,
-    strum::EnumString,
-    strum::EnumIter,
-    strum::IntoStaticStr,
-)]
+/// Why a component is unhealthy, as far as the signals show.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Display, EnumIter)]
 pub enum Cause {
-    /// It turned bad with its newest template, and the one before was good.
+    /// The component became unhealthy with its newest template, and the template before was healthy.
     ReleaseRegression,
-    /// It turned bad after a ConfigMap or Secret changed that its template names, and the template did not change.
+    /// The component became unhealthy after a change of a ConfigMap or Secret that its template names; the template did not
+    /// change.
     ConfigRegression,
     /// Containers crash or cannot start.
     Crash,
-    /// A database takes no connection, though there is room for one.
+    /// A database accepts no connection, although connections are free.
     Unreachable,
-    /// A resource runs out: memory, CPU, connections, storage.
+    /// A resource is exhausted: memory, CPU, connections, storage.
     Exhaustion,
-    /// It runs, and answers wrongly or too slowly.
+    /// The component runs, but responds with errors or too slowly.
     Errors,
     /// None of these.
     Unknown,

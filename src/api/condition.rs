@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// What is true now about one condition; times and generation are added by [`set_condition`].
+/// The current state of one condition; [`set_condition`] adds times and generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConditionFact {
     pub kind: &'static str,
@@ -24,8 +24,8 @@ impl ConditionFact {
     }
 }
 
-/// The new list of conditions: one per fact, in the facts' order. `lastTransitionTime` is kept while the status
-/// is the same; a condition that no fact speaks of any more is dropped.
+/// The new list of conditions: one per fact, in the order of the facts. `lastTransitionTime` is kept while the status is the
+/// same; a condition without a fact is dropped.
 pub fn set_condition(
     old: &[Condition],
     facts: &[ConditionFact],
@@ -56,7 +56,7 @@ pub fn set_condition(
         .collect()
 }
 
-/// metav1.Time carries no fraction: without this a written and re-read condition would differ from itself.
+/// metav1.Time has no fraction: without the rounding a written and re-read condition would differ from itself.
 fn whole_second(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -1,4 +1,4 @@
-//! Remedies of a team's own: a Job that is run, a webhook that is called.
+//! Custom remedies: a Job to run, a webhook to call.
 
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
 use kube::KubeSchema;
@@ -8,54 +8,47 @@ use serde_json::Value;
 
 use super::Span;
 
-/// A Job that heals: run in the policy's namespace, once a Remediation. It has succeeded when Kubernetes says that it is
-/// Complete, and whether that has helped is told by the component's health.
+/// A Job that heals the component. It runs in the policy's namespace, once per Remediation, and succeeds when Kubernetes reports
+/// it as Complete. The health of the component shows whether the Job helped.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.template) != has(self.templateRef)", "a job needs exactly one of template and templateRef"))]
 pub struct JobRemedy {
-    /// The Job, as `spec.jobTemplate` of a CronJob: `{metadata: {labels, annotations}, spec: {…}}`. Every container gets what
-    /// is known as environment variables, unless it sets them itself: PANACEA_NAMESPACE, PANACEA_POLICY,
+    /// The Job, as `spec.jobTemplate` of a CronJob: `{metadata: {labels, annotations}, spec: {…}}`. Every container gets these
+    /// environment variables, unless it sets them itself: PANACEA_NAMESPACE, PANACEA_POLICY,
     /// PANACEA_COMPONENT, PANACEA_TARGET_KIND, PANACEA_TARGET_NAME, PANACEA_CAUSE, PANACEA_WHY, PANACEA_EPISODE,
     /// PANACEA_REMEDIATION, PANACEA_REMEDIATION_UID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "object_as_written", extend("nullable" = true))]
     pub template: Option<JobTemplate>,
-    /// A ConfigMap of the policy's namespace that holds the Job, as YAML; read when the Job is made.
+    /// A ConfigMap in the policy's namespace that holds the Job as YAML. It is read when the Job is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_ref: Option<KeyRef>,
-    /// How long it may take, from its start; then Kubernetes stops its pods (`activeDeadlineSeconds`, if the template has no
-    /// shorter one). From 1s to 6h. Default 10m.
+    /// Time limit of the Job, from its start. After it Kubernetes stops the pods (`activeDeadlineSeconds`, unless the template
+    /// has a shorter one). From 1s to 6h. Default 10m.
     #[serde(default = "ten_minutes")]
     #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('6h')", "deadline must be from 1s to 6h"))]
     pub deadline: Span,
 }
 
-/// A Job's metadata and spec, kept as they were written.
+/// Metadata and spec of a Job, unchanged as written.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct JobTemplate(pub Value);
 
-impl JsonSchema for JobTemplate {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "JobTemplate".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-    }
+/// Schema of an object that is stored unchanged.
+pub(super) fn object_as_written(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 impl JobTemplate {
-    /// The Job that it stands for.
-    ///
-    /// # Errors
-    /// What is wrong, and where, when it is no Job template, or has a field that Kubernetes does not know.
+    /// The typed template. The error names the faulty field, also when Kubernetes does not know the field.
     pub fn parse(&self) -> Result<JobTemplateSpec, String> {
         let typed: JobTemplateSpec = serde_path_to_error::deserialize(&self.0)
             .map_err(|error| format!("{}: {}", error.path(), error.inner()))?;
         let Some(spec) = &typed.spec else { return Err("spec is missing".to_owned()) };
         if spec.suspend == Some(true) {
-            return Err("spec.suspend is true: it would never start; take it out".to_owned());
+            return Err("spec.suspend is true, so the Job would never start; remove it".to_owned());
         }
         let known = serde_json::to_value(&typed).map_err(|error| error.to_string())?;
         match unknown_field(&self.0, &known) {
@@ -65,21 +58,19 @@ impl JobTemplate {
     }
 }
 
-/// The first field of `written` that was lost when it was read as what it should be.
+/// The first field of `written` that is missing in `known`, the same value after a round trip through its type.
 fn unknown_field(written: &Value, known: &Value) -> Option<String> {
     match (written, known) {
         (Value::Object(written), Value::Object(known)) => {
             written.iter().find_map(|(key, value)| match known.get(key) {
                 Some(known) => unknown_field(value, known).map(|rest| format!("{key}.{rest}")),
-                // What is empty need not come back.
+                // Empty values may be dropped.
                 None => (!is_empty(value) && !matches!(key.as_str(), "apiVersion" | "kind")).then(|| key.clone()),
             })
         }
         (Value::Array(written), Value::Array(known)) => {
-            let pairs = written.iter().zip(known).enumerate();
-            pairs
-                .into_iter()
-                .find_map(|(at, (one, known))| unknown_field(one, known).map(|rest| format!("{at}.{rest}")))
+            let mut pairs = written.iter().zip(known).enumerate();
+            pairs.find_map(|(at, (one, known))| unknown_field(one, known).map(|rest| format!("{at}.{rest}")))
         }
         _ => None,
     }
@@ -94,38 +85,39 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A key of an object in the policy's namespace.
+/// A key of a ConfigMap or Secret in the policy's namespace.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct KeyRef {
     /// metadata.name of the object.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
+    /// The key in `data`.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
-/// An HTTP endpoint that heals, or has somebody heal. It gets a POST with the facts as JSON. 200 to 299 but 202: it is done.
-/// 202: it has begun; the answer's `Location`, on the same host, is asked by GET until it says 200 (done) or an error;
-/// `Retry-After` in seconds is respected, from 1 to 30.
+/// An HTTP endpoint that heals the component. It receives a POST with the facts as JSON. A status from 200 to 299, except 202,
+/// means success. 202 means started: the `Location` of the response, on the same host, is polled by GET until it returns 200
+/// (success) or an error. `Retry-After` in seconds is respected, from 1 to 30.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookRemedy {
-    /// http:// or https:// URL without credentials. Redirects are not followed. Every delivery carries the Remediation's uid
-    /// as `Idempotency-Key`, and is made once more when the operator died before it could note the answer.
+    /// http:// or https:// URL without credentials. Redirects are not followed. Every delivery has the Remediation's uid as
+    /// `Idempotency-Key`, and is repeated once when the operator ended before it stored the response.
     #[schemars(length(min = 8, max = 2048))]
     #[x_kube(validation = ("self.startsWith('http://') || self.startsWith('https://')", "url must start with http:// or https://"))]
     #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them"))]
     pub url: String,
-    /// A Secret of the policy's namespace whose key holds the secret that deliveries are signed with, as Standard Webhooks
-    /// has it: `webhook-id`, `webhook-timestamp`, and `webhook-signature: v1,` with the HMAC-SHA256 of
-    /// `ID.TIMESTAMP.BODY` in base64. A secret that begins with `whsec_` is base64 after that. Left out: not signed.
+    /// A Secret in the policy's namespace whose key holds the signing secret, as in Standard Webhooks: headers `webhook-id`,
+    /// `webhook-timestamp`, and `webhook-signature: v1,` with the HMAC-SHA256 of `ID.TIMESTAMP.BODY` in base64. A secret with
+    /// the prefix `whsec_` is base64 after the prefix. Default: deliveries are not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<KeyRef>,
-    /// Time limit for one whole answer, from 100ms to 60s. Default 10s.
+    /// Time limit for one whole response. From 100ms to 60s. Default 10s.
     #[serde(default = "ten_seconds")]
     #[x_kube(validation = ("duration(self) >= duration('100ms') && duration(self) <= duration('60s')", "timeout must be from 100ms to 60s"))]
     pub timeout: Span,
-    /// How long it may take when it answers 202. From 1s to 6h. Default 10m.
+    /// Time limit of the remedy after a 202. From 1s to 6h. Default 10m.
     #[serde(default = "ten_minutes")]
     #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('6h')", "deadline must be from 1s to 6h"))]
     pub deadline: Span,

@@ -1,30 +1,27 @@
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use jiff::SignedDuration;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A length of time as Kubernetes writes it: `500ms`, `30s`, `5m`, `1h30m`.
 ///
 /// Kept as written, so that a policy read and written back is unchanged. Parsed when the policy is validated.
 ///
-/// Its parser is not that of [`kube::core::Duration`], which takes what we refuse: an empty text and a bare `0` as zero,
-/// signs (`-5s`, `--5s`), fractions (`1.5h`), and the units `ns` and `us`. And it panics where we answer with an error: on
-/// a length that does not fit (`9223372036854775807h`), and on a sign within (`5m-3s`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// [`kube::core::Duration`] is no replacement. It accepts an empty text and a bare `0` as zero, signs (`-5s`, `--5s`),
+/// fractions (`1.5h`), and the units `ns` and `us`. It panics on a length that does not fit (`9223372036854775807h`) and on
+/// a sign within (`5m-3s`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Span(String);
+#[schemars(inline, description = "A length of time: `500ms`, `30s`, `5m`, `1h30m`.")]
+pub struct Span(#[schemars(length(max = 16), regex(pattern = "^([0-9]{1,7}(ms|s|m|h))+$"))] String);
 
 impl Span {
-    pub const fn pattern() -> &'static str {
-        "^([0-9]{1,7}(ms|s|m|h))+$"
-    }
-
-    /// The length, or why it is none.
-    ///
     /// # Errors
     /// When the text is not a sequence of whole numbers with the units `h`, `m`, `s`, `ms`.
     pub fn parse(&self) -> Result<SignedDuration, String> {
+        // `ms` before `m`, which is its prefix.
+        const UNITS: [(&str, i64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
         let bad = || format!("{:?} is not a duration; write for example \"30s\", \"5m\" or \"1h30m\"", self.0);
         let mut rest = self.0.as_str();
         let mut total = SignedDuration::ZERO;
@@ -35,17 +32,8 @@ impl Span {
             let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             let (number, tail) = rest.split_at(digits);
             let number = i64::from_str(number).map_err(|_| bad())?;
-            let (unit_ms, tail) = if let Some(tail) = tail.strip_prefix("ms") {
-                (1, tail)
-            } else if let Some(tail) = tail.strip_prefix('s') {
-                (1_000, tail)
-            } else if let Some(tail) = tail.strip_prefix('m') {
-                (60_000, tail)
-            } else if let Some(tail) = tail.strip_prefix('h') {
-                (3_600_000, tail)
-            } else {
-                return Err(bad());
-            };
+            let after_unit = |&(unit, ms): &(&str, i64)| Some((ms, tail.strip_prefix(unit)?));
+            let (unit_ms, tail) = UNITS.iter().find_map(after_unit).ok_or_else(bad)?;
             let part = number.checked_mul(unit_ms).ok_or_else(bad)?;
             total = total.checked_add(SignedDuration::from_millis(part)).ok_or_else(bad)?;
             rest = tail;
@@ -63,20 +51,6 @@ impl From<&str> for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl JsonSchema for Span {
-    fn schema_name() -> Cow<'static, str> {
-        "Span".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "maxLength": 16, "pattern": Self::pattern()})
     }
 }
 

@@ -1,6 +1,4 @@
-//! Reasons of events.
-
-/// The closed set of event reasons; people switch on them.
+/// The closed set of event reasons; people and tools depend on the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter)]
 pub enum EventReason {
     /// The policy, or one of its components, is not valid.
@@ -19,16 +17,16 @@ pub enum EventReason {
     ReleaseSeen,
     /// A ConfigMap or Secret that the template names has new content.
     ConfigSeen,
-    /// A template that turned the component bad before was released again.
+    /// A template that made the component unhealthy before was released again.
     KnownBadRelease,
     KnownBadConfig,
-    /// A template was seen healthy: from now on it is the last known good one.
+    /// A template was healthy: it is the last known good template from now on.
     KnownGood,
     /// The level of a forecast rose to high or critical.
     FailureForeseen,
     /// A guard holds an action back.
     ActionRefused,
-    /// Nothing more can be done: a person has to look.
+    /// No automatic action is left: a person is needed.
     PersonNeeded,
     /// A Remediation was created.
     RemediationCreated,
@@ -37,21 +35,21 @@ pub enum EventReason {
     Rejected,
     Expired,
     Blocked,
-    /// The write is about to be made.
+    /// The write is about to be sent.
     Acting,
-    /// The write was made; is it healthy now?
+    /// The write was performed; the component is being verified.
     Verifying,
     Succeeded,
     Failed,
     Ineffective,
-    /// What would undo a rollback is suspended.
+    /// The GitOps object that would revert a rollback is suspended.
     GitOpsSuspended,
-    /// It is resumed.
+    /// The GitOps object is resumed.
     GitOpsResumed,
-    /// It stays as it is until a person looks at it.
+    /// The GitOps object stays suspended until a person resumes it.
     GitOpsLeft,
-    /// A hosted service does not deploy new commits by itself any more.
+    /// A hosted service no longer deploys new commits automatically.
     AutoDeployOff,
-    /// It does again.
+    /// A hosted service deploys new commits automatically again.
     AutoDeployRestored,
 }

@@ -2,27 +2,27 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Annotation by which a person asks for what a Remediation suspended to be resumed now:
+/// Annotation on a Remediation with which a person resumes the suspended GitOps object now:
 /// kubectl annotate rem NAME panacea.dev/resume=true
 pub const RESUME: &str = "panacea.dev/resume";
-/// Annotation on a suspended owner: NAMESPACE/NAME of the Remediation. Taken away, it is left to people.
+/// Annotation on a suspended owner: NAMESPACE/NAME of the Remediation. Once it is removed, only a person resumes the owner.
 pub const SUSPENDED_BY: &str = "panacea.dev/suspended-by";
-/// Annotation on a suspended owner: the revision of its source then.
+/// Annotation on a suspended owner: the revision of its source at that time.
 pub const SUSPENDED_AT_REVISION: &str = "panacea.dev/suspended-at-revision";
-/// Annotation on a suspended owner: what stood in the field that was changed, as JSON. Left out: nothing.
+/// Annotation on a suspended owner: the previous value of the changed field, as JSON. Absent: the field was not set.
 pub const SUSPENDED_PREVIOUS: &str = "panacea.dev/suspended-previous";
 
-/// What is done about a GitOps controller that would undo a rollback.
+/// How Panacea handles a GitOps controller that would revert a rollback.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, strum::Display)]
 pub enum GitOps {
-    /// The rollback is not made, and a person is called.
+    /// No rollback; a person is called.
     #[default]
     Refuse,
-    /// The owner is suspended before the rollback, and resumed when its source has a newer revision, or a person asks.
+    /// The owner is suspended before the rollback, and resumed when its source has a newer revision or a person resumes it.
     Suspend,
 }
 
-/// The GitOps object that a Remediation suspended, or is about to: stored before it is done.
+/// The GitOps object that a Remediation suspends; stored before the suspension.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Suspension {
@@ -32,26 +32,26 @@ pub struct Suspension {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    /// The revision of its source then. Left out: it cannot be told, so it is resumed only when a person asks.
+    /// The revision of its source at that time. Absent: the revision is unknown, so only a person resumes the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// metadata.generation once it was suspended.
+    /// metadata.generation after the suspension.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
-    /// Somebody else had suspended it before: it is never resumed by this Remediation.
+    /// Another writer had suspended it before, so this Remediation never resumes it.
     pub already: bool,
-    /// When it was found to be suspended.
+    /// When the suspension was observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended_at: Option<Timestamp>,
-    /// When it was resumed, or found to be so, or to be left to people.
+    /// When it was resumed, was found resumed, or was left to a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
-    /// What it waits for, or how it ended.
+    /// The condition for resuming, or how the suspension ended.
     pub message: String,
 }
 
 impl Suspension {
-    /// It is for Panacea to resume.
+    /// Whether Panacea has to resume it.
     pub fn is_open(&self) -> bool {
         !self.already && self.resumed_at.is_none()
     }

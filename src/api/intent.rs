@@ -1,70 +1,16 @@
-//! What is to be done: one type from the plan through the Remediation's spec to the executor.
+//! The action to perform: one type from the plan through the Remediation's spec to the executor.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumDiscriminants, EnumIter, IntoStaticStr};
 
 use super::{
     ConfigRollback, Hook, JobRemedy, McpRemedy, MemoryGrowth, Reconnect, Scaling, SessionSelector, TemplateRef,
     WebhookRemedy,
 };
 
-/// The kind of an action; the discriminator of [`Intent`].
-#[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    strum::Display,
-    strum::EnumIter,
-    strum::IntoStaticStr,
-)]
-pub enum ActionKind {
-    /// Put the last known good template back (kubectl rollout undo, template only).
-    #[serde(alias = "RollbackDeployment")]
-    Rollback,
-    /// Put the last known good content of the changed ConfigMaps and Secrets back, then restart all pods.
-    RollbackConfig,
-    /// Put the whole last known good state back from a snapshot: template, strategy, replicas (unless an autoscaler
-    /// manages them) and the content of ConfigMaps and Secrets.
-    #[serde(alias = "RollbackPreviousState")]
-    RollbackState,
-    /// Reclaim leaked memory: by the component's own hook, or by replacing pods one at a time.
-    CleanupMemory,
-    /// Restart all pods (kubectl rollout restart).
-    Restart,
-    /// Change the number of pods.
-    Scale,
-    /// Run a Job.
-    Job,
-    /// Call a webhook.
-    Webhook,
-    /// Call a tool of an MCP server.
-    Mcp,
-    /// Reconnect to the database, by a schedule.
-    RecoverConnections,
-    /// End idle sessions of the database that hold connections.
-    ReleaseConnections,
-    /// Cancel long-running queries of the database.
-    #[serde(alias = "CancelLongQueries")]
-    CancelQueries,
-    /// Promote the standby of a highly available Render Postgres.
-    Failover,
-}
-
 impl ActionKind {
-    /// The team defines what the action does.
-    pub fn is_custom(self) -> bool {
-        matches!(self, Self::Job | Self::Webhook | Self::Mcp)
-    }
-
-    /// The action restores configuration that was seen healthy, so Panacea keeps snapshots of that configuration.
+    /// The action restores known good configuration, so Panacea keeps snapshots of the configuration.
     pub fn needs_snapshots(self) -> bool {
         matches!(self, Self::RollbackConfig | Self::RollbackState)
     }
@@ -74,41 +20,50 @@ impl ActionKind {
         matches!(self, Self::Rollback | Self::RollbackState)
     }
 
-    /// A GitOps controller that owns the target may undo the action, so the owner is suspended before where the policy says so.
+    /// A GitOps controller that owns the target may revert the action, so the owner is suspended before the action where the
+    /// policy allows it.
     pub fn is_undone_by_owner(self) -> bool {
         matches!(self, Self::Rollback | Self::RollbackConfig | Self::RollbackState)
     }
 
-    /// What the action costs beside its purpose, for the approver.
+    /// The side effect of the action, for the approver.
     pub fn cost(self) -> Option<&'static str> {
         let lost = "writes of the last seconds may be lost, since the standby lags behind";
         (self == Self::Failover).then_some(lost)
     }
 
-    /// The sessions of a database that the action ends are listed before a person is asked.
+    /// The action ends sessions of a database, which are listed before approval is requested.
     pub fn ends_sessions(self) -> bool {
         matches!(self, Self::ReleaseConnections | Self::CancelQueries)
     }
 }
 
-/// What is to be done, with all that it needs. Exactly one field is set.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+/// The action to perform, with all its parameters. Exactly one field is set.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, EnumDiscriminants)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[strum_discriminants(
+    name(ActionKind),
+    derive(Serialize, Deserialize, JsonSchema, PartialOrd, Ord, Hash, Display, EnumIter, IntoStaticStr),
+    doc = "The kind of an action; the discriminator of [`Intent`]."
+)]
 pub enum Intent {
-    /// Put this template back.
+    /// Restore this template (as kubectl rollout undo).
+    #[strum_discriminants(serde(alias = "RollbackDeployment"))]
     Rollback { to: TemplateRef },
-    /// Put the content of these ConfigMaps, Secrets or environment variables back.
+    /// Restore the last known good content of these ConfigMaps, Secrets or environment variables, then restart.
     RollbackConfig { config: ConfigRollback },
-    /// Put this template and this configuration back.
+    /// Restore the last known good state from a snapshot: template, strategy, replicas (unless an autoscaler manages the
+    /// number) and configuration.
+    #[strum_discriminants(serde(alias = "RollbackPreviousState"))]
     RollbackState { to: TemplateRef, config: ConfigRollback },
-    /// Reclaim memory: by the hook, or without one by evicting the pods that hold the most.
+    /// Reclaim memory: by the hook, or without a hook by evicting the pods that use the most, one at a time.
     CleanupMemory {
         /// The memory that grows.
         memory: MemoryGrowth,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hook: Option<Hook>,
     },
-    /// Restart all pods or instances.
+    /// Restart all pods or instances (as kubectl rollout restart).
     Restart {},
     /// Change the number of pods or instances.
     Scale(Scaling),
@@ -116,38 +71,25 @@ pub enum Intent {
     Job(JobRemedy),
     /// Call this webhook.
     Webhook(WebhookRemedy),
-    /// Call this tool.
+    /// Call this tool of an MCP server.
     Mcp(McpRemedy),
-    /// Reconnect by this schedule.
+    /// Reconnect to the database by this schedule.
     RecoverConnections(Reconnect),
-    /// End these sessions.
+    /// End these idle sessions of the database.
     ReleaseConnections(SessionSelector),
-    /// Cancel the queries of these sessions.
+    /// Cancel the long-running queries of these sessions.
+    #[strum_discriminants(serde(alias = "CancelLongQueries"))]
     CancelQueries(SessionSelector),
-    /// Promote the standby.
+    /// Promote the standby of a highly available Render Postgres.
     Failover {},
 }
 
 impl Intent {
     pub fn action(&self) -> ActionKind {
-        match self {
-            Self::Rollback { .. } => ActionKind::Rollback,
-            Self::RollbackConfig { .. } => ActionKind::RollbackConfig,
-            Self::RollbackState { .. } => ActionKind::RollbackState,
-            Self::CleanupMemory { .. } => ActionKind::CleanupMemory,
-            Self::Restart {} => ActionKind::Restart,
-            Self::Scale(_) => ActionKind::Scale,
-            Self::Job(_) => ActionKind::Job,
-            Self::Webhook(_) => ActionKind::Webhook,
-            Self::Mcp(_) => ActionKind::Mcp,
-            Self::RecoverConnections(_) => ActionKind::RecoverConnections,
-            Self::ReleaseConnections(_) => ActionKind::ReleaseConnections,
-            Self::CancelQueries(_) => ActionKind::CancelQueries,
-            Self::Failover {} => ActionKind::Failover,
-        }
+        self.into()
     }
 
-    /// The template to put back.
+    /// The template to restore.
     pub fn template(&self) -> Option<&TemplateRef> {
         match self {
             Self::Rollback { to } | Self::RollbackState { to, .. } => Some(to),
@@ -155,7 +97,7 @@ impl Intent {
         }
     }
 
-    /// The configuration to put back.
+    /// The configuration to restore.
     pub fn config(&self) -> Option<&ConfigRollback> {
         match self {
             Self::RollbackConfig { config } | Self::RollbackState { config, .. } => Some(config),

@@ -9,9 +9,8 @@ const MAX_SEGMENTS: usize = 32;
 
 /// A JSONPath that selects at most one value: the singular query of RFC 9535 (section 2.3.5.1), names and indexes only.
 ///
-/// Wildcards, descendants, slices and filters are left out on purpose: a short one selects many values of a small document,
-/// and needs memory for each. In a quoted name a backslash stands before a quote or a backslash, and before nothing else;
-/// blanks are part of no path.
+/// Wildcards, descendants, slices and filters are not supported on purpose: a short path would select many values of a small
+/// document, and need memory for each. In a quoted name a backslash escapes a quote or a backslash only; a path has no blanks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonPath {
     /// As written.
@@ -27,7 +26,7 @@ enum Segment {
 }
 
 impl JsonPath {
-    /// The value at this place, where there is one.
+    /// The value at this path, if the document has it.
     pub fn select<'a>(&self, value: &'a Value) -> Option<&'a Value> {
         self.segments.iter().try_fold(value, |value, segment| match segment {
             Segment::Name(name) => value.as_object()?.get(name),
@@ -44,7 +43,7 @@ impl JsonPath {
 impl FromStr for JsonPath {
     type Err = String;
 
-    /// The error says what is wrong, and after what.
+    /// The error names the fault and its place.
     fn from_str(text: &str) -> Result<Self, String> {
         match segments(text) {
             Ok(segments) => Ok(Self { text: text.to_owned(), segments }),
@@ -81,7 +80,7 @@ fn segments(text: &str) -> Result<Vec<Segment>, String> {
     Ok(segments)
 }
 
-/// The first segment and what is behind it, or what stands there instead of one.
+/// The first segment and the rest, or a description of the text that is no segment.
 fn segment(text: &str) -> Result<(Segment, &str), String> {
     if text.starts_with("..") {
         return Err("a descendant (..)".to_owned());
@@ -92,12 +91,9 @@ fn segment(text: &str) -> Result<(Segment, &str), String> {
     let Some(rest) = text.strip_prefix('[') else {
         return Err(format!("{:?}, where . or [ is needed,", first(text)));
     };
-    let (segment, tail) = if let Some(rest) = rest.strip_prefix('\'') {
-        quoted_name(rest, '\'')?
-    } else if let Some(rest) = rest.strip_prefix('"') {
-        quoted_name(rest, '"')?
-    } else {
-        index(rest)?
+    let (segment, tail) = match rest.chars().next().filter(|first| matches!(first, '\'' | '"')) {
+        Some(quote) => quoted_name(&rest[1..], quote)?,
+        None => index(rest)?,
     };
     match tail.chars().next() {
         Some(']') => Ok((segment, &tail[1..])),
@@ -126,7 +122,7 @@ fn dotted_name(text: &str) -> Result<(Segment, &str), String> {
     Ok((Segment::Name(name.to_owned()), tail))
 }
 
-/// What is behind the opening quote.
+/// The name after the opening quote, and the rest.
 fn quoted_name(text: &str, quote: char) -> Result<(Segment, &str), String> {
     let mut name = String::new();
     let mut characters = text.char_indices();
@@ -281,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn has_a_longest_text_and_a_longest_way() {
+    fn limits_the_length_and_the_segments() {
         let longest = format!("$.{}", "ü".repeat(MAX_LENGTH - 2));
         assert!(longest.parse::<JsonPath>().is_ok());
         let error = format!("{longest}ü").repeat(40).parse::<JsonPath>().unwrap_err();

@@ -1,33 +1,34 @@
-//! A remedy that an external server of the Model Context Protocol has: one tool, called once.
+//! A custom remedy: one tool of an external server of the Model Context Protocol, called once.
 
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{KeyRef, Span};
 
-/// A tool of an MCP server that heals, or has somebody heal. It is called once a Remediation, and never again when it cannot be
-/// told whether it did anything: then, as after a success, the component's health tells whether it helped. An answer with
-/// `isError` is a failure, and so is one that wants input: nobody is there to give it.
+/// A tool of an MCP server that heals the component. It is called once per Remediation, and not again when its effect is
+/// unknown: then, as after a success, the health of the component shows the outcome. A response with `isError`, or one that
+/// requests input, is a failure.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct McpRemedy {
-    /// URL of the server's streamable HTTP endpoint, without credentials: https://, or http:// on the operator's own host.
-    /// Redirects are not followed.
+    /// URL of the server's streamable HTTP endpoint, without credentials: https://, or http:// on the operator's own host
+    /// (localhost). Redirects are not followed.
     #[schemars(length(min = 8, max = 1024))]
-    #[x_kube(validation = ("['https://', 'http://localhost:', 'http://localhost/', 'http://127.0.0.1:', 'http://127.0.0.1/', 'http://[::1]:', 'http://[::1]/'].exists(begin, self.startsWith(begin))", "url must start with https://, or be http:// on localhost, 127.0.0.1 or [::1]: what is sent could be read and changed on its way"))]
+    #[x_kube(validation = ("['https://', 'http://localhost:', 'http://localhost/', 'http://127.0.0.1:', 'http://127.0.0.1/', 'http://[::1]:', 'http://[::1]/'].exists(begin, self.startsWith(begin))", "url must start with https://, or be http:// on localhost, 127.0.0.1 or [::1]: unencrypted requests could be read and changed in transit"))]
     #[x_kube(validation = ("!self.matches('^[^/]*//[^/?#]*@')", "url must not hold credentials: everyone who can read the policy would see them; use tokenSecretRef"))]
     pub url: String,
     /// Name of the tool. The policy must allow it: safety.allowedMcpTools.
     #[schemars(length(min = 1, max = 128))]
     pub tool: String,
-    /// What the tool is given, by its own schema, against which it is checked before the call. In every text these are put in:
-    /// $(namespace), $(policy), $(component), $(kind) and $(name) of the target, $(cause), $(why), $(episode), $(remediation),
-    /// $(uid) of the Remediation. At most 16 KiB.
+    /// Arguments of the tool, validated against its schema before the call. In every text these are replaced: $(namespace),
+    /// $(policy), $(component), $(kind) and $(name) of the target, $(cause), $(why), $(episode), $(remediation), $(uid) of the
+    /// Remediation. At most 16 KiB of JSON. Default: none.
     #[serde(default, skip_serializing_if = "McpArguments::is_empty")]
+    #[schemars(schema_with = "super::custom::object_as_written")]
     pub arguments: McpArguments,
-    /// A Secret of the policy's namespace whose key holds the token that is sent as `Authorization: Bearer`. Left out: none is sent.
+    /// A Secret in the policy's namespace whose key holds the token for `Authorization: Bearer`. Default: no token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<KeyRef>,
     /// Time limit for the call. From 1s to 10m. Default 60s.
@@ -43,32 +44,23 @@ fn a_minute() -> Span {
 /// A tool that a policy may call, of one server.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct AllowedMcpTool {
-    /// As the remedy has it, letter by letter.
+    /// URL of the server, exactly as in the remedy.
     #[schemars(length(min = 8, max = 1024))]
     pub url: String,
+    /// Name of the tool.
     #[schemars(length(min = 1, max = 128))]
     pub tool: String,
 }
 
-/// The longest arguments, written as JSON, in bytes.
+/// The longest arguments as JSON, in bytes.
 pub const MOST_MCP_ARGUMENTS: usize = 16 * 1024;
 
-/// A tool's arguments, kept as they were written.
+/// Arguments of a tool, unchanged as written.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(transparent)]
 pub struct McpArguments(pub Map<String, Value>);
 
-impl JsonSchema for McpArguments {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "McpArguments".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-    }
-}
-
-/// What may be put into a tool's arguments.
+/// The placeholders in a tool's arguments.
 pub const MCP_FACTS: [&str; 10] =
     ["namespace", "policy", "component", "kind", "name", "cause", "why", "episode", "remediation", "uid"];
 
@@ -77,20 +69,17 @@ impl McpArguments {
         self.0.is_empty()
     }
 
-    /// With `$(FACT)` filled in in every text. What is put in is not looked at again, and stays a part of its text.
-    ///
-    /// # Errors
-    /// Names the first `$(…)` that is no fact.
+    /// The arguments with every `$(FACT)` replaced. A replacement is not expanded again, and stays part of its text. The error
+    /// names the first `$(…)` that is no fact.
     pub fn filled(&self, fact: &dyn Fn(&str) -> Option<String>) -> Result<Map<String, Value>, String> {
         self.0.iter().map(|(key, value)| Ok((key.clone(), fill(value, fact)?))).collect()
     }
 
-    /// # Errors
-    /// When they are too long, or hold a `$(…)` that is no fact.
+    /// Refuses arguments that are too long, or have a `$(…)` that is no fact.
     pub fn check(&self) -> Result<(), String> {
         let length = serde_json::to_string(&self.0).map_or(usize::MAX, |text| text.len());
         if length > MOST_MCP_ARGUMENTS {
-            return Err(format!("has {length} bytes; at most {MOST_MCP_ARGUMENTS} are sent"));
+            return Err(format!("has {length} bytes; at most {MOST_MCP_ARGUMENTS} are allowed"));
         }
         self.filled(&|name| MCP_FACTS.contains(&name).then(String::new)).map(drop)
     }
@@ -113,9 +102,10 @@ fn fill_text(text: &str, fact: &dyn Fn(&str) -> Option<String>) -> Result<String
     while let Some((before, after)) = rest.split_once("$(") {
         filled.push_str(before);
         let Some((name, after)) = after.split_once(')') else {
-            return Err("has a $( without its ); close it".to_owned());
+            return Err("has a $( without its )".to_owned());
         };
-        let value = fact(name).ok_or_else(|| format!("has $({name}); there are {}", MCP_FACTS.join(", ")))?;
+        let value = fact(name)
+            .ok_or_else(|| format!("has $({name}), which does not exist; use one of {}", MCP_FACTS.join(", ")))?;
         filled.push_str(&value);
         rest = after;
     }

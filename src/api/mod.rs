@@ -34,6 +34,7 @@ mod rules;
 mod scale;
 mod target;
 mod target_texts;
+mod text;
 mod timestamp;
 mod validate;
 mod workload_kind;
@@ -52,7 +53,6 @@ pub use crate::targets::{
 };
 pub use action_facts::{ActionFacts, KNOWN_CAUSES, Parameter};
 pub use action_plan::ActionPlan;
-pub(crate) use capabilities::in_words;
 pub use capabilities::{
     CUSTOM, Capabilities, MetricFacts, OFFERED, Requirement, SupportedAction, WELL_KNOWN, default_ceilings,
     default_thresholds,
@@ -75,6 +75,7 @@ pub use postgres::*;
 pub use progress::*;
 pub use providers::*;
 pub use quantity::amount;
+pub(crate) use reason::reasons;
 pub use reason::{RemediationReason, Retry};
 pub use remediation::*;
 pub use remedy::*;
@@ -83,6 +84,7 @@ pub use scale::*;
 pub use target::{TARGETS, TargetSpec, ValidTarget};
 pub(crate) use target::{TargetFacts, ValidateTarget};
 pub use target_texts::remedies_table;
+pub(crate) use text::{counted, in_words, truncated};
 pub use timestamp::milliseconds;
 pub(crate) use validate::{Checker, is_loopback};
 pub use validate::{Invalid, Limits, MetricQuery, ValidAction, ValidComponent, ValidPolicy, ValidRemedy};
@@ -94,10 +96,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 /// The API group.
 pub const GROUP: &str = "panacea.dev";
-/// The served and stored version.
-pub const VERSION: &str = "v1alpha1";
 
-/// How the CRDs are installed, and brought up to date.
+/// The command that installs and updates the CRDs.
 pub const INSTALL_CRDS: &str = "panacea crds | kubectl apply --server-side --force-conflicts -f -";
 
 /// Keeps a Remediation until its rows are in the ledger.
@@ -106,10 +106,10 @@ pub const LEDGER_FINALIZER: &str = "panacea.dev/ledger";
 pub const POLICY_LABEL: &str = "panacea.dev/policy";
 /// Label on a Remediation: the name of its component.
 pub const COMPONENT_LABEL: &str = "panacea.dev/component";
-/// Annotation on a workload's template: there is no way back from it, as after a migration of a database's schema. Its
-/// value says why.
+/// Annotation on a workload's template that cannot be rolled back, as after a migration of a database's schema. Its value is
+/// the reason.
 pub const IRREVERSIBLE: &str = "panacea.dev/irreversible";
-/// Annotation on a workload's template that a restart sets; the one `kubectl rollout restart` uses.
+/// Annotation on a workload's template that a restart sets, as `kubectl rollout restart` does.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
 /// Field manager of the policy controller.
@@ -133,8 +133,8 @@ fn schemas(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSON
     crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
 }
 
-/// OpenAPI has no unsigned formats: the API server would answer every `kubectl apply` of the CRD with a warning for
-/// each. `minimum: 0` stands beside them and says the same.
+/// Removes unsigned formats. OpenAPI has none: the API server would respond to every `kubectl apply` of the CRD with a warning
+/// for each. The `minimum: 0` beside them has the same effect.
 fn without_foreign_formats(schema: &mut JSONSchemaProps) {
     if schema.format.as_ref().is_some_and(|format| format.starts_with("uint")) {
         schema.format = None;

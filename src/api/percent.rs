@@ -1,6 +1,6 @@
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// A count (`2`) or a share (`"50%"`), as in PodDisruptionBudgets.
@@ -12,7 +12,7 @@ pub enum IntOrPercent {
 }
 
 impl IntOrPercent {
-    /// How many of `total` this allows. A share is rounded up, as `maxSurge` is: 50% of one is one.
+    /// The count for `total`. A share is rounded up, as `maxSurge` is: 50% of one is one.
     ///
     /// # Errors
     /// When the text is not a whole percentage from 0% to 100%.
@@ -38,18 +38,9 @@ impl fmt::Display for IntOrPercent {
     }
 }
 
-impl JsonSchema for IntOrPercent {
-    fn schema_name() -> Cow<'static, str> {
-        "IntOrPercent".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 4})
-    }
+/// Schema of a count or a percentage.
+pub(super) fn int_or_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 4})
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
-use super::{Cause, CircuitStatus, ConfigStatus, KnownBadConfig, Snapshot};
+use super::{Cause, CircuitStatus, ConfigStatus, KnownBadConfig, Snapshot, TemplateRef};
 
-/// What Panacea knows and does about a policy. WriteTracker only when it differs; nothing in it ticks.
+/// State and activity of a policy. Written only when it changes; no field changes with time alone.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HealingPolicyStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Healthy, Healing, ApprovalRequired, LedgerAvailable, Suspended.
@@ -18,26 +19,26 @@ pub struct HealingPolicyStatus {
     /// For the columns of `kubectl get`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// One entry a component, in the order of the spec.
+    /// One entry per component, in the order of the spec.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub components: Vec<ComponentStatus>,
 }
 
-/// The policy in a few words.
+/// Summary of the policy.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Summary {
-    /// Healthy components of all: `3/4`.
+    /// Healthy components of all components: `3/4`.
     pub healthy: String,
     /// The worst status of any component.
     pub worst: String,
-    /// What Panacea is doing: `Watching`, `Rollback api-gateway: Verifying`, `Waiting for approval`, …
+    /// The current activity: `Watching`, `Rollback api-gateway: Verifying`, `Waiting for approval`, …
     pub doing: String,
-    /// The highest forecast failure probability: `30% api-gateway`.
+    /// The highest forecast probability of failure, with its component: `30% api-gateway`.
     pub risk: String,
 }
 
-/// One component, as last seen.
+/// State of one component at its last check.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ComponentStatus {
@@ -45,57 +46,57 @@ pub struct ComponentStatus {
     pub name: String,
     /// Healthy, Degraded, Unhealthy, Critical or Unknown.
     pub status: HealthStatus,
-    /// 0 (dead) to 100 (fine); absent while Unknown.
+    /// Health score from 0 (does not serve) to 100 (healthy). Absent while the status is Unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<u8>,
-    /// Improving, Stable or Declining.
+    /// Trend of the score: Improving, Stable or Declining.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trend: Option<Trend>,
-    /// Since when it has had this status.
+    /// Since when the component has this status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// What was seen against which limit; what could not be measured and why.
+    /// The observations with their limits, and what could not be measured, with the reason.
     pub message: String,
-    /// The forecast, where there is one.
+    /// The forecast, when prediction is enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forecast: Option<ForecastStatus>,
-    /// Why nothing is done although something is wrong: the guard and its words.
+    /// Why no action is performed: the guard that holds it back, and its message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<RefusalStatus>,
-    /// The template that runs, and since when.
+    /// The running template, and since when it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseStatus>,
-    /// Templates seen healthy, newest last: what a rollback may go back to.
+    /// Known good templates, newest last: the rollback targets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_good: Vec<KnownGood>,
-    /// Templates with which it turned bad, newest last.
+    /// Templates with which the component became unhealthy, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_bad: Vec<KnownBad>,
-    /// Content of ConfigMaps and Secrets with which it turned bad, newest last.
+    /// Content of ConfigMaps and Secrets with which the component became unhealthy, newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub known_bad_config: Vec<KnownBadConfig>,
-    /// The ConfigMaps and Secrets that the template names, and since when they have the content they have.
+    /// The ConfigMaps and Secrets that the template names, and since when their content is unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigStatus>,
-    /// States seen healthy, template and configuration, of which a copy is kept; newest last.
+    /// Known good states, template and configuration, that have a snapshot; newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<Snapshot>,
-    /// The circuit breaker of its provider's API, while it is not closed. Taken up again when the operator starts anew.
+    /// The circuit breaker of the provider's API, while it is not closed. It survives a restart of the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit: Option<CircuitStatus>,
-    /// The incident that is open.
+    /// The open incident.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub episode: Option<Episode>,
-    /// A failure that is foreseen within prediction.horizon: remedies for Exhaustion are tried before it comes.
+    /// A failure that is forecast within prediction.horizon. Remedies for Exhaustion are applied before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub foreseen: Option<Foreseen>,
-    /// Warnings of which it is not in the ledger yet what came of them, oldest first.
+    /// Warnings whose outcome is not in the ledger yet, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub warnings: Vec<Warning>,
 }
 
-/// How a component is.
+/// Health of a component.
 #[derive(
     Serialize,
     Deserialize,
@@ -105,49 +106,46 @@ pub struct ComponentStatus {
     Copy,
     PartialEq,
     Eq,
-    Hash,
     PartialOrd,
     Ord,
     Default,
-    strum::Display,
-    strum::EnumString,
-    strum::EnumIter,
-    strum::IntoStaticStr,
+    Display,
+    IntoStaticStr,
 )]
 pub enum HealthStatus {
     Healthy,
-    /// It could not be measured, or not enough of it.
+    /// Health could not be measured, or only in part.
     #[default]
     Unknown,
     /// Above a warning threshold; not a reason to act.
     Degraded,
-    /// Above a critical threshold, or with a fault that needs healing.
+    /// Above a critical threshold, or with a fault that needs a remedy.
     Unhealthy,
-    /// It does not serve at all.
+    /// The component does not serve at all.
     Critical,
 }
 
-/// Where the score is going.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::EnumString)]
+/// Direction of the score.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Display, EnumString)]
 pub enum Trend {
     Improving,
     Stable,
     Declining,
 }
 
-/// What is foreseen for a component.
+/// Forecast for a component.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ForecastStatus {
-    /// Of a failure within 24 hours, 0 to 1, when this was last written: it is written anew when the level, the time to
-    /// failure or the confidence changes, not with every figure.
+    /// Probability of a failure within 24 hours, 0 to 1, at the last write. It is written again when the level, the time to
+    /// failure or the confidence changes.
     pub probability: f64,
     /// critical (> 50%), high (30–50%), medium (10–30%), low.
     pub level: String,
-    /// `<1h`, `1-6h`, `6-24h` or `>24h`.
+    /// Expected time to failure: `<1h`, `1-6h`, `6-24h` or `>24h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_to_failure: Option<String>,
-    /// When it is expected to fail.
+    /// Expected time of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_failure_time: Option<Timestamp>,
     /// With 80% probability, not before.
@@ -156,13 +154,13 @@ pub struct ForecastStatus {
     /// With 80% probability, not after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
-    /// Memory rises for good.
+    /// Memory grows without returning to its level before: a leak.
     #[serde(default)]
     pub leak: bool,
     /// Why, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// low, medium, high, or "insufficient history".
+    /// How well the history supports the forecast: low, medium, high, or "insufficient history".
     pub confidence: String,
 }
 
@@ -170,15 +168,16 @@ pub struct ForecastStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusalStatus {
-    /// The guard: Mode, Cooldown, Budget, CircuitBreaker, MaxUnhealthy, …
+    /// The guard: ObserveMode, Cooldown, Budget, CircuitBreaker, MaxUnhealthy, …
     pub reason: String,
+    /// The observation with its limit, the next attempt, and how to intervene.
     pub message: String,
-    /// When it is looked at again, where that is known.
+    /// Time of the next attempt, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
 }
 
-/// The template that a workload runs, or the deploy that a hosted service runs.
+/// The running template of a workload, or the live deploy of a hosted service.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseStatus {
@@ -186,77 +185,84 @@ pub struct ReleaseStatus {
     pub revision: i64,
     /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash; of a deploy its id.
     pub hash: String,
-    /// Digest of the template without the restart annotation; of a deploy the id of the one that was built, which of a
-    /// rollback is the one it went back to. Where environment variables are configuration of their own: its commit, or a
-    /// digest of its image.
+    /// Digest of the template without the restart annotation. Of a deploy: the id of the deploy that was built, which a
+    /// rollback shares with its target. Where environment variables are tracked as configuration: the commit, or a digest of
+    /// the image.
     pub digest: String,
-    /// When Panacea first saw it as the newest.
+    /// When Panacea first observed it as the newest.
     pub since: Timestamp,
-    /// It has been seen healthy after its rollout was complete.
+    /// Whether the component has been healthy since the rollout was complete.
     pub seen_healthy: bool,
-    /// The component was not healthy when this template came: unspecific evidence is not held against it.
+    /// Whether the component was already unhealthy when this template was released. Unspecific evidence then does not count
+    /// against the template.
     pub came_during_incident: bool,
-    /// Digest of the template before it.
+    /// Digest of the template before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_digest: Option<String>,
 }
 
-/// A template that was seen healthy.
+/// A known good template.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownGood {
     pub revision: i64,
     pub hash: String,
     pub digest: String,
-    /// When it was first seen healthy.
+    /// When the component was first healthy with it.
     pub seen_at: Timestamp,
-    /// When another template took its place. Left out: it runs.
+    /// When another template replaced it. Absent: it is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_at: Option<Timestamp>,
 }
 
-/// A template with which a component that was healthy turned bad. It is not known good again before it has been healthy
-/// for `releaseWatch.for`.
+impl KnownGood {
+    pub fn template(&self) -> TemplateRef {
+        TemplateRef { revision: self.revision, hash: self.hash.clone(), digest: self.digest.clone() }
+    }
+}
+
+/// A template with which a healthy component became unhealthy. It becomes known good again after it has been healthy for
+/// `releaseWatch.for`.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownBad {
     pub revision: i64,
     pub digest: String,
-    /// When that was confirmed.
+    /// When the component was confirmed as unhealthy.
     pub seen_at: Timestamp,
 }
 
-/// An incident of one component: from confirmed bad to healthy again.
+/// An incident of one component: from confirmed unhealthy to healthy again.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Episode {
-    /// Names the incident in the names of its Remediations.
+    /// Id of the incident; part of the names of its Remediations.
     pub id: String,
     pub started_at: Timestamp,
-    /// What it looked like when it was confirmed.
+    /// The cause when the incident was confirmed.
     pub cause: Cause,
 }
 
-/// A metric that will meet its limit within prediction.horizon, with at least prediction.minProbability.
+/// A metric that is forecast to reach its limit within prediction.horizon, with at least prediction.minProbability.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Foreseen {
-    /// Names the incident in the names of its Remediations.
+    /// Id of the incident; part of the names of its Remediations.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// When it was foreseen.
+    /// When the failure was foreseen.
     pub at: Timestamp,
     #[schemars(length(max = 63))]
     pub metric: String,
-    /// What it was then, in its own unit.
+    /// Value of the metric at that time, in its unit.
     pub value: f64,
-    /// What it will meet.
+    /// The limit of the metric, in its unit.
     pub limit: f64,
-    /// At or below this value half of what had grown is given back: the danger is over.
+    /// At or below this value half of the growth is reclaimed: the failure is averted. In the unit of the metric.
     pub relieved_at: f64,
-    /// That it meets its limit within prediction.horizon, 0 to 1.
+    /// Probability that the metric reaches its limit within prediction.horizon, 0 to 1.
     pub probability: f64,
-    /// When it is expected to meet it.
+    /// When the metric is expected to reach its limit.
     pub failure_at: Timestamp,
     /// With 80% probability, not before.
     pub not_before: Timestamp,
@@ -267,73 +273,62 @@ pub struct Foreseen {
     pub reason: String,
 }
 
-/// A failure that was foreseen, followed until it is known what came of it.
+/// A foreseen failure, tracked until its outcome is known.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Warning {
     pub foreseen: Foreseen,
-    /// Hash of the template whose pods it concerns; of a deploy its id.
+    /// Hash of the template whose pods are concerned; of a deploy its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub release: Option<String>,
-    /// For a while its metric could not be measured: that it did not happen cannot be told any more.
+    /// The metric could not be measured for a while, so an averted failure can no longer be proven.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blind: bool,
-    /// What came of it, until that is in the ledger.
+    /// The outcome, until it is in the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
 }
 
-/// What came of a warning.
+/// The outcome of a warning.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Settled {
     pub outcome: Outcome,
-    /// When it was known.
+    /// When the outcome was known.
     pub at: Timestamp,
-    /// What was seen.
+    /// The observation.
     #[schemars(length(max = 512))]
     pub message: String,
-    /// The Remediation that prevented it.
+    /// The Remediation that prevented the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub remediation: Option<String>,
 }
 
-/// What can come of a warning.
+/// The possible outcomes of a warning.
 #[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    strum::Display,
-    strum::EnumIter,
-    strum::IntoStaticStr,
+    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Display, EnumIter, IntoStaticStr,
 )]
 pub enum Outcome {
-    /// The failure came between notBefore and notAfter.
+    /// The failure occurred between notBefore and notAfter.
     CameTrue,
-    /// It came before notBefore.
+    /// The failure occurred before notBefore.
     CameEarly,
-    /// It came after notAfter, within one more prediction.horizon.
+    /// The failure occurred after notAfter, within one more prediction.horizon.
     CameLate,
-    /// An action was done before it came, and verified.
+    /// An action before the failure succeeded.
     Prevented,
-    /// It did not come, and nothing was done.
+    /// The failure did not occur, and no action was performed.
     DidNotHappen,
-    /// A failure came that no warning had announced.
+    /// A failure occurred without a warning.
     Missed,
-    /// It cannot be told.
+    /// The outcome cannot be determined.
     Unknown,
 }
 
 impl Outcome {
-    /// The warning was right: who acted on it acted on something.
+    /// Whether the warning was right.
     pub fn is_right(self) -> bool {
         matches!(self, Self::CameTrue | Self::CameEarly | Self::CameLate | Self::Prevented)
     }

@@ -1,4 +1,4 @@
-//! What may be done about the connections of a database, and how far that is.
+//! Actions on the connections of a database.
 
 use jiff::Timestamp;
 use kube::KubeSchema;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Span;
 
-/// Of RecoverConnections: when it is tried.
+/// Of RecoverConnections: the schedule of the attempts.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct Reconnect {
-    /// The wait before each try, at most five, each from 100ms to 5m. Default 1s, 2s, 4s, 8s, 16s.
+    /// The wait before each attempt: one to five, each from 100ms to 5m. Default 1s, 2s, 4s, 8s, 16s.
     #[serde(default = "default_delays")]
     #[schemars(length(min = 1, max = 5))]
     pub delays: Vec<Span>,
@@ -26,31 +26,31 @@ impl Default for Reconnect {
     }
 }
 
-/// Which sessions of the database may be ended, or have their query cancelled. Never those of superusers, of replication, of
-/// the server itself, or of Panacea.
+/// The sessions to end, or whose queries to cancel. Sessions of superusers, of replication, of the server itself and of
+/// Panacea are always excluded.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.idleInTransactionLongerThan) || has(self.idleLongerThan) || has(self.runningLongerThan)", "sessions must say of which age: idleInTransactionLongerThan, idleLongerThan or runningLongerThan"))]
+#[x_kube(validation = ("has(self.idleInTransactionLongerThan) || has(self.idleLongerThan) || has(self.runningLongerThan)", "sessions must set an age: idleInTransactionLongerThan, idleLongerThan or runningLongerThan"))]
 pub struct SessionSelector {
-    /// Of ReleaseConnections: sessions that have a transaction open and have not said anything for longer than this.
+    /// Of ReleaseConnections: sessions with an open transaction that have been idle for longer than this. From 100ms to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_in_transaction_longer_than: Option<Span>,
-    /// Of ReleaseConnections: sessions without a transaction that have not said anything for longer than this. A pool of the
-    /// application's own may not expect that.
+    /// Of ReleaseConnections: sessions without a transaction that have been idle for longer than this. The connection pool of
+    /// the application must be able to reconnect. From 100ms to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_longer_than: Option<Span>,
-    /// Of CancelQueries: sessions whose query has been running for longer than this.
+    /// Of CancelQueries: sessions whose query has been running for longer than this. From 100ms to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_longer_than: Option<Span>,
-    /// Only sessions of these roles; `*` stands for any characters. Left out: of any.
+    /// Only sessions of these roles, at most 20; `*` matches any characters. Default: all roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(min = 1, max = 63)))]
     pub users: Vec<String>,
-    /// Only sessions with one of these application names; `*` stands for any characters. Left out: with any.
+    /// Only sessions with these application names, at most 20; `*` matches any characters. Default: all names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(min = 1, max = 63)))]
     pub application_names: Vec<String>,
-    /// At most so many at once, the oldest first. From 1 to 100. Default 10.
+    /// The most sessions per action, the oldest first. From 1 to 100. Default 10.
     #[serde(default = "default_at_most")]
     #[schemars(range(min = 1, max = 100))]
     pub at_most: u32,
@@ -61,12 +61,12 @@ fn default_at_most() -> u32 {
 }
 
 impl SessionSelector {
-    /// The ages that it looks at.
+    /// The ages that are set.
     pub fn ages(&self) -> impl Iterator<Item = &Span> {
         [&self.idle_in_transaction_longer_than, &self.idle_longer_than, &self.running_longer_than].into_iter().flatten()
     }
 
-    /// What the default ladder ends when connections run out: transactions that were left open for a minute.
+    /// The selector of the default ladder: transactions that have been idle for a minute.
     pub fn forgotten() -> Self {
         Self {
             idle_in_transaction_longer_than: Some("1m".into()),
@@ -85,7 +85,7 @@ impl SessionSelector {
 pub struct SessionRef {
     /// The server process.
     pub pid: i32,
-    /// When it connected: another session may get the same pid later.
+    /// When the session connected: another session may get the same pid later.
     pub connected_at: Timestamp,
     #[schemars(length(max = 63))]
     pub user: String,
@@ -94,6 +94,6 @@ pub struct SessionRef {
     /// `idle in transaction`, `idle`, `active`.
     #[schemars(length(max = 63))]
     pub state: String,
-    /// Since when it is in this state; an active one, since when its query runs.
+    /// Since when the session is in this state; of an active session, since when its query runs.
     pub since: Timestamp,
 }

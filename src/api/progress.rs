@@ -55,7 +55,7 @@ macro_rules! accessors {
     };
 }
 
-/// The progress of one executor, as the status holds it.
+/// The progress of one executor, as stored in the status.
 pub trait Stored: Clone + Default + PartialEq {
     /// None when another executor stored the progress.
     fn stored(progress: &Progress) -> Option<&Self>;
@@ -64,7 +64,7 @@ pub trait Stored: Clone + Default + PartialEq {
     fn into_progress(self) -> Option<Progress>;
 }
 
-/// Of an executor that finds everything out again.
+/// Of an executor that reads its progress from the outside again.
 impl Stored for () {
     fn stored(_: &Progress) -> Option<&Self> {
         None
@@ -102,10 +102,10 @@ pub struct CleanupProgress {
     /// The metric's value at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<f64>,
-    /// `objects_collected` in the hook's answer.
+    /// `objects_collected` in the hook's response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects_collected: Option<i64>,
-    /// `memory_freed_mb` in the hook's answer, in 10^6 bytes.
+    /// `memory_freed_mb` in the hook's response, in 10^6 bytes.
     #[serde(rename = "memoryFreedMB", skip_serializing_if = "Option::is_none")]
     pub memory_freed_mb: Option<f64>,
 }
@@ -114,7 +114,7 @@ pub struct CleanupProgress {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JobProgress {
-    /// Name of the Job, once it was seen.
+    /// Name of the Job, once it exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub job: Option<String>,
@@ -127,7 +127,7 @@ pub struct WebhookProgress {
     /// When the delivery was started: stored before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub called_at: Option<Timestamp>,
-    /// Where a webhook that answered 202 reports its progress.
+    /// The URL at which a webhook that responded with 202 reports its progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub poll_url: Option<String>,
@@ -151,16 +151,16 @@ pub struct ProviderProgress {
     pub sent_at: Option<Timestamp>,
     /// How many calls were sent, or were about to be sent when the operator process ended.
     pub attempts: u32,
-    /// How many calls had no clear answer and no effect.
+    /// How many calls had no clear response and no effect.
     pub without_effect: u32,
     /// The provider has accepted the call.
     pub begun: bool,
-    /// HTTP status of the last answer.
+    /// HTTP status of the last response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
-    /// What the provider listed as newest before the call: a restart event, a deploy, the time of the last production
-    /// change (Vercel; ms since 1970), a workflow run (GitHub). A newer one came after the call. Of a Render Postgres its
-    /// status before the call.
+    /// The newest entry that the provider listed before the call: a restart event, a deploy, the time of the last production
+    /// change (Vercel; ms since 1970), a workflow run (GitHub). A newer entry was created after the call. Of a Render
+    /// Postgres: its status before the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub newest_before: Option<String>,
@@ -168,12 +168,13 @@ pub struct ProviderProgress {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 128)))]
     pub instances_before: Vec<String>,
-    /// Of a rollback: the deploy that the rollback made, the run that makes it (GitHub), or the deploy that it puts live.
+    /// Of a rollback: the deploy that the rollback created, the workflow run that performs it (GitHub), or the deploy that it
+    /// makes live.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub deploy: Option<String>,
     /// Of a rollback: the auto-deploy trigger before it was switched off, `commit` or `checksPass`. Auto-deploy stays off,
-    /// since the next commit would release what was rolled back; switch auto-deploy on again when the fault is fixed.
+    /// since the next commit would release the fault again; switch auto-deploy on again when the fault is fixed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub auto_deploy_was: Option<String>,
@@ -203,11 +204,11 @@ pub struct ConnectionProgress {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SessionProgress {
-    /// The sessions that match the selector, before anything is done. No other session is touched.
+    /// The sessions that match the selector, stored before the first one is ended. No other session is changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub sessions: Vec<SessionRef>,
-    /// The server processes whose session was ended, or whose query was cancelled. Absent: not done yet.
+    /// The server processes whose session was ended, or whose query was cancelled. Absent: not performed yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     pub ended: Option<Vec<i32>>,

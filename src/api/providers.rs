@@ -1,5 +1,5 @@
-//! What the providers that host or deploy services (Render, Vercel, GitHub) have in common: access, circuit breaker, and how
-//! releases are called.
+//! Common parts of the providers that host or deploy services (Render, Vercel, GitHub): access, circuit breaker, and names of
+//! releases.
 
 use std::{fmt, time::Duration};
 
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{CircuitBreaker, KeyRef, KnownBad, KnownGood, ReleaseStatus, TemplateRef};
 
-/// Looks at a hosted service follow each other no faster: each is several calls, of which there are so many a minute.
+/// The shortest time between two checks of a hosted service: each check needs several calls, and providers limit their rate.
 pub const HOSTED_PAUSE: Duration = Duration::from_secs(4);
 
-/// With which key a provider is asked, and when it is left alone.
+/// The API key of a provider, and the circuit breaker of its API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// None: the operator's own.
+    /// None: the key of the operator.
     pub key: Option<KeyRef>,
-    /// Failed calls in a row after which the API is left alone: `safety.circuitBreaker.failureThreshold`.
+    /// Consecutive failed calls that open the circuit breaker: `safety.circuitBreaker.failureThreshold`.
     pub failure_threshold: u32,
-    /// For how long: `safety.circuitBreaker.recoveryTimeout`.
+    /// How long the circuit breaker stays open: `safety.circuitBreaker.recoveryTimeout`.
     pub recovery_timeout: Duration,
 }
 
 impl Access {
     pub(crate) fn new(key: &Option<KeyRef>, breaker: &CircuitBreaker) -> Self {
-        // Checked with the policy's other limits.
+        // Validated with the other limits of the policy.
         let recovery = breaker.recovery_timeout.parse().ok().and_then(|length| Duration::try_from(length).ok());
         Self {
             key: key.clone(),
@@ -35,53 +35,40 @@ impl Access {
     }
 }
 
-/// The circuit breaker of a provider's API for one service, while it is not closed: its calls kept failing, and none is made
-/// until one has gone well.
+/// The circuit breaker of a provider's API for one service, while it is not closed: calls kept failing, so none is sent until a
+/// probe succeeds.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CircuitStatus {
     pub state: CircuitState,
-    /// When one call is let through, on which it depends what comes next; absent while that is under way.
+    /// When one call is let through, whose result closes or opens the circuit. Absent while that call is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
 }
 
-/// How a circuit breaker that is not closed stands.
+/// State of a circuit breaker that is not closed.
 #[derive(
     Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr,
 )]
 pub enum CircuitState {
-    /// No call is made.
+    /// No call is sent.
     Open,
-    /// One call is under way.
+    /// One call is running.
     HalfOpen,
 }
 
-/// `revision 3` of a workload, `deploy dep-…` of what has no numbers.
+/// `revision 3` of a workload, `deploy dep-…` of a target whose deploys have no number.
 pub fn release_name(revision: i64, id: &str) -> String {
     if revision > 0 { format!("revision {revision}") } else { format!("deploy {id}") }
 }
 
-impl fmt::Display for TemplateRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&release_name(self.revision, &self.hash))
-    }
+macro_rules! shown_as_release {
+    ($($type:ty: $id:ident),*) => {
+        $(impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&release_name(self.revision, &self.$id))
+            }
+        })*
+    };
 }
-
-impl fmt::Display for ReleaseStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&release_name(self.revision, &self.hash))
-    }
-}
-
-impl fmt::Display for KnownGood {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&release_name(self.revision, &self.hash))
-    }
-}
-
-impl fmt::Display for KnownBad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&release_name(self.revision, &self.digest))
-    }
-}
+shown_as_release!(TemplateRef: hash, ReleaseStatus: hash, KnownGood: hash, KnownBad: digest);

@@ -1,8 +1,8 @@
 //! Amounts of memory, CPU and storage as Kubernetes writes them:
 //! <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 
-/// What a quantity such as `128Mi`, `1.5G`, `1e9`, `250m` or `12345678n` says, in whole units (bytes, cores); None when
-/// it is none, or negative.
+/// The value of a quantity such as `128Mi`, `1.5G`, `1e9`, `250m` or `12345678n` in whole units (bytes, cores); None when
+/// the text is no quantity, or negative.
 pub fn amount(quantity: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),

@@ -1,41 +1,31 @@
-//! Why a Remediation is as it is: the closed set behind `status.reason`, and when a failure is worth another attempt.
+//! The closed set of reasons behind `status.reason` of a Remediation, and when a failure justifies another attempt.
 
-/// `status.reason` of a Remediation. People and tools switch on the names: a name is never reused for another meaning.
+use strum::{Display, EnumIter, EnumMessage, EnumString, IntoStaticStr};
+
+/// `status.reason` of a Remediation. People and tools depend on the names: a name is never reused for another meaning.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    strum::Display,
-    strum::IntoStaticStr,
-    strum::EnumIter,
-    strum::EnumString,
-    strum::EnumMessage,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr, EnumIter, EnumString, EnumMessage,
 )]
 pub enum RemediationReason {
     /// A person must approve the action.
     AwaitingApproval,
-    /// The write is about to be made.
+    /// The write is about to be sent.
     Acting,
     /// A person rejected the action.
     Rejected,
     /// Nobody decided within approval.timeout.
     ApprovalTimeout,
-    /// A guard or the API server refused the action until its time ran out.
+    /// A guard or the API server refused the action until approval.timeout.
     HeldBackTooLong,
-    /// The component is healthy again without the action, or the forecast does not stand any more.
+    /// The component is healthy again without the action, or the forecast no longer holds.
     Recovered,
-    /// The foreseen failure came before the action; another Remediation heals it.
+    /// The foreseen failure occurred before the action; another Remediation heals it.
     CameFirst,
-    /// Another release, or other content, runs than the one that was judged.
+    /// Another release, or other configuration, runs than the one that was assessed.
     Superseded,
     /// The policy was deleted or became invalid.
     PolicyGone,
-    /// The policy does not name the component any more.
+    /// The policy no longer names the component.
     ComponentGone,
     /// The component has another target now.
     TargetChanged,
@@ -43,15 +33,15 @@ pub enum RemediationReason {
     Deleted,
     /// No session of the database matches the selector.
     NothingToEnd,
-    /// The write was made.
+    /// The write was performed.
     Executed,
-    /// The write had been made before, by an operator process that ended then.
+    /// The write was performed before, by an operator process that ended then.
     AlreadyDone,
-    /// A call was sent, and nothing tells whether it had an effect.
+    /// A call was sent, and it is unknown whether it had an effect.
     OutcomeUnknown,
     /// The Remediation does not name what the action needs.
     NoTarget,
-    /// The provider was asked several times without a clear answer and without an effect.
+    /// The provider was called several times without a clear response and without an effect.
     NotDone,
     /// The action did not end within its time limit.
     DeadlineExceeded,
@@ -69,15 +59,15 @@ pub enum RemediationReason {
     PodsNotReady,
     /// No attempt to connect succeeded.
     NotRecovered,
-    /// The hook or webhook cannot be called as it is declared.
+    /// The hook or webhook cannot be called as declared.
     HookInvalid,
-    /// The hook or webhook answered with an error.
+    /// The hook or webhook responded with an error.
     HookRefused,
     /// The hook or webhook could not be reached.
     HookUnreachable,
-    /// The hook or webhook did not answer in time.
+    /// The hook or webhook did not respond in time.
     HookTimeout,
-    /// The MCP tool cannot be called as it is declared.
+    /// The MCP tool cannot be called as declared.
     McpInvalid,
     /// The MCP server could not be reached.
     McpUnreachable,
@@ -89,19 +79,19 @@ pub enum RemediationReason {
     McpBadArguments,
     /// The tool reported a failure.
     McpToolFailed,
-    /// The tool asked for input that nobody can give.
+    /// The tool requested input, which an automatic call cannot provide.
     McpWantsInput,
     /// The component was healthy for verification.stabilization after the action.
     Healthy,
     /// The component was not healthy within verification.timeout.
     StillUnhealthy,
-    /// The foreseen failure still stands after verification.timeout.
+    /// The failure is still foreseen after verification.timeout.
     StillForeseen,
-    /// The component could not be checked, or was released anew, before the result was known.
+    /// The component could not be checked, or was released again, before the outcome was known.
     Inconclusive,
-    /// No remedy fits the cause, or the policy does not list the action any more.
+    /// No remedy fits the cause, or the policy no longer lists the action.
     NoRemedy,
-    /// No template was seen healthy.
+    /// No template has been healthy.
     NoKnownGood,
     /// The last known good template has not run for longer than safety.maxRollbackAge.
     TooOld,
@@ -113,15 +103,15 @@ pub enum RemediationReason {
     Suspended,
     /// spec.mode is Observe.
     ObserveMode,
-    /// The last check is too old, or could not see the target.
+    /// The last check is too old, or could not measure the target.
     StaleData,
-    /// Not enough checks in a row were bad.
+    /// Not enough consecutive checks were bad.
     NotConfirmed,
     /// A person paused the workload.
     Paused,
     /// The workload takes its template from another object.
     TemplateElsewhere,
-    /// A GitOps controller would undo the action.
+    /// A GitOps controller would revert the action.
     GitOpsOwned,
     /// More components are unhealthy than safety.maxUnhealthy allows.
     MaxUnhealthy,
@@ -129,37 +119,37 @@ pub enum RemediationReason {
     MaxConcurrent,
     /// safety.budget is used up.
     Budget,
-    /// The component was acted on less than safety.cooldown ago.
+    /// The last action on the component started less than safety.cooldown ago.
     Cooldown,
     /// The actions on the component keep failing.
     CircuitBreaker,
-    /// An action ahead of a foreseen failure did not hold for prediction.horizon.
+    /// An action ahead of a foreseen failure had no effect for the whole prediction.horizon.
     ForeseenAgain,
     /// The workload's update strategy OnDelete would replace no pod.
     OnDelete,
-    /// The template was written and is not rolled out.
+    /// The template was written but is not rolled out.
     Blocked,
     /// A PodDisruptionBudget allows no eviction.
     DisruptionBudget,
     /// New pods would need an image that cannot be pulled.
     ImageUnavailable,
-    /// What the action rests on could not be measured.
+    /// The basis of the action could not be measured.
     CouldNotMeasure,
     /// The object is immutable.
     Immutable,
     /// An autoscaler manages the number of pods.
     Autoscaled,
-    /// Somebody else changed the number of pods.
+    /// Another writer changed the number of pods.
     Rescaled,
-    /// The remedy cannot be executed as it is declared.
+    /// The remedy cannot be executed as declared.
     BadRemedy,
     /// Workloads that the policy does not name use the object.
     Shared,
-    /// A controller writes the object from a source of its own.
+    /// A controller overwrites the object from its own source.
     Overwritten,
-    /// The GitOps controller or the provider is at work on the target.
+    /// The GitOps controller or the provider is changing the target.
     OwnerBusy,
-    /// What to roll back to does not exist any more.
+    /// The rollback target no longer exists.
     TargetGone,
     /// The target does not exist.
     NotFound,
@@ -171,7 +161,7 @@ pub enum RemediationReason {
     Conflict,
     /// The API server, provider or database could not be reached.
     Unreachable,
-    /// No answer came in time.
+    /// No response came in time.
     Timeout,
     /// The provider's API is not configured.
     NotConfigured,
@@ -181,7 +171,7 @@ pub enum RemediationReason {
     CredentialsRefused,
     /// The provider's rate limit is used up.
     RateLimited,
-    /// The provider's API kept failing and is left alone for a while.
+    /// The provider's API kept failing, so its circuit breaker is open.
     CircuitOpen,
     /// The provider or server does not know the target.
     TargetNotFound,
@@ -189,7 +179,7 @@ pub enum RemediationReason {
     Unsettled,
     /// The provider refused the request.
     Refused,
-    /// The answer is not what the API promises.
+    /// The response does not match the API.
     BadAnswer,
     /// TLS could not be negotiated.
     TlsFailed,
@@ -197,11 +187,11 @@ pub enum RemediationReason {
     DatabaseMissing,
     /// The server's name does not resolve.
     Unresolved,
-    /// All connections of the database are taken.
+    /// All connections of the database are in use.
     Saturated,
     /// The database role may not do this.
     NotAllowed,
-    /// The Secret could not be read now.
+    /// The Secret could not be read.
     Unread,
     /// The database reported an error.
     Failed,
@@ -217,29 +207,46 @@ pub enum RemediationReason {
     InvalidSpec,
 }
 
+/// Declares an enum whose every variant is also a [`RemediationReason`], with the conversion.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(strum::Display, strum::IntoStaticStr, strum::EnumIter)]
+        $vis enum $name { $($(#[$doc])* $variant,)* }
+
+        impl From<$name> for $crate::api::RemediationReason {
+            fn from(reason: $name) -> Self {
+                match reason { $($name::$variant => Self::$variant,)* }
+            }
+        }
+    };
+}
+pub(crate) use reasons;
+
 impl RemediationReason {
     /// The name, as `status.reason` holds it.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// An action that ends for this reason calls a person.
+    /// Whether an action that ends for this reason calls a person.
     pub fn calls_person(self) -> bool {
         self == Self::NotRecovered
     }
 
-    /// The meaning, for people: the doc comment of the variant.
+    /// The meaning for people: the doc comment of the variant.
     pub fn meaning(self) -> &'static str {
-        strum::EnumMessage::get_documentation(&self).unwrap_or_default()
+        self.get_documentation().unwrap_or_default()
     }
 }
 
-/// When a failed attempt is worth another one.
+/// When a failed attempt is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
-    /// The same attempt fails again; a person has to change something.
+    /// The same attempt would fail again; a person has to change something.
     Never,
-    /// After the object, or what it depends on, has changed.
+    /// After the object, or one of its dependencies, has changed.
     OnChange,
     /// After a while, with backoff.
     Backoff,

@@ -2,18 +2,19 @@ use jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, IntoStaticStr};
 
 use super::{ActionPlan, Progress, Suspension};
 
-/// One healing action. Created by Panacea before anything is done; only `approval` may be set by a person.
+/// One healing action. Panacea creates it before it acts; a person may set only `approval`.
 ///
 /// ```text
 ///            ┌────────────► AwaitingApproval ──► Rejected | Expired
 ///            │                    │ Approved
-/// Pending ───┼─► Blocked ◄────────┤        (a guard or what it is done to refuses; tried again until it expires)
+/// Pending ───┼─► Blocked ◄────────┤        (a guard or the target refuses; retried until it expires)
 ///            │      │             ▼
 ///            └──────┴─────────► Running ──► Failed
-///                                 │ the write is done
+///                                 │ the write was performed
 ///                                 ▼
 ///                             Verifying ──► Succeeded | Ineffective
 /// ```
@@ -29,7 +30,7 @@ use super::{ActionPlan, Progress, Suspension};
     namespaced,
     status = "RemediationStatus",
     derive = "PartialEq",
-    doc = "A Remediation is one healing action: the intent before it, the approval, the outcome. Panacea creates them; people approve or reject them through spec.approval.",
+    doc = "A Remediation is one healing action: its intent, approval and outcome. Panacea creates Remediations; a person approves or rejects them through spec.approval.",
     selectable = ".spec.plan.policy",
     selectable = ".spec.plan.component",
     printcolumn(name = "Component", type_ = "string", json_path = ".spec.plan.component"),
@@ -43,14 +44,14 @@ use super::{ActionPlan, Progress, Suspension};
         type_ = "string",
         json_path = ".spec.plan.foreseen.failureAt",
         priority = 1,
-        description = "When the failure was expected that it was done ahead of"
+        description = "The expected time of the failure that the action prevents"
     ),
     printcolumn(
         name = "Suspends",
         type_ = "string",
         json_path = ".status.suspended.name",
         priority = 1,
-        description = "The Flux or Argo CD object that was suspended for it"
+        description = "The Flux or Argo CD object that was suspended for the action"
     ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -61,14 +62,14 @@ use super::{ActionPlan, Progress, Suspension};
     validation = ("!has(oldSelf.approval) || (has(self.approval) && self.approval == oldSelf.approval)", "spec.approval was already decided and cannot be changed")
 )]
 pub struct RemediationSpec {
-    /// What was decided. It never changes.
+    /// The decision. Immutable.
     pub plan: ActionPlan,
     /// A person's decision: kubectl patch rem NAME --type merge -p '{"spec":{"approval":{"decision":"Approved"}}}'
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
 }
 
-/// The object that is acted on, in the Remediation's namespace.
+/// The object or service that the action changes. An object is in the Remediation's namespace.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct RemediationTarget {
     #[schemars(length(max = 63))]
@@ -77,73 +78,77 @@ pub struct RemediationTarget {
     pub name: String,
 }
 
-/// A workload's template, or a hosted service's deploy.
+/// The template of a workload, or the deploy of a hosted service.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct TemplateRef {
-    /// 0: deploys have no number.
+    /// Annotation `deployment.kubernetes.io/revision` or `rollout.argoproj.io/revision`, or the number of the
+    /// ControllerRevision. It changes when an old template becomes the newest again. 0: deploys have no number.
     pub revision: i64,
-    /// pod-template-hash, or of a StatefulSet or DaemonSet controller-revision-hash; of a deploy its id.
+    /// Label of the template's pods: `pod-template-hash`, `rollouts-pod-template-hash`, or `controller-revision-hash` of a
+    /// StatefulSet or DaemonSet. Of a deploy: its id.
     #[schemars(length(max = 64))]
     pub hash: String,
-    /// Digest of the template without the restart annotation; of a deploy the id of the one that was built.
+    /// Digest of the template without the annotation `kubectl.kubernetes.io/restartedAt`, so equal for two rollouts of the same
+    /// template. Of a deploy: the id of the deploy that was built, which a rollback shares with its target. Where environment
+    /// variables are tracked as configuration: the commit, or a digest of the image.
     #[schemars(length(max = 64))]
     pub digest: String,
 }
 
-/// A person's decision. Who made it is taken from the API server's managed fields, never from here.
+/// A person's decision. The API server's managed fields, not this object, show who decided.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     pub decision: Decision,
-    /// For the record.
+    /// Reason for the decision, for the record. At most 1024 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub reason: String,
 }
 
-/// Yes or no.
+/// Approved or Rejected.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub enum Decision {
     Approved,
     Rejected,
 }
 
-/// How far the action is.
+/// State of the action.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RemediationStatus {
     pub phase: Phase,
     /// CamelCase, from a closed set.
     pub reason: String,
-    /// What was seen, decided, and comes next.
+    /// The observation, the decision, and the next step.
     pub message: String,
-    /// When a person's approval, or a guard, was first waited for.
+    /// When the action first waited for approval or for a guard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Timestamp>,
-    /// When a person was first asked: what they do not decide in time counts from here.
+    /// When approval was first requested. approval.timeout counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
     /// Who decided, as the API server recorded it, and when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<DecidedBy>,
-    /// When the write was begun: stored before it.
+    /// When the write was started; stored before the write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// When the write was done.
+    /// When the write was completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub executed_at: Option<Timestamp>,
-    /// How far the action is.
+    /// Progress of the action, of its executor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// Of a rollback: the GitOps object that is suspended for it.
+    /// Of a rollback: the GitOps object that is suspended for the rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspension>,
-    /// The component has been healthy since, without a break.
+    /// Since when the component has been healthy without interruption.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_since: Option<Timestamp>,
     /// When the end phase was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// When its rows were in the ledger.
+    /// When the outcome was written to the ledger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<Timestamp>,
 }
@@ -160,46 +165,33 @@ pub struct DecidedBy {
 
 /// See the drawing at [`RemediationSpec`].
 #[derive(
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    Default,
-    strum::Display,
-    strum::EnumString,
-    strum::EnumIter,
-    strum::IntoStaticStr,
+    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Display, IntoStaticStr,
 )]
 pub enum Phase {
     #[default]
     Pending,
     /// A person has to set spec.approval.
     AwaitingApproval,
-    /// A guard refuses; looked at again until it expires.
+    /// A guard refuses; checked again until the Remediation expires.
     Blocked,
-    /// The write is about to be made, or was made by an operator that then died.
+    /// The write is about to be sent, or was sent by an operator process that then ended.
     Running,
-    /// The write is done; is the component healthy now?
+    /// The write was performed; the component is being verified.
     Verifying,
     /// Healthy for the stabilization time.
     Succeeded,
-    /// The write could not be made.
+    /// The write failed.
     Failed,
-    /// The write was made and did not help, or it cannot be told.
+    /// The write was performed, but did not help, or its effect is unknown.
     Ineffective,
-    /// A person said no.
+    /// A person rejected the action.
     Rejected,
-    /// Nobody decided in time, or the reason for it was gone before anything was done.
+    /// No decision came in time, or the reason for the action ended before the write.
     Expired,
 }
 
 impl Remediation {
-    /// The command with which a person approves it.
+    /// The command that approves the Remediation.
     pub fn approve_command(&self) -> String {
         format!(
             r#"kubectl patch rem {} -n {} --type merge -p '{{"spec":{{"approval":{{"decision":"Approved"}}}}}}'"#,
@@ -210,12 +202,12 @@ impl Remediation {
 }
 
 impl Phase {
-    /// Nothing will change any more.
+    /// The phase is final.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Ineffective | Self::Rejected | Self::Expired)
     }
 
-    /// Something may be written outside, or was and is not judged yet.
+    /// A write may be sent, or was sent and is not verified yet.
     pub fn is_acting(self) -> bool {
         matches!(self, Self::Running | Self::Verifying)
     }

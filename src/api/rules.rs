@@ -9,9 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use strum::IntoEnumIterator as _;
 
-use super::{
-    ActionKind, Capabilities, TARGETS, WELL_KNOWN, capabilities::in_words, target::target_fields, target_texts,
-};
+use super::{ActionKind, Capabilities, TARGETS, WELL_KNOWN, in_words, target::target_fields, target_texts};
 
 /// `['A', 'B']`.
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -1,26 +1,26 @@
-//! How many pods a workload has, as a remedy.
+//! A remedy that changes the number of pods.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// More or fewer pods, within bounds. The number stays when the component is well again.
+/// More or fewer pods, within bounds. The number is not changed back when the component is healthy again.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("self.min <= self.max", "min must not be above max"))]
 pub struct ScaleRemedy {
-    /// By how many pods, or by how much of their number, rounded up: `+2`, `-1`, `+50%`.
+    /// The change in pods, or in percent of their number, rounded up: `+2`, `-1`, `+50%`.
     #[schemars(regex(pattern = "^[+-][1-9][0-9]{0,3}%?$"))]
     pub by: String,
-    /// Never fewer pods than this. From 1 to 5000. Default 1.
+    /// The fewest pods. From 1 to 5000. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 5000))]
     pub min: u32,
-    /// Never more pods than this. From 1 to 5000.
+    /// The most pods. From 1 to 5000.
     #[schemars(range(min = 1, max = 5000))]
     pub max: u32,
-    /// When a HorizontalPodAutoscaler has the number of pods: raise its minReplicas instead, up to its maxReplicas. Default
-    /// false: then it is not scaled at all.
+    /// True: when a HorizontalPodAutoscaler manages the number of pods, its minReplicas is raised instead, up to its
+    /// maxReplicas. False: such a workload is not scaled. Default false.
     #[serde(default)]
     pub adjust_autoscaler: bool,
 }
@@ -30,10 +30,8 @@ fn one() -> u32 {
 }
 
 impl ScaleRemedy {
-    /// From so many pods to how many; none when the bounds are reached, or a person has scaled it to zero.
-    ///
-    /// # Errors
-    /// When `by` is no such number.
+    /// The change for `from` pods; none when a bound is reached, or a person has scaled the workload to zero. Refuses a `by`
+    /// that is no step.
     pub fn of(&self, from: u32) -> Result<Option<Scaling>, String> {
         let bad = || format!("{:?} is no step; write for example \"+2\", \"-1\" or \"+50%\"", self.by);
         let (sign, size) = self.by.split_at_checked(1).ok_or_else(bad)?;
@@ -54,24 +52,24 @@ impl ScaleRemedy {
     }
 }
 
-/// From how many pods to how many.
+/// A change of the number of pods.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Scaling {
     pub from: u32,
     pub to: u32,
-    /// An autoscaler's minReplicas may be raised to it.
+    /// The minReplicas of an autoscaler may be raised to `to`.
     #[serde(default)]
     pub adjust_autoscaler: bool,
 }
 
 impl Scaling {
-    /// So many pods are wanted: is that what was meant? An autoscaler may want more, and its maxReplicas may be less.
-    pub fn is_reached(self, wanted: u32) -> bool {
+    /// Whether the desired number of pods fulfils the change. An autoscaler may desire more; its maxReplicas may be less.
+    pub fn is_reached(self, desired: u32) -> bool {
         match self.to > self.from {
-            true if self.adjust_autoscaler => wanted > self.from,
-            true => wanted >= self.to,
-            false => wanted <= self.to,
+            true if self.adjust_autoscaler => desired > self.from,
+            true => desired >= self.to,
+            false => desired <= self.to,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Which targets there are: the fields of `spec.components[].target`, and what each of them is once it is valid.
+//! The targets: the fields of `spec.components[].target`, and their validated forms.
 //!
-//! A new target is one line in each list below; what it needs to be named, what can be done to it and what it measures is in
-//! its own folder, in `spec.rs`. So this module imports `targets::*::spec`, and those files import `crate::api`: a circle
-//! between two modules of one crate. It is harmless because spec files are pure: they name types, rules and statics, and
-//! import only `crate::api`, no client and no other part of `targets` (tests/integration/house.rs checks it). Without the
-//! circle, everything that belongs to a target would be in two folders, as it was before.
+//! A new target is one line in each list below; its fields, actions and metrics are in its own folder, in `spec.rs`. So this
+//! module imports `targets::*::spec`, and those files import `crate::api`: a circle between two modules of one crate. The
+//! circle is harmless because spec files are pure: they name types, rules and statics, and import only `crate::api`, no client
+//! and no other part of `targets` (tests/integration/house.rs checks it). Without it, each target would be spread over two
+//! folders.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use crate::targets::{
     },
 };
 
-/// What a component is. Exactly one field is set.
+/// The object or service that the component represents.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetSpec {
@@ -29,8 +29,8 @@ pub struct TargetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<ObjectName>,
 
-    /// A StatefulSet in the policy's namespace. When its pods are replaced in order and one that is not ready stands in
-    /// the way of a rollback or a restart, that pod is deleted.
+    /// A StatefulSet in the policy's namespace. When its pods are replaced in order and a pod that is not ready blocks a
+    /// rollback or a restart, that pod is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stateful_set: Option<ObjectName>,
 
@@ -38,12 +38,12 @@ pub struct TargetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon_set: Option<ObjectName>,
 
-    /// A Rollout of Argo Rollouts (argoproj.io/v1alpha1) in the policy's namespace. A rollback aborts the update that is under
-    /// way and puts the template back in spec.template; a template of `spec.workloadRef` is left to people.
+    /// A Rollout of Argo Rollouts (argoproj.io/v1alpha1) in the policy's namespace. A rollback aborts the running update and
+    /// restores spec.template; a template in `spec.workloadRef` must be restored manually.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<ObjectName>,
 
-    /// A service that Render hosts, or a Postgres of it.
+    /// A service or a Postgres database that Render hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub render: Option<RenderTarget>,
 
@@ -51,7 +51,7 @@ pub struct TargetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vercel: Option<VercelTarget>,
 
-    /// What is deployed to an environment of a GitHub repository.
+    /// The deployment to an environment of a GitHub repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub github: Option<GithubTarget>,
 
@@ -59,7 +59,7 @@ pub struct TargetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresTarget>,
 
-    /// A plain HTTP service. It can be watched; only a Job, Webhook or Mcp remedy of your own can heal it.
+    /// An HTTP service. Panacea checks it; only a custom remedy (Job, Webhook, Mcp) can heal it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpTarget>,
 }
@@ -90,44 +90,46 @@ pub enum ValidTarget {
     Http(Box<HttpCheck>),
 }
 
-/// From a target as written to one that can be used.
+/// From a target as written to a valid target.
 pub(crate) trait ValidateTarget {
-    /// None when something is wrong with it, which is told to `check`.
+    /// None when a value is not usable, which is reported to `check`.
     fn validate(&self, check: &mut Checker, component: &Component, policy: &HealingPolicySpec) -> Option<ValidTarget>;
 }
 
-/// What a valid target tells of itself.
+/// The facts of a valid target.
 pub(crate) trait TargetFacts {
     fn capabilities(&self) -> &'static Capabilities;
 
-    /// What an action on the component acts on.
+    /// The object that an action on the component changes.
     fn acted_on(&self, action: ActionKind, component: &str) -> RemediationTarget;
 
     /// `StatefulSet/db`, `https://…`: for messages.
     fn describe(&self) -> String;
 
-    /// What `$(name)` in a query stands for; none: the component's name.
+    /// The value of `$(name)` in a query; none: the name of the component.
     fn query_name(&self) -> Option<&str> {
         None
     }
 }
 
 impl TargetSpec {
-    /// All that is named; one entry when the target is right.
+    /// The fields that are set; one in a valid target.
     fn named(&self) -> Vec<Box<dyn ValidateTarget + '_>> {
-        let workloads = [
-            Workload::named(WorkloadKind::Deployment, &self.deployment),
-            Workload::named(WorkloadKind::StatefulSet, &self.stateful_set),
-            Workload::named(WorkloadKind::DaemonSet, &self.daemon_set),
-            Workload::named(WorkloadKind::Rollout, &self.rollout),
+        let fields = [
+            boxed(Workload::named(WorkloadKind::Deployment, &self.deployment)),
+            boxed(Workload::named(WorkloadKind::StatefulSet, &self.stateful_set)),
+            boxed(Workload::named(WorkloadKind::DaemonSet, &self.daemon_set)),
+            boxed(Workload::named(WorkloadKind::Rollout, &self.rollout)),
+            boxed(self.render.as_ref()),
+            boxed(self.vercel.as_ref()),
+            boxed(self.github.as_ref()),
+            boxed(self.postgres.as_ref()),
+            boxed(self.http.as_ref()),
         ];
-        let others =
-            [boxed(&self.render), boxed(&self.vercel), boxed(&self.github), boxed(&self.postgres), boxed(&self.http)];
-        let workloads = workloads.into_iter().flatten().map(|workload| Box::new(workload) as Box<dyn ValidateTarget>);
-        workloads.chain(others.into_iter().flatten()).collect()
+        fields.into_iter().flatten().collect()
     }
 
-    /// What is known of a target as written; none when it names nothing, or not all that it needs.
+    /// The capabilities of a target as written; none when no field is set, or a required value is missing.
     pub fn capabilities(&self) -> Option<&'static Capabilities> {
         TARGETS.into_iter().find(|capabilities| (capabilities.selects)(self))
     }
@@ -142,14 +144,14 @@ impl TargetSpec {
         if let [one] = named.as_slice() {
             return one.validate(check, component, policy);
         }
-        let wrong = if named.is_empty() { "nothing" } else { "several things" };
-        check.bad("target", format!("names {wrong}; set exactly one of {}", target_fields().join(", ")));
+        let count = named.len();
+        check.bad("target", format!("has {count} fields set; set exactly one of {}", target_fields().join(", ")));
         None
     }
 }
 
-fn boxed<'a, T: ValidateTarget>(spec: &'a Option<T>) -> Option<Box<dyn ValidateTarget + 'a>> {
-    spec.as_ref().map(|spec| Box::new(spec) as Box<dyn ValidateTarget + 'a>)
+fn boxed<'a, T: ValidateTarget + 'a>(spec: Option<T>) -> Option<Box<dyn ValidateTarget + 'a>> {
+    spec.map(|spec| Box::new(spec) as Box<dyn ValidateTarget>)
 }
 
 impl<T: ValidateTarget> ValidateTarget for &T {
@@ -166,19 +168,19 @@ pub(super) fn target_fields() -> Vec<&'static str> {
 }
 
 impl ValidTarget {
-    fn ask<T>(&self, question: impl FnOnce(&dyn TargetFacts) -> T) -> T {
+    fn facts<T>(&self, query: impl FnOnce(&dyn TargetFacts) -> T) -> T {
         match self {
-            Self::Workload { kind, name } => question(&Workload { kind: *kind, name }),
-            Self::Render(service) => question(service),
-            Self::RenderPostgres(postgres) => question(postgres),
-            Self::Vercel(project) => question(project),
-            Self::Github(environment) => question(environment.as_ref()),
-            Self::Postgres(database) => question(database.as_ref()),
-            Self::Http(service) => question(service.as_ref()),
+            Self::Workload { kind, name } => query(&Workload { kind: *kind, name }),
+            Self::Render(service) => query(service),
+            Self::RenderPostgres(postgres) => query(postgres),
+            Self::Vercel(project) => query(project),
+            Self::Github(environment) => query(environment.as_ref()),
+            Self::Postgres(database) => query(database.as_ref()),
+            Self::Http(service) => query(service.as_ref()),
         }
     }
 
-    /// The workload that it is; none of what has no pods.
+    /// The workload; none for a target without pods.
     pub fn workload(&self) -> Option<(WorkloadKind, &str)> {
         match self {
             Self::Workload { kind, name } => Some((*kind, name)),
@@ -186,27 +188,27 @@ impl ValidTarget {
         }
     }
 
-    /// What can be done to it, what is done by default, what it measures.
+    /// The supported actions, the default remedies and the metrics.
     pub fn capabilities(&self) -> &'static Capabilities {
-        self.ask(|target| target.capabilities())
+        self.facts(|target| target.capabilities())
     }
 
-    /// What an action on the component `name` acts on: `spec.plan.target` of its Remediation.
+    /// The object that an action on the component `name` changes: `spec.plan.target` of its Remediation.
     pub fn acted_on(&self, action: ActionKind, name: &str) -> RemediationTarget {
-        self.ask(|target| target.acted_on(action, name))
+        self.facts(|target| target.acted_on(action, name))
     }
 
     /// `StatefulSet/db`, `https://…`: for messages.
     pub fn describe(&self) -> String {
-        self.ask(|target| target.describe())
+        self.facts(|target| target.describe())
     }
 
-    /// What `$(name)` in a query of the component `name` stands for.
+    /// The value of `$(name)` in a query of the component `name`.
     pub fn query_name(&self, name: &str) -> String {
-        self.ask(|target| target.query_name().unwrap_or(name).to_owned())
+        self.facts(|target| target.query_name().unwrap_or(name).to_owned())
     }
 
-    /// Looks follow each other no faster than this, whatever calls for them.
+    /// The shortest time between two checks, whatever triggers them.
     pub fn min_check_interval(&self) -> std::time::Duration {
         self.capabilities().min_check_interval
     }

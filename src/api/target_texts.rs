@@ -5,16 +5,13 @@ use std::fmt::Write as _;
 
 use strum::IntoEnumIterator as _;
 
-use super::{
-    ActionKind, Capabilities, Cause, MetricFacts, TARGETS, WELL_KNOWN,
-    capabilities::{CUSTOM, in_words},
-};
+use super::{ActionKind, CUSTOM, Capabilities, Cause, MetricFacts, TARGETS, WELL_KNOWN, in_words};
 
 /// `Rollback for ReleaseRegression, then Restart for Crash and Errors`.
 fn ladder(remedies: &[(ActionKind, &[Cause])]) -> String {
-    let rungs: Vec<String> =
+    let steps: Vec<String> =
         remedies.iter().map(|(action, causes)| format!("{action} for {}", in_words(*causes))).collect();
-    if rungs.is_empty() { "none".to_owned() } else { rungs.join(", then ") }
+    if steps.is_empty() { "none".to_owned() } else { steps.join(", then ") }
 }
 
 /// `cpu_usage 70/90`.
@@ -39,7 +36,7 @@ fn by_target(text: impl Fn(&Capabilities) -> Option<String>) -> String {
 
 /// The default remedies, for `kubectl explain`.
 pub(super) fn default_remedies_text() -> String {
-    format!("Left out, for {}.", by_target(|target| Some(ladder(target.default_remedies))))
+    format!("Default for {}.", by_target(|target| Some(ladder(target.default_remedies))))
 }
 
 /// The default thresholds, for `kubectl explain`.
@@ -49,7 +46,7 @@ pub(super) fn default_thresholds_text() -> String {
         let own: Vec<String> = target.metrics.iter().filter_map(threshold).collect();
         (!own.is_empty()).then(|| own.join(", "))
     });
-    format!("Left out (warning/critical): {}; and for {own}.", well_known.join(", "))
+    format!("Defaults (warning/critical): {}; and for {own}.", well_known.join(", "))
 }
 
 /// The causes that each action can help against, for `kubectl explain`.
@@ -61,8 +58,8 @@ pub(super) fn causes_text() -> String {
     format!("{}.", limited.collect::<Vec<_>>().join(", "))
 }
 
-/// What each target supports, as a Markdown table: a row per target, a column per action. `default` says that the action is
-/// done when the policy names no remedies.
+/// The supported actions as a Markdown table: one row per target, one column per action. `default` marks the remedies of a
+/// policy that names none.
 pub fn remedies_table() -> String {
     let custom = |action: &ActionKind| CUSTOM.iter().any(|supported| supported.action == *action);
     let actions: Vec<ActionKind> = ActionKind::iter().filter(|action| !custom(action)).collect();

@@ -1,6 +1,6 @@
 use jiff::{Timestamp, Unit};
 
-/// Times in our objects carry milliseconds: enough to order events, short enough to read.
+/// Rounds to milliseconds, the precision of times in our objects: enough to order events, short enough to read.
 pub fn milliseconds(at: Timestamp) -> Timestamp {
     at.round(Unit::Millisecond).unwrap_or(at)
 }

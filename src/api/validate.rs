@@ -1,17 +1,17 @@
-//! From a spec as written to a policy that the rooms take: parsed once, checked once.
+//! From a spec as written to a policy that the other modules take: parsed once, validated once.
 //!
-//! The API server's rules refuse most mistakes at `kubectl apply`. What they cannot express, and what an object
-//! stored under an older version of them may hold, is found here and named by field, value and fix. A bad
-//! component does not stop the others.
+//! The rules of the API server refuse most mistakes at `kubectl apply`. Mistakes that the rules cannot express, or that an
+//! object stored under older rules may have, are found here and named by field, value and fix. A bad component does not stop
+//! the others.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use jiff::SignedDuration;
 use url::Url;
 
 use super::{
-    Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, IntOrPercent, Mode, OFFERED, OnTimeout, Span,
-    Threshold, ValidTarget, default_ceilings,
+    Cause, Component, GitOps, HealingPolicy, HealingPolicySpec, Metric, Mode, OFFERED, OnTimeout, Span, Threshold,
+    ValidTarget, default_ceilings,
 };
 
 mod action;
@@ -27,9 +27,9 @@ pub(crate) use mcp::is_loopback;
 pub struct Invalid {
     /// `spec.components[2].target.http.url`
     pub field: String,
-    /// The component that is left out because of it; none when it concerns the whole policy.
+    /// The component that is skipped because of the mistake; none when the mistake concerns the whole policy.
     pub component: Option<String>,
-    /// What is wrong with which value, and what to write instead.
+    /// The field, the value, why it is wrong, and what to write instead.
     pub message: String,
 }
 
@@ -43,9 +43,9 @@ pub struct ValidPolicy {
     pub interval: Duration,
     pub mode: Mode,
     pub suspend: bool,
-    /// Those that are valid, in the order of the spec.
+    /// The valid components, in the order of the spec.
     pub components: Vec<ValidComponent>,
-    /// The mistakes, by component.
+    /// The mistakes of the invalid components.
     pub invalid: Vec<Invalid>,
     pub limits: Limits,
 }
@@ -61,7 +61,7 @@ pub struct Limits {
     pub prediction: bool,
     pub prediction_horizon: SignedDuration,
     pub min_probability: f64,
-    /// Components that may be unhealthy at once, of all that the spec names.
+    /// The most components that may be unhealthy at once, of all components of the spec.
     pub max_unhealthy: usize,
     pub max_concurrent: usize,
     pub budget_actions: usize,
@@ -83,11 +83,11 @@ pub struct ValidComponent {
     pub name: String,
     pub target: ValidTarget,
     pub metrics: Vec<MetricQuery>,
-    /// By metric name; the defaults filled in, but for [`OFFERED`] metrics that the policy does not mention.
+    /// By metric name; the defaults filled in, except for [`OFFERED`] metrics that the policy does not name.
     pub thresholds: BTreeMap<String, Threshold>,
-    /// Where metrics end: what `metrics[].limit` says, and 100 for the well-known percentages.
+    /// The highest possible values of metrics: `metrics[].limit`, and 100 for the well-known percentages.
     pub ceilings: BTreeMap<String, f64>,
-    /// The ladder, the default one filled in.
+    /// The ladder; the default ladder when the policy names none.
     pub remedies: Vec<ValidRemedy>,
 }
 
@@ -95,12 +95,12 @@ pub struct ValidComponent {
 pub struct MetricQuery {
     pub name: String,
     pub query: String,
-    /// None: the operator's own Prometheus.
+    /// None: the Prometheus of the operator.
     pub url: Option<Url>,
 }
 
 /// A remedy whose every value is usable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ValidRemedy {
     pub action: ValidAction,
     /// Never empty.
@@ -109,9 +109,9 @@ pub struct ValidRemedy {
 }
 
 impl Default for Limits {
-    /// Those of a policy that names none.
+    /// The limits of a policy that names none.
     fn default() -> Self {
-        Checker { at: String::new(), component: None, found: Vec::new() }.limits(&HealingPolicySpec::default())
+        Checker::new("spec".to_owned(), None).limits(&HealingPolicySpec::default())
     }
 }
 
@@ -122,11 +122,11 @@ impl ValidPolicy {
     /// When a value that concerns the whole policy is unusable; the list is never empty then.
     pub fn new(policy: &HealingPolicy, defaults: &BTreeMap<String, Threshold>) -> Result<Self, Vec<Invalid>> {
         let spec = &policy.spec;
-        let mut check = Checker { at: "spec".into(), component: None, found: Vec::new() };
+        let mut check = Checker::new("spec".to_owned(), None);
         let interval = unsigned(check.duration("interval", &spec.interval, SECOND, HOUR));
         let limits = check.limits(spec);
         if spec.components.is_empty() {
-            check.bad("components", "is empty; name at least one component".to_owned());
+            check.bad("components", "is empty; name at least one component");
         }
         if !check.found.is_empty() {
             return Err(check.found);
@@ -135,16 +135,9 @@ impl ValidPolicy {
         let mut components = Vec::with_capacity(spec.components.len());
         let mut invalid = Vec::new();
         for (index, component) in spec.components.iter().enumerate() {
-            let mut check = Checker {
-                at: format!("spec.components[{index}]"),
-                component: Some(component.name.clone()),
-                found: Vec::new(),
-            };
+            let mut check = Checker::new(format!("spec.components[{index}]"), Some(component.name.clone()));
             if spec.components[..index].iter().any(|other| other.name == component.name) {
-                check.bad(
-                    "name",
-                    format!("{:?} is used twice; every component needs a name of its own", component.name),
-                );
+                check.bad("name", format!("{:?} is used twice; every component needs a unique name", component.name));
             }
             let parsed = check.component(component, spec, defaults);
             match parsed {
@@ -187,24 +180,36 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn bad(&mut self, field: &str, message: String) {
-        let field = format!("{}.{field}", self.at);
+    fn new(at: String, component: Option<String>) -> Self {
+        Self { at, component, found: Vec::new() }
+    }
+
+    /// Notes a mistake. An empty field means the part itself.
+    pub(crate) fn bad(&mut self, field: &str, message: impl Display) {
+        let dot = if field.is_empty() { "" } else { "." };
+        let field = format!("{}{dot}{field}", self.at);
         self.found.push(Invalid { message: format!("{field}: {message}"), field, component: self.component.clone() });
+    }
+
+    /// Checks a part of the part.
+    fn within<T>(&mut self, field: &str, check: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.at.len();
+        self.at.push('.');
+        self.at.push_str(field);
+        let checked = check(self);
+        self.at.truncate(outer);
+        checked
     }
 
     pub(crate) fn duration(&mut self, field: &str, span: &Span, min_ms: i64, max_ms: i64) -> SignedDuration {
         let (min, max) = (SignedDuration::from_millis(min_ms), SignedDuration::from_millis(max_ms));
-        match span.parse() {
-            Ok(length) if length < min || length > max => {
-                self.bad(field, format!("{span} is out of range; it must be from {min:#} to {max:#}"));
-                min
-            }
-            Ok(length) => length,
-            Err(why) => {
-                self.bad(field, why);
-                min
-            }
-        }
+        let why = match span.parse() {
+            Ok(length) if length >= min && length <= max => return length,
+            Ok(_) => format!("{span} is out of range; it must be from {min:#} to {max:#}"),
+            Err(why) => why,
+        };
+        self.bad(field, why);
+        min
     }
 
     fn range(&mut self, field: &str, value: u32, min: u32, max: u32) -> u32 {
@@ -214,77 +219,49 @@ impl Checker {
         value
     }
 
-    fn max_unhealthy(&mut self, value: &IntOrPercent, total: usize) -> usize {
-        value.of(total).unwrap_or_else(|why| {
+    fn limits(&mut self, spec: &HealingPolicySpec) -> Limits {
+        let HealingPolicySpec { detection, release_watch, prediction, safety, approval, verification, .. } = spec;
+        let breaker = &safety.circuit_breaker;
+        let max_unhealthy = safety.max_unhealthy.of(spec.components.len()).unwrap_or_else(|why| {
             self.bad("safety.maxUnhealthy", why);
             0
-        })
-    }
-
-    fn limits(&mut self, spec: &HealingPolicySpec) -> Limits {
-        let safety = &spec.safety;
+        });
+        let confirm_after = self.duration("detection.confirmAfter", &detection.confirm_after, 100, 10 * MINUTE);
+        let release_watch_every = self.duration("releaseWatch.every", &release_watch.every, SECOND, MINUTE);
+        let (recovery, timeout) = (&breaker.recovery_timeout, &verification.timeout);
+        let failures = breaker.failure_threshold;
         let limits = Limits {
-            unhealthy_after: self.range("detection.unhealthyAfter", spec.detection.unhealthy_after, 1, 20),
-            healthy_after: self.range("detection.healthyAfter", spec.detection.healthy_after, 1, 20),
-            confirm_after: unsigned(self.duration(
-                "detection.confirmAfter",
-                &spec.detection.confirm_after,
-                100,
-                10 * MINUTE,
-            )),
-            release_watch_every: unsigned(self.duration(
-                "releaseWatch.every",
-                &spec.release_watch.every,
-                SECOND,
-                MINUTE,
-            )),
-            release_watch_for: self.duration("releaseWatch.for", &spec.release_watch.length, 10 * SECOND, HOUR),
-            prediction: spec.prediction.enabled,
-            prediction_horizon: self.duration("prediction.horizon", &spec.prediction.horizon, 10 * MINUTE, 24 * HOUR),
-            min_probability: spec.prediction.min_probability,
-            max_unhealthy: self.max_unhealthy(&safety.max_unhealthy, spec.components.len()),
+            unhealthy_after: self.range("detection.unhealthyAfter", detection.unhealthy_after, 1, 20),
+            healthy_after: self.range("detection.healthyAfter", detection.healthy_after, 1, 20),
+            confirm_after: unsigned(confirm_after),
+            release_watch_every: unsigned(release_watch_every),
+            release_watch_for: self.duration("releaseWatch.for", &release_watch.length, 10 * SECOND, HOUR),
+            prediction: prediction.enabled,
+            prediction_horizon: self.duration("prediction.horizon", &prediction.horizon, 10 * MINUTE, 24 * HOUR),
+            min_probability: prediction.min_probability,
+            max_unhealthy,
             max_concurrent: self.range("safety.maxConcurrent", safety.max_concurrent, 1, 50) as usize,
             budget_actions: self.range("safety.budget.actions", safety.budget.actions, 1, 1000) as usize,
             budget_window: self.duration("safety.budget.window", &safety.budget.window, MINUTE, 24 * HOUR),
             cooldown: self.duration("safety.cooldown", &safety.cooldown, 0, 24 * HOUR),
-            breaker_threshold: self.range(
-                "safety.circuitBreaker.failureThreshold",
-                safety.circuit_breaker.failure_threshold,
-                1,
-                100,
-            ) as usize,
-            breaker_recovery: self.duration(
-                "safety.circuitBreaker.recoveryTimeout",
-                &safety.circuit_breaker.recovery_timeout,
-                SECOND,
-                24 * HOUR,
-            ),
+            breaker_threshold: self.range("safety.circuitBreaker.failureThreshold", failures, 1, 100) as usize,
+            breaker_recovery: self.duration("safety.circuitBreaker.recoveryTimeout", recovery, SECOND, 24 * HOUR),
             max_rollback_age: self.duration("safety.maxRollbackAge", &safety.max_rollback_age, HOUR, 2160 * HOUR),
             git_ops: safety.git_ops,
-            approval_timeout: self.duration("approval.timeout", &spec.approval.timeout, SECOND, 168 * HOUR),
-            on_timeout: spec.approval.on_timeout,
-            stabilization: self.duration("verification.stabilization", &spec.verification.stabilization, 0, HOUR),
-            verification_timeout: self.duration(
-                "verification.timeout",
-                &spec.verification.timeout,
-                2 * SECOND,
-                6 * HOUR,
-            ),
+            approval_timeout: self.duration("approval.timeout", &approval.timeout, SECOND, 168 * HOUR),
+            on_timeout: approval.on_timeout,
+            stabilization: self.duration("verification.stabilization", &verification.stabilization, 0, HOUR),
+            verification_timeout: self.duration("verification.timeout", timeout, 2 * SECOND, 6 * HOUR),
         };
         if limits.verification_timeout <= limits.stabilization {
-            self.bad(
-                "verification.timeout",
-                format!(
-                    "{} must be longer than verification.stabilization, {}",
-                    spec.verification.timeout, spec.verification.stabilization
-                ),
-            );
+            let stabilization = &verification.stabilization;
+            let message = format!("{timeout} must be longer than verification.stabilization, {stabilization}");
+            self.bad("verification.timeout", message);
         }
-        if !(0.0..=1.0).contains(&spec.prediction.min_probability) {
-            self.bad(
-                "prediction.minProbability",
-                format!("{} is not a probability; write a number from 0.05 to 1", spec.prediction.min_probability),
-            );
+        let probability = prediction.min_probability;
+        if !(0.0..=1.0).contains(&probability) {
+            let message = format!("{probability} is not a probability; write a number from 0.05 to 1");
+            self.bad("prediction.minProbability", message);
         }
         limits
     }
@@ -303,8 +280,8 @@ impl Checker {
             }
             thresholds.insert(name.clone(), *threshold);
         }
-        // What the platform offers unasked is no reason to call a component bad before its policy says from where on: many
-        // run at their CPU limit, or with a heap that fills most of its memory, by design.
+        // A metric that the platform measures on its own does not make a component unhealthy without a threshold in the policy:
+        // many run at their CPU limit, or with a heap that fills most of its memory, by design.
         for offered in OFFERED {
             let named = component.thresholds.contains_key(offered);
             if !named && !component.metrics.iter().any(|metric| metric.name == offered) {
@@ -320,46 +297,38 @@ impl Checker {
             ceilings.extend(own.ceiling.map(|ceiling| (own.name.to_owned(), ceiling)));
         }
         for (index, metric) in component.metrics.iter().enumerate() {
-            let field = format!("metrics[{index}]");
-            if component.metrics[..index].iter().any(|other| other.name == metric.name) {
-                self.bad(&format!("{field}.name"), format!("{:?} is measured twice", metric.name));
-            }
-            if !thresholds.contains_key(&metric.name) {
-                self.bad(
-                    &format!("{field}.name"),
-                    format!(
-                        "{:?} is not well-known and has no entry in thresholds; add thresholds.{}",
-                        metric.name, metric.name
-                    ),
-                );
-            }
-            if metric.prometheus.query.trim().is_empty() {
-                self.bad(
-                    &format!("{field}.prometheus.query"),
-                    "is empty; write a PromQL query that yields one sample".to_owned(),
-                );
-            }
-            if let Some(limit) = metric.limit {
-                if !(limit.is_finite() && limit > 0.0) {
-                    self.bad(&format!("{field}.limit"), format!("{limit} must be a number above 0"));
+            let Metric { name, prometheus, limit } = metric;
+            ceilings.extend(limit.map(|limit| (name.clone(), limit)));
+            let url = self.within(&format!("metrics[{index}]"), |check| {
+                if component.metrics[..index].iter().any(|other| other.name == *name) {
+                    check.bad("name", format!("{name:?} is measured twice"));
                 }
-                ceilings.insert(metric.name.clone(), limit);
-            }
-            let url =
-                metric.prometheus.url.as_deref().and_then(|url| self.url(&format!("{field}.prometheus.url"), url));
-            metrics.push(MetricQuery { name: metric.name.clone(), query: metric.prometheus.query.clone(), url });
+                if !thresholds.contains_key(name) {
+                    let message =
+                        format!("{name:?} is not well-known and has no entry in thresholds; add thresholds.{name}");
+                    check.bad("name", message);
+                }
+                if prometheus.query.trim().is_empty() {
+                    check.bad("prometheus.query", "is empty; write a PromQL query that returns one sample");
+                }
+                if let Some(limit) = limit.filter(|limit| !(limit.is_finite() && *limit > 0.0)) {
+                    check.bad("limit", format!("{limit} must be a number above 0"));
+                }
+                prometheus.url.as_deref().and_then(|url| check.url("prometheus.url", url))
+            });
+            metrics.push(MetricQuery { name: name.clone(), query: prometheus.query.clone(), url });
         }
         let target = component.target.validate(self, component, spec)?;
         let remedies = self.remedies(component, target.capabilities(), &spec.safety.allowed_mcp_tools);
         Some(ValidComponent { name: component.name.clone(), target, metrics, thresholds, ceilings, remedies })
     }
 
-    /// How many were found so far.
+    /// The number of mistakes so far.
     pub(crate) fn mistakes(&self) -> usize {
         self.found.len()
     }
 
-    /// Whether it is an id of a provider's, with this prefix.
+    /// Whether the text is an id of a provider, with this prefix.
     pub(crate) fn is_id(&mut self, field: &str, id: &str, prefix: &str, of_what: &str) -> bool {
         let fits = |character: char| character.is_ascii_alphanumeric() || character == '-';
         let rest = id.strip_prefix(prefix);
@@ -371,25 +340,19 @@ impl Checker {
     }
 
     pub(crate) fn url(&mut self, field: &str, text: &str) -> Option<Url> {
-        match Url::parse(text) {
+        let why = match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                self.bad(field, format!("{text:?} must start with http:// or https://"));
-                None
+                format!("{text:?} must start with http:// or https://")
             }
-            // The value is not repeated: it holds a password.
+            // The value is not repeated: it contains a password.
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                self.bad(
-                    field,
-                    "holds credentials, which everyone who can read the policy would see; take them out".to_owned(),
-                );
-                None
+                "holds credentials, which everyone who can read the policy would see; remove them".to_owned()
             }
-            Ok(url) => Some(url),
-            Err(why) => {
-                self.bad(field, format!("{text:?} is not a URL ({why})"));
-                None
-            }
-        }
+            Ok(url) => return Some(url),
+            Err(why) => format!("{text:?} is not a URL ({why})"),
+        };
+        self.bad(field, why);
+        None
     }
 }
 

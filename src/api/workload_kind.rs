@@ -1,7 +1,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
-/// The kinds of workload that can be looked at and acted on.
+/// The kinds of workload that can be checked and healed.
 #[derive(
     Serialize,
     Deserialize,
@@ -14,16 +15,16 @@ use serde::{Deserialize, Serialize};
     PartialOrd,
     Ord,
     Hash,
-    strum::Display,
-    strum::EnumString,
-    strum::EnumIter,
-    strum::IntoStaticStr,
+    Display,
+    EnumString,
+    EnumIter,
+    IntoStaticStr,
 )]
 pub enum WorkloadKind {
     Deployment,
     StatefulSet,
     DaemonSet,
-    /// Of Argo Rollouts: there only where its CRD is installed.
+    /// Of Argo Rollouts; known only where its CRD is installed.
     Rollout,
 }
 
@@ -52,7 +53,7 @@ impl WorkloadKind {
         }
     }
 
-    /// How a person resumes one that was paused.
+    /// The command that resumes a paused workload.
     pub fn resume(self, name: &str) -> String {
         match self {
             Self::Deployment | Self::StatefulSet | Self::DaemonSet => {

@@ -1,4 +1,4 @@
-//! What was done before, as the guards need it: one entry a Remediation.
+//! Earlier actions, as the guards need them: one entry per Remediation.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,46 +11,38 @@ pub struct Past {
     pub step: u32,
     pub action: ActionKind,
     pub phase: Phase,
-    /// It was sent, and nothing tells what came of it.
+    /// The action was sent, and its outcome is unknown.
     pub outcome_unknown: bool,
-    /// It was decided before anything was wrong.
+    /// The action was decided ahead of a foreseen failure.
     pub ahead: bool,
-    /// When the write was begun; none when nothing was written.
+    /// When the write was started; none when nothing was written.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
 }
 
-impl Past {
-    /// The action was begun (the write may or may not have been made).
-    fn started_after(&self, since: Timestamp) -> bool {
-        self.started_at.is_some_and(|at| at > since)
-    }
-}
-
-/// When the actions within `window` before `now` were begun, the oldest first.
+/// When the actions within `window` before `now` were started (whether or not the write was made), the oldest first.
 pub fn started_within(history: &[Past], window: SignedDuration, now: Timestamp) -> Vec<Timestamp> {
     let since = now.saturating_sub(window).unwrap_or(Timestamp::MIN);
     let mut started: Vec<Timestamp> =
-        history.iter().filter(|past| past.started_after(since)).filter_map(|past| past.started_at).collect();
+        history.iter().filter_map(|past| past.started_at.filter(|at| *at > since)).collect();
     started.sort_unstable();
     started
 }
 
-/// When the newest action on the component was begun.
+/// When the newest action on the component was started.
 pub fn last_started(history: &[Past], component: &str) -> Option<Timestamp> {
     history.iter().filter(|past| past.component == component).filter_map(|past| past.started_at).max()
 }
 
-/// When the newest action on the component ahead of a foreseen failure was begun, in another incident than this one:
-/// within one the ladder is climbed.
+/// When the newest action on the component ahead of a foreseen failure was started, in another incident than this one:
+/// within one incident the ladder limits the actions.
 pub fn last_ahead(history: &[Past], component: &str, episode: &str) -> Option<Timestamp> {
     let ahead = history.iter().filter(|past| past.component == component && past.ahead && past.episode != episode);
     ahead.filter_map(|past| past.started_at).max()
 }
 
-/// Actions on the component in a row, newest first, that did not help, and when the newest of them ended.
-///
-/// An action that was never begun says nothing about whether actions help.
+/// The number of consecutive newest actions on the component that did not help, and when the newest of them ended. An action
+/// that was never started does not count.
 pub fn failures_in_a_row(history: &[Past], component: &str) -> (usize, Option<Timestamp>) {
     let mut ended: Vec<(Timestamp, Phase)> = history
         .iter()

@@ -1,7 +1,7 @@
 //! Which remedy comes next in an incident.
 
 use super::{
-    Ground, Situation,
+    Ground, Past, Situation,
     guard::{Guard, Refusal},
 };
 use crate::{
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-/// Memory that has grown by more than this share of what it began with is worth a cleanup, whether it is called a leak or
-/// not (the system that Panacea re-imagines cleans up at +50%).
+/// Memory that has grown by more than this share of its first level is worth a cleanup, whether it is called a leak or not
+/// (the system that Panacea re-imagines cleans up at +50%).
 const GROWN: f64 = 0.5;
 
-/// The remedy to try, and for what.
+/// The remedy to try, and the cause that it is for.
 #[derive(Debug, Clone)]
 pub struct LadderStep<'a> {
     pub index: u32,
@@ -28,28 +28,19 @@ pub struct LadderStep<'a> {
     pub intent: Intent,
 }
 
-/// The first remedy of the ladder that is for this cause and was not tried in this incident.
-///
-/// # Errors
-/// When there is none: a person has to look. The words say why.
+/// The first remedy of the ladder that is for this cause and was not tried in this incident. The refusal calls a person.
 pub fn next_step<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<LadderStep<'a>, Refusal> {
     let component = situation.component;
     let cause = match ground {
         Ground::Unhealthy(_) => situation.tracker.cause().unwrap_or(Cause::Unknown),
         Ground::Foreseen(_) => Cause::Exhaustion,
     };
-    let mut tried: Vec<u32> = situation
-        .history
-        .iter()
-        .filter(|past| past.component == component.name && past.episode == ground.episode())
-        .map(|past| past.step)
-        .collect();
-    tried.sort_unstable();
+    let here = |past: &&Past| past.component == component.name && past.episode == ground.episode();
+    let tried: Vec<u32> = situation.history.iter().filter(here).map(|past| past.step).collect();
     let unproven = situation.tracker.release().is_some_and(|release| !release.seen_healthy);
-    let works = matches!(ground, Ground::Foreseen(_));
-    if unproven && !works && situation.tracker.known_good().is_empty() {
+    if unproven && matches!(ground, Ground::Unhealthy(_)) && situation.tracker.known_good().is_empty() {
         let message = format!(
-            "{} was never seen healthy since this policy watches it, so there is no last known good template to go back to, and a restart is no remedy for what never worked: a person has to look",
+            "{} was never healthy since this policy started to watch it, so there is no last known good template to roll back to, and a restart does not repair a release that never worked; repair it manually",
             component.name
         );
         return Err(Refusal::person(Guard::NoKnownGood, message));
@@ -60,7 +51,7 @@ pub fn next_step<'a>(situation: &Situation<'a>, ground: Ground<'_>) -> Result<La
     }
 }
 
-/// Whether a remedy is left for the same cause after that of this step.
+/// Whether no remedy is left for this cause after this step.
 pub fn is_last(situation: &Situation<'_>, ground: Ground<'_>, step: u32, cause: Cause) -> bool {
     let before: Vec<u32> = (0..=step).collect();
     !matches!(first_of(situation, ground, cause, &before), Ok((Some(_), _)))
@@ -90,7 +81,7 @@ fn first_of<'a>(
     Ok((None, fitting))
 }
 
-/// What the action would do now; none when there is nothing that it could do.
+/// The intent of the action now; none when the action cannot do anything.
 fn intent(
     situation: &Situation<'_>,
     ground: Ground<'_>,
@@ -98,14 +89,7 @@ fn intent(
     tried: &[u32],
 ) -> Result<Option<Intent>, Refusal> {
     Ok(match action {
-        ValidAction::Restart => Some(Intent::Restart {}),
-        ValidAction::Failover => Some(Intent::Failover {}),
-        ValidAction::Job(job) => Some(Intent::Job(job.clone())),
-        ValidAction::Webhook(webhook) => Some(Intent::Webhook(webhook.clone())),
-        ValidAction::Mcp(mcp) => Some(Intent::Mcp(mcp.clone())),
-        ValidAction::RecoverConnections(schedule) => Some(Intent::RecoverConnections(schedule.clone())),
-        ValidAction::ReleaseConnections(sessions) => Some(Intent::ReleaseConnections(sessions.clone())),
-        ValidAction::CancelQueries(sessions) => Some(Intent::CancelQueries(sessions.clone())),
+        ValidAction::Fixed(intent) => Some(intent.clone()),
         ValidAction::Scale(remedy) => scaling(situation, remedy).map(Intent::Scale),
         ValidAction::RollbackConfig => {
             situation.tracker.config_target().map(|config| Intent::RollbackConfig { config })
@@ -117,12 +101,11 @@ fn intent(
         }
         ValidAction::Rollback => match situation.tracker.rollback_target() {
             None => None,
-            // The template alone would not do.
+            // The template alone does not restore the state.
             Some(_) if both_changed(situation) && has_untried(situation, ActionKind::RollbackState, tried) => None,
             Some(good) => {
                 too_old(situation, good)?;
-                let (hash, digest) = (good.hash.clone(), good.digest.clone());
-                Some(Intent::Rollback { to: TemplateRef { revision: good.revision, hash, digest } })
+                Some(Intent::Rollback { to: good.template() })
             }
         },
     })
@@ -131,15 +114,14 @@ fn intent(
 /// Whether the action can relieve what is critical or foreseen: a metric that the target's capabilities do not exclude.
 pub fn can_relieve(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> bool {
     let stays = situation.component.target.capabilities().cannot_relieve(action);
-    let all_stay = match ground {
-        Ground::Foreseen(foreseen) => stays.contains(&foreseen.metric.as_str()),
+    match ground {
+        Ground::Foreseen(foreseen) => !stays.contains(&foreseen.metric.as_str()),
         Ground::Unhealthy(_) => {
-            let is_it = |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if stays.contains(&name.as_str()));
+            let stays = |problem: &Problem| matches!(&problem.kind, ProblemKind::Metric(name) if stays.contains(&name.as_str()));
             let mut critical = situation.assessment.critical().peekable();
-            critical.peek().is_some() && critical.all(is_it)
+            critical.peek().is_none() || !critical.all(stays)
         }
-    };
-    !all_stay
+    }
 }
 
 /// None when the bounds are reached.
@@ -148,15 +130,15 @@ fn scaling(situation: &Situation<'_>, remedy: &ScaleRemedy) -> Option<Scaling> {
     remedy.of(pods).ok().flatten()
 }
 
-/// The template and configuration of the last known good state, when what runs differs from it. Who said no to going back
-/// is not asked whether to go back further.
+/// The template and configuration of the last known good state, when the running state differs from it. A person who
+/// rejected a rollback in this incident is not asked to approve a larger one.
 fn whole_state(
     situation: &Situation<'_>,
     ground: Ground<'_>,
 ) -> Result<Option<(TemplateRef, ConfigRollback)>, Refusal> {
-    let incident = situation.history.iter().filter(|past| past.episode == ground.episode());
+    let here = |past: &&Past| past.component == situation.component.name && past.episode == ground.episode();
     let back = [ActionKind::Rollback, ActionKind::RollbackConfig];
-    let mut here = incident.filter(|past| past.component == situation.component.name);
+    let mut here = situation.history.iter().filter(here);
     if here.any(|past| past.phase == Phase::Rejected && back.contains(&past.action)) {
         return Ok(None);
     }
@@ -180,8 +162,8 @@ fn has_untried(situation: &Situation<'_>, action: ActionKind, tried: &[u32]) -> 
     steps.any(|(index, remedy)| remedy.action.kind() == action && !tried.contains(&index))
 }
 
-/// The memory that a cleanup would have given back; none when memory is not what runs out, or has not grown by much, or
-/// when pods would have to be evicted that nobody stands in for.
+/// The memory that a cleanup would reclaim; none when memory does not run out, or has not grown by much, or when the evicted
+/// pods would have no replacement to serve in the meantime.
 fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, hook: bool) -> Option<&'a MemoryGrowth> {
     let growth = situation.forecast?.memory.as_ref()?;
     let is_of_memory =
@@ -193,19 +175,18 @@ fn leaking<'a>(situation: &Situation<'a>, ground: Ground<'_>, hook: bool) -> Opt
     let grown = 2.0 * (growth.relieved_at - growth.baseline) > GROWN * growth.baseline.abs();
     let leaks = growth.leak || grown || matches!(ground, Ground::Foreseen(_));
     let workload = situation.workload()?;
-    let stood_in_for = workload.desired >= 2 && workload.available >= workload.desired;
-    (meant && leaks && (hook || stood_in_for)).then_some(growth)
+    let replaceable = workload.desired >= 2 && workload.available >= workload.desired;
+    (meant && leaks && (hook || replaceable)).then_some(growth)
 }
 
-/// # Errors
-/// When the template has not run for longer than `safety.maxRollbackAge`: what it stood on may be gone by now.
+/// Refuses a template that has not run for longer than `safety.maxRollbackAge`: its dependencies may be gone by now.
 fn too_old(situation: &Situation<'_>, good: &KnownGood) -> Result<(), Refusal> {
     let (idle, limit) = (situation.tracker.idle_for(good, situation.now), situation.policy.limits.max_rollback_age);
     if idle <= limit {
         return Ok(());
     }
     let message = format!(
-        "{good} was the last one seen healthy, and has not run for {} h, more than safety.maxRollbackAge ({limit:#}): going back that far is a person's decision",
+        "{good} was the last known good release, but has not run for {} h, more than safety.maxRollbackAge ({limit:#}); roll back manually, or raise safety.maxRollbackAge",
         idle.as_hours()
     );
     Err(Refusal::person(Guard::TooOld, message))
@@ -215,18 +196,22 @@ fn nothing_left(situation: &Situation<'_>, ground: Ground<'_>, cause: Cause, fit
     let component = &situation.component.name;
     let still = match ground {
         Ground::Unhealthy(_) => "is still unhealthy".to_owned(),
-        Ground::Foreseen(foreseen) => format!("will still fail ({})", foreseen.reason),
+        Ground::Foreseen(foreseen) => format!("is still forecast to fail ({})", foreseen.reason),
     };
-    if tried > 0 {
-        let message = format!(
-            "{component} {still}: {tried} of its remedies were proposed in this incident (see kubectl get rem), and none is left for {cause}; a person has to look"
-        );
-        return Refusal::person(Guard::LadderExhausted, message);
-    }
-    let message = if fitting == 0 {
-        format!("no remedy of {component} is for {cause}: a person has to look, or declare one in its remedies")
-    } else {
-        format!("no remedy of {component} can be applied for {cause}: a person has to look")
+    let (guard, message) = match (tried, fitting) {
+        (0, 0) => (
+            Guard::NoRemedy,
+            format!("no remedy of {component} is for {cause}; declare one in its remedies, or repair it manually"),
+        ),
+        (0, _) => {
+            (Guard::NoRemedy, format!("no remedy of {component} can be applied for {cause}; investigate manually"))
+        }
+        _ => (
+            Guard::LadderExhausted,
+            format!(
+                "{component} {still}, and no remedy is left for {cause}; tried in this incident: {tried} (kubectl get rem lists them); investigate manually"
+            ),
+        ),
     };
-    Refusal::person(Guard::NoRemedy, message)
+    Refusal::person(guard, message)
 }

@@ -1,10 +1,10 @@
-//! From judgement to at most one decision a component, and why.
+//! From assessment to at most one decision per component, with its reason.
 //!
 //! Architecture invariant: PURE, like [`crate::analyze`]. Time and history come in as arguments.
 //!
-//! - [`guard`]: what holds an action back, each with its name, its words and when it will be looked at again
+//! - [`guard`]: what holds an action back, each with its name, its message and the time of the next attempt
 //! - [`ladder`]: which remedy comes next in an incident
-//! - [`history`]: what was done before, as the guards need it
+//! - [`history`]: earlier actions, as the guards need them
 
 pub mod guard;
 pub mod history;
@@ -22,14 +22,14 @@ use crate::{
         tracker::Tracker,
     },
     api::{
-        ActionKind, ActionPlan, Foreseen, Intent, MemoryGrowth, Mode, TemplateRef, ValidComponent, ValidPolicy,
-        milliseconds,
+        ActionKind, ActionPlan, Foreseen, Intent, MemoryGrowth, Mode, ValidComponent, ValidPolicy, milliseconds,
+        truncated,
     },
 };
 use guard::{Permit, Refusal};
 use history::Past;
 
-/// All that a decision about one component rests on.
+/// Everything that a decision about one component is based on.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     pub policy: &'a ValidPolicy,
@@ -37,13 +37,13 @@ pub struct Situation<'a> {
     pub tracker: &'a Tracker,
     pub observation: &'a Observation,
     pub assessment: &'a Assessment,
-    /// None: no forecasts are made.
+    /// None: forecasts are disabled.
     pub forecast: Option<&'a Forecast>,
-    /// A failure that was foreseen often enough in a row, and has neither come nor passed.
+    /// A failure that enough consecutive forecasts predict, and that has neither occurred nor been averted.
     pub foreseen: Option<&'a Foreseen>,
     /// Components of this policy that are unhealthy now, this one included.
     pub unhealthy_components: usize,
-    /// Further ones whose last look was bad, and which are not confirmed to be unhealthy yet.
+    /// Further components that failed the last check and are not confirmed to be unhealthy yet.
     pub suspected_components: usize,
     /// All Remediations of this policy, in any order.
     pub history: &'a [Past],
@@ -56,12 +56,12 @@ impl Situation<'_> {
     }
 }
 
-/// What an action would be for.
+/// The reason for an action.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Ground<'a> {
     /// The component is confirmed bad, in the incident of this id.
     Unhealthy(&'a str),
-    /// It is not, and what is foreseen would make it so.
+    /// The component is not bad, and the foreseen failure would make it bad.
     Foreseen(&'a Foreseen),
 }
 
@@ -75,7 +75,7 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// Names the incident.
+    /// The id of the incident.
     pub fn episode(&self) -> &'a str {
         match self {
             Self::Unhealthy(episode) => episode,
@@ -84,16 +84,16 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// What is to be done about one component.
+/// The decision about one component.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// Nothing is confirmed wrong, or something is being done already.
+    /// No fault is confirmed, or an action is open already.
     Nothing,
     Propose(Box<ActionPlan>),
     Refuse(Refusal),
 }
 
-/// Decides about one component: its next remedy, if there is one and every guard lets it.
+/// Decides about one component: its next remedy, if there is one and every guard lets it pass.
 pub fn decide(situation: &Situation<'_>) -> Verdict {
     let Some(ground) = Ground::of(situation) else { return Verdict::Nothing };
     let name = &situation.component.name;
@@ -109,11 +109,7 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
         return Verdict::Refuse(refusal);
     }
     let target = situation.observation.target.known();
-    let release = target.and_then(|target| target.released()).map(|released| TemplateRef {
-        revision: released.id.revision,
-        hash: released.id.hash.clone(),
-        digest: released.id.digest.clone(),
-    });
+    let release = target.and_then(|target| target.released()).map(|released| released.id.clone());
     Verdict::Propose(Box::new(ActionPlan {
         policy: situation.policy.name.clone(),
         policy_uid: situation.policy.uid.clone(),
@@ -135,12 +131,12 @@ pub fn decide(situation: &Situation<'_>) -> Verdict {
     }))
 }
 
-/// The same guards once more, for an action that was decided on this ground and is about to be done: anything may have
-/// changed.
+/// Runs the same guards again just before an action that was decided on this ground: anything may have changed.
 pub fn still_allowed(situation: &Situation<'_>, ground: Ground<'_>, action: ActionKind) -> Result<Permit, Refusal> {
     if !ladder::can_relieve(situation, ground, action) {
         let name = &situation.component.name;
-        let message = format!("{action} gives nothing back of what runs out now in {name}; it is not done");
+        let message =
+            format!("{action} cannot relieve the metrics of {name} that are critical now; it is not performed");
         return Err(Refusal::until(guard::Guard::NoRemedy, message, None));
     }
     guard::first_refusal(situation, ground, action).map_or_else(|| Ok(Permit::granted()), Err)
@@ -149,7 +145,7 @@ pub fn still_allowed(situation: &Situation<'_>, ground: Ground<'_>, action: Acti
 fn why(situation: &Situation<'_>, ground: Ground<'_>, step: &ladder::LadderStep<'_>) -> String {
     if let Ground::Foreseen(foreseen) = ground {
         return format!(
-            "foreseen with {:.0}% within {:#}: {}; done before it comes",
+            "failure forecast with {:.0}% within {:#}: {}; acting before the failure",
             foreseen.probability * 100.0,
             situation.policy.limits.prediction_horizon,
             foreseen.reason
@@ -160,33 +156,26 @@ fn why(situation: &Situation<'_>, ground: Ground<'_>, step: &ladder::LadderStep<
     let decided = match (&step.intent, situation.tracker.release()) {
         (Intent::Rollback { to }, Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
-            format!("it turned bad within {since} s of {release} ({label}); {to} was the last one seen healthy")
+            format!("unhealthy within {since} s of {release} ({label}); rollback target {to} was the last known good")
         }
         (Intent::RollbackState { to, config }, Some(release)) => {
             let since = situation.now.duration_since(release.since).as_secs();
-            let configs = config.objects.len();
-            let what = match situation.workload() {
-                Some(_) => "ConfigMaps and Secrets",
-                None => "sets of environment variables",
-            };
+            let noun =
+                if situation.workload().is_some() { "ConfigMap or Secret" } else { "set of environment variables" };
+            let changed = config.objects.len();
             format!(
-                "it turned bad within {since} s of {release} ({label}), with {configs} changed {what}; the state of {to} was the last one seen healthy"
+                "unhealthy within {since} s of {release} ({label}), changed {noun}: {changed}; rollback target: the state of {to}, the last known good"
             )
         }
         (Intent::RollbackConfig { config }, _) => {
-            let names = config.names();
-            format!("it turned bad after a change of {names}, with the template that was healthy before it")
+            format!("unhealthy after a change of {}, with the template that was healthy before", config.names())
         }
         (Intent::CleanupMemory { memory: MemoryGrowth { metric, baseline, value, .. }, .. }, _) => {
             format!("{metric} has grown from {} to {}", show(metric, *baseline), show(metric, *value))
         }
         _ => format!("cause {}", step.cause),
     };
-    let mut text = format!("{}; {decided}", seen.join("; "));
-    if let Some((cut, _)) = text.char_indices().nth(2000) {
-        text.truncate(cut);
-    }
-    text
+    truncated(format!("{}; {decided}", seen.join("; ")), 2000)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Whatever happens in the world, and however the actions end, some things never happen.
 //!
-//! A simulation: random looks at components that go well and badly, every proposal becomes a Remediation with a random
-//! fate. Each of its writes is checked against what the simulation itself has kept, not against the guards' own sums.
+//! A simulation: random checks of healthy and unhealthy components; every proposal becomes a Remediation with a random
+//! fate. Each of its writes is checked against the records of the simulation, not against the sums of the guards.
 
 use std::{
     cell::Cell,
@@ -41,13 +41,13 @@ enum Change {
     Deadline,
 }
 
-/// What happens to one component, after which it is looked at.
+/// A change of one component, which is checked after it.
 #[derive(Debug, Clone)]
 struct Step {
     seconds: f64,
     component: usize,
     change: Change,
-    /// A Remediation is taken up after the look: which, and whether what it meets goes well.
+    /// The Remediation that is processed after the check, and whether its effect is good.
     remediation: Option<(usize, bool)>,
     /// The policy is edited.
     mode: Option<(Mode, bool)>,
@@ -128,7 +128,7 @@ fn any_policy() -> impl Strategy<Value = ValidPolicy> {
     })
 }
 
-/// One look, as the simulation remembers it.
+/// One check, as stored by the simulation.
 struct Look {
     bad: bool,
     /// Nothing is unknown, and its memory runs out within the horizon.
@@ -142,7 +142,7 @@ struct World {
     now: f64,
     stories: Vec<Story>,
     looks: Vec<Vec<Look>>,
-    /// Templates with a healthy look while their rollout was complete.
+    /// Templates with a healthy check while their rollout was complete.
     ever_good: Vec<BTreeSet<String>>,
     history: Vec<Past>,
     proposals: Vec<ActionPlan>,
@@ -251,7 +251,7 @@ impl World {
         self.proposals.push(proposal);
     }
 
-    /// The remediation controller, in small: observe anew, ask the guards once more, act, judge.
+    /// The remediation controller, in small: observe again, run the guards again, act, verify.
     fn take_up(&mut self, index: usize, well: bool) {
         let name = self.history[index].component.clone();
         let component = self.policy.components.iter().position(|component| component.name == name).unwrap();
@@ -308,8 +308,8 @@ impl World {
         assert!(!workload.paused, "{what} while paused");
         let age = at(self.now).duration_since(observation.at);
         assert!(age <= guard::FRESH, "{what} on a look that is {age:#} old");
-        // The last looks in a row were bad, or doomed, of one template, and no Unknown among them. What was foreseen stands
-        // until it is seen to be over: then the last look alone is doomed.
+        // The last consecutive checks were bad, or doomed, of one template, without an Unknown. A foreseen failure stays
+        // until it is averted: then the last check alone is doomed.
         let looks = &self.looks[component];
         let enough = if ahead { 1 } else { self.policy.limits.unhealthy_after as usize };
         assert!(looks.len() >= enough, "{what} after {} looks", looks.len());

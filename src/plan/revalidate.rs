@@ -1,9 +1,9 @@
-//! Does the policy, as it is now, still want an action that was decided? The component's state plays no part here.
+//! Whether the current policy still allows an action that was decided. The state of the component does not matter here.
 
 use super::guard::Guard;
 use crate::api::{ActionPlan, Mode, RemediationReason, ValidPolicy};
 
-/// Why the policy does not want the action any more.
+/// Why the policy no longer allows the action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Withdrawn {
     pub reason: RemediationReason,
@@ -11,10 +11,10 @@ pub struct Withdrawn {
     pub why: &'static str,
 }
 
-/// A write that was begun must not be made any more.
+/// Whether a write that was started must not be made any more.
 pub fn withdrawn(plan: &ActionPlan, policy: Option<&ValidPolicy>) -> Option<Withdrawn> {
     let Some(policy) = policy else {
-        let why = "the policy was deleted or is not valid any more";
+        let why = "the policy was deleted or is no longer valid";
         return Some(Withdrawn { reason: RemediationReason::PolicyGone, why });
     };
     if policy.suspend {
@@ -26,13 +26,13 @@ pub fn withdrawn(plan: &ActionPlan, policy: Option<&ValidPolicy>) -> Option<With
     unlisted(plan, policy)
 }
 
-/// The policy does not name the component or the action any more: waiting will not change that.
+/// Whether the policy no longer names the component or the action: waiting does not change that.
 pub fn unlisted(plan: &ActionPlan, policy: &ValidPolicy) -> Option<Withdrawn> {
     let Some(component) = policy.component(&plan.component) else {
-        let why = "the policy does not name this component any more, or names it wrongly";
+        let why = "the policy no longer names this component, or its entry is not valid";
         return Some(Withdrawn { reason: RemediationReason::ComponentGone, why });
     };
     let listed = component.remedies.iter().any(|remedy| remedy.action.allows(&plan.intent));
-    let why = "the policy does not list this action any more";
+    let why = "the policy no longer lists this action";
     (!listed).then_some(Withdrawn { reason: Guard::NoRemedy.into(), why })
 }

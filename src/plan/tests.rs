@@ -122,13 +122,17 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
-            words: &["never seen healthy", "no last known good", "a person has to look"],
-            ..deny("bad from the first look on", Guard::NoKnownGood, never_healthy("v1"))
+            words: &["never healthy", "no last known good", "repair it manually"],
+            ..deny("bad from the first check on", Guard::NoKnownGood, never_healthy("v1"))
         },
         Deny {
             person: true,
             history: exhausted_history,
-            words: &["still unhealthy: 1 of its remedies were proposed", "ReleaseRegression", "a person has to look"],
+            words: &[
+                "still unhealthy",
+                "left for ReleaseRegression; tried in this incident: 1",
+                "investigate manually",
+            ],
             ..deny("the rollback did not help", Guard::LadderExhausted, exhausted)
         },
         Deny {
@@ -141,8 +145,8 @@ fn denials() -> Vec<Deny> {
             ..deny("Observe", Guard::ObserveMode, crash_release(json!({"mode": "Observe"})))
         },
         Deny {
-            words: &["11 s old", "10 s", "looking again"],
-            ..deny("an old look", Guard::StaleData, changed(crash_release(json!({})), |s| s.now += 11.0))
+            words: &["11 s old", "10 s", "checking again"],
+            ..deny("an old check", Guard::StaleData, changed(crash_release(json!({})), |s| s.now += 11.0))
         },
         Deny {
             words: &["Deployment/api is paused", "kubectl rollout resume"],
@@ -157,9 +161,9 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
-            words: &["revision 2 of Deployment/api", "panacea.dev/irreversible", "drops a column", "mend it forward"],
+            words: &["revision 2 of Deployment/api", "panacea.dev/irreversible", "drops a column", "release a fix"],
             ..deny(
-                "no way back",
+                "irreversible",
                 Guard::Irreversible,
                 changed(crash_release(json!({})), |s| {
                     s.workload(|w| w.irreversible = Some("drops a column".into())).after(1.0);
@@ -168,7 +172,7 @@ fn denials() -> Vec<Deny> {
         },
         Deny {
             person: true,
-            words: &["has not run for 2 h", "safety.maxRollbackAge (1h)", "a person's decision"],
+            words: &["has not run for 2 h", "safety.maxRollbackAge (1h)", "roll back manually"],
             ..deny("the good one is long gone", Guard::TooOld, {
                 let mut story = Story::settled_with(policy(json!({"safety": {"maxRollbackAge": "1h"}})));
                 story.release("v2").until(10_860.0);
@@ -201,19 +205,19 @@ fn denials() -> Vec<Deny> {
         Deny {
             person: true,
             unhealthy: 2,
-            words: &["2 components are unhealthy", "safety.maxUnhealthy", "(1)", "a person has to look"],
+            words: &["2 unhealthy components", "safety.maxUnhealthy", "(1)", "investigate manually"],
             ..deny("50% of one is one", Guard::MaxUnhealthy, crash_release(json!({})))
         },
         Deny {
             history: vec![past("other", Phase::Verifying, 3500.0)],
-            words: &["other is being healed", "safety.maxConcurrent is 1", "api is next"],
+            words: &["1 action running (other)", "safety.maxConcurrent is 1", "Rollback of api starts when"],
             ..deny("another one is being healed", Guard::MaxConcurrent, crash_release(json!({})))
         },
         Deny {
             person: true,
             history: [100.0, 200.0, 300.0].map(|s| past("other", Phase::Succeeded, s)).into(),
             retry_at: Some(3700.0),
-            words: &["3 actions", "safety.budget", "tried again at", "raise safety.budget.actions"],
+            words: &["3 actions", "safety.budget", "next attempt at", "raise safety.budget.actions"],
             ..deny("the budget is used up", Guard::Budget, crash_release(json!({})))
         },
         Deny {
@@ -230,15 +234,15 @@ fn denials() -> Vec<Deny> {
         Deny {
             history: vec![past("api", Phase::Succeeded, 3400.0)],
             retry_at: Some(3700.0),
-            words: &["api was acted on at", "safety.cooldown is 5m", "tried again at"],
+            words: &["the last action on api started at", "safety.cooldown is 5m", "next attempt at"],
             ..deny("acted on just before", Guard::Cooldown, crash_release(json!({})))
         },
         Deny {
             person: true,
             words: &[
-                "Restart was sent to api",
-                "what came of it is not known",
-                "deletes that Remediation if it was not done",
+                "the outcome of Restart on api",
+                "is unknown, so Rollback is not performed",
+                "delete its Remediation to allow a retry",
             ],
             ..unknown
         },
@@ -247,7 +251,13 @@ fn denials() -> Vec<Deny> {
             history: vec![Past { ahead: true, ..past("api", Phase::Succeeded, 600.0) }],
             unhealthy: 0,
             retry_at: Some(4200.0),
-            words: &["ahead of a failure", "prediction.horizon (1h)", "memory_usage grows", "tried again at", "person"],
+            words: &[
+                "ahead of a failure",
+                "prediction.horizon (1h)",
+                "memory_usage grows",
+                "next attempt at",
+                "investigate",
+            ],
             ..deny("a restart did not hold for an hour", Guard::ForeseenAgain, leak(json!({})))
         },
         Deny {
@@ -270,13 +280,13 @@ fn denials() -> Vec<Deny> {
             history: vec![past("api", Phase::Succeeded, 3500.0)],
             unhealthy: 0,
             retry_at: Some(3800.0),
-            words: &["api was acted on at", "safety.cooldown is 5m"],
+            words: &["the last action on api started at", "safety.cooldown is 5m"],
             ..deny("healed just before, and to fail again", Guard::Cooldown, leak(json!({})))
         },
         Deny {
             unhealthy: 0,
             words: &["11 s old"],
-            ..deny("foreseen by an old look", Guard::StaleData, changed(leak(json!({})), |s| s.now += 11.0))
+            ..deny("foreseen by an old check", Guard::StaleData, changed(leak(json!({})), |s| s.now += 11.0))
         },
         Deny {
             unhealthy: 0,
@@ -293,7 +303,7 @@ fn denials() -> Vec<Deny> {
             person: true,
             history: [3000.0, 3100.0].map(|s| past("api", Phase::Ineffective, s)).into(),
             retry_at: Some(3710.0),
-            words: &["last 2 actions on api did not help", "circuit breaker is open", "a person should look"],
+            words: &["last 2 actions on api did not help", "circuit breaker is open", "investigate manually"],
             ..deny(
                 "its actions keep failing",
                 Guard::CircuitBreaker,
@@ -304,7 +314,7 @@ fn denials() -> Vec<Deny> {
 }
 
 #[test]
-fn every_guard_says_no_names_the_limit_and_how_to_step_in() {
+fn every_guard_refuses_with_its_limit_and_a_way_to_intervene() {
     let mut seen = BTreeSet::new();
     for Deny { name, guard, story, history, unhealthy, retry_at, person, words } in denials() {
         let Verdict::Refuse(refusal) = decide(&situation(&story, unhealthy, &history)) else {
@@ -324,7 +334,7 @@ fn every_guard_says_no_names_the_limit_and_how_to_step_in() {
     story.error_rate(0.9).record();
     assert_eq!(check(&story, &[]), Verdict::Nothing);
     let refusal = still_allowed(&situation(&story, 1, &[]), Ground::Unhealthy(""), ActionKind::Restart).unwrap_err();
-    assert!(refusal.message.contains("not seen bad 2 times in a row"), "{refusal:?}");
+    assert!(refusal.message.contains("was not unhealthy in 2 consecutive checks"), "{refusal:?}");
     seen.insert(refusal.guard);
     assert_eq!(seen, Guard::iter().collect());
 }
@@ -337,7 +347,7 @@ fn proposal(story: &Story, history: &[Past]) -> ActionPlan {
 }
 
 #[test]
-fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
+fn a_bad_release_is_rolled_back_with_a_reason() {
     let proposal = proposal(&crash_release(json!({})), &[]);
     assert_eq!((proposal.action, proposal.cause, proposal.step), (ActionKind::Rollback, Cause::ReleaseRegression, 0));
     assert_eq!(
@@ -348,7 +358,7 @@ fn a_bad_release_goes_back_to_the_good_one_and_says_why() {
         "1 of 5 pods of the newest template have CrashLoop",
         "within 2 s of revision 2",
         "shop/api:v2",
-        "revision 1 was the last one",
+        "rollback target revision 1 was the last known good",
     ] {
         assert!(proposal.why.contains(word), "{word:?} is not in {:?}", proposal.why);
     }
@@ -386,7 +396,7 @@ fn the_ladder_is_climbed_one_step_an_attempt() {
 }
 
 #[test]
-fn approval_is_asked_for_by_the_mode_or_by_the_remedy() {
+fn approval_is_required_by_the_mode_or_by_the_remedy() {
     let components = |approval: &str| json!([{"name": "api", "target": {"deployment": {"name": "api"}}, "remedies": [{"action": "Rollback", "approval": approval}]}]);
     for (mode, approval, required) in [
         ("Auto", "AsMode", false),
@@ -419,7 +429,7 @@ fn an_open_breaker_lets_one_through_after_its_time() {
     story.after(1.0);
     assert_eq!(refused(&story, &history), Some((Guard::Budget, Some(at(7180.0)))), "also three in an hour");
     history[0].started_at = Some(at(1.0));
-    assert_eq!(refused(&story, &history), Some((Guard::CircuitBreaker, Some(at(3721.0)))), "open anew");
+    assert_eq!(refused(&story, &history), Some((Guard::CircuitBreaker, Some(at(3721.0)))), "open again");
     // A success closes it.
     history[2].phase = Phase::Succeeded;
     assert_eq!(refused(&story, &history), None);
@@ -451,7 +461,7 @@ fn max_unhealthy_is_a_share_of_all_components_rounded_up() {
 }
 
 #[test]
-fn when_others_begin_to_look_bad_too_they_are_looked_at_first() {
+fn when_other_components_become_suspect_they_are_checked_first() {
     let components: Vec<Value> =
         (0..3).map(|n| json!({"name": format!("c{n}"), "target": {"deployment": {"name": "api"}}})).collect();
     let story = crash_release(json!({"components": components, "safety": {"maxUnhealthy": 2}}));
@@ -460,7 +470,7 @@ fn when_others_begin_to_look_bad_too_they_are_looked_at_first() {
     let Verdict::Refuse(refusal) = verdict(2) else { panic!("not refused") };
     assert_eq!((refusal.guard, refusal.calls_person), (Guard::NotConfirmed, false));
     assert!(
-        refusal.message.contains("safety.maxUnhealthy") && refusal.message.contains("looking again"),
+        refusal.message.contains("safety.maxUnhealthy") && refusal.message.contains("checking again"),
         "{refusal:?}"
     );
 }
@@ -476,7 +486,7 @@ fn a_component_in_a_crash_loop_is_unhealthy_also_while_its_container_runs_for_a_
 }
 
 #[test]
-fn a_deployment_that_cannot_be_looked_at_is_left_alone() {
+fn no_action_on_a_deployment_that_cannot_be_checked() {
     let mut story = crash_release(json!({}));
     story.error_rate(0.9).visible = false;
     story.until(3660.0);

@@ -116,7 +116,7 @@ async fn check_uses_what_the_operator_has_learned() {
         .await;
         let would_do = findings[0]["wouldDo"].as_str().unwrap();
         assert!(would_do.starts_with("Rollback after approval"), "{would_do}");
-        assert!(would_do.contains("revision 1 was the last one seen healthy"), "{would_do}");
+        assert!(would_do.contains("rollback target revision 1 was the last known good"), "{would_do}");
         assert!(test.component("shop", "api").await.unwrap().episode.is_some(), "check ended nothing");
     })
     .await;

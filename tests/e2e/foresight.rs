@@ -121,7 +121,7 @@ async fn a_leak_is_healed_before_it_kills_and_a_sawtooth_is_let_alone() {
         assert!(foreseen.probability >= 0.5 && foreseen.value < 98.0, "{foreseen:?}");
         assert!(foreseen.failure_at > spec.plan.decided_at, "{foreseen:?}");
         assert!(
-            spec.plan.why.starts_with("foreseen with ") && spec.plan.why.contains(&foreseen.reason),
+            spec.plan.why.starts_with("failure forecast with ") && spec.plan.why.contains(&foreseen.reason),
             "{}",
             spec.plan.why
         );

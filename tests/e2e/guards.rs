@@ -150,7 +150,7 @@ async fn a_component_that_was_just_acted_on_cools_down_first() {
         assert_eq!(refusal.retry_at, Some(free), "{}", refusal.message);
         let (reason, message) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "Cooldown");
-        assert!(message.contains("tried again at"), "{message}");
+        assert!(message.contains("next attempt at"), "{message}");
         test.wait_event("ActionRefused", "shop", "safety.cooldown is 40s").await;
 
         let all = wait_count(test, 2, Phase::Succeeded, Duration::from_secs(120)).await;
@@ -230,7 +230,7 @@ async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
         assert_eq!(refusal.retry_at, None);
         let (reason, message) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "LadderExhausted");
-        assert!(message.contains("a person has to look"), "{message}");
+        assert!(message.contains("investigate manually"), "{message}");
         test.wait_event("PersonNeeded", "shop", "LadderExhausted").await;
         for remediation in &all {
             test.wait_recorded(&remediation.name_any(), SOON).await;
@@ -282,7 +282,7 @@ async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_pe
             let refusal = test.wait_refusal("shop", name, Guard::MaxUnhealthy).await;
             assert!(refusal.message.contains("safety.maxUnhealthy allows (1)"), "{}", refusal.message);
         }
-        test.wait_event("PersonNeeded", "shop", "a person has to look").await;
+        test.wait_event("PersonNeeded", "shop", "investigate manually").await;
         let (reason, _) = test.wait_condition("shop", "Healing", "False", SOON).await;
         assert_eq!(reason, "MaxUnhealthy");
         let looks = operator.looks().await;

@@ -199,7 +199,7 @@ async fn answers(name: &str, answers: &[Answer]) {
             // Nothing is done on top of what may be under way.
             if reason == "OutcomeUnknown" {
                 let held = test.wait_refusal("shop", id, Guard::OutcomeUnknown).await;
-                let words = format!("Restart was sent to {id}, and what came of it is not known");
+                let words = format!("the outcome of Restart on {id} is unknown");
                 assert!(held.message.contains(&words), "{}", held.message);
             }
         }

@@ -177,7 +177,7 @@ async fn what_its_controller_aborted_is_shown_and_left() {
         let stable = test.rollout().await.data["status"]["stableRS"].as_str().unwrap().to_owned();
         test.wait_component("shop", "web", "to be Degraded, with the stable template as what runs", |status| {
             status.status == HealthStatus::Degraded
-                && status.message.contains("the rollout goes no further")
+                && status.message.contains("the rollout is stopped")
                 && status.release.as_ref().is_some_and(|release| release.hash == stable)
         })
         .await;

@@ -154,7 +154,7 @@ fn the_validation_accepts_exactly_the_expected_actions_for_the_expected_causes()
             assert_eq!(mistakes.is_empty(), actions.contains(&action), "{action} of {noun}: {mistakes:?}");
             let named = mistakes.first().is_none_or(|told| {
                 told.contains("spec.components[0].remedies[0].action: ")
-                    && told.contains(&format!("{action} cannot be done to {noun}, only "))
+                    && told.contains(&format!("{noun} does not support {action}, only "))
                     && told.contains("remove it")
             });
             assert!(named, "field, value and fix are named: {mistakes:?}");

@@ -1,4 +1,4 @@
-//! One look in, score and status out.
+//! From one check to score and status.
 
 use super::*;
 use crate::{
@@ -11,7 +11,7 @@ fn scores_statuses_and_causes() {
     type Case = (&'static str, fn(&mut Story) -> &mut Story, HealthStatus, Option<u8>, Cause);
     use HealthStatus::{Critical, Degraded, Healthy, Unhealthy, Unknown};
     let cases: &[Case] = &[
-        ("all is well", |s| s.error_rate(0.0), Healthy, Some(100), Cause::Unknown),
+        ("healthy", |s| s.error_rate(0.0), Healthy, Some(100), Cause::Unknown),
         ("at the threshold, not above", |s| s.error_rate(0.05), Healthy, Some(100), Cause::Unknown),
         ("a warning", |s| s.error_rate(0.1), Degraded, Some(90), Cause::Unknown),
         ("critical errors", |s| s.error_rate(0.101), Unhealthy, Some(75), Cause::Errors),
@@ -78,7 +78,7 @@ fn what_is_unusual_costs_of_the_score_and_is_no_fault() {
     }
     story.error_rate(0.03).record();
     let (_, assessment) = story.last.as_ref().unwrap();
-    assert_eq!(assessment.message(), "error_rate 3.0% is unusual, up to 0.1% is not");
+    assert_eq!(assessment.message(), "error_rate 3.0% is unusual (usual: up to 0.1%)");
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn ceilings() -> Ceilings {
     BTreeMap::from([("cpu_usage".to_owned(), 100.0), (MEMORY_USAGE.to_owned(), 100.0)])
 }
 
-/// One metric looked at every `seconds`, and what is foreseen at the end.
+/// One metric checked every `seconds`, and what is foreseen at the end.
 fn foreseen(metric: &str, seconds: i64, values: impl IntoIterator<Item = f64>) -> Forecast {
     let mut history = History::default();
     for (look, value) in values.into_iter().enumerate() {
@@ -53,17 +53,17 @@ pub(crate) fn exhausting(metric: &str, probability: f64) -> Forecast {
     }
 }
 
-/// Values in 0..1 that look random and are the same each time.
+/// Pseudo-random values in 0..1, the same each time.
 fn noise(look: usize) -> f64 {
     (look * 7919 % 997) as f64 / 997.0
 }
 
-/// A warm-up, then `slope` units a look.
+/// A warm-up, then `slope` units a check.
 fn leaking(looks: usize, slope: f64) -> Vec<f64> {
     (0..looks).map(|look| 40.0 - 30.0 * (-(look as f64) / 8.0).exp() + slope * look as f64 + noise(look)).collect()
 }
 
-/// Teeth between `low` and `high`, the lows rising by `slope` a look.
+/// Teeth between `low` and `high`, the lows rising by `slope` a check.
 fn sawtooth(looks: usize, period: usize, low: f64, high: f64, slope: f64) -> Vec<f64> {
     let tooth = |look: usize| low + (high - low) * (look % period) as f64 / period as f64;
     (0..looks).map(|look| tooth(look) + slope * look as f64 + noise(look)).collect()
@@ -71,7 +71,7 @@ fn sawtooth(looks: usize, period: usize, low: f64, high: f64, slope: f64) -> Vec
 
 #[test]
 fn a_leak_is_foreseen_with_its_time() {
-    // 0.08 points a look of 30 s: 9.6 points an hour; at 83.2% after 540 looks, so 98% in 1 h 32 min.
+    // 0.08 points a check of 30 s: 9.6 points an hour; at 83.2% after 540 checks, so 98% in 1 h 32 min.
     let forecast = foreseen(MEMORY_USAGE, 30, leaking(540, 0.08));
     assert!(forecast.leak, "{forecast:?}");
     assert_eq!((forecast.level(), forecast.band()), (Level::Critical, Some(Band::OneToSixHours)), "{forecast:?}");
@@ -102,7 +102,7 @@ fn what_is_healthy_is_let_alone() {
 /// Targets: healthy sawtooths flagged at most 1%, leaking ones found at least 99%. The second is not reached, since a
 /// verdict that came earlier would be wrong more often on real data (docs/foresight.md); it must not get worse.
 #[test]
-fn sawtooths_of_collectors_are_told_from_leaking_ones() {
+fn sawtooths_of_collectors_differ_from_leaks() {
     let (mut flagged, mut found, mut of) = (0, 0, 0);
     for case in 0..200_usize {
         let period = 5 + case * 13 % 60;
@@ -124,14 +124,14 @@ fn sawtooths_of_collectors_are_told_from_leaking_ones() {
 }
 
 #[test]
-fn a_restart_begins_anew() {
+fn a_restart_starts_again() {
     let values: Vec<f64> = leaking(400, 0.12).into_iter().chain(leaking(40, 0.12)).collect();
     let forecast = foreseen(MEMORY_USAGE, 30, values);
     assert!(!forecast.leak && forecast.time_to_failure.is_none(), "{forecast:?}");
 }
 
 #[test]
-fn saturation_and_errors_that_are_not_usual_are_told() {
+fn unusual_saturation_and_errors_are_reported() {
     let calm = |look: usize| 30.0 + 5.0 * noise(look);
     let cpu = foreseen("cpu_usage", 60, (0..100).map(calm).chain([97.0; 3]));
     assert_eq!(cpu.level(), Level::Critical, "{cpu:?}");

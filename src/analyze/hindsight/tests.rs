@@ -25,7 +25,7 @@ fn foreseen() -> Foreseen {
     }
 }
 
-/// With a horizon of an hour, looked at every minute: unseen after ten minutes, late until 9600 s.
+/// With a horizon of an hour, checked every minute: unseen after ten minutes, late until 9600 s.
 fn patience() -> Patience {
     Patience::of(SignedDuration::from_hours(1), SignedDuration::from_mins(1))
 }
@@ -50,7 +50,7 @@ impl Watched {
         watched
     }
 
-    /// A look at this second.
+    /// A check at this second.
     fn record(&mut self, second: f64) -> Option<Outcome> {
         self.story.now = second;
         self.story.record();
@@ -90,7 +90,7 @@ impl Watched {
 }
 
 #[test]
-fn what_came_is_true_within_its_band_and_else_early_or_late() {
+fn a_failure_is_true_within_its_band_and_else_early_or_late() {
     for (second, outcome) in [
         (4740.0, Outcome::CameEarly),
         (4800.0, Outcome::CameTrue),
@@ -123,7 +123,7 @@ fn it_did_not_happen_when_it_fell_by_itself_or_its_time_is_over() {
     watched.until(4000.0);
     watched.story.memory(50.0);
     assert_eq!(watched.record(4060.0), Some(Outcome::DidNotHappen));
-    assert!(watched.message().contains("fell to 50% by itself"), "{}", watched.message());
+    assert!(watched.message().contains("fell to 50% without an action"), "{}", watched.message());
 
     let mut watched = Watched::new();
     assert_eq!(watched.until(9600.0), None);
@@ -149,7 +149,7 @@ fn it_was_prevented_by_an_action_that_was_verified() {
 }
 
 #[test]
-fn an_action_that_did_not_help_leaves_it_unknown_unless_it_came() {
+fn after_an_action_without_success_the_outcome_is_unknown_unless_the_failure_occurred() {
     let mut watched = Watched::new();
     watched.act(4010.0, Phase::Ineffective);
     assert_eq!(watched.until(4500.0), None);
@@ -179,7 +179,7 @@ fn pods_that_somebody_else_replaced_leave_it_unknown() {
 }
 
 #[test]
-fn what_was_not_measured_for_too_long_is_unknown_unless_it_came() {
+fn unmeasured_for_too_long_is_unknown_unless_the_failure_occurred() {
     let blind = |minutes: f64| {
         let mut watched = Watched::new();
         watched.story.metrics.remove(MEMORY_USAGE);
@@ -225,7 +225,7 @@ fn a_warning_survives_a_restart_and_time_away_counts_as_unmeasured() {
 }
 
 #[test]
-fn it_is_told_once_while_it_stands_and_after() {
+fn a_warning_is_reported_once() {
     let mut watched = Watched::new();
     watched.story.memory(99.0);
     assert_eq!(watched.record(5000.0), Some(Outcome::CameTrue));

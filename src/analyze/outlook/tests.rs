@@ -10,7 +10,7 @@ use crate::analyze::{
     window::History,
 };
 
-/// A component that is looked at every minute.
+/// A component that is checked every minute.
 struct Watched {
     history: History,
     outlook: Outlook,
@@ -75,21 +75,21 @@ fn a_leak_is_foreseen_within_the_horizon_and_not_long_before() {
 }
 
 #[test]
-fn it_takes_as_many_forecasts_in_a_row_as_looks_for_a_fault() {
+fn needs_as_many_consecutive_forecasts_as_checks_for_a_fault() {
     let mut watched = Watched::leaks();
     let first = watched.outlook.foreseen().unwrap().clone();
     watched.outlook.clear();
     let next = |watched: &mut Watched| watched.record(Some(watched.last() + 0.25));
     assert!(!next(&mut watched) && !next(&mut watched), "three are asked for");
     let value = watched.last();
-    assert!(!watched.record(None), "an unknown between starts anew");
+    assert!(!watched.record(None), "an unknown check starts the count again");
     watched.record(Some(value + 0.5));
     assert!(!next(&mut watched) && next(&mut watched));
     assert_ne!(watched.outlook.foreseen().unwrap().id, first.id, "another incident has another name");
 }
 
 #[test]
-fn it_is_over_when_the_metric_gave_back_half_of_what_had_grown() {
+fn averted_when_half_of_the_growth_is_reclaimed() {
     let mut watched = Watched::leaks();
     let foreseen = watched.outlook.foreseen().unwrap().clone();
     let (forecast, observation) = (watched.forecast.clone().unwrap(), watched.observation.clone().unwrap());

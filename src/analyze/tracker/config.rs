@@ -1,9 +1,9 @@
-//! Which configuration runs beside the template, and which was seen healthy.
+//! The configuration that runs beside the template, and the known good configurations.
 //!
-//! A change of a ConfigMap or Secret is not a release of its own: what is in the environment reaches a container only when it is
-//! started anew, what is mounted after a minute or so, and then the program has to read it. So new content counts as
-//! seen healthy only with pods that were all started after it, or, when all of it is mounted, after a whole release watch.
-//! The environment of a hosted service is that of the deploy that runs: what is changed later comes with the next one.
+//! A change of a ConfigMap or Secret is no release: environment variables reach a container only when it restarts, mounted files
+//! after about a minute, and then the program has to read them. So new content counts as healthy only with pods that were all
+//! started after the change, or, when all of it is mounted, after a whole release watch. The environment of a hosted service is
+//! that of the running deploy: a later change takes effect with the next deploy.
 
 use jiff::Timestamp;
 
@@ -15,14 +15,12 @@ use super::{
     Tracker,
     known::{MAX_KNOWN_BAD, push_newest},
 };
-use crate::api::{
-    ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, HealthStatus, KnownBadConfig, Limits, MISSING, Snapshot,
-};
+use crate::api::{ConfigChange, ConfigObject, ConfigRollback, ConfigStatus, KnownBadConfig, Limits, MISSING, Snapshot};
 
-/// States kept: the good one, and two to show a person the way back.
+/// The most snapshots: the rollback target, and two more as a choice for a person.
 pub const MAX_SNAPSHOTS: usize = 3;
 
-/// A pair of template and configuration that was seen healthy.
+/// A healthy pair of template and configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoodState {
     /// Digest of the template.
@@ -32,8 +30,8 @@ pub struct GoodState {
 
 impl Tracker {
     pub(super) fn follow_config(&mut self, target: &TargetState, now: Timestamp) {
-        let Some(seen) = target.config() else { return };
-        let objects: Vec<ConfigObject> = seen.into_iter().cloned().collect();
+        let Some(objects) = target.config() else { return };
+        let objects: Vec<ConfigObject> = objects.into_iter().cloned().collect();
         let deploy = self.deploy(target).map(str::to_owned);
         let Some(config) = &mut self.config else {
             let (changed, came_during_incident, seen_healthy) = (Vec::new(), false, false);
@@ -41,7 +39,7 @@ impl Tracker {
                 Some(ConfigStatus { objects, since: now, seen_healthy, changed, came_during_incident, deploy });
             return;
         };
-        // What is not in effect yet is no change yet.
+        // A change that is not in effect yet does not count.
         if deploy.is_some() && config.deploy == deploy {
             return;
         }
@@ -55,17 +53,14 @@ impl Tracker {
         let mut changed: Vec<String> = objects.iter().filter(differs).map(ConfigObject::to_string).collect();
         let new_content = !changed.is_empty();
         if !config.seen_healthy {
-            // What changed before, and was not proven yet, is part of it.
+            // Earlier changes that are not proven yet are part of the change.
             let named: Vec<String> = objects.iter().map(ConfigObject::to_string).collect();
             changed.extend(config.changed.iter().filter(|object| named.contains(*object)).cloned());
             changed.sort_unstable();
             changed.dedup();
         }
-        let open = self.episode.is_some()
-            || self.bad > 0
-            || matches!(self.status, HealthStatus::Unhealthy | HealthStatus::Critical);
-        let since = if new_content { now } else { config.since };
-        let came_during_incident = if new_content { open } else { config.came_during_incident };
+        let (since, during) = (config.since, config.came_during_incident);
+        let (since, came_during_incident) = if new_content { (now, self.in_trouble()) } else { (since, during) };
         self.config = Some(ConfigStatus { objects, since, seen_healthy: false, changed, came_during_incident, deploy });
         if new_content {
             (self.bad, self.good, self.settled_good) = (0, 0, 0);
@@ -91,7 +86,7 @@ impl Tracker {
             }
             None => config.deploy.as_ref() == Some(&release.hash),
         };
-        // What turned bad before has to hold for as long as a release is watched.
+        // Known bad content has to be healthy for as long as a release is watched.
         let settled =
             self.settled.as_ref().is_some_and(|(since, _)| now.duration_since(*since) >= limits.release_watch_for);
         let doubtful = self.known_bad_config.iter().any(|bad| config.holds(bad)) && !(lasted && settled);
@@ -99,7 +94,7 @@ impl Tracker {
             config.seen_healthy = true;
             config.changed.clear();
             self.known_bad_config.retain(|bad| !config.holds(bad));
-            // The one that was seen healthy last is the last one.
+            // The snapshot of the newest healthy state is the last one.
             let same = |kept: &Snapshot| kept.template == release.digest && kept.objects == config.objects;
             if let Some(place) = self.snapshots.iter().position(same) {
                 let kept = self.snapshots.remove(place);
@@ -108,11 +103,11 @@ impl Tracker {
         }
     }
 
-    /// What was seen healthy and is not kept yet.
+    /// The healthy state, when it has no snapshot yet.
     pub fn without_snapshot(&self) -> Option<GoodState> {
         let release = self.release.as_ref().filter(|release| release.seen_healthy)?;
-        // Where neither ConfigMaps nor Secrets are watched, the template is all of it.
-        // Of a hosted service it may be that of another deploy, and what this one runs with is not known.
+        // Where neither ConfigMaps nor Secrets are watched, the template is the whole state. The configuration of a hosted
+        // service may be that of another deploy; then the configuration of the running deploy is unknown.
         let is_other = |config: &ConfigStatus| config.deploy.as_ref().is_some_and(|deploy| *deploy != release.hash);
         let unproven = self.config.as_ref().is_some_and(|config| !config.seen_healthy || is_other(config));
         let known = |kept: &Snapshot| kept.template == release.digest && kept.objects == self.objects();
@@ -120,7 +115,7 @@ impl Tracker {
         (!unproven && !self.snapshots.iter().any(known)).then_some(good)
     }
 
-    /// The deploy that runs, of a hosted service.
+    /// The running deploy of a hosted service.
     fn deploy(&self, target: &TargetState) -> Option<&str> {
         let release = self.release.as_ref().filter(|_| target.workload().is_none())?;
         Some(&release.hash)
@@ -130,26 +125,26 @@ impl Tracker {
         self.config.as_ref().map_or(&[], |config| &config.objects)
     }
 
-    /// It is kept under this name from now on; the oldest ones are not any more.
+    /// Notes a stored snapshot; the oldest snapshots are dropped.
     pub fn note_snapshot(&mut self, good: GoodState, name: String, now: Timestamp) {
         self.snapshots.retain(|kept| kept.name != name);
         let state = Snapshot { name, template: good.template, objects: good.objects, seen_at: now };
         push_newest(&mut self.snapshots, state, MAX_SNAPSHOTS);
     }
 
-    /// Copies that are still needed.
+    /// The snapshots that are still needed.
     pub fn snapshots(&self) -> &[Snapshot] {
         &self.snapshots
     }
 
-    /// Where the configuration may go back to: the newest kept one of this template that differs from what is there.
+    /// The rollback target of the configuration: the newest snapshot of this template that differs from the current content.
     pub fn config_target(&self) -> Option<ConfigRollback> {
         let release = self.release.as_ref()?;
         let of_template = self.snapshots.iter().rev().filter(|kept| kept.template == release.digest);
         of_template.map(|kept| rollback_to(self.objects(), kept)).find(|way| !way.objects.is_empty())
     }
 
-    /// The state that was seen healthy last, when what runs differs from it: its template, and how its configuration differs.
+    /// The newest snapshot, when the running state differs from it, with the changes of configuration.
     pub fn state_target(&self) -> Option<(&Snapshot, ConfigRollback)> {
         let release = self.release.as_ref()?;
         let kept = self.snapshots.last()?;
@@ -157,14 +152,14 @@ impl Tracker {
         (kept.template != release.digest || !way.objects.is_empty()).then_some((kept, way))
     }
 
-    /// Content changed, and pods may not have it yet, or have it for a short time.
+    /// Content changed, and pods may not use it yet, or only for a short time.
     pub(super) fn config_unproven(&self, now: Timestamp, limits: &Limits) -> bool {
         let Some(config) = self.config.as_ref() else { return false };
         let young = now.duration_since(config.since) < limits.release_watch_for;
         young && !config.seen_healthy && !config.changed.is_empty()
     }
 
-    /// It turned bad after configuration changed, and the template did not.
+    /// Whether the component became bad after a change of configuration without a change of the template.
     pub(super) fn is_config_regression(
         &self,
         assessment: &Assessment,
@@ -176,11 +171,11 @@ impl Tracker {
         if config.seen_healthy || config.changed.is_empty() || config.came_during_incident {
             return false;
         }
-        // It is another deploy's by now, and what that one's is nobody knows.
+        // The configuration belongs to another deploy; that of the running deploy is unknown.
         if config.deploy.as_ref().is_some_and(|deploy| *deploy != release.hash) || self.config_target().is_none() {
             return false;
         }
-        // New pods bring what changed before into effect.
+        // New pods bring earlier changes into effect.
         let in_effect = config.since.max(release.since);
         let young = now.duration_since(in_effect) <= limits.release_watch_for;
         let of_new_pods = target.and_then(TargetState::workload).is_some_and(|workload| {
@@ -191,7 +186,7 @@ impl Tracker {
         young || (of_new_pods && assessment.critical().any(|problem| problem.value.is_none()))
     }
 
-    /// What turned it bad is not the last known good, whatever it looked like at first.
+    /// Content that made the component bad is not known good, even if it was healthy at first.
     pub(super) fn remember_bad_config(&mut self, now: Timestamp) {
         let (Some(config), Some(way)) = (&self.config, self.config_target()) else { return };
         self.snapshots.retain(|kept| kept.objects != config.objects);
@@ -205,11 +200,11 @@ impl Tracker {
     }
 }
 
-/// Only what both states name: an object that only one of them names says nothing about the other.
+/// Only objects that both states name are compared.
 fn rollback_to(objects: &[ConfigObject], kept: &Snapshot) -> ConfigRollback {
     let change = |now: &ConfigObject| {
         let good = kept.objects.iter().find(|good| (good.kind, &good.name) == (now.kind, &now.name))?;
-        // What was not there is not taken away.
+        // An object that did not exist in the snapshot is not deleted.
         (good.digest != now.digest && good.digest != MISSING).then(|| ConfigChange {
             kind: now.kind,
             name: now.name.clone(),
@@ -220,8 +215,8 @@ fn rollback_to(objects: &[ConfigObject], kept: &Snapshot) -> ConfigRollback {
     ConfigRollback { state: kept.name.clone(), objects: objects.iter().filter_map(change).collect() }
 }
 
-/// Whether a pod that was started then has this content. The API tells whole seconds, and what is in the environment is
-/// read a while after: the second of the change counts.
+/// Whether a pod that was started at that time uses this content. The API reports whole seconds, and the environment is read
+/// shortly after the start, so the second of the change counts.
 fn has_it(started: Timestamp, config: &ConfigStatus) -> bool {
     started.as_second() >= config.since.as_second()
 }
@@ -260,12 +255,12 @@ mod tests {
         }
 
         fn keep(&mut self, name: &str) -> &mut Self {
-            let good = self.tracker.without_snapshot().expect("nothing is to be kept");
+            let good = self.tracker.without_snapshot().expect("no state needs a snapshot");
             self.tracker.note_snapshot(good, name.to_owned(), at(self.now));
             self
         }
 
-        /// (object, from, to) of the way back.
+        /// (object, from, to) of the rollback.
         fn rollback_to(&self) -> Vec<(String, String, String)> {
             let objects = self.tracker.config_target().map(|way| way.objects).unwrap_or_default();
             objects.into_iter().map(|change| (change.name, change.from, change.to)).collect()
@@ -276,7 +271,7 @@ mod tests {
         }
     }
 
-    /// v1 with two ConfigMaps, the one mounted and the other in the environment; good, and kept as `first`.
+    /// v1 with two ConfigMaps, the one mounted and the other in the environment; good, with the snapshot `first`.
     fn settled() -> Story {
         let mut story = Story::new();
         story.config(&[map("env", "e1", true), map("live", "l1", false)]).new_pods().error_rate(0.001).until(3600.0);
@@ -286,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_bad_after_a_change_of_configuration_goes_back_to_what_was_good() {
+    fn bad_configuration_is_rolled_back_to_the_good_content() {
         let mut story = settled();
         story.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3605.0);
-        assert!(story.tracker.watches_release(&story.policy.limits), "looked at closely, as a release is");
+        assert!(story.tracker.watches_release(&story.policy.limits), "checked as often as during a release");
         story.error_rate(0.5).until(3610.0);
         assert_eq!(story.confirmed(), Some(Cause::ConfigRegression));
         assert_eq!(story.rollback_to(), [("live".into(), "l2".into(), "l1".into())]);
-        // Back again: the incident goes on until it is healthy.
+        // Restored: the incident continues until the component is healthy.
         story.config(&[map("env", "e1", true), map("live", "l1", false)]).error_rate(0.0).new_pods().until(3660.0);
         assert_eq!((story.confirmed(), story.tracker.episode(), story.rollback_to()), (None, None, vec![]));
     }
@@ -363,9 +358,9 @@ mod tests {
         assert!(is_known_bad(&story));
         story.config(&good).restart().new_pods().error_rate(0.0).complete().then(60.0);
         assert!(!is_known_bad(&story) && story.seen_healthy());
-        assert_eq!(story.tracker.known_bad_config.len(), 1, "told once");
+        assert_eq!(story.tracker.known_bad_config.len(), 1, "stored once");
 
-        // Again, with another object changed as well; this time it looks well.
+        // Again, with another changed object; this time it is healthy.
         story.config(&[bad[0].clone(), map("live", "l2", false)]).after(1.0);
         assert!(is_known_bad(&story));
         let mut status = ComponentStatus::default();
@@ -379,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_not_its_fault_is_not_blamed_on_configuration() {
-        // A new template came as well: that is gone back from first.
+        // A new template was released as well: it is rolled back first.
         let mut both = settled();
         both.config(&[map("env", "e2", true), map("live", "l1", false)]).release("v2");
         both.fault(FaultKind::CrashLoop, 1).until(3605.0);
@@ -389,12 +384,12 @@ mod tests {
         during.error_rate(0.5).until(3610.0);
         during.config(&[map("env", "e1", true), map("live", "l2", false)]).until(3620.0);
         assert_eq!(during.confirmed(), Some(Cause::Errors));
-        // Nothing is kept to go back to.
+        // There is no snapshot to roll back to.
         let mut without_snapshot = settled();
         without_snapshot.tracker.snapshots.clear();
         without_snapshot.config(&[map("env", "e1", true), map("live", "l2", false)]).error_rate(0.5).until(3610.0);
         assert_eq!(without_snapshot.confirmed(), Some(Cause::Errors));
-        // ConfigMaps cannot be seen any more: nothing changed.
+        // ConfigMaps can no longer be read: no change.
         let mut blind = settled();
         blind.workload.config = None;
         blind.error_rate(0.5).until(3610.0);
@@ -414,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_object_comes_back_and_one_that_was_not_there_is_not_taken_away() {
+    fn a_deleted_object_is_restored_and_a_new_object_is_not_deleted() {
         let mut story = settled();
         story
             .config(&[map("env", MISSING, true), map("live", "l1", false)])
@@ -428,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn few_states_are_kept() {
+    fn few_snapshots_are_stored() {
         let mut story = settled();
         for version in 2..9 {
             let digest = format!("e{version}");

@@ -11,7 +11,7 @@ use crate::{
     api::{ConfigKind, ConfigObject, ValidPolicy},
 };
 
-/// A service, looked at every two seconds.
+/// A service, checked every two seconds.
 struct Story {
     policy: ValidPolicy,
     tracker: Tracker,
@@ -25,7 +25,7 @@ fn vars(digest: &str) -> Option<Vec<ConfigObject>> {
 }
 
 impl Story {
-    /// `dep-1` of commit `c1` with the variables `e1`, seen healthy and kept.
+    /// `dep-1` of commit `c1` with the variables `e1`, healthy, with a snapshot.
     fn settled() -> Self {
         let hosted = Hosted {
             release: Some(ReleaseId { revision: 0, hash: "dep-1".into(), digest: "c1".into() }),
@@ -40,7 +40,7 @@ impl Story {
         let policy = policy(serde_json::json!({}));
         let story = Self { policy, tracker: Tracker::default(), hosted, error_rate: 0.0, now: 0.0 };
         let mut story = story.watch(60.0);
-        let good = story.tracker.without_snapshot().expect("nothing is to be kept");
+        let good = story.tracker.without_snapshot().expect("no state needs a snapshot");
         story.tracker.note_snapshot(good, "first".into(), at(story.now));
         story.watch(600.0)
     }
@@ -80,7 +80,7 @@ fn a_deploy_of_the_same_commit_with_other_variables_is_a_change_of_configuration
     let back = story.deploy("dep-3", "c1", vars("e1"), 0.0).watch(60.0);
     assert!(back.tracker.episode().is_none() && back.tracker.config_target().is_none());
     assert_eq!(back.tracker.snapshots().len(), 1);
-    // Another commit with them is a release that goes back as a whole.
+    // Another commit with them is a release that is rolled back as a whole.
     let both = Story::settled().deploy("dep-2", "c2", vars("e2"), 0.5);
     assert_eq!((both.confirmed(), both.tracker.config_target()), (Some(Cause::ReleaseRegression), None));
     assert_eq!(both.tracker.state_target().unwrap().1.objects.len(), 1);
@@ -106,7 +106,7 @@ fn what_is_changed_and_not_deployed_does_not_run() {
 }
 
 #[test]
-fn with_what_a_rollback_runs_may_not_be_known_and_then_nothing_is_said_of_it() {
+fn unknown_configuration_of_a_rollback_is_not_reported() {
     let bad = Story::settled().deploy("dep-2", "c2", vars("e2"), 0.5);
     let back = bad.deploy("dep-3", "c1", None, 0.0).watch(120.0);
     assert!(back.tracker.release().unwrap().seen_healthy && back.tracker.without_snapshot().is_none());
@@ -122,5 +122,5 @@ fn a_release_that_is_known_by_another_name_is_the_same() {
     let release = story.tracker.release().unwrap();
     assert!(release.seen_healthy && release.digest == "dep-1");
     assert_eq!(story.tracker.known_good().iter().map(|good| good.digest.as_str()).collect::<Vec<_>>(), ["dep-1"]);
-    assert!(story.tracker.rollback_target().is_none(), "it is not gone back to itself");
+    assert!(story.tracker.rollback_target().is_none(), "it is not its own rollback target");
 }

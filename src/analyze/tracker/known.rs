@@ -1,18 +1,18 @@
-//! Which templates were seen healthy, and which turned a healthy component bad.
+//! Known good templates, and known bad templates, with which a healthy component became bad.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{super::observation::ReleaseId, Tracker};
 use crate::api::{KnownBad, KnownGood, Limits};
 
-/// Templates kept as known good. A rollback goes to the newest that is not the bad one, so two would do; more show
-/// a person the way back.
+/// The most known good templates. The rollback target is the newest that does not run, so two would suffice; more give a person
+/// a choice.
 const MAX_KNOWN_GOOD: usize = 5;
-/// Templates, and contents of configuration, kept as known bad.
+/// The most known bad templates, and known bad contents of configuration.
 pub(super) const MAX_KNOWN_BAD: usize = 5;
 
 impl Tracker {
-    /// Where a rollback may go: the newest template seen healthy that is not the one that runs.
+    /// The rollback target: the newest known good template that does not run.
     pub fn rollback_target(&self) -> Option<&KnownGood> {
         let release = self.release.as_ref()?;
         self.known_good.iter().rev().find(|good| good.digest != release.digest)
@@ -22,13 +22,13 @@ impl Tracker {
         &self.known_good
     }
 
-    /// For how long this template has not run.
+    /// How long this template has not run.
     pub fn idle_for(&self, good: &KnownGood, now: Timestamp) -> SignedDuration {
         let runs = self.release.as_ref().is_some_and(|release| release.digest == good.digest);
         if runs { SignedDuration::ZERO } else { now.duration_since(good.replaced_at.unwrap_or(good.seen_at)) }
     }
 
-    /// A template that is being rolled back from is not known good, whatever it looked like at first.
+    /// A template that is rolled back is not known good, even if it was healthy at first.
     pub(super) fn remember_bad(&mut self, now: Timestamp) {
         let Some(release) = &self.release else { return };
         let (revision, digest) = (release.revision, release.digest.clone());
@@ -41,7 +41,7 @@ impl Tracker {
         push_newest(&mut self.known_bad, KnownBad { revision, digest, seen_at: now }, MAX_KNOWN_BAD);
     }
 
-    /// What a release is known by has changed, and the release has not: its policy takes more for configuration, or less.
+    /// The digest of a release changed without a release, since its policy tracks more configuration, or less.
     pub(super) fn rename(&mut self, before: &str, now: &str) {
         let release = self.release.iter_mut().map(|release| &mut release.digest);
         let good = self.known_good.iter_mut().map(|good| &mut good.digest);
@@ -56,7 +56,7 @@ impl Tracker {
         if current.seen_healthy {
             return;
         }
-        // What turned bad before has to hold for as long as a release is watched.
+        // A known bad template has to be healthy for as long as a release is watched.
         let since = self.settled.as_ref().map_or(now, |(since, _)| *since);
         let known_bad = self.known_bad.iter().any(|bad| bad.digest == release.digest);
         if known_bad && now.duration_since(since) < limits.release_watch_for {
@@ -68,18 +68,13 @@ impl Tracker {
         let earlier =
             self.known_good.iter().position(|good| good.digest == release.digest).map(|at| self.known_good.remove(at));
         let seen_at = earlier.map_or(now, |good| good.seen_at);
-        let good = KnownGood {
-            revision: release.revision,
-            hash: release.hash.clone(),
-            digest: release.digest.clone(),
-            seen_at,
-            replaced_at: None,
-        };
+        let ReleaseId { revision, hash, digest } = release.clone();
+        let good = KnownGood { revision, hash, digest, seen_at, replaced_at: None };
         push_newest(&mut self.known_good, good, MAX_KNOWN_GOOD);
     }
 }
 
-/// The newest is the last one; the oldest goes when there are more than `most`.
+/// Appends the newest; removes the oldest when there are more than `most`.
 pub(super) fn push_newest<T>(list: &mut Vec<T>, newest: T, most: usize) {
     list.push(newest);
     if list.len() > most {

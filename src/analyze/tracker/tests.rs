@@ -1,4 +1,4 @@
-//! What is an alarm and what is not, told as stories: the world changes, looks follow as the tracker asks for them.
+//! Stories of alarms and false alarms: the world changes, and checks follow as the tracker requests.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::analyze::{
 /// What happens in the world.
 type Change = fn(&mut Story) -> &mut Story;
 
-/// A world in which nothing is wrong: `change` must not lead to a confirmed incident at any look of ten minutes.
+/// A world in which nothing is wrong: `change` must not lead to a confirmed incident at any check of ten minutes.
 fn calm(name: &str, mut story: Story, changes: &[(f64, Change)]) -> Story {
     let end = story.now + 600.0;
     for (index, (seconds, change)) in changes.iter().enumerate() {
@@ -54,7 +54,7 @@ fn nothing_is_confirmed_where_nothing_is_wrong() {
         ),
         ("scaled down", &[(1.0, |s| s.workload(|w| w.desired = 2)), (5.0, |s| s.complete())]),
         (
-            "scaled to zero and back, without traffic meanwhile",
+            "scaled to zero and back, without traffic in the meantime",
             &[
                 (1.0, |s| s.workload(|w| (w.desired, w.replicas, w.updated, w.available) = (0, 0, 0, 0))),
                 (5.0, |s| s.prometheus_down()),
@@ -173,7 +173,7 @@ fn what_is_wrong_is_confirmed_at_once_with_its_cause() {
 }
 
 #[test]
-fn two_bad_releases_in_a_row_lead_back_to_the_good_one() {
+fn two_consecutive_bad_releases_are_rolled_back_to_the_good_one() {
     let mut story = Story::settled();
     story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
     let first = story.tracker.episode().unwrap().id.clone();
@@ -185,7 +185,7 @@ fn two_bad_releases_in_a_row_lead_back_to_the_good_one() {
 }
 
 #[test]
-fn errors_that_come_late_are_still_the_release() {
+fn late_errors_still_count_against_the_release() {
     let mut story = Story::settled();
     story.release("v2").until(3605.0).complete().until(3615.0);
     assert_eq!(story.known_good(), ["v1", "v2"]);
@@ -240,7 +240,7 @@ fn a_restart_during_a_bad_release_does_not_hide_the_release() {
 }
 
 #[test]
-fn a_release_into_an_incident_that_is_not_its_own_is_not_rolled_back() {
+fn a_release_during_an_incident_with_another_cause_is_not_rolled_back() {
     let mut story = Story::settled();
     story.error_rate(0.4).until(3610.0);
     assert_eq!(story.confirmed(), Some(Cause::Errors));
@@ -251,7 +251,7 @@ fn a_release_into_an_incident_that_is_not_its_own_is_not_rolled_back() {
 }
 
 #[test]
-fn never_seen_healthy_has_no_rollback_to() {
+fn never_healthy_has_no_rollback_target() {
     let mut story = Story::new();
     story.fault(FaultKind::CrashLoop, 4).workload(|w| w.available = 0).until(60.0);
     assert_eq!((story.confirmed(), story.target()), (Some(Cause::Crash), None));
@@ -261,7 +261,7 @@ fn never_seen_healthy_has_no_rollback_to() {
 }
 
 #[test]
-fn a_burst_of_looks_is_one_look() {
+fn a_burst_of_checks_counts_once() {
     for release in [false, true] {
         let mut story = Story::settled();
         if release {
@@ -278,7 +278,7 @@ fn a_burst_of_looks_is_one_look() {
 }
 
 #[test]
-fn a_new_sample_of_a_bad_release_is_a_second_look() {
+fn a_new_sample_of_a_bad_release_is_a_second_check() {
     let mut story = Story::settled();
     story.release("v2").until(3605.0);
     story.error_rate(0.12).record();
@@ -288,7 +288,7 @@ fn a_new_sample_of_a_bad_release_is_a_second_look() {
     story.error_rate(0.24).after(0.3);
     assert!(story.confirmed().is_some());
 
-    // Without a release the time between looks stands for the scrapes between them.
+    // Without a release the time between checks represents the scrapes.
     let mut story = Story::settled();
     story.error_rate(0.12).record();
     story.error_rate(0.24).after(0.3);
@@ -296,7 +296,7 @@ fn a_new_sample_of_a_bad_release_is_a_second_look() {
 }
 
 #[test]
-fn an_incident_is_not_over_while_only_the_old_pods_are_well() {
+fn an_incident_is_not_over_while_only_the_old_pods_are_healthy() {
     let mut story = Story::settled();
     story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
     let episode = story.tracker.episode().cloned().unwrap();
@@ -304,11 +304,11 @@ fn an_incident_is_not_over_while_only_the_old_pods_are_well() {
     story.no_faults().until(3610.0);
     assert_eq!((story.confirmed(), story.tracker.episode()), (None, Some(&episode)));
     story.fault(FaultKind::CrashLoop, 1).until(3612.0);
-    assert_eq!(story.tracker.episode(), Some(&episode), "the same incident: its ladder goes on");
+    assert_eq!(story.tracker.episode(), Some(&episode), "the same incident: its ladder continues");
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_no_evidence() {
+fn a_failed_check_is_no_evidence() {
     let mut story = Story::settled();
     story.visible = false;
     story.error_rate(0.9).until(3700.0);
@@ -319,7 +319,7 @@ fn what_cannot_be_looked_at_is_no_evidence() {
 }
 
 #[test]
-fn the_next_look_is_brought_forward_and_goes_back() {
+fn the_next_check_comes_earlier_and_returns_to_the_interval() {
     let seconds = |story: &Story| story.next_check().as_secs();
     let mut story = Story::settled();
     assert_eq!(seconds(&story), 60);
@@ -375,7 +375,7 @@ fn memory_survives_a_restart_of_the_operator_and_the_counters_do_not() {
     story.tracker = Tracker::restore(&status);
     assert_eq!((story.confirmed(), story.target()), (None, Some("v1")));
     story.after(1.0);
-    assert_eq!(story.confirmed(), None, "one look is not enough");
+    assert_eq!(story.confirmed(), None, "one check is not enough");
     story.after(1.0);
     assert_eq!(story.confirmed(), Some(Cause::ReleaseRegression));
     assert_eq!(story.tracker.episode(), episode.as_ref(), "the incident keeps its name");
@@ -383,7 +383,7 @@ fn memory_survives_a_restart_of_the_operator_and_the_counters_do_not() {
 }
 
 #[test]
-fn a_release_made_while_the_operator_was_away_is_seen() {
+fn a_release_while_the_operator_was_stopped_is_detected() {
     let mut story = Story::settled();
     let mut status = ComponentStatus::default();
     story.tracker.persist(&mut status);
@@ -405,23 +405,23 @@ fn what_turned_bad_before_has_to_hold_before_it_is_known_good() {
     story.tracker.persist(&mut status);
     assert_eq!(status.known_bad.iter().map(|bad| bad.digest.as_str()).collect::<Vec<_>>(), ["v2"]);
     story.tracker = Tracker::restore(&status);
-    // The very same once more: it looks well at first.
+    // The same release again: it is healthy at first.
     story.release("v2").complete().until(3900.0);
     assert_eq!(story.known_good(), ["v1"], "not yet");
     story.until(4100.0);
-    assert_eq!(story.known_good(), ["v1", "v2"], "well for as long as a release is watched");
+    assert_eq!(story.known_good(), ["v1", "v2"], "healthy for as long as a release is watched");
     story.tracker.persist(&mut status);
     assert!(status.known_bad.is_empty() && status.known_good[0].replaced_at.is_some(), "{status:?}");
     assert_eq!(status.known_good[1].replaced_at, None);
 }
 
-/// metrics-server measures four times a minute at most; looks come every two seconds while something is suspected.
+/// metrics-server measures four times a minute at most; checks come every two seconds while a fault is suspected.
 #[test]
-fn one_sample_confirms_nothing_however_often_it_is_looked_at() {
+fn one_sample_confirms_nothing_however_often_it_is_read() {
     let mut story = Story::new();
     let start = story.now;
     story.sampled_memory(95.0, start - 20.0).until(start + 40.0);
-    assert_eq!((story.evidence, story.confirmed()), (Some(Evidence::Bad), None), "twenty looks at one sample");
+    assert_eq!((story.evidence, story.confirmed()), (Some(Evidence::Bad), None), "twenty checks at one sample");
     assert_eq!(story.next_check(), story.policy.limits.release_watch_every);
     let remembered: Vec<f64> = story.history.metrics["memory_usage"].last(9);
     assert_eq!(remembered, [95.0], "one point");

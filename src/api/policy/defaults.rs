@@ -1,4 +1,4 @@
-//! What a policy means where it says nothing; the API server fills these in.
+//! Defaults of a policy; the API server fills these in.
 
 use super::*;
 
@@ -6,7 +6,7 @@ pub(super) fn interval() -> Span {
     "60s".into()
 }
 
-/// A policy that says nothing, not even what to watch.
+/// A policy without any value, not even components.
 impl Default for HealingPolicySpec {
     fn default() -> Self {
         Self {

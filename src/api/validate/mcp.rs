@@ -6,34 +6,27 @@ use super::{Checker, MINUTE, SECOND};
 use crate::api::{AllowedMcpTool, McpRemedy};
 
 impl Checker {
-    pub(super) fn mcp(&mut self, field: &str, mcp: &McpRemedy, allowed: &[AllowedMcpTool]) {
-        if let Some(url) = self.url(&format!("{field}.url"), &mcp.url)
-            && url.scheme() != "https"
-            && !is_loopback(&url)
-        {
+    pub(super) fn mcp(&mut self, mcp: &McpRemedy, allowed: &[AllowedMcpTool]) {
+        let McpRemedy { url, tool, arguments, timeout, .. } = mcp;
+        if self.url("url", url).is_some_and(|url| url.scheme() != "https" && !is_loopback(&url)) {
             self.bad(
-                &format!("{field}.url"),
-                format!("{:?} must start with https://: what is sent could be read and changed on its way", mcp.url),
+                "url",
+                format!("{url:?} must start with https://: an unencrypted request could be read and changed"),
             );
         }
-        // Nothing is allowed that the policy does not allow by name.
-        if !allowed.iter().any(|one| one.url == mcp.url && one.tool == mcp.tool) {
-            self.bad(
-                &format!("{field}.tool"),
-                format!(
-                    "{:?} of {} is not allowed; add {{url: {:?}, tool: {:?}}} to spec.safety.allowedMcpTools",
-                    mcp.tool, mcp.url, mcp.url, mcp.tool
-                ),
-            );
+        // Only tools that the policy names may be called.
+        if !allowed.iter().any(|one| one.url == *url && one.tool == *tool) {
+            let entry = format!("{{url: {url:?}, tool: {tool:?}}}");
+            self.bad("tool", format!("{tool:?} of {url} is not allowed; add {entry} to spec.safety.allowedMcpTools"));
         }
-        if let Err(why) = mcp.arguments.check() {
-            self.bad(&format!("{field}.arguments"), why);
+        if let Err(why) = arguments.check() {
+            self.bad("arguments", why);
         }
-        self.duration(&format!("{field}.timeout"), &mcp.timeout, SECOND, 10 * MINUTE);
+        self.duration("timeout", timeout, SECOND, 10 * MINUTE);
     }
 }
 
-/// What is sent to it does not leave this machine.
+/// Requests to this URL do not leave the machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{ActionKind, Safety, default_thresholds};
+use crate::api::{ActionKind, Intent, Safety, default_thresholds};
 
 fn parse(spec: Value) -> Result<ValidPolicy, Vec<Invalid>> {
     let policy = HealingPolicy::new("shop", serde_json::from_value(spec).unwrap());
@@ -128,14 +128,14 @@ fn a_mistake_that_concerns_all_is_named_by_field_value_and_fix() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let spec = json!({"interval": "x", "safety": {"cooldown": "y", "maxUnhealthy": "z"}, "components": []});
     let fields: Vec<String> = parse(spec).unwrap_err().into_iter().map(|invalid| invalid.field).collect();
     assert_eq!(fields, ["spec.interval", "spec.safety.maxUnhealthy", "spec.safety.cooldown", "spec.components"]);
 }
 
 #[test]
-fn each_kind_of_workload_is_a_target_with_the_ladder_that_can_be_done_to_it() {
+fn each_kind_of_workload_has_its_default_ladder() {
     let ladder = |policy: &ValidPolicy| -> Vec<ActionKind> {
         policy.components[0].remedies.iter().map(|remedy| remedy.action.kind()).collect()
     };
@@ -178,7 +178,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"statefulSet": {"name": "a"}, "daemonSet": {"name": "a"}}}),
             "target",
-            "names several things; set exactly one",
+            "has 2 fields set; set exactly one",
         ),
         (
             json!({"target": {"rollout": {"name": "a"}}, "remedies": [{"action": "RollbackState"}]}),
@@ -234,7 +234,7 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"http": {"url": "http://a/"}}, "remedies": [{"action": "Restart"}]}),
             "remedies[0].action",
-            "Restart cannot be done to an http target, only Job, Webhook and Mcp; remove it",
+            "an http target does not support Restart, only Job, Webhook and Mcp; remove it",
         ),
         (json!({"target": {"render": {"serviceId": "srv-1/2"}}}), "target.render.serviceId", "it is like srv-d1x2y3z4"),
         (render(json!({"serviceId": "dpg-1-a"})), "target.render.serviceId", "the id of a Postgres; write postgresId"),
@@ -244,12 +244,12 @@ fn a_mistake_in_one_component_leaves_the_others() {
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Rollback"}]}),
             "remedies[0].action",
-            "cannot be done to a Render Postgres, only Restart, Failover, Job",
+            "a Render Postgres does not support Rollback, only Restart, Failover, Job",
         ),
         (
             json!({"remedies": [{"action": "Failover"}]}),
             "remedies[0].action",
-            "Failover cannot be done to a Deployment, only Rollback",
+            "a Deployment does not support Failover, only Rollback",
         ),
         (
             json!({"target": {"render": {"postgresId": "dpg-1"}}, "remedies": [{"action": "Failover", "for": ["Exhaustion"]}]}),
@@ -364,7 +364,9 @@ fn a_tool_is_called_only_where_the_policy_allows_it_and_nobody_listens() {
     for url in ["https://a/mcp", "http://localhost:81/mcp"] {
         let policy = of(json!({"url": url, "tool": "heal", "arguments": {"service": "$(name)"}}));
         assert!(policy.invalid.is_empty(), "{url}: {:?}", policy.invalid);
-        let ValidAction::Mcp(mcp) = &policy.components[0].remedies[0].action else { panic!("{policy:?}") };
+        let ValidAction::Fixed(Intent::Mcp(mcp)) = &policy.components[0].remedies[0].action else {
+            panic!("{policy:?}")
+        };
         assert_eq!(mcp.url, url);
     }
     for (mcp, field, words) in [
@@ -402,7 +404,7 @@ fn a_hosted_service_has_the_remedies_that_its_provider_can_do_and_the_policys_br
 }
 
 #[test]
-fn nothing_is_done_to_a_render_postgres_unasked() {
+fn a_render_postgres_has_no_default_remedies() {
     let policy = parse(json!({"components": [component(render(json!({"postgresId": "dpg-1-a"})))]})).unwrap();
     let component = &policy.components[0];
     assert!(component.remedies.is_empty());
@@ -412,7 +414,7 @@ fn nothing_is_done_to_a_render_postgres_unasked() {
 }
 
 #[test]
-fn a_project_of_vercel_is_rolled_back_and_nothing_else() {
+fn a_vercel_project_supports_only_rollback() {
     let target = json!({"vercel": {"projectId": "prj_1", "teamId": "team_1"}});
     let policy = parse(json!({"components": [component(json!({"target": target}))]})).unwrap();
     let component = &policy.components[0];
@@ -435,7 +437,7 @@ fn github(fields: Value) -> Value {
 }
 
 #[test]
-fn an_environment_of_github_is_rolled_back_by_its_workflow() {
+fn a_github_environment_is_rolled_back_by_its_workflow() {
     let wanted = github(json!({"workflow": {"file": "rollback.yml"}}));
     let policy = parse(json!({"components": [component(wanted)]})).unwrap();
     let component = &policy.components[0];

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_foreseen_is_healed_before_it_comes_and_the_proposal_says_so() {
+fn a_foreseen_failure_is_prevented_with_a_reason() {
     let mut story = Story::settled();
     story.leaking(0.9).after(60.0);
     assert_eq!(check(&story, &[]), Verdict::Nothing, "twice in a row");
@@ -12,7 +12,9 @@ fn what_is_foreseen_is_healed_before_it_comes_and_the_proposal_says_so() {
     let proposal = proposal(&story, &[]);
     assert_eq!((proposal.action, proposal.cause, proposal.step), (ActionKind::CleanupMemory, Cause::Exhaustion, 3));
     assert_eq!((&proposal.episode, proposal.foreseen.as_ref()), (&foreseen.id, Some(&foreseen)));
-    for word in ["foreseen with 86% within 1h", "memory_usage grows", "is at its limit of 100%", "before it comes"] {
+    for word in
+        ["failure forecast with 86% within 1h", "memory_usage grows", "reaches its limit of 100%", "before the failure"]
+    {
         assert!(proposal.why.contains(word), "{word:?} is not in {:?}", proposal.why);
     }
     let tried = |phase| Past { episode: foreseen.id.clone(), step: 3, ahead: true, ..past("api", phase, 0.0) };
@@ -23,7 +25,7 @@ fn what_is_foreseen_is_healed_before_it_comes_and_the_proposal_says_so() {
     let all = [failed.clone(), Past { step: 4, ..failed }];
     let Verdict::Refuse(refusal) = check(&story, &all) else { panic!("tried already") };
     assert_eq!((refusal.guard, refusal.calls_person), (Guard::LadderExhausted, true));
-    assert!(refusal.message.contains("will still fail (memory_usage grows"), "{refusal:?}");
+    assert!(refusal.message.contains("still forecast to fail (memory_usage grows"), "{refusal:?}");
     // Another incident, and the one before held for longer than the horizon.
     let earlier = Past { episode: "earlier".into(), ..tried(Phase::Succeeded) };
     assert!(matches!(check(&story, &[earlier]), Verdict::Propose(_)));
@@ -45,7 +47,7 @@ fn a_forecast_alone_is_not_acted_on_when_it_is_unlikely_far_off_or_switched_off(
 }
 
 #[test]
-fn what_was_foreseen_is_asked_again_just_before_the_action() {
+fn a_foreseen_failure_is_checked_again_just_before_the_action() {
     let mut story = leak(json!({}));
     let foreseen = story.outlook.foreseen().unwrap().clone();
     let ground = Ground::Foreseen(&foreseen);
@@ -54,7 +56,7 @@ fn what_was_foreseen_is_asked_again_just_before_the_action() {
     story.relieved().after(1.0);
     let refusal = asked(&story).unwrap_err();
     assert_eq!((refusal.guard, refusal.calls_person), (Guard::NotConfirmed, false));
-    assert!(refusal.message.contains("does not stand by the last look"), "{refusal:?}");
+    assert!(refusal.message.contains("no longer supports the forecast"), "{refusal:?}");
     // It came: that is healed as what it is.
     let mut story = leak(json!({}));
     let soon = story.now + 10.0;

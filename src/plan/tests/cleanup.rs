@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// v1 fills its memory, and the looks say so: above the critical threshold.
+/// v1 fills its memory above the critical threshold, in several checks.
 fn full(spec: Value) -> Story {
     let mut story = Story::settled_with(policy(spec));
     story.leaking(0.9).memory(95.0).until(3602.0);
@@ -15,7 +15,7 @@ fn acts(story: &Story, history: &[Past]) -> (ActionKind, u32) {
 }
 
 #[test]
-fn memory_that_leaks_is_cleaned_up_first_and_the_proposal_says_what_it_is_for() {
+fn leaking_memory_is_cleaned_up_first_with_a_reason() {
     let story = full(json!({}));
     let proposal = proposal(&story, &[]);
     assert_eq!((proposal.action, proposal.cause), (ActionKind::CleanupMemory, Cause::Exhaustion));
@@ -49,7 +49,7 @@ fn what_no_cleanup_can_help_is_passed_over() {
 }
 
 #[test]
-fn a_hook_asks_for_no_second_pod() {
+fn a_hook_needs_no_second_pod() {
     let target = json!({"deployment": {"name": "api"}});
     let remedies = json!([{"action": "CleanupMemory", "hook": {"url": "http://api/gc", "method": "PUT"}}, {"action": "CleanupMemory"}]);
     let mut story = full(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));

@@ -19,7 +19,7 @@ fn proposed(story: &Story) -> Result<ActionKind, String> {
 }
 
 #[test]
-fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
+fn actions_that_reclaim_no_storage_are_skipped_when_storage_runs_out() {
     let render = json!({"render": {"postgresId": "dpg-1"}});
     let own = json!({"postgres": {"connectionSecretRef": {"name": "db", "key": "url"},
         "workloadRef": {"kind": "StatefulSet", "name": "db"}}});
@@ -39,7 +39,7 @@ fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
         match (proposed(&full(target, remedies, metric)), expected) {
             (Ok(action), Some(expected)) => assert_eq!(action, expected, "{metric}"),
             (Err(words), None) => {
-                assert!(words.contains("can be applied for Exhaustion: a person has to look"), "{words}")
+                assert!(words.contains("can be applied for Exhaustion; investigate manually"), "{words}")
             }
             (other, _) => panic!("{metric} of {target}: {other:?}"),
         }
@@ -54,7 +54,7 @@ fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
     };
     assert_eq!(asked(&both).map(drop), Ok(()));
     let refusal = asked(&full(&render, restart(), "storage_usage")).unwrap_err();
-    assert!(refusal.guard == Guard::NoRemedy && refusal.message.contains("gives nothing back"), "{refusal:?}");
+    assert!(refusal.guard == Guard::NoRemedy && refusal.message.contains("cannot relieve"), "{refusal:?}");
     // A remedy of the team's own may do what it likes.
     let own_job =
         json!([{"action": "Restart"}, {"action": "Webhook", "webhook": {"url": "https://ops.example.com/grow"}}]);
@@ -62,7 +62,7 @@ fn what_gives_no_storage_back_is_passed_over_when_storage_runs_out() {
 }
 
 #[test]
-fn nothing_is_done_on_top_of_an_unknown_outcome_of_the_incident_just_before() {
+fn no_action_after_an_unknown_outcome_of_the_incident_just_before() {
     let render = json!({"render": {"postgresId": "dpg-1"}});
     let story = full(&render, json!([{"action": "Restart"}]), "connections_usage");
     let unknown = |ended: f64| Past {

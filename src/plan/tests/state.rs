@@ -1,4 +1,4 @@
-//! When the whole state goes back, and when a part of it.
+//! When the whole state is rolled back, and when a part of it.
 
 use super::*;
 use crate::{
@@ -11,7 +11,7 @@ fn config(digest: &str) -> Vec<ObservedConfig> {
     vec![ObservedConfig { object, on_start: false }]
 }
 
-/// v1 and its configuration are good and kept.
+/// v1 and its configuration are good, with a snapshot.
 fn kept(spec: Value) -> Story {
     let mut story = Story::with(policy(spec));
     story.workload.config = Some(config("good"));
@@ -22,7 +22,7 @@ fn kept(spec: Value) -> Story {
 }
 
 #[test]
-fn when_template_and_configuration_both_changed_both_go_back_at_once() {
+fn when_template_and_configuration_changed_both_are_rolled_back_at_once() {
     let mut story = kept(json!({}));
     story.workload.config = Some(config("bad"));
     story.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
@@ -31,10 +31,14 @@ fn when_template_and_configuration_both_changed_both_go_back_at_once() {
     assert_eq!(whole.intent.template().map(|to| (to.revision, to.digest.as_str())), Some((1, "v1")));
     let way = whole.intent.config().unwrap().clone();
     assert_eq!((way.state.as_str(), way.objects.len(), way.objects[0].to.as_str()), ("first", 1, "good"));
-    assert!(whole.why.contains("with 1 changed ConfigMaps and Secrets; the state of revision 1"), "{}", whole.why);
+    assert!(
+        whole.why.contains("changed ConfigMap or Secret: 1; rollback target: the state of revision 1"),
+        "{}",
+        whole.why
+    );
     // When that was tried, the template alone is what is left.
     assert_eq!(proposal(&story, &[tried(&story, 2, Phase::Failed)]).action, ActionKind::Rollback);
-    // A ladder without it goes on as it says.
+    // A ladder without RollbackState continues in its order.
     let target = json!({"deployment": {"name": "api"}});
     let remedies = json!([{"action": "Rollback"}]);
     let mut other = kept(json!({"components": [{"name": "api", "target": target, "remedies": remedies}]}));
@@ -44,7 +48,7 @@ fn when_template_and_configuration_both_changed_both_go_back_at_once() {
 }
 
 #[test]
-fn a_part_goes_back_first_and_the_whole_after_it() {
+fn a_part_is_rolled_back_before_the_whole_state() {
     let mut template = kept(json!({}));
     template.release("v2").fault(FaultKind::CrashLoop, 1).until(3602.0);
     assert_eq!(proposal(&template, &[]).action, ActionKind::Rollback);
@@ -64,7 +68,7 @@ fn a_part_goes_back_first_and_the_whole_after_it() {
 }
 
 #[test]
-fn the_way_back_of_a_whole_state_has_the_same_limits() {
+fn a_rollback_of_a_whole_state_has_the_same_limits() {
     let bad = |spec: Value, change: &dyn Fn(&mut Story)| {
         let mut story = kept(spec);
         change(&mut story);

@@ -11,6 +11,7 @@ mod cleanup;
 mod config;
 mod crash_safety;
 mod crds;
+mod docs;
 mod flux;
 mod foresight;
 mod github;

@@ -1,6 +1,6 @@
 //! How many services one key of Render serves: looks every 60 s, with 20 keys at once that have ever more services, against
 //! the stand-in at Render's own rate limits. Fails when any 60 s of any key hold a call more than its limit. Prints a
-//! Markdown table for docs/render.md.
+//! Markdown table for docs/targets/render.md.
 //!
 //! `LOOKS` sets how many looks are counted (default 10000), after two minutes in which the keys' services become known.
 

@@ -2,13 +2,10 @@
 
 use std::fmt::Write as _;
 
-use panacea::api::crds;
 use serde_json::Value;
 
 pub fn render(kind: &str) -> String {
-    let crds = crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap());
-    let crd = crds.into_iter().find(|crd| crd["spec"]["names"]["kind"] == kind).unwrap();
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let schema = super::schema(kind).unwrap();
     let mut text = String::new();
     for part in ["spec", "status"] {
         object(&mut text, part, &schema["properties"][part]);
@@ -31,7 +28,8 @@ fn object(text: &mut String, path: &str, schema: &Value) {
             Value::Object(_) if !field["properties"].is_null() => String::new(),
             default => format!("`{}`", default.as_str().map_or_else(|| default.to_string(), str::to_owned)),
         };
-        let (kind, range, description) = (kind(field), range(field), words(&field["description"]));
+        let (kind, description) = (kind(field), words(&field["description"]));
+        let range = range(field).replace(&format!("{name} must be "), "");
         writeln!(text, "| `{name}` | {kind} | {default} | {range} | {description} |").unwrap();
     }
     for (name, field) in fields {
@@ -95,7 +93,11 @@ fn range(schema: &Value) -> String {
         parts.extend(values.map(names));
         parts.extend(bounds("minimum", "maximum", ""));
         parts.extend(bounds("minLength", "maxLength", " characters"));
-        parts.extend(schema["pattern"].as_str().map(|pattern| format!("`{}`", pattern.replace('|', "\\|"))));
+        parts.extend(
+            schema["pattern"]
+                .as_str()
+                .map(|pattern| format!("`{}`", pattern.replace('|', "\\|").replace('`', r"\x60"))),
+        );
     }
     parts.extend(bounds("minItems", "maxItems", " entries"));
     parts.extend(bounds("minProperties", "maxProperties", " entries"));

@@ -1,19 +1,13 @@
 //! Every YAML block is valid, and names only fields that exist.
 
-use panacea::api::{HealingPolicy, Remediation, ValidPolicy, crds, default_thresholds};
+use panacea::api::{HealingPolicy, Remediation, ValidPolicy, default_thresholds};
 use serde_json::Value;
 
 use super::{
     at, nothing_wrong,
     pages::{Block, Page, objects, pages, yaml_blocks},
+    schema,
 };
-
-/// The schema of a kind of Panacea.
-fn schema(kind: &str) -> Option<Value> {
-    let crds = crds().into_iter().map(|crd| serde_json::to_value(crd).unwrap());
-    let mut mine = crds.filter(|crd| crd["spec"]["names"]["kind"] == kind);
-    mine.next().map(|crd| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone())
-}
 
 /// The paths of all fields in `value` that the schema does not have.
 fn unknown_fields(value: &Value, schema: &Value, path: &str) -> Vec<String> {
@@ -48,7 +42,7 @@ fn mistakes(text: &str) -> Vec<String> {
     let Some(schema) = schema(kind) else { return Vec::new() };
     let Value::Object(mut fields) = value.clone() else { return vec!["not an object".to_owned()] };
     fields.retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
-    let unknown = unknown_fields(&Value::Object(fields), &schema, "");
+    let unknown = unknown_fields(&Value::Object(fields), schema, "");
     if !unknown.is_empty() {
         return unknown
             .into_iter()

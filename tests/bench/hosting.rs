@@ -29,7 +29,7 @@ const KEYS: usize = 20;
 const WARM_UP: Duration = Duration::from_secs(120);
 /// Calls a minute that Render lets a key make to read.
 const READS: usize = 400;
-/// Metrics that a web service brings by itself.
+/// Metrics that a web service has without a policy's queries.
 const METRICS: usize = 4;
 
 fn services(key: usize) -> usize {

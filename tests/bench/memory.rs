@@ -50,9 +50,9 @@ async fn with_components(test: &Test, components: usize) -> f64 {
         if healthy == components { Ok(()) } else { Err(format!("{healthy} of {components}")) }
     })
     .await;
-    // Full windows: 100 looks at each component.
+    // Full windows: 100 checks of each component.
     let wanted = (components * 100) as f64;
-    wait::until("100 looks at each component", Duration::from_secs(1200), async || {
+    wait::until("100 checks of each component", Duration::from_secs(1200), async || {
         let looks = value(&operator.metrics().await, "panacea_checks_total");
         if looks >= wanted { Ok(()) } else { Err(format!("{looks} of {wanted} looks")) }
     })

@@ -75,7 +75,7 @@ async fn demo(test: &Test) -> (f64, f64) {
     (crash, errors)
 }
 
-/// Releases a bad version and tells what happens until it is healed: seconds from the release until the component
+/// Releases a bad version and reports the events until the component is healed: seconds from the release until the component
 /// was healthy again for good.
 async fn release(test: &Test, image: &str, words: &str) -> f64 {
     println!();
@@ -85,10 +85,10 @@ async fn release(test: &Test, image: &str, words: &str) -> f64 {
     say("+0.0 s", "released", &format!("{image}, {words}"));
     let remediation = tokio::select! {
         remediation = healed(test, &known) => remediation,
-        () = narrate(test, released) => unreachable!("the watch goes on by itself"),
+        () = narrate(test, released) => unreachable!("the watch never ends"),
         () = tokio::time::sleep(LIMIT) => panic!("{image} was not healed within {} s", LIMIT.as_secs()),
     };
-    // Both must be true in the API server, not only in what was told.
+    // Both must be true in the API server, not only in the events.
     let deployment = test.deployment("checkout").await;
     assert_eq!(image_of(&deployment), GOOD, "the good version is back");
     test.wait_rolled_out("checkout").await;

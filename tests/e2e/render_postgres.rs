@@ -163,7 +163,7 @@ async fn answers(name: &str, answers: &[Answer]) {
         }
         fake.with(|world| {
             if let Some(unseen) = world.databases.get_mut("dpg-unseen") {
-                unseen.meanwhile = "available".to_owned();
+                unseen.in_between = "available".to_owned();
             }
         });
         let _operator = Operator::start(test, options(&fake)).await;

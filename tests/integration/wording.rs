@@ -71,6 +71,9 @@ const BANNED: &[(&str, &str)] = &[
     ("as (it|they) stands?", "as it is"),
 ];
 
+/// Where a banned phrase is a name of an older API.
+const OLD_NAMES: [(&str, &str); 1] = [("tests/e2e/crds.rs", "rung")];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -156,7 +159,8 @@ fn no_banned_phrase_is_used() {
         if file == Path::new("CHANGELOG.md") {
             text = without_code(&text);
         }
-        let hits = finder.find(&text).into_iter();
+        let is_old = |what: &str| OLD_NAMES.iter().any(|(old, name)| file == Path::new(old) && what.contains(name));
+        let hits = finder.find(&text).into_iter().filter(|(_, what)| !is_old(what));
         wrong.extend(hits.map(|(line, what)| format!("{}:{line}: {what}", file.display())));
     }
     assert!(wrong.is_empty(), "{} places:\n{}", wrong.len(), wrong.join("\n"));

@@ -145,8 +145,8 @@ async fn tables_of_another_owner_are_used_or_refused_with_the_column_named() {
     running.stop().await;
 }
 
-/// The server dies under load, stays away, and comes back: each row of a Remediation is there once, whatever the caller
-/// was reported, and the health follows within its 10 s both ways although no row makes it.
+/// The server dies under load, stays down, and returns: each row of a Remediation is there once, whatever result the caller
+/// got, and the health follows within its 10 s both ways although no row makes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_loses_and_doubles_no_row() {
     let server = Arc::new(tokio::task::spawn_blocking(PostgresServer::start).await.unwrap());

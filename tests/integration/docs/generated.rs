@@ -12,8 +12,10 @@ use super::{
     reference,
 };
 
-/// Every generated part, and how it is rendered.
-const PARTS: [(&str, fn() -> String); 6] = [
+/// A generated part, and how it is rendered.
+type Part = (&'static str, fn() -> String);
+
+const PARTS: [Part; 6] = [
     ("targets", symbols),
     ("remedies", causes),
     ("remediation reasons", remediation_reasons),

@@ -1,6 +1,6 @@
 //! How many services one key of Render serves: looks every 60 s, with 20 keys at once that have ever more services, against
 //! the stand-in at Render's own rate limits. Fails when any 60 s of any key hold a call more than its limit. Prints a
-//! Markdown table for docs/render.md.
+//! Markdown table for docs/targets/render.md.
 //!
 //! `LOOKS` sets how many looks are counted (default 10000), after two minutes in which the keys' services become known.
 
@@ -29,7 +29,7 @@ const KEYS: usize = 20;
 const WARM_UP: Duration = Duration::from_secs(120);
 /// Calls a minute that Render lets a key make to read.
 const READS: usize = 400;
-/// Metrics that a web service brings by itself.
+/// Metrics that a web service has without a policy's queries.
 const METRICS: usize = 4;
 
 fn services(key: usize) -> usize {

@@ -76,7 +76,7 @@ async fn new_database(server: &PostgresServer) -> SecretString {
     SecretString::from(server.new_database().await)
 }
 
-/// What looks at 1,000 components write, a check and a look each.
+/// The rows of checks of 1,000 components, two for each check.
 fn rows(count: usize) -> Vec<Row> {
     let begin: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
     let random = &mut fastrand::Rng::with_seed(1);

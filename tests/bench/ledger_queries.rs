@@ -1,4 +1,4 @@
-//! How long the ledger's questions take on a table of ten million rows: 898 components looked at once a minute for a
+//! How long the ledger's questions take on a table of ten million rows: 898 components checked once a minute for a
 //! week, in a real PostgreSQL as it is installed. Rows are made by the server itself.
 
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::{figures, support::postgres::PostgresServer};
 /// Times that each question is asked.
 const RUNS: usize = 5;
 
-/// Of 1,000 rows 898 are looks, 100 cycles, one an intervention, and one what came of a warning. `$1` rows.
+/// Of 1,000 rows 898 are checks, 100 cycles, one an intervention, and one the outcome of a warning. `$1` rows.
 const ROWS: &str = "
 INSERT INTO unified_brain
 SELECT gen_random_uuid(),

@@ -1,5 +1,5 @@
 //! Seconds from the patch of a bad template until it is taken back, and until all ready pods are
-//! good and Prometheus says below 1%; requests failed meanwhile at 100 a second. Beside it the floor: a person who
+//! good and Prometheus says below 1%; requests failed in that time at 100 a second. Beside it the floor: a person who
 //! runs `kubectl rollout undo` the moment all pods are bad. Prints Markdown rows for docs/benchmarks.md.
 //!
 //! `RUNS` sets the runs of each row (default 10).
@@ -43,9 +43,9 @@ pub async fn measure() {
         let traffic = Traffic::start(test, "api").await;
         let mut floor = Vec::new();
         for _ in 0..runs {
-            floor.push(by_hand(test, &traffic).await);
+            floor.push(manually(test, &traffic).await);
         }
-        rows.push(row("`kubectl rollout undo` by hand, once all pods are bad (the floor)", &floor));
+        rows.push(row("`kubectl rollout undo`, manually, once all pods are bad (the floor)", &floor));
         let _operator = Operator::start(test, Options::default().with("PANACEA_LOG", "info")).await;
         for interval in ["5s", "60s"] {
             let mut wanted = policy(
@@ -131,7 +131,7 @@ async fn crash_release(test: &Test, traffic: &Traffic, number: usize) -> Figures
     Figures { taken_back, healed: first_failed.elapsed().as_secs_f64(), failed: traffic.totals().1 - failed_before }
 }
 
-async fn by_hand(test: &Test, traffic: &Traffic) -> Figures {
+async fn manually(test: &Test, traffic: &Traffic) -> Figures {
     test.wait_rolled_out("api").await;
     calm(test).await;
     let failed_before = traffic.totals().1;

@@ -36,7 +36,7 @@ struct Case {
     action: ActionKind,
     template: bool,
     config: bool,
-    by_hand: &'static str,
+    manual: &'static str,
 }
 
 const BACK: &str = r#"kubectl -n NS patch configmap app --type merge -p '{"data":{"mode":"good"}}'"#;
@@ -45,25 +45,25 @@ const CASES: [Case; 4] = [
         action: ActionKind::Rollback,
         template: true,
         config: false,
-        by_hand: "kubectl -n NS rollout undo deployment/api",
+        manual: "kubectl -n NS rollout undo deployment/api",
     },
     Case {
         action: ActionKind::RollbackConfig,
         template: false,
         config: true,
-        by_hand: "BACK && kubectl -n NS rollout restart deployment/api",
+        manual: "BACK && kubectl -n NS rollout restart deployment/api",
     },
     Case {
         action: ActionKind::RollbackState,
         template: true,
         config: true,
-        by_hand: "BACK && kubectl -n NS rollout undo deployment/api",
+        manual: "BACK && kubectl -n NS rollout undo deployment/api",
     },
     Case {
         action: ActionKind::Restart,
         template: false,
         config: false,
-        by_hand: "kubectl -n NS rollout restart deployment/api",
+        manual: "kubectl -n NS rollout restart deployment/api",
     },
 ];
 
@@ -74,17 +74,17 @@ pub async fn measure() {
     for pods in sizes.split_whitespace().filter_map(|pods| pods.parse::<u32>().ok()) {
         run(&format!("remedies-{pods}"), async |test| {
             let traffic = deploy(test, pods).await;
-            let mut by_hand = Vec::new();
+            let mut manual = Vec::new();
             for case in &CASES {
                 let mut figures = Vec::new();
                 for number in 0..runs {
                     figures.push(hand(test, case, number).await);
                 }
-                by_hand.push(figures);
+                manual.push(figures);
             }
             let _operator = Operator::start(test, Options::default().with("PANACEA_LOG", "info")).await;
             watch(test, &traffic).await;
-            for (case, by_hand) in CASES.iter().zip(by_hand) {
+            for (case, manual) in CASES.iter().zip(manual) {
                 let mut figures = Vec::new();
                 for number in 0..runs {
                     figures.push(healed(test, &traffic, case, number).await);
@@ -99,10 +99,10 @@ pub async fn measure() {
                 rows.push(format!(
                     "| {} | {pods} | {runs} | {} | {} | {} | {:.2} | {:.2} |",
                     case.action,
-                    shown(&by_hand, 1),
+                    shown(&manual, 1),
                     shown(&watched, 1),
                     shown(&figures, 1),
-                    ratio(&by_hand),
+                    ratio(&manual),
                     ratio(&watched)
                 ));
                 println!("{}", rows.last().map(String::as_str).unwrap_or_default());
@@ -178,7 +178,7 @@ async fn complete(test: &Test, image: &str, generation: i64) {
 async fn hand(test: &Test, case: &Case, number: usize) -> f64 {
     spoil(test, case, number).await;
     let before = test.generation("api").await;
-    let line = case.by_hand.replace("BACK", BACK).replace("NS", &test.namespace);
+    let line = case.manual.replace("BACK", BACK).replace("NS", &test.namespace);
     let decided = Instant::now();
     let ended = typed(&line).await;
     assert!(ended.success(), "{ended:?}");

@@ -121,14 +121,14 @@ start_controllers() {
     first=''
     cat "$stage"
   done >"$keys/kwok.yaml"
-  # One port for the kubelets of all nodes: the path tells which one is meant.
+  # One port for the kubelets of all nodes: the path names the node.
   port=$(free_port)
   spawn "$dir" kwok kwok --kubeconfig="$keys/kwok.kubeconfig" --config="$keys/kwok.yaml" \
     --manage-nodes-with-label-selector=type=kwok --node-lease-duration-seconds=8 --cidr=10.128.0.0/9 --node-ip=127.0.0.1 \
     --node-port="$port" --server-address="127.0.0.1:$port"
 }
 
-# It looks at the simulated kubelets as often as it may (10 s). Nobody waits for its first figures, which take two looks.
+# It reads the simulated kubelets as often as permitted (10 s). Nobody waits for its first figures, which take two reads.
 start_metrics_server() {
   local keys=$dir/kubernetes config=$dir/kubernetes/metrics-server.kubeconfig
   metrics_port=$(free_port)
@@ -139,7 +139,7 @@ start_metrics_server() {
     --kubelet-request-timeout=5s --metric-resolution=10s
 }
 
-# Registered only when it answers: while a registered API is away, namespaces are not removed.
+# Registered only when it responds: while a registered API is unavailable, namespaces are not removed.
 register_metrics_server() {
   wait_for 60 "$dir" metrics-server curl -fsSk -m 2 "https://127.0.0.1:$metrics_port/livez"
   admin apply -f - >/dev/null <<YAML

@@ -17,7 +17,7 @@ start_time() {
   local stat=''
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
   read -ra stat <<<"${stat##*) }"
-  # A zombie no longer runs: whoever started it has just not asked how it ended.
+  # A zombie no longer runs: its parent has just not read its exit status.
   [[ ${stat[0]} == Z ]] || printf '%s\n' "${stat[19]}"
 }
 
@@ -85,7 +85,7 @@ wait_for() {
   done
 }
 
-# A port on 127.0.0.1 that nothing listens on, below the range that the kernel hands out by itself. Chosen ports are
+# A port on 127.0.0.1 that nothing listens on, below the range that the kernel assigns automatically. Chosen ports are
 # remembered for two minutes, so that clusters that start side by side do not choose the same.
 free_port() {
   local taken=/tmp/panacea-ports.$UID port try

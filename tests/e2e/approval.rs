@@ -31,7 +31,7 @@ pub async fn waiting(test: &Test, pods: u32, patch: &Value) -> (Operator, Remedi
     (operator, remediation)
 }
 
-/// The operator goes on looking, and the bad release stays as it is.
+/// The operator continues its checks, and the bad release stays.
 async fn nothing_is_done(test: &Test, operator: &Operator) {
     let looks = operator.looks().await;
     wait::throughout("the bad release is left alone", Duration::from_secs(6), async || {
@@ -39,7 +39,7 @@ async fn nothing_is_done(test: &Test, operator: &Operator) {
         if generation == 2 { Ok(()) } else { Err(format!("generation {generation}")) }
     })
     .await;
-    assert!(operator.looks().await > looks, "nobody looked meanwhile");
+    assert!(operator.looks().await > looks, "no check took place");
     let writes = test.operator_writes_to_workloads();
     assert!(writes.is_empty(), "{writes:?}");
 }

@@ -75,7 +75,7 @@ async fn check_says_what_it_sees_and_would_do_and_touches_nothing() {
             if seen { Ok(findings) } else { Err(format!("{code:?} {findings:?}")) }
         })
         .await;
-        assert_eq!(bad[1]["status"], json!("Healthy"), "the other one is well");
+        assert_eq!(bad[1]["status"], json!("Healthy"), "the other one is healthy");
         // A container in a crash loop runs for moments: a check at such a moment sees nothing wrong.
         wait::until("the table to show the crash", Duration::from_secs(30), async || {
             let table = panacea(&admin, &["check", "-f", shown(both.path())]).await;
@@ -105,7 +105,7 @@ async fn check_uses_what_the_operator_has_learned() {
         test.release("api", "shop/app:v2-crash").await;
         test.wait_component("shop", "api", "to be in an incident", |status| status.episode.is_some()).await;
         wanted["metadata"]["namespace"] = json!(test.namespace);
-        // A container in a crash loop runs for moments: a look at such a moment sees nothing wrong.
+        // A container in a crash loop runs for moments: a check at such a moment finds nothing wrong.
         let policy = file(&wanted.to_string());
         let findings = wait::until("check to see the crash", Duration::from_secs(30), async || {
             match check_json(&env("PANACEA_KUBECONFIG"), policy.path()).await {
@@ -123,7 +123,7 @@ async fn check_uses_what_the_operator_has_learned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_ends_with_2_when_it_could_not_look() {
+async fn check_ends_with_2_when_it_could_not_check() {
     run("check-blind", async |test| {
         let operator = env("PANACEA_KUBECONFIG");
         let missing = policy_file(test, &["missing"]);
@@ -152,7 +152,7 @@ async fn check_ends_with_2_when_it_could_not_look() {
         let usage = panacea(&operator, &["check"]).await;
         assert_eq!(usage.code, Some(2), "{usage:?}");
 
-        // An API server that is not there.
+        // An API server that does not exist.
         let kubeconfig = std::fs::read_to_string(&operator).unwrap();
         let (before, after) = kubeconfig.split_once("https://127.0.0.1:").unwrap();
         let after = after.trim_start_matches(|character: char| character.is_ascii_digit());

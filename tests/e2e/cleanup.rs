@@ -1,4 +1,4 @@
-//! Memory that leaks is given back: pod by pod within the disruption budgets, or by the component's own hook. What the
+//! Leaked memory is reclaimed: pod by pod within the disruption budgets, or by the component's own hook. What the
 //! API server would refuse is known before, and the next remedy is tried.
 
 use std::{
@@ -42,7 +42,7 @@ fn leaking(seconds: f64) -> f64 {
 /// The memory of the Deployment `leaky`, pod by pod; the first pods differ, so that one is the fullest.
 struct Leak {
     traffic: Traffic,
-    /// How often a hook had all of it given back.
+    /// How often a hook freed all of it.
     collected: Arc<AtomicU32>,
     /// The fewest ready pods that were seen since the first time all were.
     fewest: AtomicUsize,
@@ -59,7 +59,7 @@ impl Leak {
         Self { traffic, collected: Arc::default(), fewest: AtomicUsize::new(pods) }
     }
 
-    async fn goes_on(&self, test: &Test) {
+    async fn keeps_leaking(&self, test: &Test) {
         let mut born: BTreeMap<String, (Instant, f64)> = BTreeMap::new();
         let mut collected = 0;
         let mut ticks = interval(Duration::from_millis(100));
@@ -96,9 +96,9 @@ impl Leak {
         wanted
     }
 
-    /// The story, while memory goes on leaking.
+    /// The story, while memory keeps leaking.
     async fn during<T>(&self, test: &Test, story: impl Future<Output = T>) -> T {
-        wait::during(self.goes_on(test), story).await
+        wait::during(self.keeps_leaking(test), story).await
     }
 }
 
@@ -257,7 +257,7 @@ async fn hooks(collected: Arc<AtomicU32>) -> (String, Arc<std::sync::Mutex<Vec<S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_fails_is_followed_by_the_next_remedy_and_one_that_works_is_judged_by_the_metric() {
+async fn a_hook_that_fails_is_followed_by_the_next_remedy_and_one_that_works_is_assessed_by_the_metric() {
     run("cleanup-hook", async |test| {
         let leak = Leak::start(test, 1).await;
         let (address, keys) = hooks(leak.collected.clone()).await;

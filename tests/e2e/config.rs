@@ -174,7 +174,7 @@ async fn a_bad_config_map_is_put_back_and_nothing_else_is_touched() {
         let kept = test.wait_kept(1).await.snapshots;
         assert_eq!(kept[0].name, remediation.spec.plan.intent.config().unwrap().state);
 
-        // The very same once more is told at once, before anything turns bad.
+        // The same content once more is reported at once, before anything turns bad.
         test.change_map("app", json!({"mode": "bad", "text": null, "extra": "key"})).await;
         let note = "ConfigMap/app has the content again with which it became unhealthy at";
         test.wait_event("KnownBadConfig", "shop", note).await;
@@ -255,7 +255,7 @@ async fn good_changes_are_kept_and_a_deleted_config_map_comes_back() {
     .await;
 }
 
-/// Bad configuration that must not be put back: nothing is written, and the reason is told.
+/// Bad configuration that must not be put back: nothing is written, and the reason is reported.
 async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Future<Output = ()>) {
     let mut operator = Operator::start(test, Options::default()).await;
     let mut wanted = policy("shop", &["api"], &json!({"spec": {"interval": "60s"}}));
@@ -302,7 +302,7 @@ async fn a_config_map_that_others_use_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_config_map_is_left_alone_and_the_fix_is_told() {
+async fn an_immutable_config_map_is_left_alone_and_the_fix_is_named() {
     run("config-immutable", async |test| {
         deploy(test, Way::Mounted).await;
         let words = [

@@ -180,7 +180,7 @@ async fn killed_after_the_patch_it_does_not_roll_back_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_verifying_a_rollback_it_goes_on_verifying() {
+async fn killed_while_verifying_a_rollback_it_continues_to_verify() {
     killed("kill-verify", Action::Rollback, Moment::Verifying).await;
 }
 
@@ -200,11 +200,11 @@ async fn killed_after_the_patch_it_does_not_restart_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_verifying_a_restart_it_goes_on_verifying() {
+async fn killed_while_verifying_a_restart_it_continues_to_verify() {
     killed("kill-verify-restart", Action::Restart, Moment::Verifying).await;
 }
 
-/// Stops the API server for 20 s; the operator lives through it. `generation`: of the Deployment meanwhile.
+/// Stops the API server for 20 s; the operator lives through it. `generation`: of the Deployment in that time.
 async fn outage(scene: &mut Scene<'_>, server: &SecondApiServer, phase: Phase, generation: i64) {
     let pid = scene.operator.pid();
     wait::throughout("nothing else happens and the operator lives", Duration::from_secs(20), async || {
@@ -219,7 +219,7 @@ async fn outage(scene: &mut Scene<'_>, server: &SecondApiServer, phase: Phase, g
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_just_before_the_patch_delays_the_rollback() {
+async fn an_api_server_that_is_unreachable_just_before_the_patch_delays_the_rollback() {
     run("away-running", async |test| {
         let server = SecondApiServer::start(&test.namespace).await;
         let mut scene = Scene::start(test, Action::Rollback, server.operator_kubeconfig(), &json!({})).await;
@@ -235,7 +235,7 @@ async fn an_api_server_that_is_away_just_before_the_patch_delays_the_rollback() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_while_verifying_changes_nothing() {
+async fn an_api_server_that_is_unreachable_while_verifying_changes_nothing() {
     run("away-verifying", async |test| {
         let server = SecondApiServer::start(&test.namespace).await;
         let patch = json!({"spec": {"verification": {"stabilization": "8s"}}});

@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions that are not there, or older than the operator. Each test has an empty cluster of its own,
+//! CustomResourceDefinitions that are missing, or older than the operator. Each test has an empty cluster of its own,
 //! since they are there once a cluster.
 
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn older() -> Vec<Value> {
     crds
 }
 
-/// A plain HTTP service that is well, and a policy over it.
+/// A healthy plain HTTP service, and a policy for it.
 async fn web() -> (String, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -103,7 +103,7 @@ async fn store(test: &Test, name: &str, url: &str, spec: Value) {
     api.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
 }
 
-/// A stored Remediation, of a policy that is not there.
+/// A stored Remediation, of a policy that does not exist.
 async fn remediation(test: &Test, name: &str, action: &str) {
     let remediation = json!({
         "apiVersion": "panacea.dev/v1alpha1", "kind": "Remediation", "metadata": {"name": name},
@@ -203,7 +203,7 @@ async fn what_was_stored_under_older_crds_is_reported_with_its_field_and_the_oth
             there.wait_condition("shop", "Ready", "True", LIMIT).await;
         };
         look().await;
-        // One of a policy that is not there, as any other: its end is reached beside the one that cannot be read.
+        // One of a policy that does not exist, as any other: its end is reached beside the one that cannot be read.
         assert_eq!(there.wait_ended("mine-1").await.status.unwrap().phase, Phase::Expired);
         wait::until("the unreadable remediation to be named in the log", LIMIT, async || {
             let log = operator.log();
@@ -219,7 +219,7 @@ async fn what_was_stored_under_older_crds_is_reported_with_its_field_and_the_oth
         operator.spawn();
         operator.wait_ready().await;
         look().await;
-        // And each is watched once it is mended.
+        // And each is watched once it is corrected.
         for name in ["banana", "number", "newer"] {
             there.patch_policy(name, json!({"spec": {"interval": "1s", "mode": "Observe"}})).await;
             there.wait_status(name, "web", HealthStatus::Healthy).await;
@@ -266,7 +266,7 @@ async fn objects_of_the_version_before_are_read_or_reported_with_the_command_tha
         let mut operator = Operator::start(test, options(&server)).await;
         there.wait_event("Unreadable", "shop-web-1-0", "kubectl delete rem shop-web-1-0 -n").await;
         there.wait_status("shop", "web", HealthStatus::Healthy).await;
-        // The policy is read: what is wrong is that its Deployment is not there.
+        // The policy is read: its Deployment does not exist.
         let (reason, message) = there.wait_condition("named", "Ready", "False", LIMIT).await;
         assert_eq!(reason, "TargetNotFound", "{message}");
 

@@ -117,7 +117,7 @@ async fn wait_image(test: &Test, controller: &KustomizeController, image: &str) 
     .await;
 }
 
-/// The controller has looked at what is not suspended since: a change by hand is taken back.
+/// The controller has applied the objects that are not suspended since: a manual change is reverted.
 async fn wait_taken_back(test: &Test, controller: &KustomizeController) {
     test.change_map("other", json!({"from": "hand"})).await;
     wait::until("the ConfigMap to be as it is in the source", Duration::from_secs(60), async || {
@@ -129,7 +129,7 @@ async fn wait_taken_back(test: &Test, controller: &KustomizeController) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flux_does_not_undo_the_rollback_and_goes_on_with_the_next_revision() {
+async fn flux_does_not_undo_the_rollback_and_continues_with_the_next_revision() {
     run("flux", async |test| {
         crds().await;
         let source = Source::start().await;

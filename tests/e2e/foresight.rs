@@ -62,7 +62,7 @@ async fn memory(test: &Test, traffic: &Traffic, died: &AtomicBool) {
     }
 }
 
-/// Both Deployments, looked at every second; the thresholds so high that nothing is wrong yet while it is foreseen.
+/// Both Deployments, checked every second; the thresholds so high that nothing is wrong yet while it is foreseen.
 fn watching(traffic: &Traffic, patch: &Value) -> Value {
     let mut wanted = policy("shop", &["leaky", "collected"], patch);
     wanted["spec"]["interval"] = json!("1s");
@@ -106,7 +106,7 @@ async fn a_leak_is_healed_before_it_kills_and_a_sawtooth_is_let_alone() {
         };
         let (status, remediation) = tokio::select! {
             seen = story => seen,
-            () = memory(test, &traffic, &died) => unreachable!("it goes on for ever"),
+            () = memory(test, &traffic, &died) => unreachable!("it never ends"),
         };
         assert!(!died.load(Ordering::Relaxed), "it died before it was healed");
 
@@ -159,7 +159,7 @@ async fn a_leak_is_healed_before_it_kills_and_a_sawtooth_is_let_alone() {
 
 /// What the ledger says of the only warning.
 async fn wait_outcome(operator: &Operator) -> Value {
-    wait::until("what came of the warning", Duration::from_secs(240), async || {
+    wait::until("the outcome of the warning", Duration::from_secs(240), async || {
         match operator.outcomes().await.as_slice() {
             [one] => Ok(one.clone()),
             other => Err(format!("{other:?}")),
@@ -168,7 +168,7 @@ async fn wait_outcome(operator: &Operator) -> Value {
     .await
 }
 
-/// Nothing is done about it, and the operator is away for a moment between the warning and the failure.
+/// Nothing is done about it, and the operator is down for a moment between the warning and the failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warning_that_comes_true_is_known_to_have_across_a_restart() {
     run("foresight-true", async |test| {
@@ -206,7 +206,7 @@ async fn a_warning_that_comes_true_is_known_to_have_across_a_restart() {
         };
         tokio::select! {
             () = story => {}
-            () = memory(test, &traffic, &died) => unreachable!("it goes on for ever"),
+            () = memory(test, &traffic, &died) => unreachable!("it never ends"),
         }
         assert!(test.remediations().await.is_empty());
     })
@@ -257,7 +257,7 @@ async fn what_happened_before_the_policy_came_counts() {
         };
         let refusal = tokio::select! {
             seen = story => seen,
-            () = memory(test, &traffic, &died) => unreachable!("it goes on for ever"),
+            () = memory(test, &traffic, &died) => unreachable!("it never ends"),
         };
         assert!(refusal.message.contains("would apply Restart"), "{refusal:?}");
         let foreseen = test.component("shop", "leaky").await.and_then(|status| status.foreseen).unwrap();

@@ -49,7 +49,7 @@ async fn a_bad_deployment_is_rolled_back_by_the_workflow_to_the_commit_that_was_
         let known = test.wait_known_good("shop", "shop").await.release.unwrap();
         assert_eq!(known.digest, good);
 
-        // One that did not get there is the team's own affair.
+        // One that did not succeed is a matter of the team.
         fake.with(|world| world.push("octo-org/shop", "badbeef", 0.0, "failure"));
         let degraded = test.wait_status("shop", "shop", HealthStatus::Degraded).await;
         assert!(degraded.message.contains("(commit badbeef) ended as failure"), "{}", degraded.message);
@@ -111,7 +111,7 @@ async fn it_is_rolled_back_by_a_deployment_and_by_a_run_that_has_to_be_found() {
     .await;
 }
 
-/// What GitHub's answer to the call is, and what came of it: calls made, runs begun, the end.
+/// GitHub's response to the call, and the outcome: calls, started runs, the end.
 const ANSWERS: [(&str, Fault, usize, usize, Phase, &str); 8] = [
     ("a500", Fault::Status(500), 2, 1, Phase::Succeeded, "Healthy"),
     ("done500", Fault::DoneAndStatus(500), 1, 1, Phase::Succeeded, "Healthy"),
@@ -124,7 +124,7 @@ const ANSWERS: [(&str, Fault, usize, usize, Phase, &str); 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_workflow_is_dispatched_again_only_when_nothing_came_of_it() {
+async fn a_workflow_is_dispatched_again_only_when_it_had_no_effect() {
     run("github-answers", async |test| {
         let fake = FakeGithub::start().await;
         let mut components = Vec::new();
@@ -273,9 +273,9 @@ async fn killed_around_the_call_there_is_one_run() {
     .await;
 }
 
-/// A run that fails; one whose name tells nothing; one that waits for an approval; a workflow that is switched off.
+/// A run that fails; one whose name has no commit; one that waits for an approval; a workflow that is switched off.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_does_not_roll_back_is_told_with_its_address() {
+async fn a_run_that_does_not_roll_back_is_reported_with_its_address() {
     run("github-fails", async |test| {
         let fake = FakeGithub::start().await;
         let names = ["fails", "nameless", "reviewed", "disabled"];
@@ -329,9 +329,9 @@ async fn a_run_that_does_not_roll_back_is_told_with_its_address() {
     .await;
 }
 
-/// The call has no answer, and somebody dispatches the workflow meanwhile.
+/// The call has no response, and somebody dispatches the workflow in the meantime.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dispatch_that_cannot_be_told_is_left_to_a_person() {
+async fn a_dispatch_with_an_unknown_outcome_is_left_to_a_person() {
     run("github-unknown", async |test| {
         let fake = FakeGithub::start().await;
         fake.with(|world| world.add("octo-org/shop"));

@@ -1,4 +1,4 @@
-//! What belongs to a GitOps controller is not rolled back behind its back.
+//! An object of a GitOps controller is not rolled back without the controller.
 
 use std::time::Duration;
 

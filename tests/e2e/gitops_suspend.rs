@@ -372,7 +372,7 @@ async fn killed(name: &str, side: Side, wanted: fn(&Seen<'_>) -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_it_knows_that_it_has_suspended_it_goes_on_and_resumes() {
+async fn killed_before_it_knows_that_it_has_suspended_it_continues_and_resumes() {
     let wanted = |seen: &Seen<'_>| seen.method.as_str() == "PATCH" && seen.path.contains("/kustomizations/");
     killed("suspend-kill-early", Side::Answer, wanted).await;
 }

@@ -68,7 +68,7 @@ async fn observe_mode_never_writes_to_a_workload_and_says_what_it_would_do() {
             }
         })
         .await;
-        assert!(operator.looks().await > looks, "nobody looked meanwhile");
+        assert!(operator.looks().await > looks, "no check took place");
         let writes = test.operator_writes_to_workloads();
         assert!(writes.is_empty(), "{writes:?}");
         let (reason, _) = test.wait_condition("shop", "Healing", "False", SOON).await;
@@ -100,7 +100,7 @@ async fn a_suspended_policy_does_nothing_until_it_is_resumed() {
             if generation == 2 { Ok(()) } else { Err(format!("generation {generation}")) }
         })
         .await;
-        assert_eq!(operator.looks().await, looks, "a suspended policy is not looked at");
+        assert_eq!(operator.looks().await, looks, "a suspended policy is not checked");
 
         test.patch_policy("shop", json!({"spec": {"suspend": false}})).await;
         assert_eq!(status_of(&test.wait_ended(&name).await).phase, Phase::Succeeded);
@@ -219,13 +219,13 @@ async fn the_breaker_opens_when_actions_do_not_help_and_lets_one_through_later()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
+async fn after_the_last_step_of_the_ladder_a_person_is_called() {
     run("ladder", async |test| {
         let (operator, traffic) = unhelpful(test, 2, json!({})).await;
         let all = wait_count(test, 2, Phase::Ineffective, Duration::from_secs(120)).await;
-        let rungs: Vec<_> = all.iter().map(|one| (one.spec.plan.step, one.spec.plan.episode.clone())).collect();
-        assert_eq!((rungs[0].0, rungs[1].0), (0, 1), "one rung after the other");
-        assert_eq!(rungs[0].1, rungs[1].1, "in one incident");
+        let steps: Vec<_> = all.iter().map(|one| (one.spec.plan.step, one.spec.plan.episode.clone())).collect();
+        assert_eq!((steps[0].0, steps[1].0), (0, 1), "one step after the other");
+        assert_eq!(steps[0].1, steps[1].1, "in one incident");
         let refusal = test.wait_refusal("shop", "api", Guard::LadderExhausted).await;
         assert_eq!(refusal.retry_at, None);
         let (reason, message) = test.wait_condition("shop", "Healing", "False", SOON).await;
@@ -250,7 +250,7 @@ async fn after_the_last_rung_of_the_ladder_a_person_is_called() {
     .await;
 }
 
-/// Waits until a container of a pod of this app was started anew this often.
+/// Waits until a container of a pod of this app was restarted this often.
 async fn wait_restarts(test: &Test, app: &str, count: i32) {
     wait::until(&format!("{count} restarts of a pod of {app}"), Duration::from_secs(60), async || {
         let pods = test.api::<Pod>().list(&ListParams::default().labels(&format!("app={app}"))).await.unwrap();
@@ -268,7 +268,7 @@ async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_pe
         let safety = json!({"maxUnhealthy": 1, "maxConcurrent": 3});
         let safety = json!({"spec": {"safety": safety, "detection": {"unhealthyAfter": 3}}});
         let operator = good(test, &names, &safety).await;
-        // Suspended meanwhile, so that they are all bad before the first one is looked at.
+        // Suspended, so that they are all bad before the first check.
         test.patch_policy("shop", json!({"spec": {"suspend": true}})).await;
         test.wait_condition("shop", "Suspended", "True", SOON).await;
         for name in names {
@@ -292,7 +292,7 @@ async fn when_too_many_components_are_unhealthy_at_once_nothing_is_done_and_a_pe
             if all.iter().all(|one| status_of(one).started_at.is_none()) { Ok(()) } else { Err(format!("{all:?}")) }
         })
         .await;
-        assert!(operator.looks().await > looks, "nobody looked meanwhile");
+        assert!(operator.looks().await > looks, "no check took place");
         let writes = test.operator_writes_to_workloads();
         assert!(writes.is_empty(), "{writes:?}");
     })
@@ -349,7 +349,7 @@ async fn while_prometheus_is_down_the_component_is_unknown_and_nothing_is_done_a
         test.apply_policy(&policy("shop", &["api"], &patch)).await;
         test.wait_known_good("shop", "api").await;
 
-        // The last known value was fine; it is away for a full minute.
+        // The last known value was fine; it is unavailable for a full minute.
         server.stop();
         stays_unknown(test, &operator, "True", Duration::from_secs(60)).await;
         test.wait_event("CouldNotMeasure", "shop", "stuck").await;
@@ -403,7 +403,7 @@ async fn stays_unknown(test: &Test, operator: &Operator, never: &str, time: Dura
     .await;
     // One every two seconds; half of these, for a machine that does other things beside.
     let wanted = time.as_secs() / 4;
-    assert!(operator.looks().await >= looks + wanted, "nobody looked meanwhile");
+    assert!(operator.looks().await >= looks + wanted, "no check took place");
     let writes = test.operator_writes_to_workloads();
     assert!(writes.is_empty(), "{writes:?}");
 }

@@ -60,7 +60,7 @@ async fn a_release_that_answers_with_errors_is_rolled_back() {
     .await;
 }
 
-/// Releases `bad` over v1, and returns the Remediation that healed it, by going back to v1 once.
+/// Releases `bad` over v1, and returns the Remediation that healed it, by one rollback to v1.
 async fn is_rolled_back(test: &Test, bad: &str) -> Remediation {
     let _operator = Operator::start(test, Options::default()).await;
     test.deploy("api", "shop/api:v1", 4).await;
@@ -180,7 +180,7 @@ async fn pods_that_begin_to_crash_long_after_their_release_are_restarted_and_not
         wanted["spec"]["components"][0]["remedies"] = remedies;
         test.apply_policy(&wanted).await;
         test.wait_known_good("shop", "api").await;
-        // There is a release to go back to, so that not going back is a decision.
+        // There is a rollback target, so that the absence of a rollback is a decision.
         test.release("api", "shop/api:v2").await;
         wait::until("v2 to be known good and no longer watched as a release", Duration::from_secs(60), async || {
             let status = test.component("shop", "api").await.unwrap();
@@ -249,7 +249,7 @@ async fn two_bad_releases_at_once_end_at_the_last_known_good_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_release_over_a_bad_one_that_is_being_judged_ends_at_the_last_known_good_one() {
+async fn a_bad_release_over_a_bad_one_that_is_being_assessed_ends_at_the_last_known_good_one() {
     run("two-judged", async |test| {
         let _operator = Operator::start(test, Options::default()).await;
         test.deploy("api", "shop/api:v1", 4).await;

@@ -1,4 +1,4 @@
-//! Keys of providers that are not there.
+//! Missing keys of providers.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ struct Names {
     base_url: &'static str,
 }
 
-/// It is told which field or variable is missing, then which Secret; the rest of the policy works meanwhile, and nobody is
+/// The status names the missing field or variable, then the Secret; the rest of the policy works, and nobody is
 /// asked.
 async fn is_reported<W: World>(name: &str, names: Names, make: impl FnOnce(&mut W), target: Value) {
     let Names { kind, field, variable, base_url } = names;

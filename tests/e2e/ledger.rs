@@ -1,4 +1,4 @@
-//! Whatever happens to the ledger: healing goes on, and each row is there once in the end.
+//! Whatever happens to the ledger: healing continues, and each row exists once in the end.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn assert_recorded_once(test: &Test, operator: &Operator, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healing_goes_on_while_postgres_is_away_for_a_minute() {
+async fn healing_continues_while_postgres_is_unreachable_for_a_minute() {
     run("ledger-away", async |test| {
         let server = PostgresServer::start();
         let (mut operator, gate) = start(test, &server).await;
@@ -100,7 +100,7 @@ async fn healing_goes_on_while_postgres_is_away_for_a_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_dies_while_postgres_is_away_loses_no_row() {
+async fn an_operator_that_dies_while_postgres_is_unreachable_loses_no_row() {
     run("ledger-both", async |test| {
         let server = PostgresServer::start();
         let (mut operator, gate) = start(test, &server).await;
@@ -122,7 +122,7 @@ async fn an_operator_that_dies_while_postgres_is_away_loses_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_that_name_with_other_columns_is_reported_and_healing_goes_on() {
+async fn a_table_of_that_name_with_other_columns_is_reported_and_healing_continues() {
     run("ledger-columns", async |test| {
         let url = create_database(&test.namespace.replace('-', "_")).await;
         let mut database = PgConnection::connect(&url).await.unwrap();
@@ -193,7 +193,7 @@ async fn without_a_database_url_the_rows_and_the_history_are_in_sqlite() {
         let what = "to be forecast from what it saw before the restart";
         let status = test.wait_component("shop", "api", what, wanted).await;
         assert_eq!(status.forecast.unwrap().time_to_failure.as_deref(), Some("1-6h"));
-        assert!(operator.looks().await < 5, "too few looks to know it by itself");
+        assert!(operator.looks().await < 5, "too few checks to know it without the history");
     })
     .await;
 }

@@ -141,7 +141,7 @@ async fn an_assistant_looks_in_both_eras_and_a_persons_yes_is_done_under_their_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_no_without_the_right_is_refused_by_kubernetes_in_its_own_words() {
+async fn a_rejection_without_the_right_is_refused_with_the_message_of_kubernetes() {
     run("mcp-no", async |test| {
         let (_operator, remediation) = waiting(test).await;
         let name = remediation.name_any();
@@ -160,7 +160,7 @@ async fn a_no_without_the_right_is_refused_by_kubernetes_in_its_own_words() {
         let unchanged = test.wait_remediation(Phase::AwaitingApproval).await;
         assert_eq!((unchanged.name_any(), unchanged.spec.approval), (name.clone(), None));
 
-        // Who may not even look is told so too; and that something is not there is told apart from that.
+        // A caller without the right to read gets an error too; and it differs from that of a missing object.
         let blind = Person::with(test, "blind", "watch").await;
         let blind = Assistant::on_stdio(test, &blind.kubeconfig(), without_handshake()).await;
         for (tool, arguments) in [

@@ -1,5 +1,4 @@
-//! A tool of a team's own MCP server as a remedy: called at most once, whatever dies, and believed by nobody before the component
-//! is well.
+//! A tool of an MCP server as a remedy: called at most once, whatever dies, and not trusted before the component is healthy.
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
@@ -262,7 +261,7 @@ async fn a_tool_that_is_not_allowed_any_more_is_not_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_may_not_be_read_is_told_before_anything_is_begun() {
+async fn a_token_that_may_not_be_read_is_reported_before_the_action_starts() {
     run("mcp-secret", async |test| {
         let tools = Tools::start(Some(TOKEN)).await;
         let role = Role::with(test, &[]).await;

@@ -146,7 +146,7 @@ async fn assert_not_written(test: &Test, operator: &Operator, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn observe_mode_stops_a_write_that_was_begun_and_not_made() {
+async fn observe_mode_stops_a_write_that_was_started_and_not_made() {
     run("midway-observe-begun", async |test| {
         let edit = json!({"spec": {"mode": "Observe"}});
         let (operator, _gate) = edited_while_running(test, Side::Request, edit).await;
@@ -158,7 +158,7 @@ async fn observe_mode_stops_a_write_that_was_begun_and_not_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspending_stops_a_write_that_was_begun_and_not_made() {
+async fn suspending_stops_a_write_that_was_started_and_not_made() {
     run("midway-suspend-begun", async |test| {
         let edit = json!({"spec": {"suspend": true}});
         let (operator, _gate) = edited_while_running(test, Side::Request, edit).await;
@@ -201,7 +201,7 @@ async fn what_waits_for_approval_expires_when_its_component_is_taken_out() {
         let ended = wait_phase(test, Phase::Expired, "ComponentGone").await;
         assert_let_go(test, &ended.name_any()).await;
         assert_eq!(test.generation("api").await, 2);
-        assert_eq!(operator.action_rows().await, [], "nothing was decided and nothing was begun");
+        assert_eq!(operator.action_rows().await, [], "nothing was decided and nothing was started");
         let (reason, _) = test.wait_condition("shop", "ApprovalRequired", "False", LIMIT).await;
         assert_eq!(reason, "NothingWaits");
     })
@@ -259,8 +259,8 @@ async fn deleting_the_policy_ends_what_waits_for_approval() {
         let operator = awaiting(test).await;
         delete_policy(test).await;
         assert_eq!(test.generation("api").await, 2);
-        assert_eq!(operator.action_rows().await, [], "nothing was decided and nothing was begun");
-        wait::until("the end to be told", LIMIT, async || {
+        assert_eq!(operator.action_rows().await, [], "nothing was decided and nothing was started");
+        wait::until("the end to be reported", LIMIT, async || {
             let log = operator.log();
             let told = log.contains("PolicyGone: ") || log.contains("Deleted: ");
             if told { Ok(()) } else { Err("not told".to_owned()) }

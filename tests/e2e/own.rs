@@ -1,4 +1,4 @@
-//! Remedies of a team's own: Jobs and webhooks, on a plain HTTP service that nothing else can heal.
+//! Custom remedies: Jobs and webhooks, on a plain HTTP service that nothing else can heal.
 
 use std::{
     path::Path,
@@ -165,7 +165,7 @@ fn message(remediation: &Remediation) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_run_once_with_the_facts_and_helps_only_when_the_site_is_well() {
+async fn a_job_is_run_once_with_the_facts_and_helps_only_when_the_site_is_healthy() {
     run("own-job", async |test| {
         let site = Site::start().await;
         let (_role, options) = with_role(test, &["rbac.runJobs=true"]).await;
@@ -239,7 +239,7 @@ async fn what_fails_or_takes_too_long_says_so_and_a_signed_webhook_is_followed_t
         }
         assert!(message(&all[0]).contains("kubectl logs job/site-"), "{}", message(&all[0]));
 
-        // Asked twice, told once, and signed: its receiver can tell that it is ours.
+        // Polled twice, called once, and signed: its receiver can verify the sender.
         assert_eq!(site.polls.load(Ordering::SeqCst), 2);
         let (headers, body) = site.delivered.lock().unwrap().last().unwrap().clone();
         let header = |name: &str| headers[name].to_str().unwrap().to_owned();

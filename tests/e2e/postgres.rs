@@ -1,4 +1,4 @@
-//! PostgreSQL databases, on real servers: seen, connected to anew, relieved.
+//! PostgreSQL databases, on real servers: checked, reconnected, relieved.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ impl Test {
         self.make_secret("db", json!({"url": watchers_url(server)})).await;
     }
 
-    /// The database as it is, looked at and healthy.
+    /// The database, checked and healthy.
     async fn database_watched(&self, server: &PostgresServer, wanted: &Value) -> (Operator, Role) {
         self.secret_url(server).await;
         let begun = operator(self).await;
@@ -114,7 +114,7 @@ fn progress(remediation: &Remediation) -> panacea::api::Progress {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_for_seven_seconds_is_recovered_at_the_try_that_the_schedule_says() {
+async fn a_database_that_is_unreachable_for_seven_seconds_is_recovered_at_the_try_that_the_schedule_says() {
     run("pg-recover", async |test| {
         let server = server().await;
         let (operator, _role) = test.database_watched(&server, &over(&json!({}))).await;
@@ -184,7 +184,7 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
             if tried == Some(1) { Ok(()) } else { Err(format!("{tried:?}")) }
         })
         .await;
-        // An operator that dies in the middle goes on with the schedule.
+        // An operator that dies in the middle continues with the schedule.
         operator.kill9();
         operator.spawn();
         operator.wait_ready().await;
@@ -204,7 +204,7 @@ async fn one_that_stays_away_for_longer_calls_a_person_opens_the_breaker_and_is_
 
         server.start_again();
         test.healthy().await;
-        assert_eq!(test.remediations().await.len(), 1, "it came back by itself");
+        assert_eq!(test.remediations().await.len(), 1, "it recovered without another action");
     })
     .await;
 }
@@ -429,7 +429,7 @@ async fn what_is_wrong_with_a_connection_is_said_in_words_of_its_own_and_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_in_between_is_told_to_connect_anew_too() {
+async fn a_pooler_in_between_reconnects_too() {
     run("pg-pooler", async |test| {
         let server = PostgresServer::start();
         let url = server.new_database().await;
@@ -448,7 +448,7 @@ async fn a_pooler_in_between_is_told_to_connect_anew_too() {
         test.healthy().await;
         server.kill();
         test.wait_remediation(Phase::Running).await;
-        wait::until("PgBouncer to be told", Duration::from_secs(30), async || {
+        wait::until("PgBouncer to get its commands", Duration::from_secs(30), async || {
             let log = pooler.log();
             let told = log.contains(&format!("RECONNECT '{name}' command issued"))
                 && log.contains(&format!("RESUME '{name}' command issued"));

@@ -1,7 +1,7 @@
 //! Nothing is done where nothing is wrong, and where something is wrong that a person has to see to.
 //!
 //! Each test proves from the API server's audit log that the operator created no Remediation and touched no workload,
-//! and that it really looked on meanwhile.
+//! and that its checks continued.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::support::{
 const A_WHILE: Duration = Duration::from_secs(6);
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// A Deployment that was seen healthy, and an operator that looks at it each second.
+/// A Deployment that was seen healthy, and an operator that checks it each second.
 async fn watched(test: &Test, replicas: u32) -> Operator {
     let operator = Operator::start(test, Options::default()).await;
     test.deploy("api", "shop/api:v1", replicas).await;
@@ -57,7 +57,7 @@ async fn pods(test: &Test) -> Vec<Pod> {
     test.api::<Pod>().list(&ListParams::default().labels("app=api")).await.unwrap().items
 }
 
-/// Waits until the status tells of this revision.
+/// Waits until the status shows this revision.
 async fn wait_revision(test: &Test, revision: i64) {
     test.wait_component("shop", "api", &format!("to be at revision {revision}"), |status| {
         status.release.as_ref().is_some_and(|release| release.revision == revision)
@@ -108,7 +108,7 @@ async fn what_the_operator_does_to_a_workload_is_in_the_audit_log() {
 async fn a_slow_but_good_release_is_left_alone() {
     run("slow", async |test| {
         let mut operator = watched(test, 2).await;
-        // Half of the pods are away during the whole of the slow start.
+        // Half of the pods are missing during the whole of the slow start.
         let strategy = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
         test.patch_deployment("api", json!({"spec": {"strategy": strategy}})).await;
         test.release("api", "shop/api:v2-slowstart").await;
@@ -215,7 +215,7 @@ async fn pods_on_a_lost_node_are_left_to_kubernetes() {
         test.wait_known_good("shop", "api").await;
         node.lose().await;
         let seen = test
-            .wait_component("shop", "api", "to be told of the lost node", |status| {
+            .wait_component("shop", "api", "to show the lost node", |status| {
                 status.message.contains("3 on nodes that are not ready")
             })
             .await;
@@ -294,7 +294,7 @@ async fn one_bad_scrape_is_not_acted_on() {
         assert_eq!(seen.episode, None, "not confirmed: {seen:?}");
         test.nothing_is_done(&mut operator, Duration::from_secs(15)).await;
         ends_well(test, &mut operator, "shop/api:v1", 1).await;
-        assert!(test.events("Unhealthy", "shop").await.is_empty(), "nobody was told of an incident");
+        assert!(test.events("Unhealthy", "shop").await.is_empty(), "no incident was reported");
     })
     .await;
 }

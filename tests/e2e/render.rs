@@ -106,13 +106,13 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
         assert_eq!(fake.calls("POST /services/{id}/rollback"), 1);
         assert_eq!(fake.restarts("srv-shop"), 0);
 
-        // The next commit would bring it back, so it is not deployed, and people are told.
+        // The next commit would bring it back, so it is not deployed, and an event says so.
         assert_eq!(status.auto_deploy_was.as_deref(), Some("commit"));
         assert_eq!(fake.push("srv-shop", "deadbee2", 0.6), None);
         test.wait_event("AutoDeployOff", &healed.name_any(), "switch it on again").await;
         test.wait_event("Verifying", &healed.name_any(), "\"autoDeployTrigger\": \"commit\"").await;
 
-        // It is known as what it went back to, and as no new release.
+        // It is known as the old release, and as no new one.
         let now = test.wait_known_good("shop", "shop").await;
         let release = now.release.unwrap();
         assert_eq!((release.hash, release.digest), (live.id, good.digest.clone()));
@@ -121,7 +121,7 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
         let row = operator.action_outputs().await.remove(0);
         assert_eq!((&row["status_code"], &row["attempts"]), (&json!(201), &json!(1)));
 
-        // A second one goes back to the rollback, which is the same thing; its answer is cut off, and it is found.
+        // A second one rolls back to the rollback, which is the same deploy; its response is cut off, and it is found.
         fake.fault("POST /services/srv-shop/rollback", 1, Fault::DoneAndReset);
         fake.with(|world| world.deploy("srv-shop", "deadbee3", "manual", 0.7));
         let again = wait::until("the second rollback", LONG, async || {
@@ -143,7 +143,7 @@ async fn a_bad_deploy_is_rolled_back_to_the_one_that_was_healthy_and_auto_deploy
     .await;
 }
 
-/// What Render's answer to the call is, and what came of it: calls made, restarts done, the end.
+/// Render's response to the call, and the outcome: calls, restarts, the end.
 const ANSWERS: [(&str, Fault, usize, u32, Phase, &str); 11] = [
     ("srv-500", Fault::Status(500), 2, 1, Phase::Succeeded, "Healthy"),
     ("srv-503", Fault::Status(503), 2, 1, Phase::Succeeded, "Healthy"),
@@ -159,7 +159,7 @@ const ANSWERS: [(&str, Fault, usize, u32, Phase, &str); 11] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_without_a_clear_answer_is_made_again_only_when_nothing_came_of_it() {
+async fn a_restart_without_a_clear_answer_is_made_again_only_when_it_had_no_effect() {
     answers("render-unclear", &ANSWERS[..5]).await;
 }
 
@@ -242,7 +242,7 @@ async fn trouble_with_looking_is_unknown_with_its_reason_after_the_right_number_
                     continue;
                 }
                 let seen = test
-                    .wait_component("shop", service, "to be looked at", |status| {
+                    .wait_component("shop", service, "to be checked", |status| {
                         status.message.contains("target unknown")
                     })
                     .await;
@@ -316,9 +316,9 @@ async fn killed_around_the_call_there_is_one_restart() {
     .await;
 }
 
-/// A rollback has no answer, and then somebody else deploys: whether it was taken and replaced nobody can tell.
+/// A rollback has no answer, and then somebody else deploys: whether it was accepted and replaced is unknown.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_told_is_left_to_a_person_and_not_sent_again() {
+async fn an_unknown_outcome_is_left_to_a_person_and_not_sent_again() {
     run("render-unknown", async |test| {
         let fake = FakeRender::start().await;
         fake.add("srv-shop", "web_service");

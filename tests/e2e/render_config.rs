@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 const LONG: Duration = Duration::from_secs(150);
-/// Told apart from all else by its beginning.
+/// Distinguished from all other texts by its beginning.
 const GOOD: &str = "PANACEA-s3cr3t-good";
 const BAD: &str = "PANACEA-s3cr3t-bad";
 const PUT: &str = "PUT /services/{id}/env-vars/{key}";
@@ -309,7 +309,7 @@ async fn what_cannot_be_set_for_a_while_is_set_then() {
     .await;
 }
 
-/// They were changed once more after the deploy that was judged: to what, nobody has seen run.
+/// They were changed once more after the assessed deploy: nobody has observed the new values.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_else_has_changed_since_is_left_to_them() {
     run("render-env-drift", async |test| {
@@ -346,7 +346,7 @@ impl Test {
         self.wait_env_kept().await.snapshots.remove(0).name
     }
 
-    /// Render is not told to change anything, and nobody is asked for it.
+    /// No call changes anything at Render, and nobody is asked to approve one.
     async fn blocked_with(&self, fake: &FakeRender, reason: &str, words: &str) -> String {
         let blocked = self.wait_remediation_within(Phase::Blocked, LONG).await;
         let (name, status) = (blocked.name_any(), blocked.status.unwrap());
@@ -434,7 +434,7 @@ async fn a_copy_that_holds_something_else_is_not_put_back_and_the_next_remedy_is
 
 /// The call hangs and is not done, and then somebody deploys another commit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deploy_that_cannot_be_told_is_left_to_a_person() {
+async fn a_deploy_with_an_unknown_outcome_is_left_to_a_person() {
     run("render-env-unknown", async |test| {
         let setting = Setting::new(test).await;
         let fake = &setting.fake;
@@ -473,7 +473,7 @@ async fn without_the_right_to_keep_copies_it_says_which_value_of_the_chart_gives
         test.wait_status("shop", "api", HealthStatus::Healthy).await;
         assert_eq!(fake.calls("GET /services/{id}/env-vars"), 0, "what cannot be kept is not read");
 
-        // Without the remedy it is looked at as before.
+        // Without the remedy it is checked as before.
         let mut without = component();
         without["remedies"].as_array_mut().unwrap().retain(|remedy| remedy["action"] != "RollbackConfig");
         test.replace_policy(&over(&[without, api])).await;
@@ -488,7 +488,7 @@ async fn without_the_right_to_keep_copies_it_says_which_value_of_the_chart_gives
 /// A commit and a variable turned it bad together. A rollback alone would last until the next deploy, which would have the bad
 /// variable again. Killed between the two halves of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_commit_with_bad_variables_goes_back_as_a_whole() {
+async fn a_bad_commit_with_bad_variables_is_rolled_back_as_a_whole() {
     run("render-state", async |test| {
         let setting = Setting::new(test).await;
         let fake = &setting.fake;

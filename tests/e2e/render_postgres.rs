@@ -48,14 +48,14 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
         }
         let operator = Operator::start(test, options(&fake).with("PANACEA_LOG", "debug")).await;
         let failover = json!([{"action": "Failover"}, {"action": "Restart"}]);
-        let mut unasked = database("dpg-left", json!([]));
-        unasked.as_object_mut().unwrap().remove("remedies");
+        let mut untouched = database("dpg-left", json!([]));
+        untouched.as_object_mut().unwrap().remove("remedies");
         test.apply_policy(&over(&[
             database("dpg-alone", restart()),
             database("dpg-pair", failover),
             database("dpg-asked", json!([{"action": "Failover", "approval": "Required"}])),
             database("dpg-odd", json!([{"action": "Failover"}])),
-            unasked,
+            untouched,
         ]))
         .await;
         for (id, _) in all {
@@ -92,14 +92,14 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
         let blocked = test.of_component("dpg-odd").await.unwrap().status.unwrap();
         assert_eq!((blocked.phase, blocked.reason.as_str()), (Phase::Blocked, "BadRemedy"), "{}", blocked.message);
         assert!(blocked.message.contains("dpg-odd has no standby that could take over"), "{}", blocked.message);
-        // Who is asked is told what it costs.
+        // The approver gets the cost.
         let asked = wait::until("a person to be asked", LONG, async || {
             let status = test.of_component("dpg-asked").await.and_then(|one| one.status);
             status.clone().filter(|one| one.phase == Phase::AwaitingApproval).ok_or_else(|| format!("{status:?}"))
         })
         .await;
         assert!(asked.message.contains("writes of the last seconds may be lost"), "{}", asked.message);
-        // Nothing is done unasked.
+        // No remedy runs by default.
         let left = test.wait_status("shop", "dpg-left", HealthStatus::Critical).await;
         assert!(left.message.contains("unavailable"), "{}", left.message);
         assert!(test.of_component("dpg-left").await.is_none());
@@ -119,7 +119,7 @@ async fn one_that_stays_down_is_restarted_or_failed_over_as_its_policy_says() {
     .await;
 }
 
-/// What Render's answer to a restart is, and what came of it: calls made, restarts done, the end.
+/// Render's response to a restart, and the outcome: calls, restarts, the end.
 type Answer = (&'static str, Option<Fault>, usize, u32, Phase, &'static str);
 
 const ANSWERS: [Answer; 12] = [
@@ -134,11 +134,11 @@ const ANSWERS: [Answer; 12] = [
     ("dpg-429", Some(Fault::Limited(2)), 2, 1, Phase::Succeeded, "Healthy"),
     ("dpg-401", Some(Fault::Status(401)), 1, 0, Phase::Failed, "CredentialsRefused"),
     ("dpg-404", Some(Fault::Status(404)), 1, 0, Phase::Failed, "TargetNotFound"),
-    // Its status does not tell that it is restarted.
+    // Its status does not show the restart.
     ("dpg-unseen", None, 1, 1, Phase::Succeeded, "Healthy"),
 ];
 
-/// Render lists no restarts of a Postgres: nothing ever tells that one was not made.
+/// Render lists no restarts of a Postgres: no evidence ever shows that one was not made.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_without_a_clear_answer_is_not_made_again_and_a_person_is_called() {
     answers("render-pg-unclear", &ANSWERS[..5]).await;
@@ -167,7 +167,7 @@ async fn answers(name: &str, answers: &[Answer]) {
         }
         fake.with(|world| {
             if let Some(unseen) = world.databases.get_mut("dpg-unseen") {
-                unseen.meanwhile = "available".to_owned();
+                unseen.in_between = "available".to_owned();
             }
         });
         let _operator = Operator::start(test, options(&fake)).await;
@@ -247,7 +247,7 @@ async fn killed_around_the_call_there_is_at_most_one_restart() {
         operator.spawn();
         let unknown = test.wait_component_ended("dpg-stored").await;
         assert_eq!(ended(&unknown), (ActionKind::Restart, Phase::Failed, "OutcomeUnknown".to_owned()));
-        assert_eq!(fake.calls("POST /postgres/dpg-stored/restart"), 0, "it was not sent, which nothing tells");
+        assert_eq!(fake.calls("POST /postgres/dpg-stored/restart"), 0, "it was not sent, which no evidence shows");
         test.assert_stand_nowhere(&operator, &[API_KEY]).await;
     })
     .await;
@@ -318,7 +318,7 @@ async fn what_render_is_at_is_shown_and_waited_for_and_its_figures_are_measured(
         assert_eq!(ended(&left), (ActionKind::Restart, Phase::Expired, "Recovered".to_owned()));
         assert_eq!((fake.calls(refused), fake.postgres("dpg-back", |one| one.restarts)), (1, 0));
 
-        // Done is not mended.
+        // Executed is not fixed.
         fake.postgres("dpg-stuck", |one| (one.down, one.incurable) = (true, true));
         wait::until("the restart to have begun", LONG, async || {
             let begun = fake.postgres("dpg-stuck", |one| one.restarts);

@@ -102,7 +102,7 @@ async fn killed_around_the_call_it_is_scaled_once() {
     .await;
 }
 
-/// What is not ours to scale: it is autoscaled, has no instances, or somebody else has set another number meanwhile.
+/// Services that are not scaled: autoscaled, without instances, or with another number that somebody else has set.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_ours_to_scale_is_left() {
     run("render-scale-refused", async |test| {

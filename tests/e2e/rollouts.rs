@@ -284,7 +284,7 @@ async fn what_a_gitops_controller_owns_is_left_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_right_to_look_it_is_unknown_and_the_rest_is_looked_after() {
+async fn without_the_right_to_read_it_is_unknown_and_the_others_are_checked() {
     run("ro-blind", async |test| {
         crate::support::rollouts::controller().await;
         // The chart's defaults.
@@ -319,7 +319,7 @@ async fn without_the_right_to_abort_it_is_blocked_and_says_which_verb_is_missing
     .await;
 }
 
-/// What a cluster has that has no Rollouts, with the right to look at them.
+/// What a cluster has that has no Rollouts, with the right to read them.
 async fn grant(there: &Test) {
     let role: ClusterRole = serde_json::from_value(json!({
         "metadata": {"name": "rollouts"},
@@ -367,7 +367,7 @@ async fn where_there_are_no_rollouts_it_says_so_and_sees_them_once_they_are_inst
         let words = "the CustomResourceDefinition rollouts.argoproj.io is not installed";
         assert!(status.message.contains("NotInstalled") && status.message.contains(words), "{}", status.message);
         there
-            .wait_component("shop", "gone", "to be looked for", |status| {
+            .wait_component("shop", "gone", "to be searched for", |status| {
                 status.message.contains("Deployment") && status.message.contains("does not exist")
             })
             .await;
@@ -383,7 +383,7 @@ async fn where_there_are_no_rollouts_it_says_so_and_sees_them_once_they_are_inst
         merge(&mut crd, &json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}));
         install(&there, &crd).await;
         there
-            .wait_component("shop", "web", "to be looked for", |status| {
+            .wait_component("shop", "web", "to be searched for", |status| {
                 status.message.contains("Rollout") && status.message.contains("does not exist")
             })
             .await;

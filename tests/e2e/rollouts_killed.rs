@@ -114,7 +114,7 @@ async fn killed_after_the_undo_it_does_not_undo_again() {
     killed("ro-kill-undone", Moment::AfterTemplate).await;
 }
 
-/// Half of it is worse than all of it: what was begun is finished, although nobody wants it any more.
+/// Half of it is worse than all of it: a started action is finished, although nobody wants it any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_aborted_is_undone_also_when_the_policy_does_not_want_it_any_more() {
     run("ro-kill-half", async |test| {

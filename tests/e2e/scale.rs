@@ -17,7 +17,7 @@ use crate::support::{
     wait,
 };
 
-/// The Deployment `api` with two pods, which are too few for what it has to do: with three all is well.
+/// The Deployment `api` with two pods, which are too few for what it has to do: with three the component is healthy.
 struct Busy(Traffic);
 
 impl Busy {

@@ -34,7 +34,7 @@ use crate::support::{
     wait,
 };
 
-/// Told apart from all else by its beginning, also in base64.
+/// Distinguished from all other texts by its beginning, also in base64.
 const GOOD: &str = "PANACEA-s3cr3t-good";
 const BAD: &str = "PANACEA-s3cr3t-bad";
 
@@ -112,7 +112,7 @@ impl Test {
             ("/metrics", operator.metrics().await),
             ("the cluster", self.kubectl_succeeds(&["get", kinds, "-o", "json"]).await),
         ];
-        assert!(told.iter().all(|(_, text)| text.len() > 1000), "there is something to look at");
+        assert!(told.iter().all(|(_, text)| text.len() > 1000), "there is text to search");
         let dump = "SELECT coalesce(string_agg(t, ' '), '') FROM (SELECT b::text t FROM unified_brain b UNION ALL \
                     SELECT h::text FROM ai_proactive_health h UNION ALL SELECT r::text FROM ai_rollback_history r) all_rows";
         told.push(("the ledger", operator.text(dump).await));
@@ -257,7 +257,7 @@ async fn without_the_right_secrets_are_never_asked_for_nor_blamed_and_the_rest_w
     .await;
 }
 
-/// A bad Secret that must not be put back: nothing is written, and the reason is told.
+/// A bad Secret that must not be put back: nothing is written, and the reason is reported.
 async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Future<Output = ()>) {
     let (role, options) = allowed(test).await;
     let operator = Operator::start(test, options).await;
@@ -294,7 +294,7 @@ async fn is_blocked(test: &Test, reason: &str, words: &[&str], make_bad: impl Fu
 async fn a_secret_that_a_controller_writes_is_left_to_it() {
     run("secrets-owned", async |test| {
         deploy(test).await;
-        // Stands for an ExternalSecret: an owner that is not there would have it garbage collected.
+        // Represents an ExternalSecret: an owner that does not exist would have it garbage collected.
         let vault = ConfigMap { metadata: kube::core::ObjectMeta { name: Some("vault".into()), ..Default::default() }, ..Default::default() };
         let vault = test.api().create(&PostParams::default(), &vault).await.unwrap();
         let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "vault", "uid": vault.metadata.uid, "controller": true}]);
@@ -307,7 +307,7 @@ async fn a_secret_that_a_controller_writes_is_left_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_secret_is_left_alone_and_the_fix_is_told() {
+async fn an_immutable_secret_is_left_alone_and_the_fix_is_named() {
     run("secrets-immutable", async |test| {
         deploy(test).await;
         let words =

@@ -26,7 +26,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_and_configuration_that_are_both_bad_go_back_together() {
+async fn an_image_and_configuration_that_are_both_bad_are_rolled_back_together() {
     run("state", async |test| {
         deploy(test, Way::Mounted).await;
         let operator = test.watched(Options::default()).await;
@@ -88,7 +88,7 @@ impl Test {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_back_also_when_the_old_replica_set_is_gone() {
+async fn it_rolls_back_also_when_the_old_replica_set_is_gone() {
     run("state-gone", async |test| {
         let _operator = Operator::start(test, Options::default()).await;
         let waiting = test.loses_its_history().await;
@@ -104,7 +104,7 @@ async fn it_goes_back_also_when_the_old_replica_set_is_gone() {
     .await;
 }
 
-/// Nobody is asked for it meanwhile.
+/// Nobody is asked to approve it.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_its_copy_is_gone_it_is_blocked_and_says_so() {
     run("state-copy", async |test| {
@@ -212,7 +212,7 @@ async fn killed_between_configuration_and_template_it_finishes_in_its_next_life(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_state_of_a_stateful_set_and_of_a_daemon_set_goes_back_as_well() {
+async fn the_state_of_a_stateful_set_and_of_a_daemon_set_is_rolled_back_as_well() {
     run("state-sets", async |test| {
         let only = json!({"remedies": [{"action": "RollbackState"}]});
         let operator = test.good_set("RollingUpdate", &json!({"spec": {"mode": "Observe"}}), Options::default()).await;

@@ -1,4 +1,4 @@
-//! CPU and memory without a metrics stack: from a real metrics-server that looks at the simulated kubelets.
+//! CPU and memory without a metrics stack: from a real metrics-server that reads the simulated kubelets.
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ use crate::support::{
 /// metrics-server looks every 10 s, and its answer serves as long: this holds a few rounds of both.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// What is offered unasked counts against a component when its policy says from where on.
+/// An offered metric counts against a component when its policy has a threshold for it.
 fn judged() -> Value {
     json!({"memory_usage": {"warning": 75, "critical": 90}})
 }
@@ -97,7 +97,7 @@ async fn a_full_container_is_found_named_and_healed_without_any_metrics_stack() 
         let pods = test.api::<Pod>().list(&ListParams::default().labels("app=full")).await.unwrap().items;
         assert!(pods.iter().all(|pod| !pod.annotations().contains_key("kwok.x-k8s.io/usage-memory")));
 
-        // The new pods are measured too, and are well.
+        // The new pods are measured too, and are healthy.
         let measured =
             "SELECT count(*) FROM ai_proactive_health WHERE (metrics->>'memory_usage')::float8 BETWEEN 0.9 AND 1.1";
         let before = operator.count(measured).await;

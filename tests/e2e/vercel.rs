@@ -79,7 +79,7 @@ async fn a_bad_deployment_is_rolled_back_to_the_one_that_was_healthy() {
     .await;
 }
 
-/// What Vercel's answer to the call is, and what came of it: calls made, rollbacks begun, the end.
+/// Vercel's response to the call, and the outcome: calls, started rollbacks, the end.
 const ANSWERS: [(&str, Fault, usize, u32, Phase, &str); 7] = [
     ("prj_500", Fault::Status(500), 2, 1, Phase::Succeeded, "Healthy"),
     ("prj_done500", Fault::DoneAndStatus(500), 1, 1, Phase::Succeeded, "Healthy"),
@@ -91,7 +91,7 @@ const ANSWERS: [(&str, Fault, usize, u32, Phase, &str); 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_is_asked_for_again_only_when_nothing_came_of_it() {
+async fn a_rollback_is_asked_for_again_only_when_it_had_no_effect() {
     run("vercel-answers", async |test| {
         let fake = FakeVercel::start().await;
         let mut components = Vec::new();
@@ -148,7 +148,7 @@ async fn killed_around_the_call_there_is_one_rollback() {
         );
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;
 
-        // The next one goes live by hand, as after every rollback.
+        // The next one goes live manually, as after every rollback.
         fake.fault(ROLLBACK, 1, Fault::DoneAndHang);
         let next = fake.with(|world| world.push("prj_shop", "deadbee2", 0.6));
         wait::until("it to be built", LONG, async || {
@@ -156,7 +156,7 @@ async fn killed_around_the_call_there_is_one_rollback() {
             if state == "READY" { Ok(()) } else { Err(state.to_owned()) }
         })
         .await;
-        assert_eq!(fake.live("prj_shop"), good, "nothing goes live after a rollback by itself");
+        assert_eq!(fake.live("prj_shop"), good, "nothing goes live automatically after a rollback");
         fake.with(|world| world.promote("prj_shop", &next));
         fake.wait_calls(ROLLBACK, 2, LONG).await;
         operator.kill9();
@@ -172,7 +172,7 @@ async fn killed_around_the_call_there_is_one_rollback() {
 
 /// One whose plan does not allow it, and one that fails in Vercel's hands.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_vercel_refuses_is_known_before_it_is_asked_and_what_fails_is_told() {
+async fn what_vercel_refuses_is_known_before_the_call_and_a_failure_is_reported() {
     run("vercel-refused", async |test| {
         let fake = FakeVercel::start().await;
         for project in ["prj_hobby", "prj_fails"] {
@@ -206,9 +206,9 @@ async fn what_vercel_refuses_is_known_before_it_is_asked_and_what_fails_is_told(
     .await;
 }
 
-/// The call has no answer, and somebody moves production meanwhile.
+/// The call has no response, and somebody moves production in the meantime.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_told_is_left_to_a_person() {
+async fn an_unknown_outcome_is_left_to_a_person() {
     run("vercel-unknown", async |test| {
         let fake = FakeVercel::start().await;
         fake.with(|world| world.add_project("prj_shop", None));

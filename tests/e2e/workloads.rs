@@ -1,5 +1,5 @@
 //! StatefulSets and DaemonSets are healed as Deployments are. Their controllers are the real ones; a StatefulSet's pods
-//! are replaced in order, so that a broken one stands in the way of its own cure.
+//! are replaced in order, so that a broken one blocks its own cure.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -232,7 +232,7 @@ async fn a_template_that_waits_for_a_person_is_not_called_bad() {
         let status = test.component("shop", "db").await.unwrap();
         assert_eq!((status.status, status.episode), (HealthStatus::Healthy, None), "{}", status.message);
         assert_eq!(status.known_good.len(), 1, "what nobody has run is not known good");
-        // A person goes on: that the new template is bad shows now, and it is theirs to go back.
+        // A person continues: the new template proves to be bad now, and that person rolls back.
         test.api::<Pod>().delete("db-2", &DeleteParams::default()).await.unwrap();
         let remediation = test.wait_remediation(Phase::Failed).await;
         assert_eq!(remediation.status.unwrap().reason, "OnDelete");

@@ -69,7 +69,7 @@ async fn check_wrong(test: &Test, path: &Path) -> Result<(), String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_wrong_policy_is_refused_or_reported_and_the_operator_goes_on() {
+async fn each_wrong_policy_is_refused_or_reported_and_the_operator_continues() {
     let files = policies("wrong-policies");
     assert!(files.len() >= AT_LEAST, "only {} wrong policies", files.len());
     run("wrong", async |test| {
@@ -102,7 +102,7 @@ async fn each_right_policy_is_taken_and_watched() {
         for path in &files {
             let output = test.kubectl_succeeds(&["apply", "--filename", path.to_str().unwrap(), "--output=name"]).await;
             let name = output.trim().rsplit('/').next().unwrap().to_owned();
-            let ready = wait::until(&format!("{name} to be judged"), LIMIT, async || {
+            let ready = wait::until(&format!("{name} to be assessed"), LIMIT, async || {
                 let policy: HealingPolicy = test.api().get(&name).await.map_err(|why| why.to_string())?;
                 let conditions = policy.status.clone().unwrap_or_default().conditions;
                 let ready = conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
@@ -142,7 +142,7 @@ async fn a_wrong_component_is_reported_and_the_others_are_watched() {
         test.wait_known_good("shop", "api").await;
         test.nothing_is_done(&mut operator, Duration::from_secs(3)).await;
 
-        // Corrected, all is well: nothing has to be restarted.
+        // Corrected, the policy is ready: nothing has to be restarted.
         wanted["spec"]["components"].as_array_mut().unwrap().pop();
         let components = wanted["spec"]["components"].clone();
         test.patch_policy("shop", json!({"spec": {"components": components}})).await;

@@ -10,7 +10,7 @@ pub struct Said {
     pub leak: bool,
     /// Remedies would be tried before anything is wrong.
     pub acts: bool,
-    /// A person is told: the level is high or critical.
+    /// The forecast is reported to a person: the level is high or critical.
     pub alarm: bool,
     pub within_1h: f64,
     pub within_6h: f64,

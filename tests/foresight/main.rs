@@ -2,7 +2,7 @@
 //! Prints the tables of docs/foresight.md.
 //!
 //! DIR holds one folder a set; a set is `labels.csv` (component,kind,start,end,detail) and one `NAME.csv.gz` a component.
-//! Whole components are judged, never windows of them. Components without a label are left out, and so are those whose
+//! The unit of assessment is a whole component, never one of its windows. Components without a label are left out, and so are those whose
 //! series is, cell for cell, that of another one with other labels: such labels contradict each other.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that cannot go on fails")]
 

@@ -1,11 +1,11 @@
 //! Which action goes with which target, cause and parameter: the Rust validation and the CEL rules of the CRD, both generated
 //! from the targets' capabilities, say what is written here.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use panacea::api::{
-    ActionKind, Capabilities, Cause, HealingPolicy, TARGETS, ValidPolicy, default_thresholds, remedies_table,
-    rules_of_causes, rules_of_parameters, rules_of_target,
+    ActionKind, Capabilities, Cause, HealingPolicy, TARGETS, ValidPolicy, default_thresholds, rules_of_causes,
+    rules_of_parameters, rules_of_target,
 };
 use serde_json::{Value, json};
 use strum::IntoEnumIterator as _;
@@ -15,7 +15,7 @@ use ActionKind::{
     RollbackConfig, RollbackState, Scale, Webhook,
 };
 
-/// A target as a policy names it, what can be done to it, and what is done by default.
+/// A target as a policy names it, its supported actions, and its default actions.
 struct Expected {
     noun: &'static str,
     target: Value,
@@ -293,25 +293,4 @@ fn what_is_done_by_default_is_supported_and_helps() {
             assert!(action.facts().parameter.is_none_or(|parameter| !parameter.required), "{action}");
         }
     }
-}
-
-const BEGIN: &str = "<!-- remedies-table: begin -->\n";
-const END: &str = "<!-- remedies-table: end -->";
-
-/// With WRITE_DOCS=1 it is written instead of compared.
-#[test]
-fn the_table_of_the_documentation_is_what_the_capabilities_render() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/remedies.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).unwrap();
-    let (_, after) = rest.split_once(END).unwrap();
-    let rendered = format!("{before}{BEGIN}{}{END}{after}", remedies_table());
-    if std::env::var_os("WRITE_DOCS").is_some() {
-        fs::write(&path, rendered).unwrap();
-        return;
-    }
-    assert!(
-        text == rendered,
-        "docs/remedies.md is not what the targets' capabilities render; run WRITE_DOCS=1 cargo test --test integration table_of_the_documentation"
-    );
 }

@@ -19,7 +19,7 @@ fn histories() -> Vec<History> {
 }
 
 #[test]
-fn every_kind_is_told_for_what_it_is() {
+fn every_kind_gets_its_verdict() {
     let components: Vec<Component> = histories().iter().map(|history| said(history, Foresight)).collect();
     assert_eq!(components.len(), 15);
     let figures = judge(&components);

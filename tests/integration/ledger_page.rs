@@ -1,4 +1,4 @@
-//! docs/ledger.md says all that the ledger holds, and says it as it is.
+//! docs/ledger.md documents everything that the ledger holds.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn every_kind_of_row_and_every_key_is_on_the_page() {
     Outcome::iter().for_each(|outcome| names(&outcome.to_string(), "outcome"));
     ActionKind::iter().for_each(|action| names(&action.to_string(), "action"));
     Cause::iter().for_each(|cause| names(&cause.to_string(), "cause"));
-    // Only these of the phases are ends of what was begun.
+    // Only these phases end a started action.
     [Phase::Succeeded, Phase::Ineffective, Phase::Failed].iter().for_each(|end| names(&end.to_string(), "end"));
     let keys = written_keys(ROWS);
     for known in ["status", "failure_probability", "leak", "cause", "foreseen", "freed_mb", "deploy", "outcome"] {
@@ -56,7 +56,7 @@ fn every_kind_of_row_and_every_key_is_on_the_page() {
     }
     assert!(keys.len() > 55, "{keys:?}");
     keys.into_iter().for_each(|key| names(key, "key"));
-    // Of a warning, which is written as it stands in the status.
+    // Of a warning, which a row holds in the form of the status.
     let foreseen = API.split("pub struct Foreseen {").nth(1).unwrap().split("\n}").next().unwrap();
     for field in foreseen.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':')) {
         let mut words = field.0.split('_');

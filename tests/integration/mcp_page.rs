@@ -1,4 +1,4 @@
-//! docs/mcp.md names every tool of `panacea mcp`, each of its arguments, and what comes back.
+//! docs/mcp.md names every tool of `panacea mcp`, each of its arguments, and each field of its result.
 
 use panacea::server::mcp::McpTool;
 use serde_json::Value;

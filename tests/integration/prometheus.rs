@@ -21,7 +21,7 @@ use wiremock::{
 const LIMIT: Duration = Duration::from_secs(3);
 
 fn install_tls_provider() {
-    // The second caller in this process is told that there is one: fine.
+    // The second caller in this process gets an error, because there is one: fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
@@ -30,7 +30,7 @@ async fn ask(url: &Url, query: &str) -> Measured<f64> {
     Prometheus::new(None).query(query, Some(url), LIMIT).await
 }
 
-/// What comes of one answer.
+/// The reading from one response.
 async fn answer(template: ResponseTemplate) -> Measured<f64> {
     let server = MockServer::start().await;
     Mock::given(method("POST"))
@@ -158,7 +158,7 @@ async fn range(url: &Url, query: &str, seconds: (i64, i64), step: u64) -> Result
     found.map(|values| values.into_iter().map(|(at, value)| (at.as_second(), value)).collect())
 }
 
-/// What comes of one answer to a question about a range.
+/// The samples from one response to a range query.
 async fn range_answer(template: ResponseTemplate) -> Result<Vec<(i64, f64)>, Unmeasured> {
     let server = MockServer::start().await;
     Mock::given(method("POST"))

@@ -91,7 +91,7 @@ impl Test {
         }
     }
 
-    /// Watches for `time` that nothing is done, and that the operator looked on meanwhile.
+    /// Watches for `time` that nothing is written, and that the operator continues its checks.
     pub async fn nothing_is_done(&self, operator: &mut Operator, time: Duration) {
         let before = operator.looks().await;
         wait::throughout("that nothing is done", time, async || self.only_told()).await;

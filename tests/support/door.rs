@@ -147,7 +147,7 @@ impl Door {
         self.lock().faults.push((endpoint.to_owned(), times, fault));
     }
 
-    /// All is well again.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.lock().faults.clear();
     }
@@ -405,7 +405,7 @@ impl<W: World> StandIn<W> {
         Self { shared, address, server }
     }
 
-    /// Where a person turns what it stands for.
+    /// Where a test changes the state that it represents.
     pub fn control_url(&self) -> String {
         format!("http://{}/_fake", self.address)
     }
@@ -415,7 +415,7 @@ impl<W: World> StandIn<W> {
         format!("http://{}{}", self.address, W::PROVIDER.prefix)
     }
 
-    /// Looks at the world, or changes it.
+    /// Reads the world, or changes it.
     pub fn with<T>(&self, what: impl FnOnce(&mut W) -> T) -> T {
         what(&mut self.shared.world())
     }

@@ -188,7 +188,7 @@ async fn serve(listener: TcpListener, upstream: Client, ways: Arc<Ways>) {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn forward(request: Request<Incoming>, upstream: &Client, ways: &Ways) -> Result<Response<Body>, BoxError> {
-    // The client of the gate sets these by itself.
+    // The client of the gate sets these.
     const OWN: [HeaderName; 4] = [header::HOST, header::AUTHORIZATION, header::CONNECTION, header::TRANSFER_ENCODING];
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(Body::new(body), 16 << 20).await?;

@@ -142,7 +142,7 @@ impl Operator {
         (started.elapsed(), exit.success())
     }
 
-    /// It has not ended by itself.
+    /// The process still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
@@ -216,12 +216,12 @@ impl Operator {
         self.of_actions("SELECT input_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at").await
     }
 
-    /// What came of them (`output_data`), in order.
+    /// Their outcomes (`output_data`), in order.
     pub async fn action_outputs(&self) -> Vec<serde_json::Value> {
         self.of_actions("SELECT output_data::text FROM unified_brain WHERE metadata->>'remediation' IS NOT NULL ORDER BY executed_at").await
     }
 
-    /// What came of warnings (`output_data`), in order.
+    /// The outcomes of warnings (`output_data`), in order.
     pub async fn outcomes(&self) -> Vec<serde_json::Value> {
         self.of_actions(
             "SELECT output_data::text FROM unified_brain WHERE action_type = 'forecast_outcome' ORDER BY executed_at",

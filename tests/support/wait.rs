@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Waits until `condition` yields something.
@@ -38,10 +38,10 @@ pub async fn throughout(what: &str, time: Duration, mut condition: impl AsyncFnM
     }
 }
 
-/// The story, while something goes on beside it that never ends.
+/// The story, while something runs beside it that never ends.
 pub async fn during<T>(beside: impl Future<Output = ()>, story: impl Future<Output = T>) -> T {
     tokio::select! {
         seen = story => seen,
-        () = beside => unreachable!("it goes on for ever"),
+        () = beside => unreachable!("it never ends"),
     }
 }

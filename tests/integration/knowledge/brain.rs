@@ -14,9 +14,9 @@ use super::place::{Place, brain, on_both};
 
 on_both!(
     every_question_is_answered_in_every_format,
-    remedies_are_told_by_cause_and_component,
-    an_incident_is_told_from_its_proposal_to_its_end,
-    what_is_not_there_is_said,
+    remedies_are_listed_by_cause_and_component,
+    an_incident_is_shown_from_its_proposal_to_its_end,
+    a_missing_remediation_or_server_is_reported,
     a_name_in_two_namespaces_asks_for_one,
     a_missing_table_is_named_with_what_makes_it,
 );
@@ -202,7 +202,7 @@ fn look(policy: &str, component: &str, at: &str) -> Row {
     .into()
 }
 
-async fn remedies_are_told_by_cause_and_component(place: Place) {
+async fn remedies_are_listed_by_cause_and_component(place: Place) {
     let mut rows = remediation_rows(&healed("shop"));
     for number in 0..3 {
         let mut failed = healed("shop");
@@ -222,7 +222,7 @@ async fn remedies_are_told_by_cause_and_component(place: Place) {
     assert_eq!(answer(&place, &[&by_cause[..], &["-o", "json", "--policy", "other"]].concat()).trim(), "[]");
 }
 
-async fn an_incident_is_told_from_its_proposal_to_its_end(place: Place) {
+async fn an_incident_is_shown_from_its_proposal_to_its_end(place: Place) {
     let mut rows = remediation_rows(&healed("shop"));
     rows.extend([
         look("web", "api", "2026-11-22T09:49:59Z"), // more than ten minutes before
@@ -280,7 +280,7 @@ async fn an_incident_is_told_from_its_proposal_to_its_end(place: Place) {
     assert_eq!(csv.lines().filter(|line| line.starts_with("2026-")).count(), 8, "{csv}");
 }
 
-async fn what_is_not_there_is_said(place: Place) {
+async fn a_missing_remediation_or_server_is_reported(place: Place) {
     write(&place, vec![brain(1).into()]).await;
     let words = refusal(&place, &["show", "web-api-77-0"], 1);
     assert!(
@@ -323,7 +323,7 @@ fn without_a_ledger_it_says_how_to_name_one() {
         assert!(words.contains(wanted), "{wanted} is not in {words}");
     }
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "it makes none");
-    // A server that is not there.
+    // A server that does not exist.
     let mut command = program(&["actions"]);
     command.env("DATABASE_URL", "postgres://panacea:s3cret@127.0.0.1:1/panacea");
     let words = String::from_utf8(ends(command, 2).stderr).unwrap();

@@ -1,4 +1,4 @@
-//! The database is away, hung, wrong, or not ours.
+//! The database is unavailable, hung, wrong, or not ours.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,15 +138,15 @@ async fn tables_of_another_owner_are_used_or_refused_with_the_column_named() {
     let running = place.start();
     running.ledger.record(vec![brain(1).into()]).await.unwrap();
     running.ledger.record(vec![brain(1).into()]).await.unwrap();
-    // A rule of theirs that a row of ours breaks is told, not taken for "is there already".
+    // A rule of theirs that a row of ours breaks is reported, not taken for "is there already".
     let error = running.ledger.record(vec![brain(2).into()]).await.unwrap_err();
     assert_eq!(error.reason(), LedgerReason::RowRefused, "{error}");
     assert_eq!(place.texts("SELECT tenant FROM unified_brain").await, ["us"]);
     running.stop().await;
 }
 
-/// The server dies under load, stays away, and comes back: each row of a Remediation is there once, whatever the caller
-/// was told, and the health follows within its 10 s both ways although no row makes it.
+/// The server dies under load, stays down, and returns: each row of a Remediation is there once, whatever result the caller
+/// got, and the health follows within its 10 s both ways although no row makes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_loses_and_doubles_no_row() {
     let server = Arc::new(tokio::task::spawn_blocking(PostgresServer::start).await.unwrap());
@@ -195,9 +195,9 @@ async fn an_outage_loses_and_doubles_no_row() {
     assert_eq!(ledger.stats().rows_dropped(), 0);
 }
 
-/// Looking works and writing does not: the health tells what the writes say.
+/// Looking works and writing does not: the health follows the writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_told_although_reading_works() {
+async fn a_full_disk_is_reported_although_reading_works() {
     let place = Place::postgres().await;
     let running = place.start();
     running.available().await;
@@ -246,7 +246,7 @@ async fn a_hung_server_is_given_up_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_database_offers_never_wait_and_each_lost_row_is_counted() {
-    // Nobody listens on a port that was just given back.
+    // Nobody listens on a port that was just released.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("postgres://u:hunter2222@127.0.0.1:{port}/db");
     let running = Running::start(LedgerConfig::Postgres(SecretString::from(url)));
@@ -264,7 +264,7 @@ async fn without_a_database_offers_never_wait_and_each_lost_row_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_we_are_and_where_we_go_is_told_apart_without_a_secret() {
+async fn user_and_address_are_distinguished_without_a_secret() {
     let place = Place::postgres().await;
     let Place::Postgres(url) = &place else { unreachable!() };
     for (from, to, wanted) in [

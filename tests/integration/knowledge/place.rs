@@ -188,7 +188,7 @@ pub fn brain(number: u32) -> BrainRow {
     }
 }
 
-/// A look at a component.
+/// A check of a component.
 pub fn health(policy: &str, component: &str, at: Timestamp, score: Option<f64>) -> HealthRow {
     HealthRow {
         id: check_id("shop", policy, component, at),

@@ -271,7 +271,7 @@ async fn a_view_of_another_version_is_replaced(place: Place) {
     let running = place.start();
     running.ledger.record(vec![brain(1).into()]).await.unwrap();
     let fresh = async || first_column(&place, "panacea_success_rate", "action_type").await == ["service_restart"];
-    until("the view is made anew", fresh).await;
+    until("the view is created again", fresh).await;
     running.stop().await;
 }
 

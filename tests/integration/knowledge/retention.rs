@@ -82,7 +82,7 @@ async fn without_a_retention_nothing_is_deleted(place: Place) {
 
 /// The right to delete is missing: rows go on being written, and what is missing is said.
 #[tokio::test]
-async fn a_missing_right_to_delete_is_told_and_stops_nothing() {
+async fn a_missing_right_to_delete_is_reported_and_stops_nothing() {
     let place = Place::postgres().await;
     fill(&place).await;
     let url = place.other_role("keeper", "SELECT, INSERT").await;

@@ -1,4 +1,4 @@
-//! Rows that wait on disk while the database is away.
+//! Rows that wait on disk while the database is unavailable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ on_both!(
     a_refused_row_of_a_remediation_stays_and_is_tried_by_the_next_life,
 );
 
-/// A database that nobody answers for, with a spool that is filled meanwhile.
+/// A database that does not respond, with a spool that fills in the meantime.
 pub fn away() -> LedgerConfig {
-    // Nobody listens on a port that was just given back.
+    // Nobody listens on a port that was just released.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     LedgerConfig::Postgres(SecretString::from(format!("postgres://u:hunter2222@127.0.0.1:{port}/db")))
 }
@@ -61,7 +61,7 @@ async fn record(running: &Running, numbers: impl IntoIterator<Item = u32>) {
 async fn rows_wait_on_disk_and_are_written_in_order_when_the_database_is_back(place: Place) {
     let folder = folder();
     let running = Running::start(options(away(), folder.path()));
-    // An action and its rollback, twice, as a caller does that was told to ask again.
+    // An action and its rollback, twice, as a caller does after an error that permits a retry.
     for _ in 0..2 {
         let rows = vec![rollback(1).into(), brain(1).into()];
         assert_eq!(running.ledger.record(rows).await.unwrap(), Recorded::Spooled);
@@ -125,7 +125,7 @@ async fn a_refused_row_of_a_remediation_stays_and_is_tried_by_the_next_life(plac
     until("the spool is read", async || running.ledger.stats().health_spooled() == 0).await;
     assert_eq!((running.ledger.stats().rows_refused(), running.ledger.stats().healing_spooled()), (2, 0));
     let error = running.ledger.record(vec![brain(7).into()]).await.unwrap_err();
-    assert_eq!(error.reason(), LedgerReason::RowRefused, "whoever records it learns why");
+    assert_eq!(error.reason(), LedgerReason::RowRefused, "the caller gets the reason");
     drop(running.stop().await);
 
     place.execute(gone).await;
@@ -251,7 +251,7 @@ async fn a_damaged_entry_is_skipped_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_spool_that_is_no_database_is_kept_aside_and_begun_anew() {
+async fn a_spool_that_is_no_database_is_kept_aside_and_replaced() {
     let folder = folder();
     let text = "this is a text, and long enough to be read as a header of some file ".repeat(20);
     std::fs::write(folder.path().join("spool.sqlite"), &text).unwrap();

@@ -1,6 +1,6 @@
 //! 100,000 rows while the database dies, its disk is full, and the operator is killed again and again.
 //!
-//! The operator is this test's program once more, told by [`WORK`] to be one: it uses the library as the operator does,
+//! The operator is this test's program once more, selected by [`WORK`]: it uses the library as the operator does,
 //! and writes down each row before it hands it over, with one `write` that no SIGKILL takes back.
 
 use std::collections::BTreeSet;
@@ -144,7 +144,7 @@ fn look(number: u32) -> HealthRow {
     row
 }
 
-/// Not a test of its own: the operator of the storm, when it is told to be.
+/// Not a separate test: the operator of the storm, when [`WORK`] says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_of_the_storm() {
     let Ok(work) = std::env::var(WORK) else { return };
@@ -236,7 +236,7 @@ impl Operator {
     fn wait_for(&mut self, lines: u64, begun: Instant) {
         while std::fs::metadata(&self.log).unwrap().len() < 2 * lines {
             assert!(begun.elapsed() < LIMIT, "{:?} rows after {LIMIT:?}", self.progress());
-            assert!(self.child.try_wait().unwrap().is_none(), "the operator ended by itself");
+            assert!(self.child.try_wait().unwrap().is_none(), "the operator ended unexpectedly");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -268,7 +268,7 @@ impl Drop for Operator {
     }
 }
 
-/// What a life of the operator left in the spool.
+/// The entries that one operator process left in the spool.
 struct End {
     looks: BTreeSet<u32>,
     healing: i64,

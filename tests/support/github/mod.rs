@@ -69,7 +69,7 @@ impl FakeGithub {
         self.with(|world| world.repositories[repository].serves.clone())
     }
 
-    /// Runs of the rollback workflow that were begun.
+    /// Runs of the rollback workflow that have started.
     pub fn dispatched(&self, repository: &str) -> usize {
         self.with(|world| world.repositories[repository].runs.len())
     }

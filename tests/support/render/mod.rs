@@ -72,7 +72,7 @@ impl FakeRender {
         self.with(|world| world.add_postgres(id, standby));
     }
 
-    /// Something is done to a Postgres.
+    /// An action on a Postgres.
     pub fn postgres<T>(&self, id: &str, with: impl FnOnce(&mut Postgres) -> T) -> T {
         self.with(|world| with(world.databases.get_mut(id).expect("it is there")))
     }

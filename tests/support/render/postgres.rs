@@ -1,4 +1,4 @@
-//! A Postgres: how it stands, what can be done to it, and the calls for that.
+//! A Postgres: its state, its actions, and their calls.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Postgres {
     /// Neither a restart nor a failover helps.
     pub incurable: bool,
     /// Its status while it restarts or fails over; Render's documents do not say which (assumed).
-    pub meanwhile: String,
+    pub in_between: String,
     /// In shares of the CPU that it may use.
     pub cpu: f64,
     /// In bytes.
@@ -47,7 +47,7 @@ pub struct Postgres {
     pub lag: f64,
     /// Settings that somebody has changed.
     pub overrides: Value,
-    /// That were begun.
+    /// That have started.
     pub restarts: u32,
     pub failovers: u32,
     busy_until: Option<Timestamp>,
@@ -64,7 +64,7 @@ impl World {
             down: false,
             at: None,
             incurable: false,
-            meanwhile: "unavailable".to_owned(),
+            in_between: "unavailable".to_owned(),
             cpu: 0.1,
             memory_limit: 4e9,
             memory: 0.3,
@@ -103,7 +103,7 @@ impl Postgres {
             _ if self.suspended => "suspended",
             Some(at) => at,
             None if self.down => "unavailable",
-            None if self.busy_until.is_some() => &self.meanwhile,
+            None if self.busy_until.is_some() => &self.in_between,
             None => "available",
         }
     }

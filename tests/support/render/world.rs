@@ -43,7 +43,7 @@ pub struct Service {
     /// `commit`, `checksPass`, `off`; none: the service is of an image.
     pub auto_deploy_trigger: Option<String>,
     pub num_instances: u32,
-    /// Render has their number, and takes none meanwhile.
+    /// Render manages their number, and accepts none in that time.
     pub autoscaling: bool,
     /// With fewer instances half of its requests fail.
     pub needs_instances: u32,
@@ -69,7 +69,7 @@ pub struct Service {
     pub cpu: f64,
     /// In bytes, of 512 MiB.
     pub memory: f64,
-    /// Restarts that were begun.
+    /// Restarts that have started.
     pub restarts: u32,
     restarted_at: Option<Timestamp>,
     /// When the instances are as many as are wanted.
@@ -84,7 +84,7 @@ pub struct Deploy {
     pub commit: String,
     pub status: String,
     pub trigger: String,
-    /// Of a rollback: what it went back to.
+    /// Of a rollback: its target.
     pub of: Option<String>,
     /// The share of its requests that fails.
     pub failing: f64,
@@ -233,7 +233,7 @@ impl World {
         self.tell(service, "server_failed", Timestamp::now(), details);
     }
 
-    /// A restart is begun, and told at once (assumed); its new instances come later.
+    /// A restart starts, and is reported at once (assumed); its new instances come later.
     pub fn restart(&mut self, service: &str) {
         let now = Timestamp::now();
         self.tell(service, "server_restarted", now, json!({"triggeredByUser": "usr-fake"}));

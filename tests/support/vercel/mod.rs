@@ -66,7 +66,7 @@ impl FakeVercel {
         self.with(|world| world.projects[project].production.clone())
     }
 
-    /// Rollbacks of a project that were begun.
+    /// Rollbacks of a project that have started.
     pub fn rollbacks(&self, project: &str) -> u32 {
         self.with(|world| world.projects[project].rollbacks)
     }

@@ -51,7 +51,7 @@ fn only(query: &BTreeMap<String, String>, known: &[&str]) -> Result<(), Refused>
     }
 }
 
-/// What is of another team, or named with the wrong one, is not there.
+/// An object of another team, or named with the wrong one, does not exist.
 fn find<'a>(project: Option<&'a Project>, query: &BTreeMap<String, String>) -> Result<&'a Project, Refused> {
     let not_found = || Refused(404, "Project not found.".to_owned());
     let project = project.ok_or_else(not_found)?;

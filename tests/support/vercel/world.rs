@@ -39,13 +39,13 @@ pub struct Project {
     /// The deployment that serves.
     pub production: String,
     pub last: Option<AliasRequest>,
-    /// New deployments go live by themselves: off after a rollback, until one is promoted.
+    /// New deployments go live automatically: off after a rollback, until one is promoted.
     pub auto_assign: bool,
-    /// The plan lets production go back to the deployment before alone.
+    /// The plan lets production return to the previous deployment alone.
     pub hobby: bool,
     /// So the next rollback ends, in place of `succeeded`.
     pub next_ends: Option<&'static str>,
-    /// Rollbacks that were begun.
+    /// Rollbacks that have started.
     pub rollbacks: u32,
 }
 
@@ -199,7 +199,7 @@ impl Project {
         self.last.as_ref().is_some_and(|last| !last.steps.is_empty())
     }
 
-    /// Whether a rollback may go to it; with the status and the words of the refusal. Which status stands for what is (assumed).
+    /// Whether a rollback may go to it; with the status and the words of the refusal. The meaning of the statuses is (assumed).
     pub fn refuses(&self, to: &str) -> Option<(u16, &'static str)> {
         let Some(target) = self.deployment(to) else { return Some((404, "The deployment was not found")) };
         let before = self.deployments.iter().rev().filter(|one| one.served && one.uid != self.production);

@@ -21,7 +21,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_says_there_is_no_way_back_is_left_to_a_person() {
+async fn an_irreversible_template_is_left_to_a_person() {
     run("irreversible", async |test| {
         test.deploy("api", "shop/api:v1", 2).await;
         test.wait_rolled_out("api").await;
@@ -41,9 +41,9 @@ async fn a_template_that_says_there_is_no_way_back_is_left_to_a_person() {
     .await;
 }
 
-/// A pod of somebody else's waits in vain for the image that the rollback needs.
+/// A pod of somebody else's cannot pull the image that the rollback needs.
 #[tokio::test(flavor = "multi_thread")]
-async fn to_an_image_that_cannot_be_pulled_there_is_no_way_back() {
+async fn there_is_no_rollback_to_an_image_that_cannot_be_pulled() {
     run("no-image", async |test| {
         test.deploy("api", "shop/api:v1", 2).await;
         test.wait_rolled_out("api").await;
@@ -65,7 +65,7 @@ async fn to_an_image_that_cannot_be_pulled_there_is_no_way_back() {
         let status = blocked.status.as_ref().unwrap();
         assert_eq!(status.reason, "ImageUnavailable");
         assert!(status.message.contains("the image shop/api:v1, which cannot be pulled now: pod other-"), "{status:?}");
-        // It is so for every way back; nothing is written.
+        // This holds for every rollback; nothing is written.
         wait::until("the last remedy to be blocked", Duration::from_secs(60), async || {
             let outcomes = test.outcomes().await;
             let last = outcomes.len() > 1 && outcomes.iter().all(|(.., reason)| reason == "ImageUnavailable");
@@ -74,7 +74,7 @@ async fn to_an_image_that_cannot_be_pulled_there_is_no_way_back() {
         })
         .await;
         assert!(test.operator_writes_to_workloads().is_empty());
-        // When it can be pulled again, the last one goes on.
+        // When it can be pulled again, the last one continues.
         test.api::<Deployment>().delete("other", &DeleteParams::default()).await.unwrap();
         test.wait_remediation(Phase::Succeeded).await;
         assert_eq!(test.image("api").await, "shop/api:v1");
@@ -100,7 +100,7 @@ async fn the_same_bad_release_once_more_is_reported_at_once() {
         let note = "whose content is that of revision 2, with which it became unhealthy at";
         test.wait_event("KnownBadRelease", "shop", note).await;
         // It is rolled back again, to v1.
-        test.wait_component("shop", "api", "to be well again", |status| {
+        test.wait_component("shop", "api", "to be healthy again", |status| {
             status.status == HealthStatus::Healthy
                 && status.release.as_ref().is_some_and(|release| release.revision > 4)
         })

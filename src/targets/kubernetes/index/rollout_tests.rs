@@ -6,9 +6,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     analyze::observation::FaultKind,
-    targets::kubernetes::fixtures::{
-        NAME, NS, broken_pod, defaulted, deployment, ended, now, of_rollout, parse, pod, replica_set, rollout,
-        rollout_set, see, synced, waiting, with,
+    targets::kubernetes::{
+        facts::Rollout,
+        fixtures::{
+            NAME, NS, broken_pod, defaulted, deployment, ended, now, of_rollout, parse, pod, replica_set, rollout,
+            rollout_set, see, synced, waiting, with,
+        },
     },
 };
 

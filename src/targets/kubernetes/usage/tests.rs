@@ -291,7 +291,7 @@ async fn statefulsets_and_single_pods_are_measured() {
 async fn namespaces_that_are_not_queried_are_forgotten() {
     let (usage, _server) = usage(vec![only_memory("80Mi")]);
     assert_eq!(read(&usage, &index(), now()).await.len(), 1);
-    usage.space("other", later(150)).try_lock().unwrap().looked = Some(later(150));
+    usage.space("other", later(150)).try_lock().unwrap().queried = Some(later(150));
     assert_eq!(usage.spaces.lock().len(), 2);
     usage.space("third", later(151));
     let left: Vec<String> = usage.spaces.lock().keys().map(ToString::to_string).collect();

@@ -345,8 +345,7 @@ impl Window {
     }
 
     /// Size in bytes, including the heap.
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.raw.capacity() * size_of::<Raw>()
             + (self.five.blocks.capacity() + self.thirty.blocks.capacity()) * size_of::<Packed>()

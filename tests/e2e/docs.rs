@@ -1,5 +1,6 @@
 //! The API server takes every YAML block of the documentation (server-side dry run).
 
+#[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../support/pages.rs"]
 mod pages;
 

@@ -82,6 +82,11 @@ impl ActionKind {
         }
     }
 
+    /// Whether the user defines what the action does.
+    pub fn is_custom(self) -> bool {
+        matches!(self, Self::Job | Self::Webhook | Self::Mcp)
+    }
+
     /// Whether the action can help against this cause.
     pub fn helps_against(self, cause: Cause) -> bool {
         self.facts().only_for.is_none_or(|causes| causes.contains(&cause))

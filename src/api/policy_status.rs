@@ -110,6 +110,7 @@ pub struct ComponentStatus {
     Ord,
     Default,
     Display,
+    EnumIter,
     IntoStaticStr,
 )]
 pub enum HealthStatus {

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 
 use super::{ActionPlan, Progress, Suspension};
 
@@ -165,7 +165,7 @@ pub struct DecidedBy {
 
 /// See the drawing at [`RemediationSpec`].
 #[derive(
-    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Display, IntoStaticStr,
+    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Display, EnumIter, IntoStaticStr,
 )]
 pub enum Phase {
     #[default]

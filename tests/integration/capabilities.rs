@@ -199,8 +199,8 @@ fn names<'a>(rule: &'a str, before: &str) -> BTreeSet<&'a str> {
     list.split(", ").map(|name| name.trim_matches('\'')).collect()
 }
 
-fn words<T: Into<&'static str> + Copy>(items: &[T]) -> BTreeSet<&'static str> {
-    items.iter().map(|item| (*item).into()).collect()
+fn words<T: ToString>(items: &[T]) -> BTreeSet<String> {
+    items.iter().map(T::to_string).collect()
 }
 
 #[test]

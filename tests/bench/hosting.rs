@@ -16,7 +16,12 @@ use std::{
 use panacea::{
     analyze::observation::Measured,
     api::{Access, RenderService},
-    targets::{kubernetes::Kubernetes, providers::common::ProviderConfig, providers::render::Render},
+    targets::{
+        Target as _,
+        kubernetes::Kubernetes,
+        providers::common::ProviderConfig,
+        providers::render::{Render, RenderServiceTarget},
+    },
 };
 use secrecy::SecretString;
 use tokio::{task::JoinSet, time::Instant};
@@ -60,7 +65,7 @@ pub async fn measure() {
         fake.accept(&token);
         let config =
             ProviderConfig { base_url: fake.url().parse().unwrap(), key: Some(SecretString::from(token.clone())) };
-        let (render, looks) = (Arc::new(Render::new(config, kubernetes.clone())), Arc::<Looks>::default());
+        let (render, looks) = (Arc::new(Render::new(config, &kubernetes)), Arc::<Looks>::default());
         for place in 0..services(key) {
             let id = format!("srv-k{key}s{place}");
             fake.add(&id, "web_service");
@@ -75,7 +80,7 @@ pub async fn measure() {
                     if counted && total.fetch_add(1, Ordering::Relaxed) >= wanted {
                         return;
                     }
-                    let look = render.observe("shop", &service).await;
+                    let look = RenderServiceTarget { render: &render, service: &service }.observe("shop").await;
                     let known = |metric: &(_, panacea::analyze::observation::Reading)| {
                         matches!(metric.1.value, Measured::Known(_))
                     };

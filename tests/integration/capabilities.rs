@@ -193,10 +193,10 @@ fn a_parameter_goes_with_its_actions_and_no_other() {
 }
 
 /// The names in the first list after `before`: `r.action in ['A', 'B']`.
-fn names<'a>(rule: &'a str, before: &str) -> BTreeSet<&'a str> {
+fn names(rule: &str, before: &str) -> BTreeSet<String> {
     let list = rule.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {rule}")).1;
     let list = list.strip_prefix('[').unwrap().split(']').next().unwrap();
-    list.split(", ").map(|name| name.trim_matches('\'')).collect()
+    list.split(", ").map(|name| name.trim_matches('\'').to_owned()).collect()
 }
 
 fn words<T: ToString>(items: &[T]) -> BTreeSet<String> {

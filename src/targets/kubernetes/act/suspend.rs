@@ -238,7 +238,10 @@ impl Kubernetes {
 
     /// None also when the kind is not installed.
     async fn owning(&self, (kind, namespace, name): &Place) -> Result<Option<DynamicObject>, ActError> {
-        limited(Call::get(kind.plural()), self.owners(*kind, namespace).get_opt(name)).await
+        match limited(Call::get(kind.plural()), self.owners(*kind, namespace).get(name)).await {
+            Err(ActError::NotFound(_)) => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     /// None on a conflict.

@@ -75,7 +75,7 @@ ifeq ($(CLUSTER),current)
 	cargo build --locked --bin panacea --example demo
 	$(target)/debug/examples/demo current
 else
-	@echo "The first run builds the operator and a Kubernetes control plane: about 12 minutes on two cores. Later runs start within 15 s."
+	@echo "The first run builds the operator and a Kubernetes control plane: about 15 minutes on two cores. Later runs start within half a minute."
 	@# In parallel: cargo waits for single crates, Go for single packages.
 	@$(control-plane)/build >/dev/null & servers=$$!; \
 	cargo build --locked --bin panacea --example demo || { kill $$servers 2>/dev/null; exit 1; }; wait $$servers

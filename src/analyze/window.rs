@@ -317,7 +317,7 @@ impl Window {
     }
 
     /// The blocks since `from` (seconds since 1970), of the finest tier that covers the time, else of the tier that covers most.
-    /// A raw point is a block by itself.
+    /// A raw point is one block.
     pub fn since(&self, from: i64) -> Vec<Block> {
         let raw_reach = self.samples().next().map(|(second, _)| second);
         let beginning = self.life.map_or(i64::MAX, |life| life.since);

@@ -83,7 +83,6 @@ pub use rules::{rules_of_causes, rules_of_parameters, rules_of_target};
 pub use scale::*;
 pub use target::{TARGETS, TargetSpec, ValidTarget};
 pub(crate) use target::{TargetFacts, ValidateTarget};
-pub use target_texts::remedies_table;
 pub(crate) use text::{counted, in_words, truncated};
 pub use timestamp::milliseconds;
 pub(crate) use validate::{Checker, is_loopback};

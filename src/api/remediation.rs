@@ -165,7 +165,19 @@ pub struct DecidedBy {
 
 /// See the drawing at [`RemediationSpec`].
 #[derive(
-    Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Display, EnumIter, IntoStaticStr,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    Display,
+    EnumIter,
+    IntoStaticStr,
 )]
 pub enum Phase {
     #[default]

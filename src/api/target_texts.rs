@@ -1,11 +1,8 @@
-//! Texts about targets and actions that are generated from [`Capabilities`] and `ActionFacts`: parts of `kubectl explain`, and
-//! the table of docs/remedies.md.
-
-use std::fmt::Write as _;
+//! Parts of `kubectl explain` that are generated from [`super::Capabilities`] and `ActionFacts`.
 
 use strum::IntoEnumIterator as _;
 
-use super::{ActionKind, CUSTOM, Capabilities, Cause, MetricFacts, TARGETS, WELL_KNOWN, in_words};
+use super::{ActionKind, Capabilities, Cause, MetricFacts, TARGETS, WELL_KNOWN, in_words};
 
 /// `Rollback for ReleaseRegression, then Restart for Crash and Errors`.
 fn ladder(remedies: &[(ActionKind, &[Cause])]) -> String {
@@ -56,39 +53,4 @@ pub(super) fn causes_text() -> String {
         Some(format!("{action} only helps against {}", in_words(causes)))
     });
     format!("{}.", limited.collect::<Vec<_>>().join(", "))
-}
-
-/// The supported actions as a Markdown table: one row per target, one column per action. `default` marks the remedies of a
-/// policy that names none.
-pub fn remedies_table() -> String {
-    let custom = |action: &ActionKind| CUSTOM.iter().any(|supported| supported.action == *action);
-    let actions: Vec<ActionKind> = ActionKind::iter().filter(|action| !custom(action)).collect();
-    let own = in_words(CUSTOM.iter().map(|supported| supported.action));
-    let mut table = String::from("| Target |");
-    for action in &actions {
-        let _ = write!(table, " {action} |");
-    }
-    let _ = writeln!(table, " {own} |");
-    let _ = writeln!(table, "|{}", " --- |".repeat(actions.len() + 2));
-    for target in TARGETS {
-        let _ = write!(table, "| {} (`{}`) |", target.noun, target.field);
-        for action in &actions {
-            let _ = write!(table, " {} |", cell(target, *action));
-        }
-        let _ = writeln!(table, " yes |");
-    }
-    table
-}
-
-fn cell(target: &Capabilities, action: ActionKind) -> String {
-    let Some(supported) = target.find(action) else { return String::new() };
-    let default = target.default_remedies.iter().find(|(other, _)| *other == action);
-    let mut text = match default {
-        Some((_, causes)) => format!("default for {}", in_words(*causes)),
-        None => "yes".to_owned(),
-    };
-    if let Some(needs) = supported.needs {
-        let _ = write!(text, "; {}", needs.message);
-    }
-    text
 }

@@ -266,13 +266,13 @@ impl Reconciliation<'_> {
 
     /// The action could not be carried out: retried for a while where that may help.
     async fn not_done(&self, status: RemediationStatus, error: ActError, since: Timestamp) -> Result<Action, Error> {
-        match write::judge_error(&error, Timestamp::now().duration_since(since)) {
-            write::Judged::Again(after) => {
+        match write::assess_error(&error, Timestamp::now().duration_since(since)) {
+            write::Assessed::Again(after) => {
                 let (namespace, remediation, component) = (&self.namespace, &self.name, &self.plan.component);
                 tracing::warn!(namespace, remediation, component, %error, "the action is not complete yet; retrying");
                 Ok(Action::requeue(after))
             }
-            write::Judged::Ended { end, reason, message } => self.finish(status, end.into(), reason, &message).await,
+            write::Assessed::Ended { end, reason, message } => self.finish(status, end.into(), reason, &message).await,
         }
     }
 

@@ -59,10 +59,8 @@ pub(super) fn assess(
         // The caches may still show the template from before the write.
         && plan.release.as_ref().is_none_or(|from| from.digest != released.id.digest)
     {
-        let message = format!(
-            "{} was released before it was known whether this action helped; nothing was done to it",
-            released.id
-        );
+        let message =
+            format!("{} was released before the outcome of this action was known; nothing was done", released.id);
         return Verification::Done { phase: Phase::Ineffective, reason: RemediationReason::Inconclusive, message };
     }
     let objects = target.and_then(|target| target.config());

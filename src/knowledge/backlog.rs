@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(backlog.take_batch().len(), 10);
         assert_eq!((backlog.bytes, backlog.due()), (0, None));
 
-        // A row larger than the limit is a batch by itself.
+        // A row larger than the limit is one batch.
         (0..2).for_each(|number| backlog.push(row(number, BATCH_BYTES + 1)));
         assert_eq!(backlog.take_batch().len(), 1);
     }

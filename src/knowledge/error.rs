@@ -31,7 +31,7 @@ pub enum LedgerReason {
     Timeout,
     /// This one row was refused: a retry of the same row will fail again.
     RowRefused,
-    /// Any other error, in the database's own words.
+    /// Any other error, with the database's message.
     Failed,
 }
 

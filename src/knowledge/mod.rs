@@ -3,7 +3,7 @@
 //! **Guarantees.** An unreachable database never stops healing: [`Ledger::start`] always succeeds at once, [`Ledger::offer`]
 //! never waits, and every other call has a time limit. A row is in its table once, however often it is written: ids are
 //! derived ([`row_id`], [`check_id`]), and an insert of an existing id does nothing. The rows of a Remediation
-//! ([`Ledger::record`]) are in the database when the call returns [`Recorded::WriteTracker`]; the caller retries until then,
+//! ([`Ledger::record`]) are in the database when the call returns [`Recorded::Written`]; the caller retries until then,
 //! and keeps the Remediation until then. [`Recorded::Spooled`] rows are on the operator's disk and reach the database in the
 //! order of recording, even if the caller ends.
 //!
@@ -117,7 +117,7 @@ impl From<LedgerConfig> for LedgerOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     /// In the database.
-    WriteTracker,
+    Written,
     /// On the operator's disk, and later in the database: call again to check.
     Spooled,
 }
@@ -191,7 +191,7 @@ impl Ledger {
     /// call again until it succeeds, unless [`LedgerError::may_pass`] is false.
     pub async fn record(&self, rows: Vec<Row>) -> Result<Recorded, LedgerError> {
         if rows.is_empty() {
-            return Ok(Recorded::WriteTracker);
+            return Ok(Recorded::Written);
         }
         let shared = &self.shared;
         let has_others = match &shared.spool {
@@ -212,7 +212,7 @@ impl Ledger {
         match within(RECORD_LIMIT, "writing the rows", write).await {
             Ok(new) => {
                 shared.wrote(new);
-                Ok(Recorded::WriteTracker)
+                Ok(Recorded::Written)
             }
             Err(error) => {
                 shared.suspect(&error);

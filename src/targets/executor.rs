@@ -231,7 +231,7 @@ pub enum Outcome {
 pub enum Preparation {
     /// The plan is complete.
     NotNeeded,
-    /// To be stored before approval is requested; `words` complete the question: " would be done to 2 sessions (…), and".
+    /// To be stored before approval is requested; `words` complete the question: " would be performed on 2 sessions (…), and".
     Chosen { progress: Progress, words: String },
     /// Nothing to act on yet; checked again after the given time.
     NotYet { reason: RemediationReason, message: String, after: Duration },

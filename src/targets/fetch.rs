@@ -49,7 +49,7 @@ pub(super) fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error
 pub(super) fn cause(error: &reqwest::Error) -> String {
     match causes(error).last() {
         Some(innermost) => innermost.to_string(),
-        // reqwest's own words without the URL, which they would repeat with its query.
+        // reqwest's message would repeat the URL with its query.
         None if error.is_timeout() => "timed out".to_owned(),
         None if error.is_redirect() => "too many redirects".to_owned(),
         None => "the request failed".to_owned(),

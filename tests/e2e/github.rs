@@ -66,7 +66,7 @@ async fn a_bad_deployment_is_rolled_back_by_the_workflow_to_the_commit_that_was_
             (good.clone(), 1, 1)
         );
         test.wait_event("Acting", &healed.name_any(), "waiting until it is").await;
-        test.wait_event("Verifying", &healed.name_any(), "revert it").await;
+        test.wait_event("Verifying", &healed.name_any(), "revert the commit").await;
 
         // Its deployment is recorded with the head of main, and known as what it has deployed: no new release.
         test.wait_status("shop", "shop", HealthStatus::Healthy).await;

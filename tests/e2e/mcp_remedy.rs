@@ -229,7 +229,7 @@ async fn killed_around_the_call_it_is_made_once_at_most() {
         tools.well.store(true, Ordering::SeqCst);
         operator.spawn();
         let healed = test.wait_remediation(Phase::Succeeded).await;
-        test.wait_event("Verifying", &healed.name_any(), "the operator ended before the answer was noted").await;
+        test.wait_event("Verifying", &healed.name_any(), "the operator ended before the answer was stored").await;
         assert_eq!(tools.called(), ["hangs"], "once, whatever died");
     })
     .await;

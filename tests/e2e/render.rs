@@ -57,7 +57,7 @@ async fn one_policy_heals_a_deployment_and_a_hosted_service_and_watches_a_site()
         assert!(healed.spec.plan.why.contains("error_rate 50.0% > 10.0%"), "{}", healed.spec.plan.why);
         assert_eq!((fake.restarts("srv-checkout"), fake.calls("POST /services/{id}/restart")), (1, 1));
         test.wait_event("Acting", &healed.name_any(), "waiting for new instances").await;
-        test.wait_event("Verifying", &healed.name_any(), "its instances are new").await;
+        test.wait_event("Verifying", &healed.name_any(), "all instances are new").await;
         test.wait_recorded(&healed.name_any(), Duration::from_secs(20)).await;
         assert_eq!(operator.action_rows().await, [("service_restart".to_owned(), true, healed.name_any())]);
         let row = operator.action_outputs().await.remove(0);

@@ -166,7 +166,7 @@ async fn bad_environment_variables_are_put_back_by_a_deploy_and_their_values_are
         assert_eq!((live.commit.as_str(), live.trigger.as_str()), ("c0ffee0", "api"));
         assert_eq!((status.deploy, status.attempts, status.status_code), (Some(live.id), 1, Some(201)));
         assert_eq!((fake.restarts("srv-shop"), fake.refused_by_limit()), (0, 0));
-        test.wait_event("Acting", &healed.name_any(), "setting MODE, OLD; taking away EXTRA").await;
+        test.wait_event("Acting", &healed.name_any(), "setting MODE, OLD; removing EXTRA").await;
 
         // The state is the one of before, and there is no other.
         let again = test.wait_known_good("shop", "shop").await;
@@ -450,7 +450,7 @@ async fn a_deploy_with_an_unknown_outcome_is_left_to_a_person() {
         fake.with(|world| world.deploy("srv-shop", "deadbee2", "manual", 0.6));
         let failed = test.wait_component_ended("shop").await;
         assert_eq!(ended(&failed), (Phase::Failed, "OutcomeUnknown"), "{:?}", failed.status);
-        test.wait_event("PersonNeeded", &failed.name_any(), "cannot be told").await;
+        test.wait_event("PersonNeeded", &failed.name_any(), "its outcome is unknown").await;
         assert_eq!(fake.calls(DEPLOY), 1);
     })
     .await;

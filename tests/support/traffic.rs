@@ -61,7 +61,7 @@ impl Traffic {
             tokio::spawn(generate(test.client.clone(), test.namespace.clone(), app.to_owned(), counters.clone()));
         let file = targets.join(format!("{}-{app}.json", test.namespace));
         let target = json!([{"targets": [address.to_string()], "labels": {"test": test.namespace}}]);
-        // WriteTracker beside and renamed: Prometheus must not read half a file.
+        // Written beside and renamed: Prometheus must not read half a file.
         let half = file.with_extension("tmp");
         std::fs::write(&half, target.to_string()).unwrap();
         std::fs::rename(&half, &file).unwrap();

@@ -118,7 +118,7 @@ fn unhealthy_above_a_threshold_is_not_yet_what_was_foreseen_and_a_killed_contain
 }
 
 #[test]
-fn it_did_not_happen_when_it_fell_by_itself_or_its_time_is_over() {
+fn a_failure_did_not_happen_when_the_metric_fell_without_action_or_the_time_is_over() {
     let mut watched = Watched::new();
     watched.until(4000.0);
     watched.story.memory(50.0);
@@ -136,7 +136,7 @@ fn it_was_prevented_by_an_action_that_was_verified() {
     watched.until(4000.0);
     watched.act(4010.0, Phase::Verifying);
     watched.story.restart().memory(20.0);
-    assert_eq!(watched.record(4060.0), None, "what comes of the action is not known");
+    assert_eq!(watched.record(4060.0), None, "the outcome of the action is unknown");
     watched.act(4010.0, Phase::Succeeded);
     assert_eq!(watched.record(4120.0), Some(Outcome::Prevented));
     let (_, settled) = watched.hindsight.settled().next().unwrap();
@@ -252,7 +252,7 @@ fn only_the_newest_warnings_are_followed() {
     };
     assert_eq!(pushed_out(&mut watched), [("f1".to_owned(), Outcome::Unknown), ("f2".to_owned(), Outcome::Unknown)]);
     assert_eq!(watched.hindsight.persist().len(), MAX_FOLLOWED);
-    // While the ledger is away, what is known makes room first.
+    // While the ledger is unreachable, known outcomes are dropped first.
     watched.story.memory(99.0);
     watched.record(5000.0);
     watched.foreseen = Some(Foreseen { id: "f7".into(), ..foreseen() });

@@ -107,7 +107,7 @@ fn it_is_over_when_the_rise_has_stopped() {
     let mut watched = Watched::leaks();
     let value = watched.last();
     let stays = (0..600).take_while(|_| watched.record(Some(value))).count();
-    assert!((1..600).contains(&stays), "after {stays} looks at the same value");
+    assert!((1..600).contains(&stays), "after {stays} checks of the same value");
 }
 
 #[test]

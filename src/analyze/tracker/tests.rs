@@ -245,7 +245,7 @@ fn a_release_during_an_incident_with_another_cause_is_not_rolled_back() {
     story.error_rate(0.4).until(3610.0);
     assert_eq!(story.confirmed(), Some(Cause::Errors));
     story.release("v2").until(3615.0).complete().until(3800.0);
-    assert_eq!(story.confirmed(), Some(Cause::Errors), "v1 had the same errors: going back heals nothing");
+    assert_eq!(story.confirmed(), Some(Cause::Errors), "v1 had the same errors: a rollback heals nothing");
     story.fault(FaultKind::CrashLoop, 2).until(3805.0);
     assert_eq!(story.confirmed(), Some(Cause::ReleaseRegression), "what its own pods show is its own");
 }

@@ -207,7 +207,7 @@ impl Reconciliation<'_> {
         if let (Some(from), Some(release)) = (&self.plan.release, entry.tracker.release())
             && release.digest != from.digest
         {
-            let message = format!("{release} runs now instead of {from}; nothing was done to it");
+            let message = format!("{release} runs now instead of {from}; nothing was changed");
             return Some((RemediationReason::Superseded, message));
         }
         let unhealthy = entry.tracker.episode().is_some();

@@ -27,7 +27,7 @@ impl Reconciliation<'_> {
             let mut ended = self.remediation.clone();
             ended.status = Some(status.clone());
             match self.ctx.ledger.record(rows::remediation_rows(&ended)).await? {
-                Recorded::WriteTracker => {}
+                Recorded::Written => {}
                 // The spool may die with the pod, the object does not: it is kept until the rows are in the database.
                 Recorded::Spooled => return Ok(Action::requeue(RETRY_SPOOLED)),
             }

@@ -47,7 +47,7 @@ impl Reconciliation<'_> {
         if policy.limits.git_ops != GitOps::Suspend || !plan.action.is_undone_by_owner() {
             return Ok(None);
         }
-        match kubernetes.owner_in_the_way(workload, plan.action, plan.intent.config()).await? {
+        match kubernetes.blocking_owner(workload, plan.action, plan.intent.config()).await? {
             Some((owner, of)) => kubernetes.plan_suspension(&owner, &of).await.map(Some),
             None => Ok(None),
         }
@@ -183,7 +183,7 @@ impl Reconciliation<'_> {
         let never_suspended = status.suspended.as_ref().is_some_and(|suspension| suspension.suspended_at.is_none());
         let Some(workload) = self.workload().filter(|_| !never_suspended) else { return true };
         let started_at = status.started_at.unwrap_or(self.plan.decided_at);
-        match write::has_begun(&self.kubernetes(status), workload, self.plan, started_at).await {
+        match write::has_started(&self.kubernetes(status), workload, self.plan, started_at).await {
             Ok(begun) => !begun,
             // Another template runs, or none: not ours.
             Err(error) => {

@@ -1,4 +1,4 @@
-//! What runs out of a database, and what gives it back.
+//! Resources of a database that run out, and the remedies that free them.
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn actions_that_reclaim_no_storage_are_skipped_when_storage_runs_out() {
     assert_eq!(asked(&both).map(drop), Ok(()));
     let refusal = asked(&full(&render, restart(), "storage_usage")).unwrap_err();
     assert!(refusal.guard == Guard::NoRemedy && refusal.message.contains("cannot relieve"), "{refusal:?}");
-    // A remedy of the team's own may do what it likes.
+    // A custom remedy may do anything.
     let own_job =
         json!([{"action": "Restart"}, {"action": "Webhook", "webhook": {"url": "https://ops.example.com/grow"}}]);
     assert_eq!(proposed(&full(&render, own_job, "storage_usage")), Ok(ActionKind::Webhook));

@@ -55,7 +55,7 @@ fn a_part_is_rolled_back_before_the_whole_state() {
     let next = proposal(&template, &[tried(&template, 0, Phase::Failed)]);
     assert_eq!((next.action, next.intent.config().map(|way| way.objects.len())), (ActionKind::RollbackState, Some(0)));
     let no = Past { action: ActionKind::Rollback, ..tried(&template, 0, Phase::Rejected) };
-    let Verdict::Refuse(refusal) = check(&template, &[no]) else { panic!("a person said no") };
+    let Verdict::Refuse(refusal) = check(&template, &[no]) else { panic!("a person rejected the rollback") };
     assert_eq!(refusal.guard, Guard::LadderExhausted);
     let mut content = kept(json!({}));
     content.workload.config = Some(config("bad"));

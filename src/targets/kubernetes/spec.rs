@@ -17,12 +17,13 @@ const CLEANUP_MEMORY: SupportedAction = SupportedAction::new(ActionKind::Cleanup
 const RESTART: SupportedAction = SupportedAction::new(ActionKind::Restart);
 const SCALE: SupportedAction = SupportedAction::new(ActionKind::Scale);
 
-const BACK: (ActionKind, &[Cause]) = (ActionKind::Rollback, &[Cause::ReleaseRegression]);
-const CONFIG_BACK: (ActionKind, &[Cause]) = (ActionKind::RollbackConfig, &[Cause::ConfigRegression]);
-const STATE_BACK: (ActionKind, &[Cause]) =
+const DEFAULT_ROLLBACK: (ActionKind, &[Cause]) = (ActionKind::Rollback, &[Cause::ReleaseRegression]);
+const DEFAULT_CONFIG: (ActionKind, &[Cause]) = (ActionKind::RollbackConfig, &[Cause::ConfigRegression]);
+const DEFAULT_STATE: (ActionKind, &[Cause]) =
     (ActionKind::RollbackState, &[Cause::ReleaseRegression, Cause::ConfigRegression]);
-const MEMORY: (ActionKind, &[Cause]) = (ActionKind::CleanupMemory, &[Cause::Exhaustion]);
-const ANEW: (ActionKind, &[Cause]) = (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]);
+const DEFAULT_MEMORY: (ActionKind, &[Cause]) = (ActionKind::CleanupMemory, &[Cause::Exhaustion]);
+const DEFAULT_RESTART: (ActionKind, &[Cause]) =
+    (ActionKind::Restart, &[Cause::Crash, Cause::Exhaustion, Cause::Errors]);
 
 pub static DEPLOYMENT: Capabilities = Capabilities {
     field: "deployment",
@@ -59,7 +60,7 @@ pub static ROLLOUT: Capabilities = Capabilities {
     why_not: Some(
         "a Rollout has no RollbackState, because the whole state would be a new template, which goes through all steps; write Rollback and RollbackConfig",
     ),
-    default_remedies: &[BACK, CONFIG_BACK, MEMORY, ANEW],
+    default_remedies: &[DEFAULT_ROLLBACK, DEFAULT_CONFIG, DEFAULT_MEMORY, DEFAULT_RESTART],
     ..WORKLOAD
 };
 
@@ -71,7 +72,7 @@ const WORKLOAD: Capabilities = Capabilities {
     noun: "",
     actions: &[ROLLBACK, ROLLBACK_CONFIG, ROLLBACK_STATE, CLEANUP_MEMORY, RESTART, SCALE],
     why_not: None,
-    default_remedies: &[BACK, CONFIG_BACK, STATE_BACK, MEMORY, ANEW],
+    default_remedies: &[DEFAULT_ROLLBACK, DEFAULT_CONFIG, DEFAULT_STATE, DEFAULT_MEMORY, DEFAULT_RESTART],
     metrics: &[],
     min_check_interval: Duration::ZERO,
 };

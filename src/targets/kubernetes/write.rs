@@ -23,13 +23,13 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// The consequence of a failed write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judged {
+pub enum Assessed {
     Again(Duration),
     Ended { end: End, reason: RemediationReason, message: String },
 }
 
 /// `since`: the start, or the last progress, of the action.
-pub fn judge_error(error: &ActError, since: SignedDuration) -> Judged {
+pub fn assess_error(error: &ActError, since: SignedDuration) -> Assessed {
     let (end, message) = match error {
         ActError::Superseded { expected, found } => (
             End::Expired,
@@ -39,18 +39,18 @@ pub fn judge_error(error: &ActError, since: SignedDuration) -> Judged {
         ),
         ActError::Rescaled { .. } => (End::Expired, error.to_string()),
         error if error.retryable() && since < EXECUTE_LIMIT => {
-            return Judged::Again(fifth_of(since, RETRY));
+            return Assessed::Again(fifth_of(since, RETRY));
         }
         error => (End::Failed, error.to_string()),
     };
-    Judged::Ended { end, reason: error.reason(), message }
+    Assessed::Ended { end, reason: error.reason(), message }
 }
 
 /// The step after a failed write.
 pub fn after_error<P, E>(error: &ActError, since: SignedDuration, progress: P) -> Step<P, E> {
-    match judge_error(error, since) {
-        Judged::Again(after) => Step::wait(progress, after),
-        Judged::Ended { end, reason, message } => Step::Ended { progress, end, reason, message },
+    match assess_error(error, since) {
+        Assessed::Again(after) => Step::wait(progress, after),
+        Assessed::Ended { end, reason, message } => Step::Ended { progress, end, reason, message },
     }
 }
 
@@ -160,7 +160,7 @@ impl Effects for WriteExecutor<'_> {
             return WriteSeen::NotRead;
         }
         let Order { plan, started_at, .. } = self.order;
-        WriteSeen::Begun(has_begun(&self.kubernetes, self.workload, plan, started_at).await)
+        WriteSeen::Begun(has_started(&self.kubernetes, self.workload, plan, started_at).await)
     }
 
     async fn perform(&self, _: &MakeWrite, (): &(), _: &Permit) -> Result<Outcome, ActError> {
@@ -188,7 +188,7 @@ fn assessed(release: Option<&TemplateRef>) -> Result<&TemplateRef, ActError> {
 }
 
 /// Whether the write was started, by an operator process that ended before it could store that.
-pub async fn has_begun(
+pub async fn has_started(
     kubernetes: &Kubernetes,
     workload: WorkloadRef<'_>,
     plan: &ActionPlan,
@@ -250,7 +250,7 @@ mod tests {
         fn violation(&self, step: &Step<(), MakeWrite>) -> Option<String> {
             match step {
                 _ if self.writes > 1 => Some("the write was made twice".to_owned()),
-                Step::OutcomeUnknown { .. } => Some("the outcome can be told".to_owned()),
+                Step::OutcomeUnknown { .. } => Some("the outcome is known".to_owned()),
                 Step::Done { .. } if self.writes == 0 => Some("nothing was written".to_owned()),
                 Step::Ended { end: End::Expired, .. } if self.writes > 0 && !self.superseded => {
                     Some("the write was made, and is not verified".to_owned())

@@ -43,7 +43,7 @@ impl<'a> Target<'a> for DatabaseTarget<'a> {
     }
 }
 
-/// " would be done to 7 sessions (pid 12 of app, psql, idle in transaction since 10:11:12Z; …), and".
+/// " would be performed on 7 sessions (pid 12 of app, psql, idle in transaction since 10:11:12Z; …), and".
 pub fn sessions_in_words(sessions: &SessionProgress) -> String {
     let name = |one: &SessionRef| {
         let SessionRef { pid, user, application, state, since, .. } = one;
@@ -53,5 +53,5 @@ pub fn sessions_in_words(sessions: &SessionProgress) -> String {
     let count = sessions.sessions.len();
     let more = if count > NAMED { format!("; and {} more", count - NAMED) } else { String::new() };
     let noun = if count == 1 { "session" } else { "sessions" };
-    format!(" would be done to {count} {noun} ({}{more}), and", named.join("; "))
+    format!(" would be performed on {count} {noun} ({}{more}), and", named.join("; "))
 }

@@ -31,7 +31,7 @@ pub trait CallApi<P: OneCall>: Send + Sync {
     /// Sends the call; the status of the response.
     ///
     /// # Errors
-    /// [`HostedError::not_done`] tells whether the call certainly had no effect.
+    /// [`HostedError::not_done`] reports whether the call certainly had no effect.
     async fn send(&self, namespace: &str, procedure: &P) -> Result<u16, HostedError>;
 }
 

@@ -33,7 +33,7 @@ pub trait DeployApi: Send + Sync {
     /// Requests the deploy; its id, where the response names it, and the status of the response.
     ///
     /// # Errors
-    /// [`HostedError::not_done`] tells whether the call certainly had no effect.
+    /// [`HostedError::not_done`] reports whether the call certainly had no effect.
     async fn send(&self, namespace: &str, desired: &Desired) -> Result<(Option<String>, u16), HostedError>;
 
     /// How far the deploy is, since it was sent.

@@ -80,7 +80,7 @@ async fn rows_wait_on_disk_and_are_written_in_order_when_the_database_is_back(pl
     running.ledger.offer(look(1500));
     until("all are written", async || running.ledger.stats().rows_written() == 1542).await;
     until("the spool is empty", async || running.ledger.stats().spool_bytes() == 0).await;
-    assert_eq!(running.ledger.record(vec![brain(1).into(), brain(41).into()]).await.unwrap(), Recorded::WriteTracker);
+    assert_eq!(running.ledger.record(vec![brain(1).into(), brain(41).into()]).await.unwrap(), Recorded::Written);
     running.stop().await;
     let order = place
         .texts(&format!("SELECT input_data ->> 'number' || '' FROM unified_brain ORDER BY {}", place.order()))
@@ -155,11 +155,11 @@ async fn the_order_of_recording_survives_an_outage() {
         }
         answers.push(running.ledger.record(vec![brain(number).into()]).await.unwrap());
     }
-    assert_eq!(answers[..99], [Recorded::WriteTracker; 99]);
+    assert_eq!(answers[..99], [Recorded::Written; 99]);
     assert_eq!(answers[99..199], [Recorded::Spooled; 100]);
     // A caller asks until it is there.
     until("the last one is written", async || {
-        running.ledger.record(vec![brain(300).into()]).await.unwrap() == Recorded::WriteTracker
+        running.ledger.record(vec![brain(300).into()]).await.unwrap() == Recorded::Written
     })
     .await;
     running.stop().await;
@@ -269,7 +269,7 @@ async fn a_spool_that_cannot_be_used_stops_nothing() {
     std::fs::write(&file, "").unwrap();
     let place = Place::sqlite();
     let running = Running::start(options(place.config(), &file));
-    assert_eq!(running.ledger.record(vec![brain(1).into()]).await.unwrap(), Recorded::WriteTracker);
+    assert_eq!(running.ledger.record(vec![brain(1).into()]).await.unwrap(), Recorded::Written);
     running.ledger.offer(brain(2));
     until("it is written", async || place.ids("unified_brain").await.len() == 2).await;
     running.stop().await;
@@ -317,7 +317,7 @@ async fn what_waits_is_taken_up_although_the_spool_could_not_be_opened_at_first(
     let next = Running::start(options(place.config(), folder.path()));
     next.available().await;
     // It has tried once when a row went another way.
-    assert_eq!(next.ledger.record(vec![brain(2).into()]).await.unwrap(), Recorded::WriteTracker);
+    assert_eq!(next.ledger.record(vec![brain(2).into()]).await.unwrap(), Recorded::Written);
     drop(running.stop().await);
     until("the row of the other is written", async || place.ids("unified_brain").await.len() == 2).await;
     next.stop().await;

@@ -77,7 +77,7 @@ impl Kubernetes {
     }
 
     /// The GitOps object that would undo this action, and the item that it applies. The owner of the workload comes first.
-    pub async fn owner_in_the_way(
+    pub async fn blocking_owner(
         &self,
         workload: WorkloadRef<'_>,
         action: ActionKind,

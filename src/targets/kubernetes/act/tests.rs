@@ -175,7 +175,7 @@ async fn refusals_of_the_api_server() {
     check(422, "Deployment.apps \"api\" is invalid", "WriteRejected", false).await;
     check(400, "bad request", "WriteRejected", false).await;
     check(429, "too many requests", "Unreachable", true).await;
-    check(503, "etcd is away", "Unreachable", true).await;
+    check(503, "etcd is unavailable", "Unreachable", true).await;
     let forbidden = get(DEPLOYMENT, 403, failure(403, "Forbidden", "no"));
     let error = rollback(vec![forbidden]).await.0.unwrap_err();
     assert_eq!(error.to_string(), "not allowed to get deployments: no");

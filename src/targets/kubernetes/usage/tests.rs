@@ -98,7 +98,7 @@ async fn the_fullest_container_of_all_pods_decides_and_is_named() {
         (CPU_USAGE, 87, "container app of pod api-aaa-3".to_owned()),
         (MEMORY_USAGE, 90, "container app of pod api-aaa-2".to_owned()),
     ];
-    // Looks at the same time, and soon after: one request.
+    // Checks at the same time, and soon after: one request.
     let (first, second) = tokio::join!(read(&usage, &index, now()), read(&usage, &index, later(1)));
     assert_eq!((first, second), (expected.clone(), expected));
     assert_eq!(read(&usage, &index, later(9)).await.len(), 2);

@@ -100,7 +100,7 @@ async fn after_an_error_the_watch_continues_from_its_version() {
     let script = vec![
         list("10", vec![at("3")]),
         from("10", &[event("MODIFIED", at("11"))]),
-        get(&format!("{WATCH}11"), 500, failure(500, "InternalError", "etcd is away")),
+        get(&format!("{WATCH}11"), 500, failure(500, "InternalError", "etcd is unavailable")),
         from("11", &[]),
         from("11", &[]),
     ];

@@ -153,7 +153,7 @@ impl ApiClient {
     /// The content of the response.
     ///
     /// # Errors
-    /// [`Failure::not_done`] tells whether the call certainly had no effect.
+    /// [`Failure::not_done`] reports whether the call certainly had no effect.
     pub async fn read<T: DeserializeOwned>(&self, token: &SecretString, call: &Call<'_>) -> Result<T, CallError> {
         let Answer { status, json, attempts } = self.send(token, call).await?;
         serde_path_to_error::deserialize(json).map_err(|why| {
@@ -165,7 +165,7 @@ impl ApiClient {
     /// Sends the call in its turn, and again where that is safe. Takes `call.time.total` at most.
     ///
     /// # Errors
-    /// [`Failure::not_done`] tells whether the call certainly had no effect.
+    /// [`Failure::not_done`] reports whether the call certainly had no effect.
     pub async fn send(&self, token: &SecretString, call: &Call<'_>) -> Result<Answer, CallError> {
         let deadline = Instant::now() + call.time.total;
         let mut attempts = 0;

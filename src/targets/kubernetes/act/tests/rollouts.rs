@@ -196,7 +196,7 @@ async fn a_restart_is_a_time_in_whole_seconds_and_broken_pods_are_evicted() {
     assert_eq!(outcome, Ok(Outcome::Done { generation: 1 }));
     let body = json!({"metadata": {"resourceVersion": "100"}, "spec": {"restartAt": "2026-01-01T00:00:01Z"}});
     assert_eq!(seen[2].body, body);
-    // WriteTracker already, and no pod is broken.
+    // Written already, and no pod is broken.
     let mut script: Vec<Exchange> = observe(&done).into();
     script.extend(observe(&done));
     script.push(sets());

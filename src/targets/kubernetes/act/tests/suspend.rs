@@ -147,8 +147,8 @@ async fn an_owner_is_suspended_once_under_the_version_read() {
 
     assert_eq!(suspend(vec![off(BY)]).await.0, Ok(Held::Ours { generation: Some(3) }), "before a crash");
     assert_eq!(suspend(vec![off("shop/other")]).await.0, Ok(Held::Already { by: Some("shop/other".into()) }));
-    let by_hand = get(KUSTOMIZATION, 200, kustomization(true, json!({})));
-    assert_eq!(suspend(vec![by_hand]).await.0, Ok(Held::Already { by: None }));
+    let manual = get(KUSTOMIZATION, 200, kustomization(true, json!({})));
+    assert_eq!(suspend(vec![manual]).await.0, Ok(Held::Already { by: None }));
 }
 
 #[tokio::test]

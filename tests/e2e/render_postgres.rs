@@ -233,7 +233,7 @@ async fn killed_around_the_call_there_is_at_most_one_restart() {
         operator.spawn();
         let healed = test.wait_component_ended("dpg-sent").await;
         assert_eq!(ended(&healed), (ActionKind::Restart, Phase::Succeeded, "Healthy".to_owned()));
-        test.wait_event("Acting", &healed.name_any(), "it was seen not to serve since").await;
+        test.wait_event("Acting", &healed.name_any(), "did not serve since the call").await;
         assert_eq!((fake.calls(sent), fake.postgres("dpg-sent", |one| one.restarts)), (1, 1));
 
         let stored = |seen: &Seen<'_>| {

@@ -321,7 +321,7 @@ fn the_table_has_a_row_a_component_and_totals() {
     let table = text(&ends(command, 0).stdout);
     assert!(table.contains("foresight/leaking") && table.contains("foresight/steady"), "{table}");
     let last = table.lines().last().unwrap();
-    assert!(last.starts_with("2 components, ") && last.contains("alarms on"), "{last}");
+    assert!(last.starts_with("2 components, ") && last.contains("1 alarm on 1"), "{last}");
 }
 
 #[test]
